@@ -1,0 +1,46 @@
+# The environment, the demo and the checks. `make help` lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all ui clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON := $(shell command -v python3.11 || command -v python3)
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+# Made anew when what is asked for changes. torch comes first and by its exact version.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed, $(PYTHON) is older" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' || \
+		{ echo "error: $(PYTHON) cannot make virtual environments (Debian: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed  ## everything once, small, on this machine
+	$(BIN)/intermoe demo
+
+test: $(VENV)/.installed  ## format, lint, types, import rules and the quick tests
+	$(MAKE) --no-print-directory lint
+	$(BIN)/pytest -m 'not slow'
+
+test-all: $(VENV)/.installed  ## what `test` does, and the slow tests
+	$(MAKE) --no-print-directory lint
+	$(BIN)/pytest
+
+.PHONY: lint
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+ui: $(VENV)/.installed  ## MLflow's pages, on loopback
+	$(BIN)/intermoe ui
+
+clean:  ## remove the environment and what tools have cached, nothing that was computed
+	rm -rf $(VENV) build *.egg-info .import_linter_cache .mypy_cache .ruff_cache .pytest_cache
+	find intermoe pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The science of two-person motion: PyTorch only, usable from a notebook."""

@@ -1,0 +1,63 @@
+"""Multi-head attention over the latent frames of a person.
+
+Legend: P = 2 persons, B batch, L latent frames (queries), K = L + 1 keys, D width, H heads, C channels of a head.
+"""
+
+from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+
+def key_mask(mask_BL: Tensor, persons: int) -> Tensor:
+    """Which keys may be attended to, bool [P * B, 1, 1, L + 1], from the valid frames [B, L].
+
+    The last key is the zero key of :class:`Attention`: always allowed, so that a row of nothing but padding is
+    finite.
+    """
+    allowed_BK = pad(mask_BL, (0, 1), value=True)
+    return allowed_BK.repeat(persons, 1)[:, None, None]
+
+
+class Attention(nn.Module):
+    """Attention with biases, dropout on the weights, and one key and value of zeros that attends to nothing.
+
+    Weights start as in ``torch.nn.MultiheadAttention``: the input projections Xavier-uniform over their stacked
+    matrix, biases zero.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        bound = (6 / (width + 3 * width)) ** 0.5
+        for projection in (self.query, self.key_value):
+            nn.init.uniform_(projection.weight, -bound, bound)
+        for projection in (self.query, self.key_value, self.out):
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, x_PBLD: Tensor, context_PBLD: Tensor, allowed_N11K: Tensor) -> Tensor:
+        """Let the frames of each x attend to the frames of its context.
+
+        Args:
+            x_PBLD: what asks.
+            context_PBLD: what is asked; x itself for self-attention.
+            allowed_N11K: :func:`key_mask` of the batch, N = P * B.
+
+        Returns:
+            [P, B, L, D].
+        """
+        persons, batch = x_PBLD.shape[:2]
+        query_NHLC = self._heads(self.query(x_PBLD))
+        key_PBLD, value_PBLD = self.key_value(context_PBLD).chunk(2, dim=-1)
+        key_NHKC = pad(self._heads(key_PBLD), (0, 0, 0, 1))
+        value_NHKC = pad(self._heads(value_PBLD), (0, 0, 0, 1))
+        mixed_NHLC = scaled_dot_product_attention(
+            query_NHLC, key_NHKC, value_NHKC, allowed_N11K, self.dropout if self.training else 0.0
+        )
+        out_PBLD: Tensor = self.out(mixed_NHLC.transpose(1, 2).flatten(2).unflatten(0, (persons, batch)))
+        return out_PBLD
+
+    def _heads(self, x_PBLD: Tensor) -> Tensor:
+        return x_PBLD.flatten(0, 1).unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -1,0 +1,290 @@
+"""Checkpoints: folders of safetensors and JSON that are whole or not there, and optimizer state by parameter name.
+
+A checkpoint folder holds ``<part>.safetensors`` for each part of tensors, ``<name>.json`` for each document and,
+written last, ``manifest.json`` with size and SHA-256 of every other file. It is built in a hidden folder beside its
+place, flushed to disk and renamed: under the final name it is complete. Nothing in it is pickled.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from intermoe.disk import flush as _flush
+from intermoe.disk import sha256 as _sha256
+from intermoe.errors import UserError
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_FILE = re.compile(r"[a-z0-9][a-z0-9_-]*\.(safetensors|json)")
+_STEP = re.compile(r"step-(\d{8,})")
+_LEFTOVER = re.compile(r"\.step-\d{8,}\.[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint folder holds.
+
+    Attributes:
+        tensors: part -> name -> tensor, such as ``tensors["weights"]["encoder.weight"]``.
+        documents: name -> what its JSON says, such as ``documents["config"]``.
+    """
+
+    tensors: dict[str, dict[str, Tensor]]
+    documents: dict[str, Any]
+
+
+def save(
+    folder: Path, *, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any], replace: bool = False
+) -> None:
+    """Write a checkpoint folder so that it appears under its name at once, or not at all.
+
+    Tensors may be on any device, not contiguous, and share storage (tied weights are stored once a name).
+
+    Args:
+        folder: where it shall appear; parents are made.
+        tensors: part -> name -> tensor; each part becomes ``<part>.safetensors``.
+        documents: name -> value that JSON can hold (no NaN, no infinity); each becomes ``<name>.json``.
+        replace: whether an existing folder may be replaced. The old one is moved aside in the moment before the new
+            one is moved in, and removed after that: a machine that dies between the two moves leaves no folder under
+            the name, never a mixture.
+
+    Raises:
+        UserError: the folder exists and ``replace`` is false, or the disk refuses to be written.
+        ValueError: a part or document has an unfit name, or JSON cannot hold a document.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     save(Path(root, "model"), tensors={"weights": {"w": torch.ones(2)}}, documents={"config": {"width": 4}})
+        ...     load(Path(root, "model"))
+        Checkpoint(tensors={'weights': {'w': tensor([1., 1.])}}, documents={'config': {'width': 4}})
+    """
+    for name in (*tensors, *documents):
+        if not _NAME.fullmatch(name) or f"{name}.json" == MANIFEST:
+            raise ValueError(f"{name!r} cannot name a part of a checkpoint")
+    folder = Path(folder).absolute()
+    if folder.exists() and not replace:
+        raise UserError("exists already, and is not replaced", where=folder)
+    partial = _hidden(folder)
+    try:
+        partial.mkdir(parents=True)
+        for name, part in tensors.items():
+            file = partial / f"{name}.safetensors"
+            save_file({key: _plain(tensor) for key, tensor in part.items()}, file)
+            # safetensors writes for the owner alone; whoever may read the folder may read what is in it.
+            file.chmod(partial.stat().st_mode & 0o666)
+        for name, document in documents.items():
+            _write_json(partial / f"{name}.json", document)
+        files = sorted(partial.iterdir())
+        for file in files:
+            _flush(file)
+        listed = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
+        _write_json(partial / MANIFEST, {"files": listed})
+        _flush(partial / MANIFEST)
+        _flush(partial)
+        _move_into_place(partial, folder)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror or error}", where=folder) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def load(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """Read a checkpoint folder after checking every file against the manifest.
+
+    Args:
+        folder: a folder that ``save`` wrote.
+        device: where the tensors shall be.
+
+    Raises:
+        UserError: no such folder, no manifest, a listed file is missing or differs from its checksum.
+    """
+    folder = Path(folder)
+    files = verify(folder)
+    tensors, documents = {}, {}
+    for file in files:
+        try:
+            if file.suffix == ".json":
+                documents[file.stem] = json.loads(file.read_text("utf-8"))
+            else:
+                tensors[file.stem] = load_file(file, device=str(device))
+        except (ValueError, SafetensorError) as error:
+            raise UserError(f"{file.name} cannot be read: {error}", where=folder) from None
+    return Checkpoint(tensors, documents)
+
+
+def verify(folder: Path) -> list[Path]:
+    """The files of a checkpoint, each found to match its checksum.
+
+    Raises:
+        UserError: as for ``load``.
+    """
+    files = []
+    for name, entry in _listed(folder).items():
+        if _sha256(folder / name) != entry["sha256"]:
+            raise UserError(
+                f"{name} does not match its checksum in {MANIFEST}: the checkpoint is damaged", where=folder
+            )
+        files.append(folder / name)
+    return files
+
+
+def step_folder(root: Path, step: int) -> Path:
+    """Where the checkpoint of a training step belongs; ``latest`` and ``prune`` look for these names.
+
+    Example:
+        >>> step_folder(Path("runs"), 250).name
+        'step-00000250'
+    """
+    return Path(root) / f"step-{step:08d}"
+
+
+def latest(root: Path) -> Path | None:
+    """The newest undamaged checkpoint among ``root/step-XXXXXXXX``, or None where there is none."""
+    for folder in _steps(Path(root)):
+        try:
+            verify(folder)
+        except UserError:
+            continue
+        return folder
+    return None
+
+
+def prune(root: Path, keep: int) -> None:
+    """Remove all but the newest ``keep`` complete checkpoints among ``root/step-XXXXXXXX``.
+
+    Complete here means that all files are there in full length; checksums are left to ``load``. What a killed ``save``
+    left behind goes too, so only the process that writes below ``root`` may call this.
+    """
+    if keep < 1:
+        raise ValueError(f"keep {keep}: at least one checkpoint stays")
+    kept = 0
+    for folder in _steps(Path(root)):
+        if kept < keep and _is_complete(folder):
+            kept += 1
+            continue
+        # Renamed first, so that a half-removed folder never bears the name of a checkpoint.
+        shutil.rmtree(folder.rename(_hidden(folder)))
+    for folder in Path(root).iterdir() if Path(root).is_dir() else ():
+        if _LEFTOVER.fullmatch(folder.name):
+            shutil.rmtree(folder)
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, nn.Parameter]]
+) -> dict[str, Tensor]:
+    """The state of an optimizer as named tensors: ``exp_avg.encoder.weight``, ``step.encoder.weight`` and so on.
+
+    Learning rate, decay and the like are not in it: they follow from the config and the step.
+
+    Args:
+        optimizer: one whose state is all tensors (AdamW's is); parameters without state yet have no entry.
+        named_parameters: of the model it optimises, all of them.
+    """
+    tensors = {}
+    for name, parameter in named_parameters:
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{type(optimizer).__name__} keeps {key!r} as {type(value).__name__}, not as a tensor")
+            tensors[f"{key}.{name}"] = value.detach()
+    return tensors
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer,
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Put back what ``optimizer_tensors`` gave, bit for bit, onto the devices of the parameters.
+
+    Raises:
+        UserError: a tensor belongs to no parameter that is optimised, or its shape is not the parameter's.
+    """
+    parameters = dict(named_parameters)
+    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    index = {id(parameter): number for number, parameter in enumerate(order)}
+    state: dict[int, dict[str, Tensor]] = {}
+    for full, value in tensors.items():
+        key, _, name = full.partition(".")
+        parameter = parameters.get(name)
+        if parameter is None or id(parameter) not in index:
+            raise UserError(f"optimizer state of {name!r}, which the model does not train")
+        if value.ndim and value.shape != parameter.shape:
+            raise UserError(f"optimizer state {full!r} has shape {[*value.shape]}", allowed=f"{[*parameter.shape]}")
+        state.setdefault(index[id(parameter)], {})[key] = value.clone()
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _listed(folder: Path) -> dict[str, dict[str, Any]]:
+    """The files that the manifest lists, each seen to exist in full length."""
+    if not folder.is_dir():
+        raise UserError("no such folder", where=folder, allowed="a checkpoint folder")
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"holds no {MANIFEST}, so it is no checkpoint", where=folder)
+    try:
+        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        sizes = {name: (int(entry["bytes"]), str(entry["sha256"]))[0] for name, entry in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{MANIFEST} cannot be read: the checkpoint is damaged", where=folder) from None
+    for name, size in sizes.items():
+        if not _FILE.fullmatch(name):
+            raise UserError(f"{MANIFEST} lists {name!r}, which no checkpoint holds", where=folder)
+        if not (folder / name).is_file():
+            raise UserError(f"{name} is missing: the checkpoint is damaged", where=folder)
+        if (folder / name).stat().st_size != size:
+            raise UserError(f"{name} is not {size} bytes long: the checkpoint is damaged", where=folder)
+    return files
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        return bool(_listed(folder))
+    except UserError:
+        return False
+
+
+def _steps(root: Path) -> list[Path]:
+    """The folders named after a step, newest first."""
+    found = [(int(match[1]), path) for path in root.glob("step-*") if (match := _STEP.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True) if path.is_dir()]
+
+
+def _hidden(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.{uuid4().hex}")
+
+
+def _move_into_place(partial: Path, folder: Path) -> None:
+    aside = _hidden(folder)
+    if folder.exists():
+        folder.rename(aside)
+    try:
+        partial.rename(folder)
+    except BaseException:
+        if aside.exists():
+            aside.rename(folder)
+        raise
+    _flush(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A contiguous copy in main memory that shares storage with nothing, which is all that safetensors takes."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _write_json(file: Path, document: Any) -> None:
+    try:
+        text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file.name}: {error}") from None
+    file.write_text(text + "\n", "utf-8")

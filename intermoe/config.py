@@ -1,0 +1,96 @@
+"""The strict base of every configuration class.
+
+A config class stands beside what it configures (``VaeConfig`` in vae.py); this file holds only what they share.
+"""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from intermoe.errors import UserError
+
+
+class Config(BaseModel):
+    """A frozen set of named values: unknown keys are refused, types and ranges are checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, where: object = None) -> Self:
+        """Build the config from plain values.
+
+        Args:
+            values: nested mapping as read from YAML or JSON.
+            where: what to name as the source in an error (a file, a preset).
+
+        Raises:
+            UserError: one line that names the key, its value, what is allowed and, for an unknown key, the nearest one.
+
+        Example:
+            >>> class Sizes(Config):
+            ...     width: int = 4
+            >>> Sizes.parse({"widht": 8}, where="a.yaml")
+            Traceback (most recent call last):
+                ...
+            intermoe.errors.UserError: a.yaml: unknown key 'widht' (allowed: width; did you mean 'width'?)
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _explain(cls, error, where) from None
+
+
+def _explain(config: type[Config], error: ValidationError, where: object) -> UserError:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = list(_fields_at(config, path[:-1]))
+        nearest = _nearest(config, path, known)
+        allowed = ", ".join(known) + (f"; did you mean {nearest!r}?" if nearest else "")
+        return UserError(f"unknown key {key!r}", where=where, allowed=allowed)
+    if first["type"] == "missing":
+        return UserError(f"key {key!r} is missing", where=where)
+    message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        message = f"keys below it: {', '.join(_fields_at(config, path))}"
+    elif first["type"] == "value_error" and isinstance(first["input"], Mapping):
+        # A rule that ties several keys of a section together: the message names them.
+        return UserError(f"{key}: {message}" if key else message, where=where)
+    return UserError(f"{key} = {first['input']!r}", where=where, allowed=message)
+
+
+def _nearest(config: type[Config], path: list[str], known: list[str]) -> str | None:
+    """The key most like the unknown one: in its own section, else of such a name in any section."""
+    if near := get_close_matches(path[-1], known, n=1):
+        return ".".join([*path[:-1], near[0]])
+    elsewhere = {key.rpartition(".")[2]: key for key in _keys(config)}
+    near = get_close_matches(path[-1], elsewhere, n=1)
+    return elsewhere[near[0]] if near else None
+
+
+def _keys(config: type[Config], prefix: str = "") -> Iterator[str]:
+    """All keys of the config and of those in it, dotted."""
+    for name in config.model_fields:
+        yield prefix + name
+        if inner := _section(config, name):
+            yield from _keys(inner, f"{prefix}{name}.")
+
+
+def _fields_at(config: type[Config], path: list[str]) -> Mapping[str, Any]:
+    """The fields of the config that ``path`` leads to from ``config``."""
+    for part in path:
+        inner = _section(config, part)
+        if inner is None:
+            break
+        config = inner
+    return config.model_fields
+
+
+def _section(config: type[Config], name: str) -> type[Config] | None:
+    """The config class that the field of that name holds, if it holds one."""
+    field = config.model_fields.get(name)
+    kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), None)

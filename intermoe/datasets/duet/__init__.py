@@ -1,0 +1,6 @@
+"""Duet, the embedded data set: procedural interactions of two people, with captions and labels of who does what."""
+
+from intermoe.datasets.duet.kinds import KINDS, make_interaction
+from intermoe.datasets.duet.write import write_duet
+
+__all__ = ["KINDS", "make_interaction", "write_duet"]

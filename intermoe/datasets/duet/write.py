@@ -1,0 +1,81 @@
+"""Duet on disk, in InterHuman's own layout: its reader reads both.
+
+Legend: T frames, P = 2 persons, J = 22 joints, R = J - 1.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intermoe.datasets.duet.kinds import make_interaction
+from intermoe.datasets.recordings import SPLITS, Recording
+from intermoe.errors import UserError
+
+# A row of InterHuman: 62 positions, then 51 local rotations in 6D; ours are the first 22 and the first 21.
+_WIDTH, _ROTATIONS = 492, 62 * 3
+
+
+def write_duet(root: Path, *, count: int, seed: int) -> None:
+    """Write ``count`` interactions to the new folder ``root``; it appears whole or not at all.
+
+    Interaction i depends on ``seed`` and i alone, so a larger data set begins with the smaller one.
+
+    Raises:
+        UserError: where ``root`` exists or cannot be made, or ``count`` or ``seed`` is out of range.
+    """
+    if count < 1:
+        raise UserError(f"count {count}", where="duet", allowed="1 or more")
+    if seed < 0:
+        raise UserError(f"seed {seed}", where="duet", allowed="0 or more")
+    if root.exists():
+        raise UserError("exists already", where=root, allowed="a folder that does not exist yet")
+    parent = root.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=parent))
+    except OSError as error:
+        raise UserError(f"cannot be made: {error.strerror}", where=root) from error
+    try:
+        _fill(draft, count, seed)
+        draft.chmod(0o755)  # mkdtemp makes it private
+        draft.rename(root)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _fill(root: Path, count: int, seed: int) -> None:
+    for folder in ("motions_processed/person1", "motions_processed/person2", "annots", "split"):
+        (root / folder).mkdir(parents=True)
+    ids: dict[str, list[str]] = {split: [] for split in SPLITS}
+    with (root / "labels.jsonl").open("w", encoding="utf-8") as labels:
+        for index in range(count):
+            recording = make_interaction(seed, index)
+            ids[recording.split].append(recording.id)
+            for person, row_TF in enumerate(_rows(recording), start=1):
+                np.save(root / f"motions_processed/person{person}/{recording.id}.npy", row_TF, allow_pickle=False)
+            captions = "".join(f"{caption}\n" for caption in recording.captions)
+            (root / f"annots/{recording.id}.txt").write_text(captions, encoding="utf-8")
+            labels.write(json.dumps({"id": recording.id, **recording.label}) + "\n")
+    for split, names in ids.items():
+        (root / f"split/{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def _rows(recording: Recording) -> list[NDArray[np.float32]]:
+    """What InterHuman keeps of each person [T, 492]: z up, the numbers that Duet does not have are 0."""
+    rows = []
+    for person in range(2):
+        position_TJ3 = recording.position_TPJ3[:, person]
+        frames = len(position_TJ3)
+        row_TF = np.zeros((frames, _WIDTH), dtype=np.float32)
+        # Readers take (x, y, z) as (x, z, -y), so y up is written as (x, -z, y).
+        z_up_TJ3 = np.stack([position_TJ3[..., 0], -position_TJ3[..., 2], position_TJ3[..., 1]], axis=-1)
+        flat_TF = z_up_TJ3.reshape(frames, -1)
+        row_TF[:, : flat_TF.shape[1]] = flat_TF
+        turns_TF = recording.rotation_TPR6[:, person].reshape(frames, -1)
+        row_TF[:, _ROTATIONS : _ROTATIONS + turns_TF.shape[1]] = turns_TF
+        rows.append(row_TF)
+    return rows

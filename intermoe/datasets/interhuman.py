@@ -1,0 +1,171 @@
+"""The reader of InterHuman's layout, which the embedded data set Duet is written in too.
+
+    motions_processed/person1/<id>.npy, person2/<id>.npy   float [T, 492], z up
+    annots/<id>.txt                                        one caption a line
+    split/train.txt, val.txt, test.txt                     one id a line
+    ignore_list.txt or split/ignore_list.txt (optional)    ids to leave out
+    labels.jsonl (optional)                                {"id": ..., "kind": ..., "actor": 0 or 1, ...} a line
+
+Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation.
+"""
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intermoe.datasets.recordings import SPLITS, BadRecording, Recording, Source, check_id
+from intermoe.errors import UserError
+from intermoe.skeletons import SMPL22, Skeleton
+
+# A line of a motion file: 62 x 3 positions, then 51 x 6 rotations; the body's joints come first in both.
+_WIDTH = 492
+_ROTATIONS = 186
+_PERSONS = ("motions_processed/person1", "motions_processed/person2")
+_FOLDERS = (*_PERSONS, "annots", "split")
+_IGNORE_LISTS = ("ignore_list.txt", "split/ignore_list.txt")
+
+
+class InterHumanReader:
+    """Reads recordings in InterHuman's layout (see ``Reader`` in recordings.py)."""
+
+    skeleton: Skeleton = SMPL22
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def sources(self) -> list[Source]:
+        """What the split files list, in their order, then what lies in the folders but in no split.
+
+        The latter, and ids that several splits list, come with a ``split`` that is none of the three; ``read`` says
+        so of each: nothing is left out silently. Ids of the ignore list are left out.
+
+        Raises:
+            UserError: the root, a folder, or a split file is missing, or a list cannot be read.
+        """
+        for folder in (".", *_FOLDERS):
+            if not (self.root / folder).is_dir():
+                raise UserError(
+                    "there is no such folder",
+                    where=self.root / folder,
+                    allowed=f"a data set in InterHuman's layout, with {', '.join(_FOLDERS)}",
+                )
+        ignored = {
+            listed for name in _IGNORE_LISTS if (self.root / name).is_file() for listed in _lines(self.root / name)
+        }
+        splits_of: dict[str, list[str]] = {}
+        for split in SPLITS:
+            # A line that stands twice in one list is one recording all the same.
+            for listed in dict.fromkeys(_lines(self.root / "split" / f"{split}.txt")):
+                splits_of.setdefault(listed, []).append(split)
+        for unlisted in sorted(self._ids_on_disk() - splits_of.keys()):
+            splits_of[unlisted] = []
+        self._labels  # noqa: B018  a broken file of labels is told before the run, not in the middle of it
+        return [Source(name, " and ".join(splits)) for name, splits in splits_of.items() if name not in ignored]
+
+    def read(self, source: Source) -> list[Recording]:
+        """The one recording of that source, turned to y up; ``BadRecording`` says what is wrong with it."""
+        check_id(source.id)
+        if not source.split:
+            raise BadRecording("listed in no split")
+        if source.split not in SPLITS:
+            raise BadRecording(f"listed in {source.split}; one recording in two splits would leak between them")
+        first, second = (self._person(folder, source.id) for folder in _PERSONS)
+        if len(first) != len(second):
+            raise BadRecording(f"person1 has {len(first)} frames, person2 {len(second)}")
+        both_TPD = np.stack([first, second], axis=1)
+        joints = self.skeleton.joints
+        disk_TPJ3 = both_TPD[..., : 3 * joints].reshape(-1, 2, joints, 3)
+        rotation_TPR6 = both_TPD[..., _ROTATIONS : _ROTATIONS + 6 * (joints - 1)].reshape(-1, 2, joints - 1, 6)
+        recording = Recording(
+            id=source.id,
+            split=source.split,
+            # z up on disk: (x, y, z) -> (x, z, -y)
+            position_TPJ3=disk_TPJ3[..., [0, 2, 1]] * np.array([1, 1, -1], np.float32),
+            rotation_TPR6=np.ascontiguousarray(rotation_TPR6),
+            captions=self._captions(source.id),
+            label=dict(self._labels.get(source.id, {})),
+        )
+        return [recording.check(self.skeleton)]
+
+    def _ids_on_disk(self) -> set[str]:
+        """Ids that a caption or a motion file is named by; hidden files, which some systems scatter, are none."""
+        files = [*(self.root / "annots").glob("*.txt")]
+        for folder in _PERSONS:
+            files += (self.root / folder).glob("*.npy")
+        return {file.stem for file in files if not file.name.startswith(".")}
+
+    def _person(self, folder: str, id: str) -> NDArray[np.float32]:
+        name = f"{folder}/{id}.npy"
+        if not (self.root / name).is_file():
+            raise BadRecording(f"no motion: {name} is missing")
+        try:
+            # Mapped, not loaded: nothing can be unpickled, and a header that promises more than the file holds is an
+            # error before any memory is taken.
+            motion = np.lib.format.open_memmap(self.root / name, mode="r")
+        except (ValueError, OSError, OverflowError) as error:
+            raise BadRecording(f"{name} cannot be read: {' '.join(str(error).split())}") from None
+        if motion.ndim != 2 or motion.shape[1] != _WIDTH:
+            raise BadRecording(f"{name} has the shape {motion.shape} instead of (frames, {_WIDTH})")
+        if motion.dtype.kind != "f":
+            raise BadRecording(f"{name} holds {motion.dtype} instead of floating-point numbers")
+        with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite, which the check refuses
+            return np.asarray(motion, np.float32)
+
+    def _captions(self, id: str) -> tuple[str, ...]:
+        name = f"annots/{id}.txt"
+        try:
+            lines = (self.root / name).read_text("utf-8-sig").splitlines()
+        except FileNotFoundError:
+            raise BadRecording(f"no captions: {name} is missing") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadRecording(f"{name} cannot be read: {error}") from None
+        captions = tuple(" ".join(line.split()) for line in lines if line.strip())
+        if not captions:
+            raise BadRecording(f"no captions: {name} is empty")
+        return captions
+
+    @cached_property
+    def _labels(self) -> dict[str, dict[str, str | int]]:
+        """What labels.jsonl says of each id; empty without that file."""
+        file = self.root / "labels.jsonl"
+        labels: dict[str, dict[str, str | int]] = {}
+        if not file.is_file():
+            return labels
+        for number, line in enumerate(_text(file).split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                label = json.loads(line)
+            except (ValueError, RecursionError):
+                label = None
+            if not (
+                isinstance(label, dict)
+                and isinstance(label.get("id"), str)
+                and all(isinstance(value, str | int) for value in label.values())
+            ):
+                raise UserError(
+                    f"line {number} is no label",
+                    where=file,
+                    allowed='a JSON object of strings and whole numbers with an "id"',
+                )
+            labelled = label.pop("id")
+            if labelled in labels:
+                raise UserError(f"line {number} labels {labelled!r} a second time", where=file)
+            labels[labelled] = label
+        return labels
+
+
+def _lines(file: Path) -> list[str]:
+    return [line.strip() for line in _text(file).splitlines() if line.strip()]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError("there is no such file", where=file) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", where=file) from None

@@ -1,0 +1,99 @@
+"""What every reader of raw recordings yields, whatever the format it reads.
+
+Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation (all but the root).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intermoe.skeletons import Skeleton
+
+FPS = 30
+MIN_FRAMES = 15
+SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+# Farther than this from the origin, a position is in another unit or an error: metres.
+_FARTHEST = 100.0
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class BadRecording(Exception):
+    """This recording cannot be used; the message says why. It is set aside in the quarantine, the run goes on."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One recording that a data set lists, not yet read: its id and its split ("train", "val", "test")."""
+
+    id: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One interaction of two people: metres, y up, 30 frames a second.
+
+    Attributes:
+        id: unique in its data set; letters, digits, dot, dash, underscore.
+        split: "train", "val" or "test".
+        position_TPJ3: float32 [T, 2, J, 3], world positions in metres.
+        rotation_TPR6: float32 [T, 2, J - 1, 6], local rotations of joints 1..J-1 in 6D (see rotations.py).
+        captions: at least one sentence.
+        label: what the data set knows of the roles, such as ``{"kind": "push", "actor": 0}``; empty where nothing.
+    """
+
+    id: str
+    split: str
+    position_TPJ3: NDArray[np.float32]
+    rotation_TPR6: NDArray[np.float32]
+    captions: tuple[str, ...]
+    label: dict[str, str | int]
+
+    def check(self, skeleton: Skeleton) -> "Recording":
+        """This recording, or ``BadRecording`` where it breaks a promise of this class."""
+        frames = len(self.position_TPJ3)
+        check_id(self.id)
+        if self.split not in SPLITS:
+            raise BadRecording(f"split {self.split!r} is not one of {', '.join(SPLITS)}")
+        for name, array, shape in (
+            ("positions", self.position_TPJ3, (frames, 2, skeleton.joints, 3)),
+            ("rotations", self.rotation_TPR6, (frames, 2, skeleton.joints - 1, 6)),
+        ):
+            if array.shape != shape:
+                raise BadRecording(f"{name} have the shape {array.shape} instead of {shape}")
+            if not np.isfinite(array).all():
+                bad = int(np.argwhere(~np.isfinite(array))[0, 0])
+                raise BadRecording(f"{name} hold a number that is not finite, first in frame {bad}")
+        farthest = float(np.abs(self.position_TPJ3).max(initial=0))
+        if farthest > _FARTHEST:
+            raise BadRecording(f"a position {farthest:g} m from the origin; positions are metres, up to {_FARTHEST:g}")
+        if frames < MIN_FRAMES:
+            raise BadRecording(f"{frames} frames are fewer than {MIN_FRAMES}")
+        if not self.captions or not all(caption.strip() for caption in self.captions):
+            raise BadRecording("no caption")
+        return self
+
+
+def check_id(id: str) -> None:
+    """Raise ``BadRecording`` where the id could name a file outside its folder."""
+    if not _SAFE_ID.fullmatch(id):
+        raise BadRecording(
+            f"id {id!r} may hold only letters, digits, '.', '-' and '_', and begins with one of the first two"
+        )
+
+
+class Reader(Protocol):
+    """A raw format: lists what a folder holds, and reads one recording at a time. Made from picklable values only."""
+
+    skeleton: Skeleton
+
+    def sources(self) -> list[Source]:
+        """Everything the folder lists, in a fixed order; ``UserError`` where the folder or its index is missing."""
+        ...
+
+    def read(self, source: Source) -> list[Recording]:
+        """The recordings of one source (more than one where a jump was cut out); ``BadRecording`` says why not."""
+        ...

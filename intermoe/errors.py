@@ -1,0 +1,20 @@
+"""The one exception that a user's mistake raises."""
+
+
+class UserError(Exception):
+    """Something the user can put right, told in one line: what, where and what is allowed.
+
+    The command line prints it as ``error: <message>`` and exits with 2; it never shows a traceback.
+
+    Example:
+        >>> raise UserError("batch_size 10", where="train.denoiser", allowed="a multiple of 4 workers")
+        Traceback (most recent call last):
+            ...
+        intermoe.errors.UserError: train.denoiser: batch_size 10 (allowed: a multiple of 4 workers)
+    """
+
+    def __init__(self, what: str, *, where: object = None, allowed: str | None = None) -> None:
+        message = what if where is None else f"{where}: {what}"
+        if allowed is not None:
+            message += f" (allowed: {allowed})"
+        super().__init__(" ".join(message.split()))

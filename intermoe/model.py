@@ -1,0 +1,279 @@
+"""InterMoE whole: the VAE, the text head and the denoiser as one thing that turns prompts into motion.
+
+Legend: B batch, T frames, L latent frames (T / 4), P = 2 persons, F features, N latent joints, C channels of one,
+Z = N * C, K text tokens, W text width.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, Self, overload
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from intermoe import checkpoint
+from intermoe.config import Config
+from intermoe.datasets.recordings import FPS, MIN_FRAMES
+from intermoe.denoiser import Denoiser, DenoiserConfig
+from intermoe.diffusion import Diffusion, DiffusionConfig, guided
+from intermoe.errors import UserError
+from intermoe.features import Normaliser, joints_from_features, rotations_from_features
+from intermoe.kinematics import settle
+from intermoe.moe.block import MoeConfig
+from intermoe.motion import Motion
+from intermoe.sampling import normal, prompt_seed
+from intermoe.skeletons import SKELETONS, skeleton_named
+from intermoe.text import TextEncoder, TextStates, encoder_width, load_encoder
+from intermoe.text_head import TextHead
+from intermoe.vae import STRIDE, CausalSkeletalVae, VaeConfig
+
+VAE_PARTS = ("normaliser", "vae")
+PARTS = (*VAE_PARTS, "text_head", "denoiser")
+
+
+class DataConfig(Config):
+    """What the data of a model are.
+
+    Attributes:
+        skeleton: name of the joints' skeleton.
+        encoder: the frozen text encoder whose token states condition the model.
+        max_frames: longer recordings are cropped at random; also the longest motion that can be generated.
+    """
+
+    skeleton: str = "smpl22"
+    encoder: Literal["minilm", "clip"] = "clip"
+    max_frames: int = Field(default=300, ge=16, le=3000)
+
+    @field_validator("skeleton")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SKELETONS:
+            raise ValueError(f"one of {', '.join(SKELETONS)}")
+        return name
+
+
+class ModelConfig(Config):
+    """Everything that defines the networks."""
+
+    data: DataConfig = DataConfig()
+    vae: VaeConfig = VaeConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    moe: MoeConfig = MoeConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+
+
+class InterMoE(nn.Module):
+    """The generator of two-person motion from text.
+
+    Example:
+        ``InterMoE.load("runs/duet/denoiser").generate("Two people bow.", seconds=4, seed=0).save("bow.mp4")``
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.skeleton = skeleton_named(config.data.skeleton)
+        width = encoder_width(config.data.encoder)
+        self.normaliser = Normaliser(self.skeleton.features)
+        self.vae = CausalSkeletalVae(config.vae, self.skeleton)
+        self.latent = len(self.skeleton.pools[-1].groups) * config.vae.latent
+        self.text_head = TextHead(config.denoiser, width)
+        self.denoiser = Denoiser(config.denoiser, config.moe, latent=self.latent, condition=width)
+        self.diffusion = Diffusion(config.diffusion)
+        self._encoder: TextEncoder | None = None
+        self._text_folder: Path | None = None
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str = "cpu",
+        text_folder: Path | None = None,
+        parts: Sequence[str] = PARTS,
+    ) -> Self:
+        """A trained model.
+
+        Args:
+            path: a checkpoint, or the folder of a training run (then its best checkpoint).
+            device: where the networks are put.
+            text_folder: where CLIP's weights lie, if not in the user's hub cache.
+            parts: what the checkpoint must hold; with ``VAE_PARTS`` alone, the model can encode and decode.
+
+        Raises:
+            UserError: no checkpoint there, a damaged one, or one without these parts.
+        """
+        folder = Path(path) / "best" if (Path(path) / "best").is_dir() else Path(path)
+        saved = checkpoint.load(folder, device=device)
+        stored = saved.documents.get("config")
+        if not isinstance(stored, dict):
+            raise UserError("holds no config, so it is no model", where=folder, allowed="a run of `train denoiser`")
+        config = {key: value for key, value in stored.items() if key in ModelConfig.model_fields}
+        model = cls(ModelConfig.parse(config, where=folder))
+        missing = [part for part in parts if part not in saved.tensors]
+        if missing:
+            raise UserError(f"holds no {' and no '.join(missing)}", where=folder, allowed="a run of `train denoiser`")
+        try:
+            model.restore(saved, parts)
+        except RuntimeError:
+            raise UserError("the weights do not fit the config beside them", where=folder) from None
+        model._text_folder = text_folder
+        return model.to(device).eval()
+
+    def restore(self, saved: checkpoint.Checkpoint, parts: Sequence[str]) -> None:
+        """Take over the named parts of a checkpoint."""
+        for name in parts:
+            self.get_submodule(name).load_state_dict(saved.tensors[name])
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules that a checkpoint holds, by name."""
+        return {name: self.get_submodule(name) for name in PARTS}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.normaliser.mean_F.device
+
+    def encode(self, features_BTPF: Tensor, noise_BLPZ: Tensor | None = None, mask_BT: Tensor | None = None) -> Tensor:
+        """Latents [B, L, 2, Z] of raw features.
+
+        Args:
+            features_BTPF: raw features of both persons.
+            noise_BLPZ: what a sample of the posterior is drawn with; without it, the latents are its mean.
+            mask_BT: bool, valid frames; all where none is given. Latents beyond them are zero.
+        """
+        batch, frames, persons, _ = features_BTPF.shape
+        if mask_BT is None:
+            mask_BT = features_BTPF.new_ones(batch, frames, dtype=torch.bool)
+        # Padding is zero once it is normalised: raw zeros would be far outside of what the VAE knows.
+        x_BTPF = self.normaliser.normalise(features_BTPF).where(mask_BT[:, :, None, None], 0)
+        x_BTF = x_BTPF.transpose(1, 2).flatten(0, 1)
+        posterior = self.vae.encode(x_BTF)
+        latent_BLNC = posterior.mean_BLNC
+        if noise_BLPZ is not None:
+            latent_BLNC = posterior.sample(noise_BLPZ.transpose(1, 2).flatten(0, 1).view_as(latent_BLNC))
+        latent_BLPZ = latent_BLNC.flatten(2).unflatten(0, (batch, persons)).transpose(1, 2)
+        mask_BL = mask_BT[:, : frames // STRIDE * STRIDE].unflatten(1, (-1, STRIDE)).all(dim=2)
+        return latent_BLPZ.where(mask_BL[:, :, None, None], 0)
+
+    def decode(self, latent_BLPZ: Tensor) -> Tensor:
+        """Raw features [B, 4L, 2, F] of latents [B, L, 2, Z]."""
+        batch, _, persons, _ = latent_BLPZ.shape
+        latent_BLNC = latent_BLPZ.transpose(1, 2).flatten(0, 1).unflatten(-1, (-1, self.config.vae.latent))
+        x_BTF = self.vae.decode(latent_BLNC)
+        return self.normaliser.denormalise(x_BTF.unflatten(0, (batch, persons)).transpose(1, 2))
+
+    def condition(self, text: TextStates) -> Tensor:
+        """The condition [B, W] of token states."""
+        states, mask, eot = (t.to(self.device) for t in (text.states_BKW, text.mask_BK, text.eot_B))
+        return self.text_head(states, mask, eot)
+
+    @overload
+    def generate(  # type: ignore[overload-overlap]
+        self,
+        prompts: str,
+        *,
+        seconds: float = ...,
+        seed: int = ...,
+        guidance: float | None = ...,
+        on_step: Callable[[int, int], None] | None = ...,
+    ) -> Motion: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        seconds: float = ...,
+        seed: int = ...,
+        guidance: float | None = ...,
+        on_step: Callable[[int, int], None] | None = ...,
+    ) -> list[Motion]: ...
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        seconds: float = 5.0,
+        seed: int = 0,
+        guidance: float | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Motion | list[Motion]:
+        """Motion of two people for each prompt.
+
+        Args:
+            prompts: one prompt or several; each gets the motion it would get alone.
+            seconds: length of the motion.
+            seed: the same seed and prompt give the same motion; a prompt given twice gives two different ones.
+            guidance: scale w of classifier-free guidance; that of the config if None.
+            on_step: called with (steps done, steps in all).
+
+        Returns:
+            One ``Motion`` for one prompt, a list for a sequence of them.
+
+        Raises:
+            UserError: empty prompt, negative seed, or a length outside what the model was trained for.
+        """
+        several = [prompts] if isinstance(prompts, str) else list(prompts)
+        frames = self._frames(seconds)
+        if seed < 0:
+            raise UserError(f"seed {seed}", allowed="0 or more")
+        if guidance is not None and not math.isfinite(guidance):
+            raise UserError(f"guidance {guidance}", allowed="a finite number")
+        if not several or not all(prompt.strip() for prompt in several):
+            raise UserError("a prompt is empty", allowed="a sentence")
+        seeds = [prompt_seed(seed, prompt, several[:place].count(prompt)) for place, prompt in enumerate(several)]
+        noise_BLPZ = normal(seeds, (-(-frames // STRIDE), 2, self.latent), stream=0).to(self.device)
+        condition_BW = self.condition(self.encoder.encode(several))
+        latent_BLPZ = self.sample(noise_BLPZ, condition_BW, guidance=guidance, on_step=on_step)
+        motions = self.motions(self.decode(latent_BLPZ)[:, :frames], several, settled=True)
+        return motions[0] if isinstance(prompts, str) else motions
+
+    def motions(self, features_BTPF: Tensor, captions: Sequence[str], *, settled: bool = False) -> list[Motion]:
+        """Raw features [B, T, 2, F] as motions; ``settled`` ones keep to bones of constant length on the ground."""
+        features_BPTF = features_BTPF.detach().cpu().transpose(1, 2)
+        if not features_BPTF.isfinite().all():
+            raise UserError("the model's output is not finite", where="generate", allowed="a model trained to the end")
+        joints_BPTJ3 = joints_from_features(features_BPTF, self.skeleton)
+        rotations_BPTR6 = rotations_from_features(features_BPTF, self.skeleton)
+        if settled:
+            joints_BPTJ3, rotations_BPTR6 = settle(joints_BPTJ3, rotations_BPTR6, self.skeleton)
+        joints, rotations = (x.transpose(1, 2).contiguous().numpy() for x in (joints_BPTJ3, rotations_BPTR6))
+        return [
+            Motion(joints=joints[row], rotations=rotations[row], fps=FPS, caption=caption, skeleton=self.skeleton)
+            for row, caption in enumerate(captions)
+        ]
+
+    def sample(
+        self,
+        noise_BLPZ: Tensor,
+        condition_BW: Tensor,
+        *,
+        guidance: float | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Latents [B, L, 2, Z] from noise by DDIM with classifier-free guidance."""
+        mask_BL = torch.ones(noise_BLPZ.shape[:2], dtype=torch.bool, device=noise_BLPZ.device)
+        scale = self.config.diffusion.guidance if guidance is None else guidance
+        return self.diffusion.ddim(guided(self.denoiser, condition_BW, mask_BL, scale), noise_BLPZ, on_step)
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """The frozen text encoder, loaded when first needed."""
+        if self._encoder is None:
+            self._encoder = load_encoder(self.config.data.encoder, self._text_folder)
+        return self._encoder
+
+    def _frames(self, seconds: float) -> int:
+        frames = round(seconds * FPS) if math.isfinite(seconds) else 0
+        longest = self.config.data.max_frames
+        if not MIN_FRAMES <= frames <= longest:
+            raise UserError(
+                f"{seconds:g} seconds are {frames} frames",
+                where="seconds",
+                allowed=f"{MIN_FRAMES / FPS:g} to {longest / FPS:.4g}; the model learned from up to {longest} frames",
+            )
+        return frames

@@ -1,0 +1,92 @@
+"""The MoE block of a denoiser layer, and the dense block that stands in its place.
+
+Legend: P = 2 persons, B batch, L latent frames, D width, E experts.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from intermoe.conditioning import AdaptiveLayerNorm
+from intermoe.config import Config
+from intermoe.moe.experts import DenseFeedForward, Experts
+from intermoe.moe.pool import TokenPool
+from intermoe.moe.router import SynergisticRouter
+from intermoe.moe.selection import DynamicSelection
+
+
+class MoeConfig(Config):
+    """The mixture of experts.
+
+    Attributes:
+        experts: number of experts of a layer.
+        c_exp: experts a token shall have on average.
+        hidden: hidden width of an expert.
+        selection: ``dynamic`` (eqs. 4-9), or ``dense``: one network of the width of an expert, for every token.
+        alpha: weight of the motion logits; the text logits have ``1 - alpha`` (eq. 3).
+        sigma: step of the biases (eq. 9).
+        bias_init: where the biases start.
+        timestep_in_router: whether the text router also sees the timestep's embedding, as in the published code.
+    """
+
+    experts: int = Field(default=8, ge=1, le=1024)
+    c_exp: float = Field(default=1.0, gt=0)
+    hidden: int = Field(default=1024, ge=8, multiple_of=8)
+    selection: Literal["dynamic", "dense"] = "dynamic"
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    sigma: float = Field(default=1e-4, ge=0, lt=1)
+    bias_init: float = Field(default=-0.5, gt=-1, lt=0)
+    timestep_in_router: bool = False
+
+    @model_validator(mode="after")
+    def _enough_experts(self) -> Self:
+        if self.c_exp > self.experts:
+            raise ValueError(f"c_exp = {self.c_exp} is more than experts = {self.experts}")
+        return self
+
+
+class MoeBlock(nn.Module):
+    """Route the tokens as they are, let their experts work on them after the adaptive layer norm."""
+
+    def __init__(self, config: MoeConfig, width: int) -> None:
+        super().__init__()
+        self.norm = AdaptiveLayerNorm(width)
+        self.router = SynergisticRouter(width, config.experts, config.alpha)
+        self.selection = DynamicSelection(config.experts, config.c_exp, config.sigma, config.bias_init)
+        self.experts = Experts(config.experts, width, config.hidden)
+
+    def forward(self, x_PBLD: Tensor, emb_BD: Tensor, text_BD: Tensor, pool: TokenPool) -> Tensor:
+        """What the block adds to x.
+
+        Args:
+            x_PBLD: the residual stream.
+            emb_BD: conditioning of the layer norm, timestep and text.
+            text_BD: what the text router reads.
+            pool: the tokens; positions outside it are neither routed nor computed.
+
+        Returns:
+            [P, B, L, D]; zero at tokens that no expert selects and outside the pool.
+        """
+        assignment = pool.assign(self.router(x_PBLD, text_BD), self.selection)
+        y_ND: Tensor = self.experts(self.norm(x_PBLD, emb_BD).flatten(0, 2), assignment)
+        return y_ND.view_as(x_PBLD)
+
+
+class DenseBlock(nn.Module):
+    """The baseline of the same active width: adaptive layer norm, then one SwiGLU network for every token."""
+
+    def __init__(self, config: MoeConfig, width: int) -> None:
+        super().__init__()
+        self.norm = AdaptiveLayerNorm(width)
+        self.network = DenseFeedForward(width, config.hidden)
+
+    def forward(self, x_PBLD: Tensor, emb_BD: Tensor, _text_BD: Tensor, _pool: TokenPool) -> Tensor:
+        """What the block adds to x, [P, B, L, D]; there is nothing to route."""
+        y_PBLD: Tensor = self.network(self.norm(x_PBLD, emb_BD))
+        return y_PBLD
+
+
+def feed_forward_block(config: MoeConfig, width: int) -> MoeBlock | DenseBlock:
+    """The block that ``config.selection`` names."""
+    return DenseBlock(config, width) if config.selection == "dense" else MoeBlock(config, width)

@@ -1,0 +1,60 @@
+"""The experts: SwiGLU networks that run on the tokens they selected, and the dense network in their place.
+
+Legend: N positions, D width, H hidden, E experts, A assignments (pairs of a token and an expert).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import grouped_mm, silu
+
+from intermoe.moe.pool import Assignment
+
+
+class Experts(nn.Module):
+    """SwiGLU experts without biases, computed as grouped products over tokens sorted by expert (eq. 10).
+
+    Memory is proportional to the number of assignments. Weights start uniform in ``+-1 / sqrt(fan in)``, as those of
+    ``torch.nn.Linear``. Under autocast the products run in its dtype.
+    """
+
+    def __init__(self, experts: int, width: int, hidden: int) -> None:
+        super().__init__()
+        # Gate and up projection side by side: one product for both.
+        self.inward_EDH = nn.Parameter(torch.empty(experts, width, 2 * hidden))
+        self.outward_EHD = nn.Parameter(torch.empty(experts, hidden, width))
+        for weight in (self.inward_EDH, self.outward_EHD):
+            nn.init.uniform_(weight, -(weight.shape[1] ** -0.5), weight.shape[1] ** -0.5)
+
+    def forward(self, x_ND: Tensor, assignment: Assignment) -> Tensor:
+        """Sum of the experts' outputs, times their gates, at every position.
+
+        Args:
+            x_ND: what the experts see at each position.
+            assignment: token_A names positions.
+
+        Returns:
+            [N, D], float32 under autocast; zero where no expert is assigned.
+        """
+        # grouped_mm is not on autocast's list.
+        device = x_ND.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ND.dtype
+        x_AD = x_ND.to(dtype).index_select(0, assignment.token_A)
+        gate_AH, up_AH = grouped_mm(x_AD, self.inward_EDH.to(dtype), offs=assignment.ends_E).chunk(2, dim=-1)
+        y_AD = grouped_mm(silu(gate_AH) * up_AH, self.outward_EHD.to(dtype), offs=assignment.ends_E)
+        weighted_AD = y_AD * assignment.gate_A[:, None]
+        return weighted_AD.new_zeros(x_ND.shape).index_add(0, assignment.token_A, weighted_AD)
+
+
+class DenseFeedForward(nn.Module):
+    """One SwiGLU network without biases that works on every token: what an expert is, without the choice."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.inward = nn.Linear(width, 2 * hidden, bias=False)
+        self.outward = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x_PBLD: Tensor) -> Tensor:
+        """The network's output [P, B, L, D]."""
+        gate_PBLH, up_PBLH = self.inward(x_PBLD).chunk(2, dim=-1)
+        y_PBLD: Tensor = self.outward(silu(gate_PBLH) * up_PBLH)
+        return y_PBLD

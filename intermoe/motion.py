@@ -1,0 +1,149 @@
+"""A motion of two people: what the model returns, and the files it can be saved as.
+
+Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation (all but the root).
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intermoe.errors import UserError
+from intermoe.skeletons import Skeleton, skeleton_named
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """Two people moving: joints in space, local rotations, and the words they were made from.
+
+    Attributes:
+        joints: float32 [T, 2, J, 3], metres, y up, ground at y = 0; person 0 is the caption's "first person".
+        rotations: float32 [T, 2, J - 1, 6], local rotations of joints 1..J-1 in 6D (see rotations.py).
+        fps: frames a second.
+        caption: what the two do.
+        skeleton: what the joints are.
+
+    Raises:
+        UserError: where the arrays do not fit the skeleton or hold a number that is not finite.
+    """
+
+    joints: NDArray[np.float32]
+    rotations: NDArray[np.float32]
+    fps: int
+    caption: str
+    skeleton: Skeleton
+
+    def __post_init__(self) -> None:
+        frames, joints = len(self.joints), self.skeleton.joints
+        for name, shape in (("joints", (frames, 2, joints, 3)), ("rotations", (frames, 2, joints - 1, 6))):
+            array = getattr(self, name)
+            if array.shape != shape or frames == 0:
+                raise UserError(f"{name} of the shape {array.shape}", where="motion", allowed=f"{shape}, some frames")
+            if not np.isfinite(array).all():
+                bad = int(np.argwhere(~np.isfinite(array))[0, 0])
+                raise UserError(f"{name} hold a number that is not finite, first in frame {bad}", where="motion")
+        if self.fps <= 0:
+            raise UserError(f"fps {self.fps}", where="motion", allowed="1 or more")
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return len(self.joints) / self.fps
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the motion in the form that the file's suffix names; a file is there whole or not at all.
+
+        ``.npz`` holds all numbers (see ``load``), ``.bvh`` becomes one file a person (``bow_person1.bvh``,
+        ``bow_person2.bvh``) for Blender and the like, ``.mp4`` and ``.gif`` are videos, ``.png`` is a strip of key
+        frames. Missing folders are made.
+
+        Returns:
+            The files written.
+
+        Raises:
+            UserError: the suffix is none of these, or the place cannot be written to.
+        """
+        path = Path(path)
+        write = _WRITERS.get(path.suffix.lower())
+        if write is None:
+            raise UserError(f"unknown suffix {path.suffix!r}", where=path, allowed=", ".join(_WRITERS))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+                written = write(self, Path(folder) / path.name)
+                return [file.replace(path.parent / file.name) for file in written]
+        except OSError as error:
+            raise UserError(f"cannot write: {error.strerror or error}", where=path) from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what ``save`` wrote as ``.npz``; ``UserError`` where the file is no such motion."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                skeleton = skeleton_named(str(file["skeleton"]))
+                joints, rotations = file["joints"].astype(np.float32), file["rotations"].astype(np.float32)
+                return cls(joints, rotations, int(file["fps"]), str(file["caption"]), skeleton)
+        except FileNotFoundError:
+            raise UserError("no such file", where=path) from None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, UserError) as error:
+            raise UserError(f"not a saved motion: {error}", where=path, allowed="a .npz file of Motion.save") from error
+
+
+def _write_npz(motion: Motion, path: Path) -> list[Path]:
+    with path.open("wb") as file:
+        np.savez_compressed(
+            file,
+            joints=motion.joints.astype(np.float32),
+            rotations=motion.rotations.astype(np.float32),
+            fps=np.int64(motion.fps),
+            caption=np.array(motion.caption),
+            skeleton=np.array(motion.skeleton.name),
+        )
+    return [path]
+
+
+def _write_bvh(motion: Motion, path: Path) -> list[Path]:
+    import torch
+
+    from intermoe.kinematics import fit_rotations, rest_offsets
+    from intermoe.render.bvh import write_bvh
+
+    files = []
+    for person in range(2):
+        joints_TJ3 = torch.from_numpy(motion.joints[:, person].astype(np.float32))
+        rotation_TR6 = torch.from_numpy(motion.rotations[:, person].astype(np.float32))
+        offset_J3 = rest_offsets(joints_TJ3, rotation_TR6, motion.skeleton)
+        root_T3, rotation_TJ33 = fit_rotations(joints_TJ3, rotation_TR6, motion.skeleton, offset_J3)
+        file = path.with_name(f"{path.stem}_person{person + 1}.bvh")
+        write_bvh(file, root_T3, rotation_TJ33, offset_J3, motion.skeleton, motion.fps)
+        files.append(file)
+    return files
+
+
+# Drawing needs libraries that loading and computing do not: imported where it happens.
+def _write_video(motion: Motion, path: Path) -> list[Path]:
+    from intermoe.render.video import write_video
+
+    write_video(motion, path)
+    return [path]
+
+
+def _write_strip(motion: Motion, path: Path) -> list[Path]:
+    from intermoe.render.strip import write_strip
+
+    write_strip(motion, path)
+    return [path]
+
+
+_WRITERS: Mapping[str, Callable[[Motion, Path], list[Path]]] = {
+    ".npz": _write_npz,
+    ".bvh": _write_bvh,
+    ".mp4": _write_video,
+    ".gif": _write_video,
+    ".png": _write_strip,
+}

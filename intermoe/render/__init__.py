@@ -1,0 +1,1 @@
+"""Motion made visible: video, key frames, BVH."""

@@ -1,0 +1,90 @@
+"""Rotations in the forms that motion data uses.
+
+6D is the continuous form of Zhou et al. 2019, laid out as InterHuman does: the first two columns of the matrix,
+flattened row by row, ``(R00, R01, R10, R11, R20, R21)``. Euler angles are in degrees and intrinsic: the order ``ZXY``
+means ``R = Rz @ Rx @ Ry``, as BVH lists its channels. Axes: x to the left of a person who faces +z, y up.
+"""
+
+import torch
+from torch import Tensor
+
+
+def matrix_from_6d(sixd: Tensor) -> Tensor:
+    """Rotation matrices [..., 3, 3] from 6D [..., 6], made orthonormal by Gram-Schmidt.
+
+    Example:
+        >>> matrix_from_6d(torch.tensor([2.0, 0, 0, 3.0, 0, 0]))
+        tensor([[1., 0., 0.],
+                [0., 1., 0.],
+                [0., 0., 1.]])
+    """
+    columns = sixd.unflatten(-1, (3, 2))
+    x = torch.nn.functional.normalize(columns[..., 0], dim=-1)
+    y = columns[..., 1]
+    y = torch.nn.functional.normalize(y - (x * y).sum(-1, keepdim=True) * x, dim=-1)
+    return torch.stack([x, y, torch.linalg.cross(x, y)], dim=-1)
+
+
+def sixd_from_matrix(matrix: Tensor) -> Tensor:
+    """6D [..., 6] from rotation matrices [..., 3, 3]."""
+    return matrix[..., :, :2].flatten(-2)
+
+
+def matrix_from_axis_angle(rotation: Tensor) -> Tensor:
+    """Rotation matrices [..., 3, 3] from axis times angle in radians [..., 3] (Rodrigues)."""
+    zero = torch.zeros_like(rotation[..., 0])
+    x, y, z = rotation.unbind(-1)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    return torch.matrix_exp(skew)
+
+
+def matrix_about_axis(axis: str, radians: Tensor) -> Tensor:
+    """Rotation matrices [..., 3, 3] about one of the axes ``"X"``, ``"Y"``, ``"Z"``, angles [...] in radians."""
+    cos, sin = radians.cos(), radians.sin()
+    one, zero = torch.ones_like(cos), torch.zeros_like(cos)
+    rows = {
+        "X": [one, zero, zero, zero, cos, -sin, zero, sin, cos],
+        "Y": [cos, zero, sin, zero, one, zero, -sin, zero, cos],
+        "Z": [cos, -sin, zero, sin, cos, zero, zero, zero, one],
+    }[axis]
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def matrix_from_euler(degrees: Tensor, order: str) -> Tensor:
+    """Rotation matrices [..., 3, 3] from Euler angles [..., len(order)] in degrees, in the order of their channels.
+
+    Example:
+        >>> matrix_from_euler(torch.tensor([90.0, 0.0, 0.0]), "ZXY").round().abs()
+        tensor([[0., 1., 0.],
+                [1., 0., 0.],
+                [0., 0., 1.]])
+    """
+    matrix = torch.eye(3, dtype=degrees.dtype, device=degrees.device).expand(*degrees.shape[:-1], 3, 3)
+    for axis, angle in zip(order, degrees.deg2rad().unbind(-1), strict=True):
+        matrix = matrix @ matrix_about_axis(axis, angle)
+    return matrix
+
+
+def euler_zxy_from_matrix(matrix: Tensor) -> Tensor:
+    """Euler angles [..., 3] in degrees, order ZXY, from rotation matrices [..., 3, 3].
+
+    At gimbal lock (x at +-90 degrees) the y angle is 0 and z takes the whole turn.
+    """
+    sin_x = matrix[..., 2, 1].clamp(-1, 1)
+    x = sin_x.asin()
+    locked = sin_x.abs() > 1 - 1e-6
+    z = torch.where(
+        locked,
+        torch.atan2(matrix[..., 1, 0], matrix[..., 0, 0]),
+        torch.atan2(-matrix[..., 0, 1], matrix[..., 1, 1]),
+    )
+    y = torch.where(locked, torch.zeros_like(x), torch.atan2(-matrix[..., 2, 0], matrix[..., 2, 2]))
+    return torch.stack([z, x, y], dim=-1).rad2deg()
+
+
+def angle_between(a: Tensor, b: Tensor) -> Tensor:
+    """Angle [...] in degrees of the rotation that takes matrices ``a`` to ``b`` [..., 3, 3]."""
+    relative = a.transpose(-1, -2) @ b
+    cos = (relative.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    sin = (relative - relative.transpose(-1, -2)).flatten(-2).norm(dim=-1) / 8**0.5
+    return torch.atan2(sin, cos).rad2deg()

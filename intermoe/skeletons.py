@@ -1,0 +1,114 @@
+"""Skeletons as data: whatever depends on the number or the meaning of joints reads it from here.
+
+A new skeleton is one more ``Skeleton`` in ``SKELETONS``; no other file names a joint by number.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from intermoe.errors import UserError
+
+
+@dataclass(frozen=True)
+class PoolStage:
+    """One pooling of the skeleton: groups of the finer joints, and the edges of the coarser graph they form."""
+
+    groups: tuple[tuple[int, ...], ...]
+    edges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Contact:
+    """A joint that touches the ground: at rest while lower than ``height`` metres and slow."""
+
+    joint: int
+    height: float
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Joints, their tree, a T-pose, and what mirroring, contacts, facing and pooling need to know of them.
+
+    Joint 0 is the root; a parent comes before its children. Offsets are metres from the parent in the T-pose of an
+    adult facing +z, x to the person's left, y up.
+    """
+
+    name: str
+    joint_names: tuple[str, ...]
+    parents: tuple[int, ...]
+    rest_offsets: tuple[tuple[float, float, float], ...]
+    mirror_pairs: tuple[tuple[int, int], ...]
+    contacts: tuple[Contact, ...]
+    left_hip: int
+    right_hip: int
+    pools: tuple[PoolStage, ...]
+
+    @property
+    def joints(self) -> int:
+        """Number of joints J."""
+        return len(self.parents)
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """Pairs (parent, child) of the tree."""
+        return tuple((parent, joint) for joint, parent in enumerate(self.parents) if parent >= 0)
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """For each joint, the one that stands in its place in the mirror image [J]."""
+        order = list(range(self.joints))
+        for left, right in self.mirror_pairs:
+            order[left], order[right] = right, left
+        return tuple(order)
+
+    @property
+    def features(self) -> int:
+        """Numbers of one person in one frame: positions 3J, velocities 3J, rotations 6(J - 1), contacts."""
+        return 6 * self.joints + 6 * (self.joints - 1) + len(self.contacts)
+
+    def index(self, joint_name: str) -> int:
+        """Number of the joint with that name; ``ValueError`` where there is none."""
+        return self.joint_names.index(joint_name)
+
+
+# fmt: off
+# Groups and edges are those of the published Causal-Skeletal VAE.
+_TWELVE = PoolStage(
+    groups=((0, 1, 2, 3), (0, 1, 4), (4, 7, 10), (0, 2, 5), (5, 8, 11), (0, 3, 6, 9), (9, 6, 12, 13, 14),
+            (9, 13, 16), (16, 18, 20), (9, 14, 17), (17, 19, 21), (9, 12, 15)),
+    edges=((0, 1), (0, 3), (0, 5), (1, 2), (3, 4), (5, 6), (6, 7), (6, 9), (6, 11), (7, 8), (9, 10)),
+)
+_SEVEN = PoolStage(
+    groups=((0, 1, 3, 5), (0, 1, 2), (0, 3, 4), (0, 5, 6), (6, 7, 8), (6, 9, 10), (6, 11)),
+    edges=((0, 1), (0, 2), (0, 3), (3, 4), (3, 5), (3, 6)),
+)
+
+SMPL22 = Skeleton(
+    name="smpl22",
+    joint_names=("pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle",
+                 "right_ankle", "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head",
+                 "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
+    parents=(-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19),
+    rest_offsets=((0, 0, 0), (0.060, -0.086, -0.012), (-0.060, -0.086, -0.012), (0, 0.118, -0.030),
+                  (0.042, -0.385, 0), (-0.042, -0.385, 0), (0, 0.138, 0.020), (-0.016, -0.424, -0.036),
+                  (0.016, -0.424, -0.036), (0, 0.056, 0.004), (0.038, -0.060, 0.126), (-0.038, -0.060, 0.126),
+                  (0, 0.212, -0.036), (0.078, 0.114, -0.022), (-0.078, 0.114, -0.022), (0, 0.088, 0.050),
+                  (0.116, 0.046, -0.014), (-0.116, 0.046, -0.014), (0.256, -0.014, -0.026), (-0.256, -0.014, -0.026),
+                  (0.264, 0.010, -0.006), (-0.264, 0.010, -0.006)),
+    mirror_pairs=((1, 2), (4, 5), (7, 8), (10, 11), (13, 14), (16, 17), (18, 19), (20, 21)),
+    contacts=(Contact(7, 0.12), Contact(10, 0.05), Contact(8, 0.12), Contact(11, 0.05)),
+    left_hip=1,
+    right_hip=2,
+    pools=(_TWELVE, _SEVEN),
+)
+# fmt: on
+
+SKELETONS: Mapping[str, Skeleton] = MappingProxyType({skeleton.name: skeleton for skeleton in (SMPL22,)})
+
+
+def skeleton_named(name: str) -> Skeleton:
+    """The skeleton of that name; ``UserError`` with the known names where there is none."""
+    if name not in SKELETONS:
+        raise UserError(f"unknown skeleton {name!r}", allowed=", ".join(SKELETONS))
+    return SKELETONS[name]

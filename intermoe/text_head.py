@@ -1,0 +1,49 @@
+"""The trainable head on the frozen text encoder: from token states to one condition a prompt.
+
+Legend: B batch, K text tokens, W text width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from intermoe.denoiser import DenoiserConfig
+from intermoe.errors import UserError
+
+
+class TextHead(nn.Module):
+    """A post-norm transformer encoder over the token states, layer norm, then the state at the end-of-text token."""
+
+    def __init__(self, config: DenoiserConfig, text_width: int) -> None:
+        """Build the head.
+
+        Args:
+            config: its number of layers, hidden width, heads and dropout.
+            text_width: width W of the token states, and of the condition.
+
+        Raises:
+            UserError: the heads do not divide the width.
+        """
+        super().__init__()
+        if text_width % config.text_heads:
+            raise UserError(
+                f"denoiser.text_heads = {config.text_heads}", allowed=f"a divisor of {text_width}, the encoder's width"
+            )
+        layer = nn.TransformerEncoderLayer(
+            text_width, config.text_heads, config.text_hidden, config.dropout, activation="gelu", batch_first=True
+        )
+        # Nested tensors would drop the padded states and, with some masks, shorten the result.
+        self.encoder = nn.TransformerEncoder(layer, config.text_layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(text_width)
+
+    def forward(self, states_BKW: Tensor, mask_BK: Tensor, eot_B: Tensor) -> Tensor:
+        """The condition [B, W] of each prompt.
+
+        Args:
+            states_BKW: token states of the frozen encoder.
+            mask_BK: bool, the tokens that may be attended to.
+            eot_B: int64, index of the end-of-text token.
+        """
+        encoded_BKW = self.encoder(states_BKW, src_key_padding_mask=~mask_BK)
+        rows_B = torch.arange(len(eot_B), device=eot_B.device)
+        condition_BW: Tensor = self.norm(encoded_BKW[rows_B, eot_B])
+        return condition_BW

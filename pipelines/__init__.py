@@ -1,0 +1,1 @@
+"""The jobs: Ray and MLflow around the science of `intermoe`."""

@@ -1,0 +1,217 @@
+"""The command ``intermoe``: one verb for each arrow of the pipeline."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from intermoe.errors import UserError
+
+# What a verb needs is imported when it runs: `--help` answers at once.
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Tell the mistake in one line."""
+        raise UserError(message, where=self.prog, allowed=f"see `{self.prog} --help`")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = _Parser(prog="intermoe", description="Text to two-person motion: train, generate and look inside.")
+    verbs = top.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    verb = verbs.add_parser("demo", help="the whole pipeline on the embedded data set, small, on this machine")
+    verb.add_argument("--out", type=Path, default=Path("demo"), help="folder of everything it makes (default: demo)")
+    verb.set_defaults(run=_demo)
+
+    verb = verbs.add_parser("preprocess", help="raw recordings to shards")
+    verb.add_argument("format", choices=("duet", "interhuman", "bvh"), help="what the recordings are")
+    verb.add_argument("--root", type=Path, help="folder of the recordings (duet: where to write them; may be left out)")
+    verb.add_argument("--out", type=Path, required=True, help="folder of the shards, made by this command")
+    verb.add_argument("--encoder", choices=("minilm", "clip"), default="minilm", help="text encoder (default: minilm)")
+    verb.add_argument("--text-folder", type=Path, help="clip: folder of the weights, if not in the hub's cache")
+    verb.add_argument(
+        "--mapping", default="cmu", help="bvh: a shipped mapping of joints, or a YAML file (default: cmu)"
+    )
+    verb.add_argument("--scale", type=float, default=1.0, help="bvh: what makes metres of the file's unit (default: 1)")
+    verb.add_argument("--count", type=int, default=600, help="duet: number of interactions (default: 600)")
+    verb.add_argument("--seed", type=int, default=0, help="duet: seed (default: 0)")
+    verb.set_defaults(run=_preprocess)
+
+    verb = verbs.add_parser("train", help="shards to a trained network")
+    verb.add_argument("target", choices=("vae", "denoiser"), help="what to train")
+    _add_config(verb)
+    verb.add_argument("--data", type=Path, required=True, help="folder of shards")
+    verb.add_argument("--vae", type=Path, help="denoiser: the run of the VAE whose latents it learns")
+    verb.add_argument("--out", type=Path, help="folder of the run (default: runs/NAME/TARGET)")
+    verb.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    verb.set_defaults(run=_train)
+
+    verb = verbs.add_parser("generate", help="prompts to motion: npz, BVH, video and key frames")
+    verb.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the two people do")
+    verb.add_argument("--model", required=True, help="run or checkpoint of a denoiser, or the id of its MLflow run")
+    verb.add_argument("--out", type=Path, required=True, help="folder of the files")
+    verb.add_argument("--seconds", type=float, default=4.0, help="length (default: 4)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
+    verb.add_argument("--guidance", type=float, help="scale of classifier-free guidance (default: the model's)")
+    verb.add_argument("--text-folder", type=Path, help="folder of CLIP's weights, if not in the hub's cache")
+    verb.set_defaults(run=_generate)
+
+    verb = verbs.add_parser("describe", help="parameters, sizes and cost of a configuration")
+    _add_config(verb)
+    verb.add_argument("--json", action="store_true", help="print JSON")
+    verb.set_defaults(run=_describe)
+
+    verb = verbs.add_parser("ui", help="MLflow's pages, on this machine alone")
+    verb.add_argument("--port", type=_port, default=5000, help="port (default: 5000)")
+    verb.set_defaults(run=_ui)
+    return top
+
+
+def _add_config(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--config", required=True, metavar="PRESET|FILE", help="name of a preset, or a YAML file")
+    # Without a default of its own, argparse would count it among what is required.
+    verb.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="settings on top, such as moe.experts=4"
+    )
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 2**16:
+        raise argparse.ArgumentTypeError(f"{port} is not a port, 1 to 65535")
+    return port
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a command; prompts and ``key=value`` may stand before, between and after the options.
+
+    Example:
+        >>> parse(["train", "vae", "--config", "duet", "--data", "d", "seed=1"]).overrides
+        ['seed=1']
+    """
+    grammar = parser()
+    options, rest = grammar.parse_known_args(arguments)
+    # argparse ends a list of words at the first option; what follows later belongs to it too.
+    many = next((words for words in ("overrides", "prompts") if hasattr(options, words)), None)
+    if rest and (many is None or any(word.startswith("-") for word in rest)):
+        verb = f"{grammar.prog} {options.verb}"
+        raise UserError(f"unknown: {' '.join(rest)}", where=verb, allowed=f"see `{verb} --help`")
+    if many:
+        setattr(options, many, [*getattr(options, many), *rest])
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when all went well, 2 for a mistake of the user, 130 for Ctrl-C."""
+    try:
+        options = parse(arguments)
+        options.run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from pipelines.demo import demo
+
+    demo(options.out)
+
+
+def _preprocess(options: argparse.Namespace) -> None:
+    from pipelines.cluster import ray_session
+    from pipelines.preprocess import preprocess
+    from pipelines.progress import Stages
+    from pipelines.readers import reader_for
+
+    # Mistakes are told before Duet is made and Ray is started, which take a while.
+    if options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir())):
+        raise UserError("exists already and is not overwritten", where=options.out, allowed="a new or an empty folder")
+    reader = reader_for(
+        options.format,
+        options.root,
+        scratch=options.out.absolute().parent,
+        mapping=options.mapping,
+        scale=options.scale,
+        count=options.count,
+        seed=options.seed,
+    )
+    with reader as recordings:
+        recordings.sources()
+        with ray_session(), Stages() as stages:
+            card = preprocess(
+                recordings,
+                name=options.out.resolve().name,
+                out=options.out,
+                encoder=options.encoder,
+                text_folder=options.text_folder,
+                progress=stages,
+            )
+    counts = ", ".join(f"{count} {split}" for split, count in card.recordings.items())
+    print(f"{options.out}: {counts}; {card.frames} frames, {card.captions} captions")
+    if card.quarantined:
+        print(f"set aside: {card.quarantined}, each with its reason in {options.out / 'quarantine.jsonl'}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from pipelines import settings
+    from pipelines.cluster import ray_session
+    from pipelines.train import check_request, train
+
+    values = settings.load(options.config, options.overrides)
+    out = options.out or Path("runs") / values.name / options.target
+    # Mistakes are told before Ray is started, which takes a while.
+    check_request(options.target, values, options.data, out, options.vae, options.resume)
+    with ray_session(values.workers.count * values.workers.cpus):
+        run = train(options.target, values, dataset=options.data, out=out, vae=options.vae, resume=options.resume)
+    print(f"{out / 'best'} holds the model; its MLflow run is {run} (`intermoe ui` shows it)")
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from intermoe.model import InterMoE
+    from pipelines.generate import generate
+    from pipelines.progress import Stages
+    from pipelines.tracking import model_folder
+
+    model = InterMoE.load(model_folder(options.model), text_folder=options.text_folder)
+    with Stages() as stages:
+        files = generate(
+            model,
+            options.prompts,
+            seconds=options.seconds,
+            seed=options.seed,
+            guidance=options.guidance,
+            out=options.out,
+            progress=stages,
+        )
+    for file in files:
+        print(file)
+
+
+def _describe(options: argparse.Namespace) -> None:
+    from pipelines import settings
+    from pipelines.describe import as_lines, describe
+
+    found = describe(settings.load(options.config, options.overrides))
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        for name, value in as_lines(found):
+            print(f"{name:34} {value:>20}")
+
+
+def _ui(options: argparse.Namespace) -> None:
+    from pipelines.ui import ui
+
+    ui(port=options.port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""A Ray to run on: the cluster that is there, or one on this machine for as long as the command runs."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Read when Ray is imported or started.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+
+import ray
+import ray.data
+
+# CPUs that a Ray of our own counts beyond those of the machine: Ray Data's tasks must find a place beside workers that
+# take all CPUs, or both wait for each other.
+_SHARE_OF_DATA = 2
+_OBJECT_STORE_BYTES = 2 * 1024**3
+
+
+@contextmanager
+def ray_session(cpus: int = 1) -> Iterator[None]:
+    """Ray, ready to use: one that this process runs already or RAY_ADDRESS names, else one started for this block.
+
+    Args:
+        cpus: CPUs that training workers will ask for at once.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**options)
+    else:
+        own = max(os.cpu_count() or 1, cpus) + _SHARE_OF_DATA
+        # "local": not one that somebody happens to have started here, whose CPUs are not ours to plan with.
+        ray.init(
+            "local",
+            num_cpus=own,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            **options,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def quiet_data() -> Iterator[ray.data.DataContext]:
+    """Ray Data without bars and lines of its own on the console; its log file has them all.
+
+    Yields:
+        The options of the data sets that are planned in the block.
+    """
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    consoles = [handler for handler in logging.getLogger("ray.data").handlers if _is_console(handler)]
+    levels = [handler.level for handler in consoles]
+    for handler in consoles:
+        handler.setLevel(logging.CRITICAL)
+    try:
+        with ray.data.DataContext.current(context):
+            yield context
+    finally:
+        for handler, level in zip(consoles, levels, strict=True):
+            handler.setLevel(level)
+
+
+def _is_console(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)

@@ -1,0 +1,96 @@
+"""The whole pipeline once, small, on this machine: Duet -> shards -> VAE -> denoiser -> motions -> MLflow."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from intermoe.batches import interactions
+from intermoe.errors import UserError
+from intermoe.features import joints_from_features
+from intermoe.model import InterMoE
+from intermoe.motion import Motion
+from intermoe.plausibility import Joints, Range
+from intermoe.sampling import UNDRAWN
+from intermoe.shards import DatasetFolder
+from pipelines import settings
+from pipelines.cluster import ray_session
+from pipelines.generate import generate
+from pipelines.preprocess import preprocess
+from pipelines.progress import Stages
+from pipelines.readers import reader_for
+from pipelines.tracking import Run, tracking_uri
+from pipelines.train import train
+
+_COUNT, _SECONDS = 600, 4.0
+PROMPTS = (
+    "The first person pushes the second person, who stumbles backwards.",
+    "The second person bows to the first person.",
+    "Two people walk towards each other and shake hands.",
+    "The first person kicks and the second person blocks the kick.",
+)
+
+
+def demo(out: Path) -> None:
+    """Run everything and say where it is.
+
+    Args:
+        out: folder of all that is made; must not exist, or be empty.
+
+    Raises:
+        UserError: ``out`` is taken.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError("exists and is not empty", where=out, allowed="a new folder, as --out")
+    values = settings.load("duet")
+    console = Console()
+    parent = Run.start(tracking_uri(), values.name, "demo", values.model_dump(mode="json"))
+    with parent, ray_session(values.workers.count * values.workers.cpus), Stages() as stages:
+        console.print("[1/4] Duet, the embedded data set, to shards")
+        with reader_for("duet", out / "duet", scratch=out, count=_COUNT) as reader:
+            preprocess(reader, name="duet", out=out / "shards", encoder=values.data.encoder, progress=stages)
+        console.print("[2/4] Causal-Skeletal VAE: motion to latents and back")
+        train("vae", values, dataset=out / "shards", out=out / "vae", parent=parent.id)
+        console.print("[3/4] Denoiser with its mixture of experts: text to latents")
+        train("denoiser", values, dataset=out / "shards", out=out / "denoiser", vae=out / "vae", parent=parent.id)
+        console.print("[4/4] From prompts to motions")
+        model = InterMoE.load(out / "denoiser")
+        files = generate(
+            model,
+            PROMPTS,
+            seconds=_SECONDS,
+            seed=values.seed,
+            guidance=None,
+            out=out / "motions",
+            progress=stages,
+        )
+        for file in files:
+            parent.log_artifact(file, "motions")
+        shares = _inside(model, out / "shards", [Motion.load(file).joints for file in files if file.suffix == ".npz"])
+        parent.log_metrics({f"inside_data_range/{name}": share for name, share in shares.items()}, 0)
+    _show(console, shares, [file for file in files if file.suffix == ".mp4"])
+
+
+def _inside(model: InterMoE, dataset: Path, motions: list[Joints]) -> dict[str, float]:
+    """Share of generated frames inside the range of the training split, both in the canonical frame."""
+    folder = DatasetFolder.open(dataset)
+    recorded = []
+    for row in range(len(folder.index("train").ids)):
+        motion = folder.recording("train", row)
+        frames = len(motion.position_TPJ3)
+        batch = interactions([motion.position_TPJ3], [motion.rotation_TPR6], [UNDRAWN], model.skeleton, frames)
+        recorded.append(joints_from_features(batch.features_BTPF[0], model.skeleton).numpy())
+    return Range.of(recorded, model.skeleton).share_inside(motions, model.skeleton)
+
+
+def _show(console: Console, shares: dict[str, float], videos: list[Path]) -> None:
+    table = Table(title="Generated frames inside the 1st to 99th percentile of the data")
+    table.add_column("measure")
+    table.add_column("share", justify="right")
+    for name, share in shares.items():
+        table.add_row(name.replace("_", " "), f"{share:.1%}")
+    console.print(table)
+    console.print("Videos, each with its BVH, npz and key frames beside it:")
+    for video in videos:
+        console.print(f"  {video}", highlight=False, soft_wrap=True)
+    console.print("Runs, curves, files and checkpoints: `make ui` (or `intermoe ui`), then open the address it prints.")

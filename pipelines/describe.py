@@ -1,0 +1,110 @@
+"""What a configuration amounts to: parameters by part, sizes and the cost of a step. Needs neither weights nor data."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from intermoe.conditioning import AdaptiveLayerNorm
+from intermoe.datasets.recordings import FPS
+from intermoe.model import STRIDE, InterMoE
+from intermoe.moe.block import DenseBlock, MoeBlock
+from intermoe.moe.experts import Experts
+from intermoe.moe.router import SynergisticRouter
+from intermoe.text import encoder_width
+from pipelines.settings import Settings
+
+_TEXT_TOKENS = 77
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Parameters, sizes and cost as plain numbers.
+
+    Returns:
+        ``parameters``: by part, ``total``, ``trainable`` (denoiser and text head, as Table 4 of the paper counts; the
+        VAE is frozen then) and ``active`` (of these, what one latent frame passes through when it meets ``c_exp``
+        experts). ``sizes``: features, latents, tokens. ``cost``: multiply-adds times two (FLOP) of one training step
+        of each network, three times the forward pass; the denoiser's with the frozen VAE's encoding of its batch.
+    """
+    with torch.device("meta"):
+        model = InterMoE(settings).eval()
+    feed_forward = _count(*(m for m in model.denoiser.modules() if isinstance(m, MoeBlock | DenseBlock)))
+    parts = {
+        "vae.encoder": _count(model.vae.joints_in, model.vae.down, model.vae.to_posterior),
+        "vae.decoder": _count(model.vae.from_latent, model.vae.up, model.vae.joints_out),
+        "text_head": _count(model.text_head),
+        "denoiser.embeddings": _count(
+            model.denoiser.embed_motion, model.denoiser.embed_timestep, model.denoiser.embed_text, model.denoiser.out
+        ),
+        "denoiser.attention": _count(model.denoiser.layers) - feed_forward,
+        "denoiser.feed_forward": feed_forward,
+    }
+    trainable = _count(model.denoiser, model.text_head)
+    experts = sum(_count(module) for module in model.denoiser.modules() if isinstance(module, Experts))
+    active = trainable - experts + round(experts * settings.moe.c_exp / settings.moe.experts)
+    frames = settings.data.max_frames
+    return {
+        "name": settings.name,
+        "parameters": {**parts, "total": _count(model), "trainable": trainable, "active": active},
+        "sizes": {
+            "joints": model.skeleton.joints,
+            "features": model.skeleton.features,
+            "latent_joints": len(model.skeleton.pools[-1].groups),
+            "latent": model.latent,
+            "latent_frames": frames // STRIDE,
+            "tokens_a_batch": 2 * (frames // STRIDE) * settings.train.denoiser.batch_size,
+            "seconds": frames / FPS,
+            "weights_mb": round(4 * _count(model) / 1e6, 1),
+        },
+        "cost": {
+            "vae_step_flop": 3 * _vae_flop(model, settings),
+            "denoiser_step_flop": 3 * _denoiser_flop(model, settings, active) + _encoding_flop(model, settings),
+        },
+    }
+
+
+def _count(*modules: nn.Module) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def _vae_flop(model: InterMoE, settings: Settings) -> int:
+    """Forward pass of a batch of windows, counted operation by operation."""
+    training = settings.train.vae
+    windows = torch.zeros(training.batch_size, training.window, model.skeleton.features, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        model.vae.decode(model.vae.encode(windows).mean_BLNC)
+    return int(counter.get_total_flops())
+
+
+def _encoding_flop(model: InterMoE, settings: Settings) -> int:
+    """Latents of both persons for a batch of the longest motions."""
+    motions = torch.zeros(
+        2 * settings.train.denoiser.batch_size, settings.data.max_frames, model.skeleton.features, device="meta"
+    )
+    with FlopCounterMode(display=False) as counter:
+        model.vae.encode(motions)
+    return int(counter.get_total_flops())
+
+
+def _denoiser_flop(model: InterMoE, settings: Settings, active: int) -> int:
+    """Forward pass of a batch of the longest motions: two FLOP for each weight a token meets, and the attention."""
+    batch, frames, config = settings.train.denoiser.batch_size, settings.data.max_frames // STRIDE, settings.denoiser
+    text, denoiser = _count(model.text_head), model.denoiser
+    modulations = [module.modulation for module in denoiser.modules() if isinstance(module, AdaptiveLayerNorm)]
+    text_routers = [module.text for module in denoiser.modules() if isinstance(module, SynergisticRouter)]
+    # What conditions the layers meets a sample once, not each of its tokens.
+    once = _count(denoiser.embed_timestep, denoiser.embed_text, *modulations, *text_routers)
+    weights = 2 * batch * (2 * frames * (active - text - once) + once + _TEXT_TOKENS * text)
+    # Queries times keys, and attention times values, for itself and for the partner; one zero key is added.
+    attention = 2 * batch * config.layers * 2 * 2 * 2 * frames * (frames + 1) * config.width
+    text_attention = batch * config.text_layers * 2 * 2 * _TEXT_TOKENS**2 * encoder_width(settings.data.encoder)
+    return weights + attention + text_attention
+
+
+def as_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The numbers for a reader, each with its name."""
+    lines = [(f"parameters {name}", f"{count:,}") for name, count in found["parameters"].items()]
+    lines += [(name.replace("_", " "), f"{value:,}") for name, value in found["sizes"].items()]
+    lines += [(name.replace("_", " "), f"{value / 1e9:,.1f} GFLOP") for name, value in found["cost"].items()]
+    return lines

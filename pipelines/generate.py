@@ -1,0 +1,74 @@
+"""From prompts to files: motion (npz), BVH a person, video and key frames."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from intermoe.errors import UserError
+from intermoe.model import InterMoE
+from intermoe.motion import Motion
+
+SUFFIXES = (".npz", ".bvh", ".mp4", ".png")
+
+
+def generate(
+    model: InterMoE,
+    prompts: Sequence[str],
+    *,
+    seconds: float,
+    seed: int,
+    guidance: float | None,
+    out: Path,
+    progress: Callable[[str, int, int], None],
+) -> list[Path]:
+    """Generate a motion for each prompt and write it in every form.
+
+    Args:
+        model: a trained model.
+        prompts: a sentence each.
+        seconds: length of each motion.
+        seed: of the noise.
+        guidance: scale of classifier-free guidance; the model's own if None.
+        out: folder of the files, made where missing; each prompt's are named after its number and first words.
+        progress: told of a stage, how much of it is done, and of how much.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: a file of that name exists, an empty prompt, a length the model does not know.
+    """
+    names = [f"{number:02d}_{_slug(prompt)}" for number, prompt in enumerate(prompts)]
+    if out.exists() and not out.is_dir():
+        raise UserError("is not a folder", where=out)
+    taken = [path for name in names for path in sorted(out.glob(f"{name}[._]*"))]
+    if taken:
+        raise UserError("exists already and is not overwritten", where=taken[0], allowed="another --out")
+    motions = model.generate(
+        list(prompts),
+        seconds=seconds,
+        seed=seed,
+        guidance=guidance,
+        on_step=lambda done, total: progress("denoise", done, total),
+    )
+    files = []
+    for number, (name, motion) in enumerate(zip(names, motions, strict=True)):
+        progress("write", number, len(motions))
+        files += save_all(motion, out / name)
+    progress("write", len(motions), len(motions))
+    return files
+
+
+def save_all(motion: Motion, stem: Path) -> list[Path]:
+    """Write a motion in every form, beside each other; the files written."""
+    return [file for suffix in SUFFIXES for file in motion.save(stem.with_name(stem.name + suffix))]
+
+
+def _slug(prompt: str) -> str:
+    """The first words of a prompt as part of a file's name.
+
+    Example:
+        >>> _slug("Two people bow to each other, deeply.")
+        'two-people-bow-to-each'
+    """
+    return "-".join(re.findall(r"[a-z0-9]+", prompt.lower())[:5]) or "motion"

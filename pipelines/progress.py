@@ -1,0 +1,152 @@
+"""How far a job is: one bar where somebody watches, a line now and then where not.
+
+A training runs in Ray workers while the driver waits. The first worker posts its step to a small actor, the
+``ProgressBoard``, and ``Progress`` shows in the driver what was posted last.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.exceptions import RayError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+LINE_SECONDS = 10.0
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Post:
+    """The step that is done, of how many, and what was measured then."""
+
+    step: int
+    total: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@ray.remote(num_cpus=0)
+class ProgressBoard:
+    """Keeps what the workers posted last; any process that holds the actor's handle may ask."""
+
+    def __init__(self) -> None:
+        self._latest: Post | None = None
+        self._failure: str | None = None
+
+    def post(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Take note of a step."""
+        self._latest = Post(step, total, dict(metrics))
+
+    def fail(self, reason: str) -> None:
+        """Take note of why a worker has given up; the first reason stays."""
+        self._failure = self._failure or reason
+
+    def latest(self) -> Post | None:
+        """What was posted last."""
+        return self._latest
+
+    def failure(self) -> str | None:
+        """Why a worker has given up, if one has."""
+        return self._failure
+
+
+class Stages:
+    """Shows how far each stage of a job is, on standard error; called with the stage, what is done, and of how much.
+
+    Example:
+        >>> import sys
+        >>> with Stages(Console(file=sys.stdout, width=80)) as stages:
+        ...     for done in range(3):
+        ...         stages("write", done, 2)
+        write: 0/2
+        write: 2/2, took 0:00:00
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._stage, self._done = "", 0
+        self._first, self._began, self._shown = 0, 0.0, 0.0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Bar(*columns, TextColumn("{task.fields[metrics]}"), console=self._console)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, stage: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Show that ``done`` of ``total`` is done; another name begins another stage."""
+        now = time.monotonic()
+        text = ", ".join(f"{name} {value:.4g}" for name, value in (metrics or {}).items())
+        begins = stage != self._stage
+        if not begins and done == self._done:
+            return
+        self._done = done
+        if begins:
+            # Time is reckoned from here: a resumed training begins in the middle.
+            self._stage, self._first, self._began = stage, done, now
+            if self._bar is not None:
+                self._task = self._bar.add_task(stage, total=total, completed=done, metrics=text)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=total, completed=done, metrics=text)
+        elif begins or done >= total or now - self._shown >= LINE_SECONDS:
+            self._shown = now
+            line = ", ".join(part for part in (f"{stage}: {done}/{total}", self._time(done, total, now), text) if part)
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _time(self, done: int, total: int, now: float) -> str:
+        if done <= self._first:
+            return ""
+        passed = now - self._began
+        if done >= total:
+            return f"took {timedelta(seconds=round(passed))}"
+        return f"{timedelta(seconds=round(passed * (total - done) / (done - self._first)))} left"
+
+
+class Progress:
+    """Shows what is posted to a board for as long as the ``with`` block runs."""
+
+    def __init__(self, board: Any, what: str, console: Console | None = None) -> None:
+        self._board, self._what = board, what
+        self._stages = Stages(console)
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._stages.__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+        self._stages.__exit__(kind, error, traceback)
+
+    def _follow(self) -> None:
+        ended = False
+        while not ended:
+            # Once more after the end, so that the last post is seen.
+            ended = self._end.wait(POLL_SECONDS)
+            try:
+                post = ray.get(self._board.latest.remote(), timeout=10)
+            except (RayError, TimeoutError):
+                # A board that is lost or slow shows nothing; whether the job goes on is not for it to say.
+                continue
+            if post is not None:
+                self._stages(self._what, post.step, post.total, post.metrics)

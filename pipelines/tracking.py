@@ -1,0 +1,373 @@
+"""MLflow: runs with their parameters, curves, files, data sets and checkpoints. Nothing else here knows MLflow.
+
+A run is addressed by the address of its store and its id, two plain strings, so that a driver can open it and a Ray
+worker on another machine can write to it. Nothing relies on MLflow's notion of an active run.
+"""
+
+import json
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+# MLflow reads these when it is imported: no calls home, no running commentary.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    Metric,
+    Param,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.tracking.context.registry import resolve_tags
+
+from intermoe.errors import UserError
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+FLUSH_SECONDS = 10.0
+# What MLflow takes at once, or stores of a value.
+_BATCH = 1000
+_PARAMS = 100
+_PARAM_LENGTH = 6000
+_DIGEST_LENGTH = 36
+_RUN_ID = re.compile("[0-9a-f]{32}")
+
+_log = logging.getLogger(__name__)
+
+
+def tracking_uri() -> str:
+    """The address of the MLflow store, the same wherever it is used from.
+
+    It is ``MLFLOW_TRACKING_URI`` where that is set, otherwise the file mlflow.db in the working directory. Ray workers
+    have another working directory, so the driver asks once and hands the answer on.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if (database := sqlite_file(uri)) is not None:
+        return f"sqlite:///{database.absolute()}"
+    return uri if urlsplit(uri).scheme else str(Path(uri).absolute())
+
+
+class Run:
+    """One run in MLflow that this process writes to.
+
+    Attributes:
+        uri: of the store.
+        id: of the run.
+
+    Leaving a ``with`` block finishes the run: as FINISHED, as KILLED on Ctrl-C, as FAILED on any other exception.
+    """
+
+    def __init__(self, uri: str, id: str) -> None:
+        self.uri, self.id = uri, id
+        self._client = MlflowClient(uri)
+        self._waiting: list[Metric] = []
+        self._flushed = time.monotonic()
+        self._system: SystemMetricsMonitor | None = None
+        run = self._client.get_run(id)
+        self._experiment, self._name = run.info.experiment_id, str(run.info.run_name)
+        # A resumed worker computes again what it has logged since its checkpoint; those points are there already.
+        self._logged = {metric.key: metric.step for metric in run.data._metric_objs}
+
+    @classmethod
+    def start(
+        cls,
+        uri: str,
+        experiment: str,
+        name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str] | None = None,
+        parent: str | None = None,
+    ) -> Self:
+        """Open a new run.
+
+        Args:
+            uri: from ``tracking_uri``.
+            experiment: name of the experiment, which is made where it does not exist.
+            name: of the run, for people.
+            params: the config, nested as it is; logged as ``moe.experts`` and so on.
+            tags: what the run shall be found by, such as the run whose VAE it uses.
+            parent: id of the run that this one belongs to.
+
+        Raises:
+            UserError: the store does not answer or refuses.
+        """
+        all_tags = resolve_tags(dict(tags or {}))
+        if parent is not None:
+            all_tags["mlflow.parentRunId"] = parent
+        with _explained(uri):
+            _check_reachable(uri)
+            client = MlflowClient(uri)
+            run = client.create_run(_experiment_id(client, uri, experiment), tags=all_tags, run_name=name)
+            flat = [Param(key, _param(value)) for key, value in flatten(params).items()]
+            for part in _parts(flat, _PARAMS):
+                client.log_batch(run.info.run_id, params=part)
+            return cls(uri, run.info.run_id)
+
+    @classmethod
+    def reopen(cls, uri: str, id: str) -> Self:
+        """Go on with a run, from another process or after an interruption.
+
+        A point that the run has already, or of an earlier step, is not logged again.
+
+        Raises:
+            UserError: the store does not answer, or has no such run.
+        """
+        with _explained(uri):
+            _check_reachable(uri)
+            MlflowClient(uri).update_run(id, status="RUNNING")
+            return cls(uri, id)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Add a point to each named curve; points are sent together every ``FLUSH_SECONDS``."""
+        now = int(time.time() * 1000)
+        for name, value in metrics.items():
+            if step > self._logged.get(name, -1):
+                self._logged[name] = step
+                self._waiting.append(Metric(name, float(value), now, step))
+        if time.monotonic() - self._flushed > FLUSH_SECONDS or len(self._waiting) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits; call it before a checkpoint is written, so that a restart from there misses no point.
+
+        A store that is away does not stop the training: after MLflow's own retries the points wait for the next flush.
+        """
+        self._flushed = time.monotonic()
+        try:
+            self._send()
+        except MlflowException as error:
+            if error.error_code == "INVALID_PARAMETER_VALUE":
+                raise
+            _log.warning("MLflow does not answer, %d points wait: %s", len(self._waiting), _first_line(error))
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Add a file, or a folder with all it holds, below the named folder of the run's artifacts."""
+        if path.is_dir():
+            self._client.log_artifacts(self.id, str(path), "/".join(filter(None, (folder, path.name))))
+        else:
+            self._client.log_artifact(self.id, str(path), folder)
+
+    def log_dict(self, document: Mapping[str, Any], file: str) -> None:
+        """Add a document as a .json or .yaml file."""
+        self._client.log_dict(self.id, dict(document), file)
+
+    def log_text(self, text: str, file: str) -> None:
+        """Add a text, or a page where the name ends in .html."""
+        self._client.log_text(self.id, text, file)
+
+    def log_figure(self, figure: Any, file: str) -> None:
+        """Add a matplotlib figure as an image."""
+        self._client.log_figure(self.id, figure, file)
+
+    def log_table(self, columns: Mapping[str, Sequence[Any]], file: str) -> None:
+        """Add a table as a .json file, which the page of the run shows as one."""
+        self._client.log_table(self.id, {name: list(values) for name, values in columns.items()}, file)
+
+    def log_dataset(self, name: str, digest: str, source: str, profile: Mapping[str, Any], context: str) -> None:
+        """Note which data the run used.
+
+        Args:
+            name: of the data set.
+            digest: a hash of what it holds.
+            source: where it lies.
+            profile: its counts and whatever else describes it.
+            context: what for, such as "training".
+        """
+        dataset = Dataset(
+            name, digest[:_DIGEST_LENGTH], "local", json.dumps({"uri": source}), profile=json.dumps(profile)
+        )
+        self._client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+
+    def log_checkpoint(self, folder: Path, step: int, metrics: Mapping[str, float]) -> str:
+        """Add a checkpoint as a logged model that belongs to the run; once a step, however often it is called.
+
+        Args:
+            folder: the checkpoint, copied as it is.
+            step: at which it was taken.
+            metrics: what was measured of it; they are points of the run's curves too, not to be logged again.
+
+        Returns:
+            The id of the model in MLflow.
+        """
+        outputs = self._client.get_run(self.id).outputs
+        for output in outputs.model_outputs if outputs else ():
+            if output.step == step:
+                return output.model_id
+        model = self._client.create_logged_model(
+            self._experiment,
+            name=re.sub(r"[/:.%\"']", "-", f"{self._name}-{step}"),
+            source_run_id=self.id,
+            model_type="intermoe checkpoint",
+            params={"step": str(step)},
+        )
+        self._client.log_model_artifacts(model.model_id, str(folder))
+        self._client.finalize_logged_model(model.model_id, "READY")
+        now = int(time.time() * 1000)
+        points = [Metric(name, float(value), now, step, model_id=model.model_id) for name, value in metrics.items()]
+        self._client.log_batch(self.id, metrics=points)
+        self._client.log_outputs(self.id, [LoggedModelOutput(model.model_id, step)])
+        return model.model_id
+
+    def measure_system(self) -> None:
+        """Log the load of this machine (processors, memory, disk, network, GPUs) every 10 seconds until the end."""
+        self._system = SystemMetricsMonitor(self.id, resume_logging=True, tracking_uri=self.uri)
+        self._system.start()
+
+    def close(self) -> None:
+        """Send what waits and stop writing; the run goes on elsewhere.
+
+        Raises:
+            UserError: the store does not take the last points.
+        """
+        if self._system is not None:
+            self._system.finish()
+            self._system = None
+        with _explained(self.uri):
+            self._send()
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        """Close the run and say how it ended."""
+        self.close()
+        with _explained(self.uri):
+            self._client.set_terminated(self.id, status)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        status: Status = "FINISHED"
+        if kind is not None:
+            status = "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
+        self.finish(status)
+
+    def _send(self) -> None:
+        while self._waiting:
+            self._client.log_batch(self.id, metrics=self._waiting[:_BATCH])
+            del self._waiting[:_BATCH]
+
+
+def model_folder(model: str | Path) -> Path:
+    """The folder of a model that is named by its folder, or by the id of the MLflow run that made it.
+
+    Of a run it is the newest checkpoint that was logged, fetched from the store where that is on another machine.
+
+    Raises:
+        UserError: it is neither, or the run holds no checkpoint.
+    """
+    if not _RUN_ID.fullmatch(str(model)) or Path(model).exists():
+        return Path(model)
+    uri = tracking_uri()
+    with _explained(uri):
+        _check_reachable(uri)
+        client = MlflowClient(uri)
+        outputs = client.get_run(str(model)).outputs
+        logged = outputs.model_outputs if outputs else []
+        if not logged:
+            raise UserError(f"run {model} holds no checkpoint", where=_shown(uri))
+        newest = client.get_logged_model(max(logged, key=lambda output: output.step).model_id)
+        return Path(download_artifacts(artifact_uri=newest.artifact_location, tracking_uri=uri))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names.
+
+    Example:
+        >>> flatten({"seed": 1, "moe": {"experts": 8}})
+        {'seed': 1, 'moe.experts': 8}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The database file of a store, where it is one."""
+    file = uri.removeprefix("sqlite:///")
+    return Path(file) if file != uri else None
+
+
+def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    """The experiment of this name, made where it does not exist."""
+    database = sqlite_file(uri)
+    # Beside the database, not below whatever folder the first process happened to run in; a server decides itself.
+    artifacts = str(database.parent / "mlruns") if database else None
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=artifacts)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            # Another process was quicker.
+            found = client.get_experiment_by_name(name)
+    assert found is not None
+    return found.experiment_id
+
+
+def _check_reachable(uri: str) -> None:
+    """Say at once what MLflow would try for minutes."""
+    address = urlsplit(uri)
+    database = sqlite_file(uri)
+    if address.scheme in ("http", "https"):
+        try:
+            port = address.port or (443 if address.scheme == "https" else 80)
+            socket.create_connection((address.hostname or "", port), timeout=10).close()
+        except (OSError, ValueError) as error:
+            raise UserError(f"MLflow does not answer: {error}", where=_shown(uri)) from None
+    elif database is not None:
+        try:
+            database.parent.mkdir(parents=True, exist_ok=True)
+            with database.open("ab"):
+                pass
+        except OSError as error:
+            raise UserError(f"cannot be written: {error.strerror}", where=database) from None
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises into one line."""
+    try:
+        yield
+    except MlflowException as error:
+        raise UserError(f"MLflow: {_first_line(error)}", where=_shown(uri)) from error
+
+
+def _shown(uri: str) -> str:
+    """The address without the name and password that it may hold."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _param(value: Any) -> str:
+    """As YAML would show it, so that what is read in MLflow can be typed as an override."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text[:_PARAM_LENGTH]
+
+
+def _parts(items: Sequence[Param], size: int) -> Iterator[Sequence[Param]]:
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]

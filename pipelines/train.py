@@ -1,0 +1,281 @@
+"""From shards to a trained network: checks what is asked for, opens the MLflow run, lets Ray Train do the work."""
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchTrainer
+
+from intermoe import checkpoint
+from intermoe.errors import UserError
+from intermoe.model import VAE_PARTS
+from intermoe.shards import CARD, DatasetCard, DatasetFolder, sha256
+from intermoe.text import encoder_width
+from pipelines.objectives import OBJECTIVES
+from pipelines.progress import Progress, ProgressBoard
+from pipelines.samples import samples
+from pipelines.settings import Settings
+from pipelines.tracking import Run, flatten, tracking_uri
+from pipelines.training import Job, work
+
+# Ray restarts the workers from the newest checkpoint so often before it gives up.
+_RESTARTS = 2
+_RUN_FILE = "run.json"
+
+
+def train(
+    target: str,
+    settings: Settings,
+    *,
+    dataset: Path,
+    out: Path,
+    vae: Path | None = None,
+    resume: bool = False,
+    parent: str | None = None,
+) -> str:
+    """Train one network and record it in MLflow; Ray must be running.
+
+    Args:
+        target: "vae" or "denoiser".
+        settings: of the run.
+        dataset: a folder of shards.
+        out: the folder of the run; ``best`` in it is the model, ``checkpoints`` what a resumed run goes on from.
+        vae: the run or checkpoint of the VAE, which the denoiser needs.
+        resume: go on with what ``out`` holds.
+        parent: the MLflow run that this one belongs to.
+
+    Returns:
+        The id of the MLflow run.
+
+    Raises:
+        UserError: the data set does not fit the settings, ``out`` exists, or the loss is not finite.
+    """
+    card, vae = check_request(target, settings, dataset, out, vae, resume)
+    run = _reopened(out) if resume else _started(target, settings, dataset, out, vae, parent)
+    values = settings.model_dump(mode="json")
+    job = Job(target, values, str(dataset.resolve()), str(out.resolve()), str(vae) if vae else None, run.uri, run.id)
+    with run:
+        if not resume:
+            profile = card.recordings | {"frames": card.frames, "quarantined": card.quarantined}
+            run.log_dataset(card.name, sha256(dataset / CARD)[:16], str(dataset.resolve()), profile, "training")
+            run.log_dict(values, "config.json")
+        run.measure_system()
+        _fit(job, settings)
+        best = out / "best"
+        state = checkpoint.load(best).documents["state"]
+        run.log_checkpoint(best, state["step"], {})
+        with tempfile.TemporaryDirectory() as folder:
+            for name, motion in samples(target, best, dataset).items():
+                for suffix in (".gif", ".png"):
+                    for file in motion.save(Path(folder) / f"{name}{suffix}"):
+                        run.log_artifact(file, "samples")
+    return run.id
+
+
+def check_request(
+    target: str, settings: Settings, dataset: Path, out: Path, vae: Path | None, resume: bool
+) -> tuple[DatasetCard, Path | None]:
+    """Look whether such a training can begin, without Ray and without writing anything; arguments as for ``train``.
+
+    Returns:
+        The card of the data set, and the checkpoint of the VAE where the target needs one.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if target not in OBJECTIVES:
+        raise UserError(f"unknown target {target!r}", allowed=", ".join(OBJECTIVES))
+    card = DatasetFolder.open(dataset).card
+    _check_dataset(settings, card, dataset)
+    before = _run_file(out)
+    if target != "denoiser":
+        vae = None
+    elif vae is None and resume and before:
+        vae = Path(before["vae"])
+    if target == "denoiser":
+        vae = _check_vae(settings, vae)
+    if resume:
+        _check_same(_identity(target, settings, dataset, vae), before, out)
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            "exists and is not empty", where=out, allowed="a new folder, or --resume to go on with this one"
+        )
+    # A cluster may grow; this machine does not.
+    if (
+        settings.workers.gpu
+        and not os.environ.get("RAY_ADDRESS")
+        and torch.cuda.device_count() < settings.workers.count
+    ):
+        raise UserError(
+            f"workers.count = {settings.workers.count} with workers.gpu",
+            allowed=f"as many as there are GPUs: {torch.cuda.device_count()}",
+        )
+    return card, vae
+
+
+def resumable_step(out: Path) -> int:
+    """The step that ``resume`` goes on from."""
+    folder = checkpoint.latest(out / "checkpoints")
+    return int(checkpoint.load(folder).documents["state"]["step"]) if folder else 0
+
+
+def _fit(job: Job, settings: Settings) -> None:
+    workers = settings.workers
+    # Ray Train's notes on a run; all that is needed to go on is in the checkpoints.
+    notes = Path(job.out) / "ray"
+    shutil.rmtree(notes, ignore_errors=True)
+    board = ProgressBoard.remote()  # type: ignore[attr-defined]
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={"job": job, "board": board},
+        scaling_config=ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=workers.gpu,
+            resources_per_worker={"CPU": workers.cpus} | ({"GPU": 1} if workers.gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=f"{settings.name}-{job.target}",
+            storage_path=str(notes),
+            failure_config=FailureConfig(max_failures=_RESTARTS, controller_failure_limit=_RESTARTS),  # type: ignore[call-arg]
+        ),
+    )
+    try:
+        with Progress(board, f"train {job.target}"), _interruptible(Path(job.out)):
+            trainer.fit()
+    except WorkerGroupError as error:
+        for cause in error.worker_failures.values():
+            inner: BaseException | None = cause
+            while inner is not None and not isinstance(inner, UserError):
+                inner = getattr(inner, "cause", None) or inner.__cause__
+            if inner is not None:
+                raise UserError(str(inner)) from None
+        raise
+    finally:
+        shutil.rmtree(notes, ignore_errors=True)
+    failure = ray.get(board.failure.remote())
+    if failure:
+        raise UserError(failure, where=f"train {job.target}")
+
+
+@contextmanager
+def _interruptible(out: Path) -> Iterator[None]:
+    """Ctrl-C ends the block as ``KeyboardInterrupt`` with what to do next; Ray would leave the process with code 0."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise KeyboardInterrupt(f"`--resume` goes on from step {resumable_step(out)}") from None
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _check_dataset(settings: Settings, card: DatasetCard, dataset: Path) -> None:
+    """Raise where the data set is not what the settings describe."""
+    data = settings.data
+    for key, wanted, found in (
+        ("data.skeleton", data.skeleton, card.skeleton),
+        ("data.encoder", data.encoder, card.encoder.name),
+        ("text width", encoder_width(data.encoder), card.encoder.width),
+    ):
+        if wanted != found:
+            raise UserError(
+                f"{key} of the data set is {found!r}", where=dataset, allowed=f"{wanted!r}, as in the config"
+            )
+    if not card.recordings.get("train"):
+        raise UserError("the training split is empty", where=dataset)
+
+
+def _check_vae(settings: Settings, path: Path | None) -> Path:
+    """The VAE's checkpoint, after a look whether it is one and has the sizes of the config."""
+    if path is None:
+        raise UserError("the denoiser needs a trained VAE", where="--vae", allowed="a run of `intermoe train vae`")
+    folder = path / "best" if (path / "best").is_dir() else path
+    saved = checkpoint.load(folder)
+    missing = [part for part in VAE_PARTS if part not in saved.tensors]
+    if missing:
+        raise UserError(f"holds no {' and no '.join(missing)}", where=folder, allowed="a run of `intermoe train vae`")
+    for key in ("data", "vae"):
+        found, wanted = saved.documents["config"][key], settings.model_dump(mode="json")[key]
+        for name in wanted:
+            # A VAE knows nothing of text, nor of how long a motion is.
+            if name not in ("encoder", "max_frames", "dropout") and found.get(name) != wanted[name]:
+                raise UserError(
+                    f"{key}.{name} of the VAE is {found.get(name)!r}",
+                    where=folder,
+                    allowed=f"{wanted[name]!r}, as in the config",
+                )
+    return folder.resolve()
+
+
+def _identity(target: str, settings: Settings, dataset: Path, vae: Path | None) -> dict[str, Any]:
+    """What must stay the same for a run to go on: all but the workers, of which there may be more or fewer."""
+    return {
+        "target": target,
+        "settings": settings.model_dump(mode="json", exclude={"workers"}),
+        "dataset": sha256(dataset / CARD),
+        "vae_sha256": sha256(vae / checkpoint.MANIFEST) if vae else None,
+    }
+
+
+def _check_same(wanted: dict[str, Any], before: dict[str, Any], out: Path) -> None:
+    """Raise where a run that is resumed would become another one."""
+    if not before:
+        raise UserError("holds no run to resume", where=out)
+    found = flatten({key: before.get(key) for key in wanted})
+    for key, value in flatten(wanted).items():
+        if found.get(key) == value:
+            continue
+        if key in ("dataset", "vae_sha256"):
+            raise UserError(f"the {key.removesuffix('_sha256')} is not the one that the run began with", where=out)
+        raise UserError(
+            f"{key.removeprefix('settings.')} = {json.dumps(value)}",
+            where=out,
+            allowed=f"{json.dumps(found.get(key))}, as in the run that is resumed",
+        )
+
+
+def _started(target: str, settings: Settings, dataset: Path, out: Path, vae: Path | None, parent: str | None) -> Run:
+    """A new run in MLflow and its folder."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot be made: {error.strerror}", where=out) from None
+    tags = {"intermoe.target": target, "intermoe.out": str(out.resolve())}
+    if vae:
+        tags |= {"intermoe.vae": str(vae), "intermoe.vae_run": str(_run_file(vae.parent).get("run_id", ""))}
+    try:
+        run = Run.start(tracking_uri(), settings.name, target, settings.model_dump(mode="json"), tags, parent)
+    except BaseException:
+        out.rmdir()
+        raise
+    document = {"run_id": run.id, "tracking_uri": run.uri, "vae": str(vae) if vae else None}
+    document |= _identity(target, settings, dataset, vae)
+    partial = out / f".{_RUN_FILE}"
+    partial.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    partial.replace(out / _RUN_FILE)
+    return run
+
+
+def _reopened(out: Path) -> Run:
+    before = _run_file(out)
+    return Run.reopen(before["tracking_uri"], before["run_id"])
+
+
+def _run_file(folder: Path) -> dict[str, Any]:
+    file = folder / _RUN_FILE
+    if not file.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found

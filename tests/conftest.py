@@ -1,0 +1,29 @@
+"""What the tests share: where the golden files lie, and quiet single-threaded arithmetic."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of inputs and outputs of the published implementation; tests that need it skip without it."""
+    folder = SHARED / "golden"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/golden")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def salsa_zip() -> Path:
+    """Real two-person motion capture; tests that need it skip without it."""
+    file = SHARED / "data" / "cmu_salsa.zip"
+    if not file.is_file():
+        pytest.skip("needs ../shared/data/cmu_salsa.zip")
+    return file

@@ -1,0 +1,214 @@
+"""The MoE block against the published numbers, and against plain loops over tokens and experts."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from intermoe.moe.block import MoeBlock, MoeConfig
+from intermoe.moe.pool import TokenPool
+from intermoe.moe.selection import update_biases
+
+Adapter = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+WIDTH, HIDDEN, EXPERTS = 16, 24, 4
+
+
+def block(seed: int = 0, **moe: object) -> MoeBlock:
+    """A block with uneven routing and a layer norm that is modulated."""
+    torch.manual_seed(seed)
+    made = MoeBlock(MoeConfig.parse({"experts": EXPERTS, "hidden": HIDDEN, **moe}), WIDTH)
+    nn.init.normal_(made.norm.modulation.weight, std=0.2)
+    for weight in (made.router.motion.weight, made.router.text.weight):
+        nn.init.normal_(weight, std=0.6)
+    made.selection.bias_E.copy_(torch.linspace(-0.35, -0.8, made.selection.bias_E.numel()))
+    return made
+
+
+def tokens(seed: int = 1, length: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x [P, B, L, D], emb [B, D], text [B, D] and the mask [B, L] of a batch of three samples, one of them padded."""
+    generator = torch.Generator().manual_seed(seed)
+    x, emb, text = (
+        torch.randn(shape, generator=generator).requires_grad_()
+        for shape in ((2, 3, length, WIDTH), (3, WIDTH), (3, WIDTH))
+    )
+    return x, emb, text, torch.arange(length) < torch.tensor([length, 4, 1])[:, None]
+
+
+def naive(made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Equations 1-10 for one token and one expert after the other: outputs, and how many tokens each expert took."""
+    experts = made.selection.bias_E.numel()
+    counts = torch.zeros(experts, dtype=torch.int64)
+    rows = []
+    for person, sample, frame in torch.cartesian_prod(*(torch.arange(size) for size in x.shape[:3])).tolist():
+        out = torch.zeros(x.shape[-1])
+        token = x[person, sample, frame]
+        if mask[sample, frame]:
+            logits = [
+                made.router.alpha * (made.router.motion.weight[e] @ token)
+                + (1 - made.router.alpha) * (made.router.text.weight[e] @ text[sample])
+                for e in range(experts)
+            ]
+            gates = torch.stack([logit.exp() for logit in logits])
+            gates = gates / gates.sum()
+            emb_on = emb[sample] * torch.sigmoid(emb[sample])
+            scale, shift = (made.norm.modulation.weight @ emb_on + made.norm.modulation.bias).chunk(2)
+            centred = token - token.mean()
+            seen = centred / (centred.square().mean() + 1e-6).sqrt() * (1 + scale) + shift
+            for e in range(experts):
+                if 1 / (1 + math.exp(-logits[e].item())) + made.selection.bias_E[e].item() > 0:
+                    inward = seen @ made.experts.inward_EDH[e]
+                    hidden = len(inward) // 2
+                    gate = inward[:hidden]
+                    active = gate / (1 + (-gate).exp()) * inward[hidden:]
+                    out = out + gates[e] * (active @ made.experts.outward_EHD[e])
+                    counts[e] += 1
+        rows.append(out)
+    return torch.stack(rows).view_as(x), counts
+
+
+def run(made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+    return made(x, emb, text, TokenPool.of(mask, persons=2))
+
+
+def assert_equals_naive(made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+    """Compare values, counts and all gradients; returns the counts."""
+    made.train()
+    weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(9))
+    wanted = [x, emb, text, *made.parameters()]
+    expected, counts = naive(made, x, emb, text, mask)
+    # The naive loop may leave out a leaf altogether; its gradient is then zero.
+    total = (expected * weight).sum() + sum(0 * leaf.sum() for leaf in wanted)
+    expected_grads = torch.autograd.grad(total, wanted)
+    out = run(made, x, emb, text, mask)
+    grads = torch.autograd.grad((out * weight).sum(), wanted)  # fails where a leaf gets no gradient
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+    for found, gradient in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(found, gradient, atol=1e-5, rtol=1e-4)
+    assert torch.equal(made.selection.selected_E, counts)
+    assert made.selection.valid == 2 * mask.sum()
+    return counts
+
+
+# --- golden ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(golden: Path) -> dict:
+    return torch.load(golden / "moe_block.pt", weights_only=True)
+
+
+def published_block(published: dict, adapt_block: Adapter) -> MoeBlock:
+    made = MoeBlock(MoeConfig(experts=4, hidden=64), width=32)
+    made.load_state_dict(adapt_block(published["state_dict"]), strict=False)
+    made.selection.bias_E.copy_(published["state_dict"]["aux_bias"].squeeze(1))
+    return made
+
+
+@pytest.mark.parametrize("case", ["with_text", "zero_text"])
+def test_block_equals_the_published_one(published: dict, adapt_block: Adapter, case: str) -> None:
+    made, expected = published_block(published, adapt_block).eval(), published[case]
+    x = published["x"][None].clone().requires_grad_()  # one person: P = 1
+    emb = expected["emb"].clone().requires_grad_()
+    pool = TokenPool.of(torch.ones(3, 12, dtype=torch.bool), persons=1)
+    logits = made.router(x, emb).flatten(0, 2)
+    torch.testing.assert_close(logits, expected["logits"], atol=1e-5, rtol=0)
+    assignment = made.selection(logits)
+    taken = torch.zeros(36, 4, dtype=torch.bool)
+    counts = assignment.ends_E.diff(prepend=assignment.ends_E.new_zeros(1))
+    taken[assignment.token_A, torch.repeat_interleave(torch.arange(4), counts)] = True
+    assert torch.equal(taken, expected["selected"])
+    torch.testing.assert_close(assignment.gate_A, expected["scores"].T[taken.T], atol=1e-5, rtol=0)
+    out = made(x, emb, emb, pool)
+    torch.testing.assert_close(out[0], expected["out"], atol=1e-5, rtol=0)
+    out.backward(published["gy"][None])
+    torch.testing.assert_close(x.grad[0], expected["grad_x"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(emb.grad, expected["grad_emb"], atol=1e-5, rtol=1e-4)
+    for name, gradient in adapt_block(expected["grads"]).items():
+        # The gradient by the doubled weight is half of the published one; the adapter gave it doubled.
+        scale = 0.25 if "router" in name else 1.0
+        found = made.get_parameter(name).grad
+        torch.testing.assert_close(found, scale * gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_biases_move_as_the_published_ones(published: dict, adapt_block: Adapter) -> None:
+    """The published block applies its step of 1e-3 at the start of the next call; ours between the calls."""
+    made, sequence = published_block(published, adapt_block).train(), published["train_seq"]
+    made.selection.sigma = 1e-3
+    pool = TokenPool.of(torch.ones(3, 12, dtype=torch.bool), persons=1)
+    biases = sequence["aux_bias_before_and_after_each_call"]
+    for call, (x, emb) in enumerate(zip(sequence["x"], sequence["emb"], strict=True)):
+        torch.testing.assert_close(made.selection.bias_E, biases[call + 1].squeeze(1), atol=1e-6, rtol=0)
+        with torch.no_grad():
+            out = made(x[None], emb, emb, pool)
+        torch.testing.assert_close(out[0], sequence["out"][call], atol=1e-5, rtol=0)
+        update_biases(made)
+
+
+# --- plain loops -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.8, 1.0])
+def test_block_equals_plain_loops(alpha: float) -> None:
+    counts = assert_equals_naive(block(alpha=alpha), *tokens())
+    assert counts.min() < counts.max()
+
+
+def test_an_expert_that_gets_nothing() -> None:
+    made = block()
+    made.selection.bias_E[1] = -0.999
+    counts = assert_equals_naive(made, *tokens())
+    assert counts[1] == 0
+    assert counts.sum() > 0
+
+
+def test_no_token_selected_at_all() -> None:
+    made = block()
+    made.selection.bias_E.fill_(-0.9999)
+    assert assert_equals_naive(made, *tokens()).sum() == 0
+
+
+def test_every_token_selected_by_every_expert() -> None:
+    made = block()
+    made.selection.bias_E.fill_(-1e-6)
+    assert assert_equals_naive(made, *tokens()).tolist() == [22] * EXPERTS
+
+
+def test_a_batch_of_padding_only() -> None:
+    x, emb, text, mask = tokens()
+    assert assert_equals_naive(block(), x, emb, text, torch.zeros_like(mask)).sum() == 0
+
+
+def test_a_single_expert_has_gate_one() -> None:
+    made = block(experts=1)
+    assert_equals_naive(made, *tokens())
+    assert torch.equal(made.selection(torch.randn(50, 1)).gate_A.unique(), torch.ones(1))
+
+
+def test_samples_do_not_see_each_other() -> None:
+    made = block().eval()
+    x, emb, text, mask = tokens()
+    together = run(made, x, emb, text, mask)
+    for row in range(3):
+        one = slice(row, row + 1)
+        alone = run(made, x[:, one], emb[one], text[one], mask[one])
+        torch.testing.assert_close(together[:, one], alone, atol=1e-5, rtol=0)
+
+
+def test_memory_is_proportional_to_what_is_selected() -> None:
+    """No intermediate of the experts is larger than [assignments, 2 hidden]."""
+    made, (x, emb, text, mask) = block(), tokens(length=40)
+    made.selection.bias_E.fill_(-0.9)
+    largest = 0
+
+    def note(tensor: Tensor) -> Tensor:
+        nonlocal largest
+        if tensor.shape[-1:] in ((HIDDEN,), (2 * HIDDEN,)) and tensor.ndim == 2:
+            largest = max(largest, tensor.shape[0])
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        run(made, x, emb, text, mask)
+    assert 0 < largest == made.selection.selected_E.sum() < 2 * mask.sum()

@@ -1,0 +1,185 @@
+"""One small Ray for all tests of the jobs: starting it takes longer than most of them. And what trainings need."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from intermoe.datasets.duet import write_duet
+from intermoe.datasets.interhuman import InterHumanReader
+from pipelines import feed, settings, tracking, training
+from pipelines.objectives import OBJECTIVES
+from pipelines.preprocess import preprocess
+from pipelines.progress import ProgressBoard
+from pipelines.settings import Settings
+
+# Ray's workers do not import test modules: what they need of this one travels with the task.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+TINY = """
+data.max_frames=60 vae.width=8 vae.latent=4 vae.blocks=1 denoiser.width=16 denoiser.layers=2 denoiser.heads=2
+denoiser.text_layers=1 denoiser.text_hidden=16 denoiser.text_heads=2 moe.experts=4 moe.hidden=16 moe.sigma=0.01
+train.vae.window=16 train.vae.batch_size=8 train.vae.learning_rate=0.006 train.vae.warmup_epochs=0.1
+train.denoiser.batch_size=8 train.denoiser.learning_rate=0.001 train.denoiser.warmup_epochs=1
+"""
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """Ray on this machine: 4 CPUs to plan with, whatever there are."""
+    ray.init(
+        num_cpus=4, object_store_memory=10**9, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def shards(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set made the real way."""
+    root = tmp_path_factory.mktemp("shards")
+    write_duet(root / "raw", count=24, seed=1)
+    preprocess(InterHumanReader(root / "raw"), name="tiny", out=root / "tiny", encoder="minilm")
+    return root / "tiny"
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of an MLflow store."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def tiny(shards: Path) -> Callable[..., Settings]:
+    """A function from a target, its number of steps and overrides to settings of a training of a few seconds."""
+
+    def tiny(target: str, steps: int, *overrides: str) -> Settings:
+        often = f"train.{target}.log_every=1 train.{target}.validate_every=1000 train.{target}.checkpoint_every=1000"
+        words = [*TINY.split(), *often.split(), *overrides]
+        training_config = getattr(settings.load("duet", words).train, target)
+        objective = OBJECTIVES[target].feed(_Bare(settings.load("duet", words)), str(shards))
+        epochs = (steps - 0.5) * training_config.batch_size / feed.count(objective)
+        return settings.load("duet", [*words, f"train.{target}.epochs={epochs!r}"])
+
+    return tiny
+
+
+class _Bare:
+    """An objective without its networks, to ask which samples it takes."""
+
+    def __init__(self, values: Settings) -> None:
+        self.settings = values
+
+
+class History:
+    """What one training has logged in MLflow."""
+
+    def __init__(self, uri: str, run_id: str) -> None:
+        self._client, self._id = tracking.MlflowClient(uri), run_id
+        self.failure: str | None = None
+
+    def __call__(self, name: str) -> list[tuple[int, float]]:
+        return [(metric.step, metric.value) for metric in self._client.get_metric_history(self._id, name)]
+
+    def names(self) -> set[str]:
+        return set(self._client.get_run(self._id).data.metrics)
+
+
+class Stopped(Exception):
+    """A worker was told to fall over here."""
+
+
+class Host:
+    """A process that plays one training worker, without Ray Train around it and with a feed of its own."""
+
+    def work(self, rank: int, world: int, meeting: str, job: training.Job, board: Any, stop: int | None) -> bool:
+        """Train; with ``stop``, fall over before the step of that number. Whether it went to the end."""
+        torch.set_num_threads(1)
+        if world > 1:
+            torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
+        batches, feed.batches = feed.batches, _batches
+        try:
+            values = Settings.parse(job.settings)
+            worker = training.Worker(job, values, board, rank, world, torch.device("cpu"))
+            step = worker._step
+
+            def stumble(number: int, batch: feed.Batch) -> Any:
+                if number == stop:
+                    raise Stopped
+                return step(number, batch)
+
+            worker._step = stumble  # type: ignore[method-assign]
+            worker.run()
+        except Stopped:
+            return False
+        finally:
+            feed.batches = batches
+            if world > 1:
+                torch.distributed.destroy_process_group()
+        return True
+
+
+def _batches(of: feed.FeedConfig, first: int, last: int, rank: int, world: int) -> Iterator[feed.Batch]:
+    for step in range(first, last):
+        yield feed._tensors(feed._prepare_step({"id": np.array([step])}, of, 0, rank, world))
+
+
+@pytest.fixture(scope="session")
+def hosts(ray_session: None) -> list[Any]:
+    """Four processes for workers."""
+    return [ray.remote(num_cpus=0)(Host).remote() for _ in range(4)]
+
+
+@pytest.fixture(scope="session")
+def run_workers(
+    hosts: list[Any], shards: Path, store: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., History]:
+    """A function that trains in one, two or four processes, and gives what was logged.
+
+    An interrupted training goes on when the function is called again with the same folder.
+    """
+    runs: dict[Path, str] = {}
+
+    def run_workers(
+        target: str,
+        values: Settings,
+        out: Path,
+        *,
+        world: int = 1,
+        vae: Path | None = None,
+        stop: int | None = None,
+        dataset: Path = shards,
+    ) -> History:
+        plain = values.model_dump(mode="json")
+        if out not in runs:
+            runs[out] = tracking.Run.start(store, "tests", target, plain).id
+        board = ProgressBoard.remote()
+        meeting = f"file://{tmp_path_factory.mktemp('meeting')}/file"
+        job = training.Job(target, plain, str(dataset), str(out), str(vae) if vae else None, store, runs[out])
+        tasks = [host.work.remote(rank, world, meeting, job, board, stop) for rank, host in enumerate(hosts[:world])]
+        assert ray.get(tasks) == [stop is None] * world
+        history = History(store, runs[out])
+        history.failure = ray.get(board.failure.remote())
+        return history
+
+    return run_workers
+
+
+@pytest.fixture(scope="session")
+def vae(run_workers: Callable[..., History], tiny: Callable[..., Settings], tmp_path_factory) -> Path:
+    """The run of a VAE."""
+    out = tmp_path_factory.mktemp("trained") / "vae"
+    run_workers("vae", tiny("vae", 3), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def read_history(store: str) -> Callable[[str], History]:
+    """A function from the id of a run to what it has logged."""
+    return lambda run_id: History(store, run_id)

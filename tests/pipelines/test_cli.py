@@ -1,0 +1,283 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from intermoe import checkpoint
+from intermoe.model import PARTS, VAE_PARTS, InterMoE
+from intermoe.motion import Motion
+from intermoe.shards import CARD, DatasetCard, EncoderCard
+from pipelines import settings
+from pipelines.cli import main, parse, parser
+
+TINY = """
+data.max_frames=130 vae.width=8 vae.latent=4 vae.blocks=1 denoiser.width=16 denoiser.layers=1 denoiser.heads=2
+denoiser.text_layers=1 denoiser.text_hidden=16 denoiser.text_heads=2 moe.experts=2 moe.hidden=16 diffusion.ddim_steps=2
+"""
+COMMANDS = {
+    "demo": ("--out",),
+    "preprocess": (
+        "{duet,interhuman,bvh}",
+        "--root",
+        "--out",
+        "--encoder",
+        "--text-folder",
+        "--mapping",
+        "--scale",
+        "--count",
+        "--seed",
+    ),
+    "train": ("{vae,denoiser}", "--config", "--data", "--vae", "--out", "--resume", "key=value"),
+    "generate": ("PROMPT", "--model", "--out", "--seconds", "--seed", "--guidance", "--text-folder"),
+    "describe": ("--config", "--json", "key=value"),
+    "ui": ("--port",),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_ray_and_a_folder_of_its_own(monkeypatch, tmp_path):
+    """What is refused is refused before Ray is started, and leaves nothing behind."""
+
+    def start(*_args, **_kwargs):
+        pytest.fail("Ray is started")
+
+    monkeypatch.setattr("pipelines.cluster.ray_session", start)
+    monkeypatch.setattr("ray.init", start)
+    monkeypatch.setattr("pipelines.tracking.Run.start", lambda *_: pytest.fail("a run is opened"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.fixture
+def refused(capsys):
+    """A function that runs a command which must end with one line on stderr and exit status 2, and gives the line."""
+
+    def refused(*words: object) -> str:
+        before = sorted(Path().rglob("*"))
+        assert main([str(word) for word in words]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith("error: ")
+        assert printed.err.count("\n") == 1
+        assert printed.err.endswith("\n")
+        assert sorted(Path().rglob("*")) == before, "nothing is left behind"
+        return printed.err.removeprefix("error: ").rstrip("\n")
+
+    return refused
+
+
+@pytest.fixture
+def tiny() -> settings.Settings:
+    return settings.load("duet", TINY.split())
+
+
+@pytest.fixture
+def saved(tiny, tmp_path):
+    def saved(name: str, parts=PARTS) -> Path:
+        model = InterMoE(tiny)
+        tensors = {part: model.parts()[part].state_dict() for part in parts}
+        documents = {"config": tiny.model_dump(mode="json"), "state": {"step": 1}}
+        checkpoint.save(tmp_path / name / "best", tensors=tensors, documents=documents)
+        return tmp_path / name
+
+    return saved
+
+
+@pytest.fixture
+def shards(tmp_path) -> Path:
+    """The card of a data set: enough to be asked whether it fits."""
+    card = DatasetCard(
+        name="tiny",
+        reader="InterHumanReader",
+        skeleton="smpl22",
+        encoder=EncoderCard(name="minilm", width=384, sha256="0" * 64),
+        recordings={"train": 3, "val": 1, "test": 1},
+        frames=100,
+        captions=5,
+        max_tokens=9,
+        quarantined=0,
+        mean=(0.0,) * 262,
+        std=(1.0,) * 262,
+        files={},
+    )
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / CARD).write_text(card.model_dump_json())
+    return tmp_path / "shards"
+
+
+def test_every_command_is_in_the_list_above():
+    (verbs,) = (action for action in parser()._actions if action.dest == "verb")
+    assert set(verbs.choices) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_option_and_exits_with_0(capsys, command):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for option in COMMANDS[command]:
+        assert option in printed.out
+
+
+def test_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(command in printed for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "intermoe: the following arguments are required: COMMAND"),
+        ("trian", "intermoe: argument COMMAND: invalid choice: 'trian' (choose from"),
+        ("--version", "intermoe: "),
+        ("train", "intermoe train: the following arguments are required: target, --config, --data (allowed:"),
+        ("train evaluatr --config duet --data x", "intermoe train: argument target: invalid choice: 'evaluatr'"),
+        ("train vae --config duet", "intermoe train: the following arguments are required: --data"),
+        ("train vae --data x", "intermoe train: the following arguments are required: --config"),
+        ("train vae --config duet --data", "intermoe train: argument --data: expected one argument"),
+        ("train vae --config duet --data x --worker 2", "intermoe train: unknown: --worker"),
+        ("describe --config duet --jsn", "intermoe describe: unknown: --jsn (allowed: see `intermoe describe --help`)"),
+        ("describe --json", "intermoe describe: the following arguments are required: --config"),
+        ("describe --config duett", "unknown preset 'duett' (allowed: duet, interhuman"),
+        ("describe --config none.yaml", "none.yaml: no such file"),
+        ("describe --config duet moe.expert=3", "duet: unknown key 'moe.expert' (allowed: experts,"),
+        ("describe --config duet moe.experts=no", "duet: moe.experts = "),
+        ("describe --config duet moe.experts=-3", "duet: moe.experts = -3 (allowed: greater than or equal to 1)"),
+        ("describe --config duet experts", "'experts' is no override (allowed: key=value"),
+        ("describe --config duet denoiser.text_heads=7", "denoiser.text_heads = 7 (allowed: a divisor of 384"),
+        ("train vae --config duet --data missing", "no such folder (allowed: a folder that `intermoe preprocess`"),
+        ("train vae --config duet --data missing moe.expert=3", "duet: unknown key 'moe.expert'"),
+        ("train denoiser --config duet --data .", "holds no dataset.json, so it is no data set"),
+        ("train vae --config duet --data x workers.count=7", "is not divided by workers.count x"),
+        ("generate --model m --out o", "intermoe generate: the following arguments are required: PROMPT"),
+        ("generate Bow --out o", "intermoe generate: the following arguments are required: --model"),
+        ("generate Bow --model missing --out o", "missing: no such folder (allowed: a checkpoint folder)"),
+        ("generate Bow --model . --out o", "holds no manifest.json, so it is no checkpoint"),
+        ("generate Bow --model m --out o --seconds long", "argument --seconds: invalid float value: 'long'"),
+        ("generate Bow --model m --out o --seed 1.5", "argument --seed: invalid int value: '1.5'"),
+        ("preprocess", "intermoe preprocess: the following arguments are required: format, --out"),
+        ("preprocess motionx --out o", "intermoe preprocess: argument format: invalid choice: 'motionx'"),
+        ("preprocess duet --out o --encoder bert", "argument --encoder: invalid choice: 'bert'"),
+        ("preprocess interhuman --out o", "interhuman: the folder of the recordings is not given (allowed: --root"),
+        ("preprocess interhuman --root missing --out o", "missing: there is no such folder"),
+        ("preprocess bvh --root missing --out o", "missing: no such folder"),
+        ("preprocess bvh --root . --out o", "pairs.csv: no such file"),
+        ("preprocess bvh --root . --out o --mapping kit", "unknown mapping 'kit'"),
+        ("preprocess bvh --root . --out o --scale 0", "scale 0.0 (allowed: a number above 0"),
+        ("preprocess duet --out o --count 0", "duet: count 0 (allowed: 1 or more)"),
+        ("preprocess duet --out o --seed -1", "duet: seed -1 (allowed: 0 or more)"),
+        ("ui --port 99999", "intermoe ui: argument --port: 99999 is not a port, 1 to 65535"),
+        ("ui --port x", "intermoe ui: argument --port: invalid"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(refused, words, message):
+    assert message in refused(*words.split())
+
+
+@pytest.mark.parametrize("command", ["demo", "preprocess duet"])
+def test_a_folder_that_is_taken_is_left_as_it_is(refused, tmp_path, command):
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "file").write_text("mine")
+    assert "exists" in refused(*command.split(), "--out", taken)
+    assert "exists" in refused(*command.split(), "--out", taken / "file")
+    assert [file.name for file in taken.iterdir()] == ["file"]
+    assert (taken / "file").read_text() == "mine"
+
+
+def test_training_is_checked_before_ray_is_started(refused, saved, shards, tmp_path):
+    vae, other, taken = saved("vae", VAE_PARTS), saved("other", VAE_PARTS), tmp_path / "vae"
+    tiny = ["--config", "duet", "--data", shards, *TINY.split()]
+    assert f"{taken}: exists and is not empty (allowed: a new folder, or --resume" in refused(
+        "train", "vae", *tiny, "--out", taken
+    )
+    assert "holds no run to resume" in refused("train", "vae", *tiny, "--out", tmp_path / "none", "--resume")
+    assert "the denoiser needs a trained VAE (allowed: a run of `intermoe train vae`)" in refused(
+        "train", "denoiser", *tiny
+    )
+    assert "no such folder" in refused("train", "denoiser", *tiny, "--vae", tmp_path / "none")
+    wider = refused("train", "denoiser", *tiny, "vae.width=16", "--vae", vae)
+    assert "vae.width of the VAE is 8 (allowed: 16, as in the config)" in wider
+    weights = other / "best" / "vae.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert "vae.safetensors does not match its checksum" in refused("train", "denoiser", *tiny, "--vae", other)
+    clip = refused("train", "vae", *tiny, "data.encoder=clip")
+    assert "data.encoder of the data set is 'minilm' (allowed: 'clip', as in the config)" in clip
+
+
+def test_generating_goes_from_prompts_to_files(saved, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.generate.SUFFIXES", (".npz", ".bvh"))  # drawing takes longer than all the rest
+    model = saved("denoiser")
+    words = ["--model", str(model), "Two people bow.", "--out", str(tmp_path / "out"), "--seconds", "0.5", "Hug."]
+    assert main(["generate", *words, "--seed", "4"]) == 0
+    files = [Path(line) for line in capsys.readouterr().out.split()]
+    assert len(files) == 6
+    assert set(files) == set((tmp_path / "out").iterdir())
+    motion = Motion.load(tmp_path / "out" / "01_hug.npz")
+    assert (len(motion.joints), motion.caption) == (15, "Hug.")
+
+
+def test_generating_tells_mistakes_in_one_line(refused, saved, tmp_path):
+    model, vae = saved("denoiser"), saved("vae", VAE_PARTS)
+    out = tmp_path / "out"
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "00_bow.npz").touch()
+    for words, message in (
+        (["", "--model", model], "a prompt is empty (allowed: a sentence)"),
+        (["Bow.", "--model", vae], "holds no text_head and no denoiser (allowed: a run of `train denoiser`)"),
+        (["Bow.", "--model", model, "--seconds", "9"], "9 seconds are 270 frames (allowed: 0.5 to 4.333;"),
+        (["Bow.", "--model", model, "--seconds", "nan"], "seconds: nan seconds"),
+        (["Bow.", "--model", model, "--seconds", "0"], "seconds: 0 seconds are 0 frames"),
+        (["Bow.", "--model", model, "--seed", "-1"], "seed -1 (allowed: 0 or more)"),
+        (["Bow.", "--model", model, "--guidance", "inf"], "guidance inf (allowed: a finite number)"),
+        (["Bow.", "--model", model, "--text-folder", tmp_path], "minilm comes with its package"),
+        (["Bow.", "--model", model, "--out", tmp_path / "taken"], "00_bow.npz: exists already and is not overwritten"),
+        (["Bow.", "--model", model, "--out", model / "best" / "config.json"], "config.json: is not a folder"),
+    ):
+        assert message in refused("generate", "--out", out, *words)
+        assert not out.exists()
+
+
+def test_words_may_stand_anywhere_among_the_options():
+    words = ["train", "vae", "seed=1", "--config", "duet", "moe.experts=2", "--data", "d", "workers.count=2"]
+    options = parse(words)
+    assert options.overrides == ["seed=1", "moe.experts=2", "workers.count=2"]
+    assert (options.target, options.config, options.data, options.resume) == ("vae", "duet", Path("d"), False)
+    assert parse(["describe", "--config", "duet"]).overrides == []
+    assert parse(["generate", "a b", "--model", "m", "--out", "o", "c"]).prompts == ["a b", "c"]
+
+
+def test_interruption_says_what_to_do_next_and_exits_with_130(monkeypatch, capsys):
+    def interrupt(_settings):
+        raise KeyboardInterrupt("`--resume` goes on from step 7")
+
+    monkeypatch.setattr("pipelines.describe.describe", interrupt)
+    assert main(["describe", "--config", "duet"]) == 130
+    assert capsys.readouterr().err == "interrupted: `--resume` goes on from step 7\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "error"),
+    [
+        ("train --help", 0, ""),
+        ("describe --config duet moe.expert=3", 2, "error: duet: unknown key 'moe.expert'"),
+    ],
+)
+def test_as_a_command_of_the_shell(words, status, error, tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *words.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert ran.returncode == status
+    assert ran.stderr.startswith(error)
+    assert ran.stderr.count("\n") == (1 if error else 0)
+    assert "Traceback" not in ran.stdout + ran.stderr

@@ -1,0 +1,131 @@
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from intermoe.errors import UserError
+from intermoe.motion import Motion
+from intermoe.skeletons import SMPL22
+from pipelines import generate as module
+from pipelines.generate import generate, save_all
+
+PROMPTS = ["Two people bow to each other, deeply.", "Hug!"]
+
+
+class Standing:
+    """A model whose people stand still, a little higher with each prompt."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, object] = {}
+
+    def generate(
+        self, prompts: Sequence[str], *, on_step: Callable[[int, int], None], **options: object
+    ) -> list[Motion]:
+        if not all(prompts):
+            raise UserError("a prompt is empty")
+        self.asked = options
+        on_step(1, 2)
+        on_step(2, 2)
+        rest = np.zeros((22, 3), dtype=np.float32)
+        for joint, parent in enumerate(SMPL22.parents[1:], start=1):
+            rest[joint] = rest[parent] + np.float32(SMPL22.rest_offsets[joint])
+        joints = np.tile(rest, (4, 2, 1, 1)) + np.float32([0, 1, 0])
+        joints[:, 1, :, 0] += 1
+        rotations = np.tile(np.float32([1, 0, 0, 1, 0, 0]), (4, 2, 21, 1))
+        return [Motion(joints + number, rotations, 30, prompt, SMPL22) for number, prompt in enumerate(prompts)]
+
+
+@pytest.fixture
+def model() -> Standing:
+    return Standing()
+
+
+def run(model, prompts, out, progress=lambda *_: None) -> list[Path]:
+    return generate(model, prompts, seconds=1.5, seed=3, guidance=2.0, out=out, progress=progress)
+
+
+def test_each_prompt_has_its_files_in_every_form(model, tmp_path):
+    out = tmp_path / "new" / "folder"
+    files = run(model, PROMPTS, out)
+    names = [
+        f"{stem}{ending}"
+        for stem in ("00_two-people-bow-to-each", "01_hug")
+        for ending in (".npz", "_person1.bvh", "_person2.bvh", ".mp4", ".png")
+    ]
+    assert [file.name for file in files] == names
+    assert sorted(file.name for file in out.iterdir()) == sorted(names)
+    assert all(file.stat().st_size > 100 for file in files)
+    for number, prompt in enumerate(PROMPTS):
+        motion = Motion.load(files[5 * number])
+        assert motion.caption == prompt
+        assert motion.joints[0, 0, 0, 1] == 1 + number
+    assert model.asked == {"seconds": 1.5, "seed": 3, "guidance": 2.0}
+
+
+def test_progress_goes_over_both_stages(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SUFFIXES", (".npz",))
+    told = []
+    run(model, PROMPTS, tmp_path, lambda *stage: told.append(stage))
+    assert told == [("denoise", 1, 2), ("denoise", 2, 2), ("write", 0, 2), ("write", 1, 2), ("write", 2, 2)]
+
+
+@pytest.mark.parametrize("taken", ["01_hug.npz", "01_hug_person2.bvh", "01_hug.gif"])
+def test_no_file_is_overwritten_and_nothing_is_generated_then(model, tmp_path, taken):
+    (tmp_path / taken).write_text("mine")
+    with pytest.raises(UserError, match=rf"{taken}: exists already and is not overwritten \(allowed: another --out"):
+        run(model, PROMPTS, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [taken]
+    assert (tmp_path / taken).read_text() == "mine"
+    assert model.asked == {}
+
+
+def test_other_files_of_the_folder_are_in_nobodys_way(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SUFFIXES", (".npz",))
+    others = {"01_hug-and-kiss.npz", "02_hug.npz", "notes.txt"}
+    for name in others:
+        (tmp_path / name).touch()
+    files = run(model, PROMPTS, tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == others | {file.name for file in files}
+
+
+def test_a_file_in_the_place_of_the_folder_is_told(model, tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(UserError, match="out: is not a folder"):
+        run(model, PROMPTS, tmp_path / "out")
+    with pytest.raises(UserError, match="cannot write"):
+        run(model, PROMPTS, tmp_path / "out" / "below")
+
+
+def test_an_empty_prompt_leaves_nothing_behind(model, tmp_path):
+    with pytest.raises(UserError, match="a prompt is empty"):
+        run(model, ["Hug!", ""], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "slug"),
+    [
+        ("One two three four five six", "one-two-three-four-five"),
+        ("They high-five; twice.", "they-high-five-twice"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("*?[a]", "a"),
+        ("zwei Schritte zurück", "zwei-schritte-zur-ck"),
+        ("二人がお辞儀する", "motion"),
+        ("...", "motion"),
+        ("a\nb\0c", "a-b-c"),
+    ],
+)
+def test_names_are_of_safe_characters_only(prompt, slug):
+    assert module._slug(prompt) == slug
+
+
+def test_save_all_keeps_dots_of_the_stem(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SUFFIXES", (".npz", ".bvh"))
+    motion = model.generate(["Hug!"], on_step=lambda *_: None)[0]
+    files = save_all(motion, tmp_path / "v1.5_hug")
+    assert {file.name for file in files} == {
+        "v1.5_hug.npz",
+        "v1.5_hug_person1.bvh",
+        "v1.5_hug_person2.bvh",
+    }

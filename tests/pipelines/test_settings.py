@@ -1,0 +1,215 @@
+from pathlib import Path
+
+import pytest
+
+from intermoe.errors import UserError
+from pipelines.settings import Settings, load, presets
+
+SMALL = """
+name: small
+train:
+  vae: {epochs: 1, batch_size: 8}
+  denoiser: {epochs: 1, batch_size: 12, accumulate: 3}
+"""
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def refused(config, *overrides) -> str:
+    with pytest.raises(UserError) as caught:
+        load(str(config), overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_loads_and_bears_its_name(name):
+    values = load(name)
+    assert values.name == name
+    assert Settings.parse(values.model_dump(mode="json")) == values
+
+
+def test_the_interhuman_preset_is_the_papers_number_for_number():
+    values = load("interhuman")
+    vae, denoiser = values.train.vae, values.train.denoiser
+    assert (vae.epochs, denoiser.epochs) == (100, 1000)
+    assert (vae.batch_size, denoiser.batch_size) == (256, 64)
+    for training in (vae, denoiser):
+        assert training.learning_rate == 1e-4
+        assert training.warmup_epochs == 10
+        assert training.betas == (0.9, 0.999)
+        assert training.weight_decay == 2e-5
+        assert training.clip == 1.0
+    assert (vae.window, vae.stride) == (64, 10)
+    assert vae.loss.model_dump() == {
+        "reconstruction": 1.0,
+        "kl": 0.02,
+        "position": 0.5,
+        "velocity": 0.5,
+        "rotation": 0.5,
+    }
+    assert values.diffusion.model_dump() == {
+        "steps": 1000,
+        "ddim_steps": 50,
+        "guidance": 3.5,
+        "condition_drop": 0.1,
+    }
+    moe = values.moe
+    assert (moe.selection, moe.experts, moe.hidden, moe.c_exp) == ("dynamic", 8, 1024, 1.0)
+    assert (moe.alpha, moe.sigma, moe.bias_init, moe.timestep_in_router) == (0.5, 1e-4, -0.5, False)
+    assert values.denoiser.model_dump() == {
+        "width": 768,
+        "layers": 8,
+        "heads": 8,
+        "dropout": 0.1,
+        "text_layers": 2,
+        "text_hidden": 2048,
+        "text_heads": 8,
+    }
+    assert values.vae.model_dump() == {"width": 64, "latent": 64, "blocks": 2, "dropout": 0.1}
+    assert values.data.model_dump() == {"skeleton": "smpl22", "encoder": "clip", "max_frames": 300}
+
+
+def test_overrides_are_yaml_and_the_last_one_counts(file):
+    values = load(
+        str(file),
+        [
+            "moe.experts=4",
+            "moe.experts=16",
+            "train.vae.learning_rate=1e-3",
+            "train.vae.betas=[0.8, 0.9]",
+            "train.vae.loss.kl=0.5",
+            "workers.gpu=true",
+            "moe.selection=dense",
+            "seed=7",
+            "name=other",
+            "train.denoiser.epochs=0.25",
+        ],
+    )
+    assert values.moe.experts == 16
+    assert values.train.vae.learning_rate == 0.001
+    assert values.train.vae.betas == (0.8, 0.9)
+    assert values.train.vae.loss.kl == 0.5
+    assert values.train.vae.loss.position == 0.5, "the rest of the section stays"
+    assert values.workers.gpu is True
+    assert (values.moe.selection, values.seed, values.name) == ("dense", 7, "other")
+    assert values.train.denoiser.epochs == 0.25
+    assert values.train.denoiser.batch_size == 12
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", ".001", "'1e-3'"])
+def test_small_numbers_are_read_however_they_are_written(text, file):
+    assert load(str(file), [f"train.vae.learning_rate={text}"]).train.vae.learning_rate == 1e-3
+    assert load(str(file), [f"train.vae.loss.kl={text}"]).train.vae.loss.kl == 1e-3
+    spelt = file.with_name("spelt.yaml")
+    spelt.write_text(SMALL.replace("batch_size: 8", f"batch_size: 8, learning_rate: {text}"))
+    assert load(str(spelt)).train.vae.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("moe.expert=4", "did you mean 'moe.experts'?"),
+        ("mo.experts=4", "unknown key 'mo' (allowed: data, vae, denoiser, moe,"),
+        ("mo.experts=4", "did you mean 'moe'?"),
+        ("experts=4", "unknown key 'experts'"),
+        ("experts=4", "did you mean 'moe.experts'?"),
+        ("train.denoiser.batchsize=4", "did you mean 'train.denoiser.batch_size'?"),
+        ("train.denoiser.window=64", "unknown key 'train.denoiser.window'"),
+        ("=4", "unknown key ''"),
+        ("moe.experts.x=4", "moe.experts = {'x': 4} (allowed: a valid integer)"),
+        ("moe.experts=0", "moe.experts = 0 (allowed: greater than or equal to 1)"),
+        ("moe.experts=many", "moe.experts = 'many' (allowed: a valid integer"),
+        ("moe.experts=", "moe.experts = None (allowed: a valid integer)"),
+        ("moe.alpha=1.5", "moe.alpha = 1.5 (allowed: less than or equal to 1)"),
+        ("moe.selection=random", "moe.selection = 'random' (allowed: 'dynamic' or 'dense')"),
+        ("moe.c_exp=9", "c_exp = 9.0"),
+        ("moe=4", "moe = 4 (allowed: keys below it: experts, c_exp,"),
+        ("train.vae.betas=[0.9, 2]", "train.vae.betas.1 = 2 (allowed: less than 1)"),
+        ("train.vae.learning_rate=.nan", "train.vae.learning_rate = nan (allowed: a finite number)"),
+        ("train.vae.epochs=0", "train.vae.epochs = 0 (allowed: greater than 0)"),
+        ("train.vae.window=30", "train.vae: window = 30 is not a multiple of 4"),
+        ("denoiser.heads=5", "denoiser: width = 768 is not divided by heads = 5"),
+        ("diffusion.ddim_steps=33", "diffusion: ddim_steps = 33 is not a divisor of steps = 1000"),
+        ("data.encoder=bert", "data.encoder = 'bert' (allowed: 'minilm' or 'clip')"),
+        ("data.skeleton=smpl", "data.skeleton = 'smpl' (allowed: one of smpl22)"),
+        ("name=My Run", "name = 'My Run' (allowed:"),
+        ("seed=-1", "seed = -1 (allowed: greater than or equal to 0)"),
+        ("workers.count=0", "workers.count = 0 (allowed: greater than or equal to 1)"),
+        ("workers.gpu=maybe", "workers.gpu = 'maybe' (allowed: a valid boolean"),
+    ],
+)
+def test_a_mistaken_override_is_told(file, override, message):
+    told = refused(file, override)
+    assert told.startswith(f"{file}: ")
+    assert message in told
+
+
+def test_a_key_below_a_value_of_the_file_is_told(file):
+    told = refused(file, "train.vae.epochs.x=4")
+    assert told == "unknown key 'train.vae.epochs.x' (allowed: epochs is a single value)"
+
+
+@pytest.mark.parametrize("word", ["moe.experts", "moe.experts: 4", "", "seed=[1", "seed={", "seed=2020-13-45"])
+def test_what_is_no_override_is_told(file, word):
+    assert refused(file, word).startswith(f"{word!r} is no override (allowed: ")
+
+
+@pytest.mark.parametrize(("count", "allowed"), [(3, "3"), (5, "5"), (16, "16")])
+def test_workers_that_do_not_divide_the_vaes_batch(file, count, allowed):
+    told = refused(file, f"workers.count={count}")
+    assert told == (
+        f"{file}: train.vae.batch_size = 8 is not divided by workers.count x train.vae.accumulate = {count} x 1 "
+        f"(allowed: a multiple of {allowed})"
+    )
+
+
+def test_workers_and_micro_batches_divide_the_denoisers_batch_together(file):
+    assert load(str(file), ["workers.count=4"]).workers.count == 4
+    told = refused(file, "workers.count=8")
+    assert "train.denoiser.batch_size = 12 is not divided" in told
+    assert "= 8 x 3 (allowed: a multiple of 24)" in told
+
+
+@pytest.mark.parametrize("name", ["duett", "", "../presets/duet", "interhuman.yml.bak", "DUET"])
+def test_an_unknown_preset_is_told_with_those_that_are(name):
+    assert refused(name) == f"unknown preset {name!r} (allowed: {', '.join(presets())}, or a .yaml file)"
+
+
+@pytest.mark.parametrize("name", ["none.yaml", "none.yml", "folder.yaml"])
+def test_a_missing_file_is_told(tmp_path, name):
+    (tmp_path / "folder.yaml").mkdir()
+    assert refused(tmp_path / name) == f"{tmp_path / name}: no such file"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [", "not valid YAML: "),
+        (b"a: b: c", "not valid YAML: "),
+        (b"\xff\xfe\x00", "not valid YAML: "),
+        (b"seed: 2020-13-45", "not valid YAML: "),
+        (b"a: !!python/object/apply:os.system [x]", "not valid YAML: "),
+        (b"", "holds no keys"),
+        (b"- 3", "holds no keys"),
+        (b"name: x", "key 'train' is missing"),
+        (b"name: x\ntrain: 3", "train = 3 (allowed: keys below it: vae, denoiser)"),
+    ],
+)
+def test_a_broken_file_is_told(tmp_path, content, message):
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    assert refused(path).startswith(f"{path}: {message}")
+
+
+def test_a_file_that_may_not_be_read_is_told(file, monkeypatch):
+    def deny(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", deny)
+    assert refused(file) == f"{file}: cannot be read: Permission denied"

@@ -1,0 +1,27 @@
+"""The demo as a newcomer runs it, and what it promises of the motions it makes."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
+    began = time.monotonic()
+    tool = Path(sys.executable).with_name("intermoe")
+    done = subprocess.run([tool, "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=1200)
+    minutes = (time.monotonic() - began) / 60
+    assert done.returncode == 0, done.stdout + done.stderr
+    shares = {name: float(share) for name, share in re.findall(r"(\w+ \w+) +│ +([\d.]+)%", done.stdout)}
+    assert shares.keys() == {"bone length", "foot height", "root speed"}
+    assert all(share >= 90 for share in shares.values()), shares
+    videos = re.findall(r"^  (\S+\.mp4)$", done.stdout, re.MULTILINE)
+    assert len(videos) == 4
+    assert all((tmp_path / video).stat().st_size > 10_000 for video in videos)
+    assert "intermoe ui" in done.stdout
+    # About nine on two idle cores; a test may share them.
+    assert minutes < 12
