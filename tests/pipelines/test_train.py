@@ -131,7 +131,7 @@ def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end(run_workers, t
     printed = third.communicate(timeout=200)
     assert third.returncode == 0, printed[1]
     assert printed[0].startswith(f"{out}/best holds the model; its MLflow run is {next(iter(status))}")
-    expected = run_workers("vae", values, tmp_path / "expected")
+    expected = run_workers("vae", values, tmp_path / "expected", world=values.workers.count)
     assert_same_tensors(tensors(out), tensors(tmp_path / "expected"))
     assert_same_tensors(checkpoint.load(out / "best").tensors, checkpoint.load(tmp_path / "expected/best").tensors)
     (run,) = _runs_below(store, out)
