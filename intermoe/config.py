@@ -43,7 +43,8 @@ class Config(BaseModel):
 
 
 def _explain(config: type[Config], error: ValidationError, where: object) -> UserError:
-    first = error.errors()[0]
+    errors = error.errors()
+    first = errors[0]
     path = [str(part) for part in first["loc"]]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
@@ -59,6 +60,10 @@ def _explain(config: type[Config], error: ValidationError, where: object) -> Use
     elif first["type"] == "value_error" and isinstance(first["input"], Mapping):
         # A rule that ties several keys of a section together: the message names them.
         return UserError(f"{key}: {message}" if key else message, where=where)
+    elif isinstance(first["loc"][-1], str) and path[-1] not in _fields_at(config, path[:-1]):
+        # A field that may be of several kinds: there is an error for each, below the field under the kind's name.
+        kinds = [other["msg"] for other in errors if other["loc"][:-1] == first["loc"][:-1]]
+        key, message = ".".join(path[:-1]), " or ".join(text.removeprefix("Input should be ") for text in kinds)
     return UserError(f"{key} = {first['input']!r}", where=where, allowed=message)
 
 

@@ -83,7 +83,7 @@ class Denoiser(nn.Module):
             condition: width W of the text condition.
         """
         super().__init__()
-        self.timestep_in_router = moe.timestep_in_router
+        self.timestep_in_router, self.scope = moe.timestep_in_router, moe.pool
         self.width = config.width
         self.embed_motion = nn.Linear(latent, config.width)
         self.embed_timestep = TimestepEmbedding(config.width)
@@ -111,7 +111,7 @@ class Denoiser(nn.Module):
         routed_BD = emb_BD if self.timestep_in_router else text_BD
         place_LD = sinusoids(torch.arange(length, device=x_BLPZ.device), self.width)
         x_PBLD = self.embed_motion(x_BLPZ.permute(2, 0, 1, 3)) + place_LD
-        pool = TokenPool.of(mask_BL, persons)
+        pool = TokenPool.of(mask_BL, persons, self.scope)
         allowed_N11K = key_mask(mask_BL, persons)
         for layer in self.layers:
             x_PBLD = layer(x_PBLD, emb_BD, routed_BD, allowed_N11K, pool)

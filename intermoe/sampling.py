@@ -57,23 +57,25 @@ def _cached_order(seed: int, epoch: int, items: int) -> NDArray[np.int64]:
 
 
 def batch_items(
-    seed: int, step: int, batch: int, items: int, *, rank: int = 0, world: int = 1
+    seed: int, step: int, batch: int, items: int, *, rank: int = 0, world: int = 1, parts: int = 1
 ) -> Iterator[tuple[int, int]]:
     """The (epoch, item) pairs of one worker's share of the global batch of a step.
 
-    Worker ``rank`` of ``world`` takes the rank-th run of ``batch / world`` samples; together, in the order of their
-    ranks, the workers hold the global batch, whatever their number.
+    The global batch falls into ``parts`` micro-batches, and of each of them worker ``rank`` of ``world`` takes the
+    rank-th run: together, in the order of their ranks, the workers hold the same micro-batches, whatever their number.
 
     Example:
         >>> whole = list(batch_items(0, 5, 4, 10))
         >>> whole == [*batch_items(0, 5, 4, 10, rank=0, world=2), *batch_items(0, 5, 4, 10, rank=1, world=2)]
         True
     """
-    share = batch // world
-    first = step * batch + rank * share
-    for position in range(first, first + share):
-        epoch, place = divmod(position, items)
-        yield epoch, int(_cached_order(seed, epoch, items)[place])
+    micro = batch // parts
+    share = micro // world
+    for part in range(parts):
+        first = step * batch + part * micro + rank * share
+        for position in range(first, first + share):
+            epoch, place = divmod(position, items)
+            yield epoch, int(_cached_order(seed, epoch, items)[place])
 
 
 def draw(seed: int, epoch: int, sample: str) -> Draw:

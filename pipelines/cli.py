@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
     verb.add_argument("--guidance", type=float, help="scale of classifier-free guidance (default: the model's)")
     verb.add_argument("--text-folder", type=Path, help="folder of CLIP's weights, if not in the hub's cache")
+    verb.add_argument("--routing-map", action="store_true", help="also draw which experts worked on which moment")
     verb.set_defaults(run=_generate)
 
     verb = verbs.add_parser("describe", help="parameters, sizes and cost of a configuration")
@@ -65,18 +66,41 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=_describe)
 
+    verb = verbs.add_parser("bench", help="time and memory of the MoE block against its dense equals")
+    verb.add_argument("part", choices=("moe",), help="what to measure")
+    _add_config(verb, default="interhuman")
+    verb.add_argument("--samples", type=_count, default=64, help="motions of two persons in the batch (default: 64)")
+    verb.add_argument("--repeats", type=_count, default=7, help="timed passes of each form (default: 7)")
+    verb.add_argument("--threads", type=_count, default=1, help="CPU threads (default: 1)")
+    verb.add_argument("--json", action="store_true", help="print JSON")
+    verb.set_defaults(run=_bench)
+
     verb = verbs.add_parser("ui", help="MLflow's pages, on this machine alone")
     verb.add_argument("--port", type=_port, default=5000, help="port (default: 5000)")
     verb.set_defaults(run=_ui)
     return top
 
 
-def _add_config(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--config", required=True, metavar="PRESET|FILE", help="name of a preset, or a YAML file")
+def _add_config(verb: argparse.ArgumentParser, default: str | None = None) -> None:
+    note = f" (default: {default})" if default else ""
+    verb.add_argument(
+        "--config",
+        required=default is None,
+        default=default,
+        metavar="PRESET|FILE",
+        help=f"name of a preset, or a YAML file{note}",
+    )
     # Without a default of its own, argparse would count it among what is required.
     verb.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="settings on top, such as moe.experts=4"
     )
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{count} is not a count, 1 or more")
+    return count
 
 
 def _port(text: str) -> int:
@@ -190,6 +214,7 @@ def _generate(options: argparse.Namespace) -> None:
             guidance=options.guidance,
             out=options.out,
             progress=stages,
+            routing_map=options.routing_map,
         )
     for file in files:
         print(file)
@@ -205,6 +230,31 @@ def _describe(options: argparse.Namespace) -> None:
     else:
         for name, value in as_lines(found):
             print(f"{name:34} {value:>20}")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipelines import settings
+    from pipelines.bench import as_table, bench_moe
+    from pipelines.progress import Stages
+
+    values = settings.load(options.config, options.overrides)
+    with Stages() as stages:
+        found = bench_moe(
+            values, samples=options.samples, repeats=options.repeats, threads=options.threads, progress=stages
+        )
+    if options.json:
+        print(json.dumps({name: asdict(one) for name, one in found.items()}, indent=2))
+        return
+    head, *rows = as_table(found, values, options.samples)
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
 
 
 def _ui(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from intermoe.datasets.recordings import FPS
 from intermoe.model import STRIDE, InterMoE
 from intermoe.moe.block import DenseBlock, MoeBlock
 from intermoe.moe.experts import Experts
-from intermoe.moe.router import SynergisticRouter
+from intermoe.moe.router import Router
 from intermoe.text import encoder_width
 from pipelines.settings import Settings
 
@@ -92,7 +92,8 @@ def _denoiser_flop(model: InterMoE, settings: Settings, active: int) -> int:
     batch, frames, config = settings.train.denoiser.batch_size, settings.data.max_frames // STRIDE, settings.denoiser
     text, denoiser = _count(model.text_head), model.denoiser
     modulations = [module.modulation for module in denoiser.modules() if isinstance(module, AdaptiveLayerNorm)]
-    text_routers = [module.text for module in denoiser.modules() if isinstance(module, SynergisticRouter)]
+    routers = [module for module in denoiser.modules() if isinstance(module, Router)]
+    text_routers = [router.text for router in routers if router.text is not None]
     # What conditions the layers meets a sample once, not each of its tokens.
     once = _count(denoiser.embed_timestep, denoiser.embed_text, *modulations, *text_routers)
     weights = 2 * batch * (2 * frames * (active - text - once) + once + _TEXT_TOKENS * text)

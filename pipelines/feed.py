@@ -43,6 +43,7 @@ class FeedConfig:
         samples: "interactions" of both persons with a caption, or "windows" of one person without.
         seed: of order and draws.
         batch_size: samples of a step over all workers.
+        parts: micro-batches of a step.
         max_frames: longer recordings are cropped.
         window: frames of a window.
         stride: frames between the starts of windows.
@@ -58,6 +59,7 @@ class FeedConfig:
     window: int = 64
     stride: int = 10
     augment: bool = True
+    parts: int = 1
 
     def held_out(self, split: str) -> "FeedConfig":
         """The same samples of another split, without augmentation."""
@@ -138,7 +140,15 @@ def held_out_batches(feed: FeedConfig, rank: int, world: int) -> Iterator[Batch]
 
 def _prepare_step(block: dict[str, np.ndarray], feed: FeedConfig, start: int, rank: int, world: int) -> dict[str, Any]:
     pairs = list(
-        batch_items(feed.seed, start + int(block["id"][0]), feed.batch_size, count(feed), rank=rank, world=world)
+        batch_items(
+            feed.seed,
+            start + int(block["id"][0]),
+            feed.batch_size,
+            count(feed),
+            rank=rank,
+            world=world,
+            parts=feed.parts,
+        )
     )
     draws = [draw(feed.seed, epoch, sample_id(feed, item)) for epoch, item in pairs]
     return _prepare(feed, [item for _, item in pairs], draws)

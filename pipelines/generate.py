@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from intermoe.errors import UserError
 from intermoe.model import InterMoE
+from intermoe.moe.recording import RoutingMap, recorded_routing
 from intermoe.motion import Motion
 
 SUFFIXES = (".npz", ".bvh", ".mp4", ".png")
@@ -20,6 +22,7 @@ def generate(
     guidance: float | None,
     out: Path,
     progress: Callable[[str, int, int], None],
+    routing_map: bool = False,
 ) -> list[Path]:
     """Generate a motion for each prompt and write it in every form.
 
@@ -31,12 +34,13 @@ def generate(
         guidance: scale of classifier-free guidance; the model's own if None.
         out: folder of the files, made where missing; each prompt's are named after its number and first words.
         progress: told of a stage, how much of it is done, and of how much.
+        routing_map: also draw which experts worked on which moment (``.routing.png``).
 
     Returns:
         The files written.
 
     Raises:
-        UserError: a file of that name exists, an empty prompt, a length the model does not know.
+        UserError: a file of that name exists, an empty prompt, a length the model does not know, no experts to map.
     """
     names = [f"{number:02d}_{_slug(prompt)}" for number, prompt in enumerate(prompts)]
     if out.exists() and not out.is_dir():
@@ -44,17 +48,21 @@ def generate(
     taken = [path for name in names for path in sorted(out.glob(f"{name}[._]*"))]
     if taken:
         raise UserError("exists already and is not overwritten", where=taken[0], allowed="another --out")
-    motions = model.generate(
-        list(prompts),
-        seconds=seconds,
-        seed=seed,
-        guidance=guidance,
-        on_step=lambda done, total: progress("denoise", done, total),
-    )
+    with recorded_routing(model.denoiser) if routing_map else nullcontext() as recorder:
+        motions = model.generate(
+            list(prompts),
+            seconds=seconds,
+            seed=seed,
+            guidance=guidance,
+            on_step=lambda done, total: progress("denoise", done, total),
+        )
+    maps = recorder.maps() if recorder is not None else []
     files = []
     for number, (name, motion) in enumerate(zip(names, motions, strict=True)):
         progress("write", number, len(motions))
         files += save_all(motion, out / name)
+        if maps:
+            files.append(save_routing_map(motion, maps[number], out / f"{name}.routing.png"))
     progress("write", len(motions), len(motions))
     return files
 
@@ -62,6 +70,16 @@ def generate(
 def save_all(motion: Motion, stem: Path) -> list[Path]:
     """Write a motion in every form, beside each other; the files written."""
     return [file for suffix in SUFFIXES for file in motion.save(stem.with_name(stem.name + suffix))]
+
+
+def save_routing_map(motion: Motion, routing: RoutingMap, file: Path) -> Path:
+    """Draw a routing map; the file is there whole or not at all."""
+    # Drawing needs libraries that the rest does not.
+    from intermoe.render.routing import write_routing_map
+
+    partial = file.with_name(f".{file.name}")
+    write_routing_map(motion, routing, partial)
+    return partial.replace(file)
 
 
 def _slug(prompt: str) -> str:

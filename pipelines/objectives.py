@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from intermoe.features import joints_from_features
 from intermoe.model import PARTS, STRIDE, VAE_PARTS, InterMoE
-from intermoe.moe.selection import DynamicSelection, update_biases
+from intermoe.moe.selection import after_step, selections
 from intermoe.sampling import normal, uniform
 from intermoe.text import TextStates
 from intermoe.vae import vae_loss_counts, vae_losses
@@ -59,7 +59,7 @@ class Objective(Protocol):
         ...
 
     def inside(self) -> dict[str, float]:
-        """What else is worth a curve."""
+        """What else is worth a curve, since it was asked last; every worker asks, since all begin to count anew."""
         ...
 
     def measure(self, batch: Batch) -> Sums:
@@ -93,6 +93,7 @@ class VaeObjective(nn.Module):
             max_frames=self.settings.data.max_frames,
             window=training.window,
             stride=training.stride,
+            parts=training.accumulate,
         )
 
     def count(self, batch: Batch) -> Tensor:
@@ -154,7 +155,6 @@ class DenoiserObjective(nn.Module):
         self.weights = {"diffusion": 1.0}
         self.settings, self.model = settings, model
         model.vae.requires_grad_(False)
-        self._load_ME = torch.zeros(0, 0)
 
     def feed(self, dataset: str) -> FeedConfig:
         """Interactions of the training split."""
@@ -165,6 +165,7 @@ class DenoiserObjective(nn.Module):
             seed=self.settings.seed,
             batch_size=self.settings.train.denoiser.batch_size,
             max_frames=self.settings.data.max_frames,
+            parts=self.settings.train.denoiser.accumulate,
         )
 
     def count(self, batch: Batch) -> Tensor:
@@ -189,17 +190,20 @@ class DenoiserObjective(nn.Module):
         return {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL)[0]}
 
     def after_step(self, all_reduce: Callable[[Tensor], Tensor]) -> None:
-        """Moves the biases of the experts (eqs. 8 and 9)."""
-        self._load_ME = update_biases(self.model.denoiser, all_reduce)
+        """Moves what the experts' selections learn, such as their biases (eqs. 8 and 9)."""
+        after_step(self.model.denoiser, all_reduce)
 
     def inside(self) -> dict[str, float]:
-        """Load of each expert in each layer (the share of the tokens that it took in the last step) and its bias."""
+        """The routing of each layer (see ``LayerRouting``), and how many experts a token met over all layers."""
         found = {}
-        layers = [module for module in self.model.denoiser.modules() if isinstance(module, DynamicSelection)]
-        for m, (layer, load_E) in enumerate(zip(layers, self._load_ME, strict=True)):
-            found[f"layer{m}/experts_a_token"] = float(load_E.sum())
-            for e, (load, bias) in enumerate(zip(load_E.tolist(), layer.bias_E.tolist(), strict=True)):
-                found |= {f"layer{m}/load{e}": load, f"layer{m}/bias{e}": bias}
+        layers = [layer.look() for layer in selections(self.model.denoiser)]
+        for m, routing in enumerate(layers):
+            for name in ("experts_a_token", "unselected", "router_entropy"):
+                found[f"layer{m}/{name}"] = getattr(routing, name)
+            for name, value_E in (("load", routing.load_E), ("share", routing.share_E), ("bias", routing.bias_E)):
+                found |= {f"layer{m}/{name}{e}": value for e, value in enumerate(value_E)}
+        if layers:
+            found["experts_a_token"] = sum(routing.experts_a_token for routing in layers) / len(layers)
         return found
 
     @torch.no_grad()

@@ -1,5 +1,7 @@
 """Motions that show what a network has learned, made from held-out recordings."""
 
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -7,6 +9,8 @@ import torch
 from intermoe.batches import interactions
 from intermoe.datasets.recordings import FPS
 from intermoe.model import VAE_PARTS, InterMoE
+from intermoe.moe.recording import RoutingMap, recorded_routing
+from intermoe.moe.selection import selections
 from intermoe.motion import Motion
 from intermoe.sampling import UNDRAWN
 from intermoe.shards import DatasetFolder
@@ -14,7 +18,15 @@ from intermoe.shards import DatasetFolder
 _COUNT = 2
 
 
-def samples(target: str, model: Path, dataset: Path) -> dict[str, Motion]:
+@dataclass(frozen=True)
+class Sample:
+    """A motion and, where experts made it, how it was routed."""
+
+    motion: Motion
+    routing: RoutingMap | None = None
+
+
+def samples(target: str, model: Path, dataset: Path) -> dict[str, Sample]:
     """A few motions by name.
 
     For the VAE: held-out recordings and what becomes of them through encoder and decoder. For the denoiser: motions
@@ -33,7 +45,10 @@ def samples(target: str, model: Path, dataset: Path) -> dict[str, Motion]:
     if target == "denoiser":
         generator = InterMoE.load(model)
         seconds = min(generator.config.data.max_frames, max(len(row.position_TPJ3) for row in chosen)) / FPS
-        return {f"sample_{n}": motion for n, motion in enumerate(generator.generate(captions, seconds=seconds))}
+        with recorded_routing(generator.denoiser) if selections(generator.denoiser) else nullcontext() as recorder:
+            found = generator.generate(captions, seconds=seconds)
+        maps = recorder.maps() if recorder is not None else [None] * len(found)
+        return {f"sample_{n}": Sample(*pair) for n, pair in enumerate(zip(found, maps, strict=True))}
     autoencoder = InterMoE.load(model, parts=VAE_PARTS)
     motions = {}
     for n, row in enumerate(chosen[:1]):
@@ -42,5 +57,5 @@ def samples(target: str, model: Path, dataset: Path) -> dict[str, Motion]:
         with torch.no_grad():
             decoded_BTPF = autoencoder.decode(autoencoder.encode(batch.features_BTPF))
         for name, features_BTPF in (("recorded", batch.features_BTPF), ("reconstructed", decoded_BTPF)):
-            motions[f"{n}_{name}"] = autoencoder.motions(features_BTPF, [f"{name}: {captions[n]}"])[0]
+            motions[f"{n}_{name}"] = Sample(autoencoder.motions(features_BTPF, [f"{name}: {captions[n]}"])[0])
     return motions

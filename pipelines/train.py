@@ -21,6 +21,7 @@ from intermoe.errors import UserError
 from intermoe.model import VAE_PARTS
 from intermoe.shards import CARD, DatasetCard, DatasetFolder, sha256
 from intermoe.text import encoder_width
+from pipelines.generate import save_routing_map
 from pipelines.objectives import OBJECTIVES
 from pipelines.progress import Progress, ProgressBoard
 from pipelines.samples import samples
@@ -75,10 +76,15 @@ def train(
         state = checkpoint.load(best).documents["state"]
         run.log_checkpoint(best, state["step"], {})
         with tempfile.TemporaryDirectory() as folder:
-            for name, motion in samples(target, best, dataset).items():
-                for suffix in (".gif", ".png"):
-                    for file in motion.save(Path(folder) / f"{name}{suffix}"):
-                        run.log_artifact(file, "samples")
+            for name, sample in samples(target, best, dataset).items():
+                files = [
+                    *sample.motion.save(Path(folder) / f"{name}.gif"),
+                    *sample.motion.save(Path(folder) / f"{name}.png"),
+                ]
+                if sample.routing is not None:
+                    files.append(save_routing_map(sample.motion, sample.routing, Path(folder) / f"{name}.routing.png"))
+                for file in files:
+                    run.log_artifact(file, "samples")
     return run.id
 
 

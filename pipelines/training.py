@@ -221,9 +221,10 @@ class Worker:
             "share_waiting_for_data": waiting,
             "epoch": step / self.steps_an_epoch,
         }
+        inside = self.objective.inside()
         if self.tracking:
             self.tracking.log_metrics({f"train/{name}": value for name, value in metrics.items()}, step)
-            self.tracking.log_metrics({f"moe/{n}": v for n, v in self.objective.inside().items()}, step)
+            self.tracking.log_metrics({f"moe/{name}": value for name, value in inside.items()}, step)
             self.board.post.remote(step, self.total, {"loss": loss})
 
     def _validate(self, step: int) -> None:

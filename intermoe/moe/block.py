@@ -3,7 +3,7 @@
 Legend: P = 2 persons, B batch, L latent frames, D width, E experts.
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -11,39 +11,60 @@ from torch import Tensor, nn
 from intermoe.conditioning import AdaptiveLayerNorm
 from intermoe.config import Config
 from intermoe.moe.experts import DenseFeedForward, Experts
-from intermoe.moe.pool import TokenPool
-from intermoe.moe.router import SynergisticRouter
-from intermoe.moe.selection import DynamicSelection
+from intermoe.moe.paradigms import DynamicSelection, ExpertChoice, TokenChoice, UniformAssignment
+from intermoe.moe.pool import Scope, TokenPool
+from intermoe.moe.router import Router, RouterKind
+from intermoe.moe.selection import Selection
 
 
 class MoeConfig(Config):
-    """The mixture of experts.
+    """The mixture of experts; paradigms.py says which keys make which row of the paper's tables.
 
     Attributes:
         experts: number of experts of a layer.
-        c_exp: experts a token shall have on average.
+        c_exp: experts a token shall have on average; a whole number under ``token_choice``.
         hidden: hidden width of an expert.
-        selection: ``dynamic`` (eqs. 4-9), or ``dense``: one network of the width of an expert, for every token.
+        selection: the paradigm; ``dense`` is one network of the width of an expert, for every token.
+        router: what the logits are made of.
+        pool: what a routing decision may see.
         alpha: weight of the motion logits; the text logits have ``1 - alpha`` (eq. 3).
         sigma: step of the biases (eq. 9).
-        bias_init: where the biases start.
+        bias_init: where the biases start; ``calibrated`` sets them by the first pool so that ``c_exp`` is met at once.
         timestep_in_router: whether the text router also sees the timestep's embedding, as in the published code.
     """
 
     experts: int = Field(default=8, ge=1, le=1024)
     c_exp: float = Field(default=1.0, gt=0)
     hidden: int = Field(default=1024, ge=8, multiple_of=8)
-    selection: Literal["dynamic", "dense"] = "dynamic"
+    selection: Literal["dynamic", "token_choice", "expert_choice", "uniform", "dense"] = "dynamic"
+    router: RouterKind = "synergistic"
+    pool: Scope = "global"
     alpha: float = Field(default=0.5, ge=0, le=1)
     sigma: float = Field(default=1e-4, ge=0, lt=1)
-    bias_init: float = Field(default=-0.5, gt=-1, lt=0)
+    bias_init: Annotated[float, Field(gt=-1, lt=0)] | Literal["calibrated"] = -0.5
     timestep_in_router: bool = False
 
     @model_validator(mode="after")
-    def _enough_experts(self) -> Self:
+    def _possible_choice(self) -> Self:
         if self.c_exp > self.experts:
             raise ValueError(f"c_exp = {self.c_exp} is more than experts = {self.experts}")
+        if self.selection == "token_choice" and self.c_exp != int(self.c_exp):
+            raise ValueError(f"c_exp = {self.c_exp} is not a whole number, which selection = token_choice needs")
         return self
+
+    def paradigm(self) -> Selection:
+        """A selection as configured."""
+        match self.selection:
+            case "dynamic":
+                return DynamicSelection(self.experts, self.c_exp, self.sigma, self.bias_init, self.pool)
+            case "token_choice":
+                return TokenChoice(self.experts, self.c_exp)
+            case "expert_choice":
+                return ExpertChoice(self.experts, self.c_exp, self.pool)
+            case "uniform":
+                return UniformAssignment(self.experts, self.c_exp)
+            case "dense":
+                raise ValueError("a dense block selects nothing")
 
 
 class MoeBlock(nn.Module):
@@ -52,8 +73,8 @@ class MoeBlock(nn.Module):
     def __init__(self, config: MoeConfig, width: int) -> None:
         super().__init__()
         self.norm = AdaptiveLayerNorm(width)
-        self.router = SynergisticRouter(width, config.experts, config.alpha)
-        self.selection = DynamicSelection(config.experts, config.c_exp, config.sigma, config.bias_init)
+        self.router = Router(width, config.experts, config.router, config.alpha)
+        self.selection = config.paradigm()
         self.experts = Experts(config.experts, width, config.hidden)
 
     def forward(self, x_PBLD: Tensor, emb_BD: Tensor, text_BD: Tensor, pool: TokenPool) -> Tensor:
@@ -68,7 +89,8 @@ class MoeBlock(nn.Module):
         Returns:
             [P, B, L, D]; zero at tokens that no expert selects and outside the pool.
         """
-        assignment = pool.assign(self.router(x_PBLD, text_BD), self.selection)
+        logits_NE = self.router(x_PBLD, text_BD).flatten(0, 2)
+        assignment = self.selection(logits_NE.index_select(0, pool.position_S), pool)
         y_ND: Tensor = self.experts(self.norm(x_PBLD, emb_BD).flatten(0, 2), assignment)
         return y_ND.view_as(x_PBLD)
 

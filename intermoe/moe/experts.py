@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grouped_mm, silu
 
-from intermoe.moe.pool import Assignment
+from intermoe.moe.selection import Assignment
 
 
 class Experts(nn.Module):

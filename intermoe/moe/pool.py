@@ -1,69 +1,105 @@
 """The token pool: what a routing decision may see.
 
-Legend: P = 2 persons, B batch, L latent frames, E experts, S tokens of the pool, A assignments (pairs of a token and
-an expert).
+A token is one latent frame of one person. The tokens of a batch lie in the flattened [P, B, L]; padding is never in
+the pool.
+
+Legend: P = 2 persons, B batch, L latent frames, E experts, N = P * B sequences, S tokens of this worker, X tokens of
+the pool of all workers, W workers.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Literal
 
+import torch
+import torch.distributed as dist
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Assignment:
-    """Which expert works on which token, and with which weight; sorted by expert, then by token.
-
-    Attributes:
-        token_A: int64, index of the token.
-        gate_A: float32, weight of the expert's output (eq. 6); differentiable.
-        ends_E: int32, where the assignments of each expert end; expert e has ``ends[e - 1]`` to ``ends[e]``.
-    """
-
-    token_A: Tensor
-    gate_A: Tensor
-    ends_E: Tensor
-
-
-class Selection(Protocol):
-    """A paradigm of expert selection: from the logits of all tokens of a pool to the assignment."""
-
-    def __call__(self, logits_SE: Tensor) -> Assignment:
-        """Assign tokens, named by their place in the pool, to experts."""
+Scope = Literal["sequence", "worker", "global"]
+"""How far a routing decision sees: one person's motion, the batch of one worker, or the batch of all workers."""
 
 
 @dataclass(frozen=True)
 class TokenPool:
-    """The valid tokens of this worker's batch, both persons in one pool; padding is never in it.
+    """The valid tokens of a batch, both persons in one pool.
 
     Attributes:
-        position_S: int64, where each token of the pool lies in the flattened [P, B, L].
+        position_S: int64, where each token lies in the flattened [P, B, L].
+        shape: P, B and L.
+        scope: how far a decision sees. ``global`` spans the default process group, where there is one.
     """
 
     position_S: Tensor
+    shape: tuple[int, int, int]
+    scope: Scope
 
     @classmethod
-    def of(cls, mask_BL: Tensor, persons: int) -> "TokenPool":
+    def of(cls, mask_BL: Tensor, persons: int, scope: Scope = "worker") -> "TokenPool":
         """The pool of a batch, from its valid frames [B, L].
 
         On a GPU this waits for the device, once a forward pass: the number of valid tokens must be known.
 
         Example:
-            >>> import torch
             >>> TokenPool.of(torch.tensor([[True, True, False]]), persons=2).position_S
             tensor([0, 1, 3, 4])
         """
-        return cls(mask_BL.flatten().repeat(persons).nonzero().squeeze(1))
+        position_S = mask_BL.flatten().repeat(persons).nonzero().squeeze(1)
+        return cls(position_S, (persons, *mask_BL.shape), scope)
 
-    def assign(self, logits_PBLE: Tensor, selection: Selection) -> Assignment:
-        """Let the selection see the logits of the whole pool.
+    @property
+    def sequence_S(self) -> Tensor:
+        """int64, which person's motion each token belongs to, 0 to N - 1."""
+        return self.position_S // self.shape[2]
+
+    @property
+    def person_S(self) -> Tensor:
+        """int64, which person each token belongs to."""
+        return self.position_S // (self.shape[1] * self.shape[2])
+
+    @property
+    def frame_S(self) -> Tensor:
+        """int64, which latent frame of its motion each token is."""
+        return self.position_S % self.shape[2]
+
+    @property
+    def sequences(self) -> int:
+        """Number N of motions, those without a valid frame included."""
+        return self.shape[0] * self.shape[1]
+
+    def gather(self, score_SE: Tensor) -> tuple[Tensor, Tensor]:
+        """The scores of all workers' tokens, in one collective; every worker must call it.
+
+        The first call on a pool also exchanges how many tokens each worker has.
 
         Args:
-            logits_PBLE: router logits of all positions, padding included.
-            selection: decides from the logits [S, E] of the pool.
+            score_SE: of this worker's tokens; no gradient flows through.
 
         Returns:
-            The assignment, its tokens named by their position in the flattened [P, B, L].
+            Scores [X, E] in the order that a single process with the batches of all workers would have (persons, then
+            workers, then samples), and the place [S] of this worker's tokens among them.
         """
-        chosen = selection(logits_PBLE.flatten(0, 2).index_select(0, self.position_S))
-        return Assignment(self.position_S.index_select(0, chosen.token_A), chosen.gate_A, chosen.ends_E)
+        if len(self._tokens_W) == 1:
+            return score_SE, torch.arange(len(score_SE), device=score_SE.device)
+        longest = max(self._tokens_W)
+        padded_TE = score_SE.new_zeros(longest, score_SE.shape[1])
+        padded_TE[: len(score_SE)] = score_SE
+        gathered_WTE = padded_TE.new_empty(len(self._tokens_W), *padded_TE.shape)
+        dist.all_gather_into_tensor(gathered_WTE.flatten(0, 1), padded_TE)
+        persons = self.shape[0]
+        # Each person of a worker has the same tokens: the mask is one for both.
+        parts = [gathered_WTE[w, :tokens].chunk(persons) for w, tokens in enumerate(self._tokens_W)]
+        pool_XE = torch.cat([parts[w][p] for p in range(persons) for w in range(len(parts)) if self._tokens_W[w]])
+        rank, one = dist.get_rank(), [tokens // persons for tokens in self._tokens_W]
+        firsts = [p * sum(one) + sum(one[:rank]) for p in range(persons)]
+        return pool_XE, torch.cat([torch.arange(first, first + one[rank]) for first in firsts]).to(score_SE.device)
+
+    @cached_property
+    def _tokens_W(self) -> list[int]:
+        """Tokens of each worker; the first access is a collective where there are several."""
+        own = len(self.position_S)
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return [own]
+        found_W = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=self.position_S.device)
+        found_W[dist.get_rank()] = own
+        dist.all_reduce(found_W)
+        return [int(tokens) for tokens in found_W.tolist()]

@@ -1,98 +1,197 @@
-"""Dynamic Temporal Selection: every expert picks the tokens it works on, and its bias says how many (paper, 3.2).
+"""What all paradigms of expert selection share: the assignment, what is counted, and what follows a step.
 
-Legend: S tokens of the pool, E experts, A assignments (pairs of a token and an expert), M layers with an MoE.
+Legend: P = 2 persons, B batch, L latent frames, E experts, S tokens of this worker, A assignments (pairs of a token
+and an expert), M layers with experts, C numbers that a layer counts.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from intermoe.moe.pool import Assignment
-
-# The biases stay this far inside the open interval (-1, 0).
-_MARGIN = 1e-6
+from intermoe.moe.pool import TokenPool
 
 
-class DynamicSelection(nn.Module):
-    """Expert e takes token s if ``sigmoid(logit) + bias_e > 0``; its gate is the softmax over all experts.
-
-    Eqs. 4-6: the gates of the experts taken are not renormalised, and a token that no expert takes gets nothing.
-    In training mode each call counts what was selected (eq. 7), over all calls until :func:`update_biases` turns the
-    counts into a step of the biases (eqs. 8-9).
-
-    The state is in buffers, saved with the weights. Under DistributedDataParallel, set ``broadcast_buffers=False``:
-    the broadcast would overwrite what the other workers counted.
+@dataclass(frozen=True)
+class Assignment:
+    """Which expert works on which token, and with which weight; sorted by expert, then by token.
 
     Attributes:
-        bias_E: float32, in (-1, 0).
-        selected_E: int64, tokens that each expert took since the last update.
-        valid: int64, tokens there were since the last update.
+        token_A: int64, position of the token in the flattened [P, B, L].
+        gate_A: float32, weight of the expert's output (eq. 6); differentiable.
+        ends_E: int32, where the assignments of each expert end; expert e has ``ends[e - 1]`` to ``ends[e]``.
     """
 
-    bias_E: Tensor
+    token_A: Tensor
+    gate_A: Tensor
+    ends_E: Tensor
+
+    def gates(self, positions: int) -> Tensor:
+        """The gate of each expert at each position, [positions, E]; zero where the expert is not assigned."""
+        count_E = self.ends_E.diff(prepend=self.ends_E.new_zeros(1)).long()
+        expert_A = torch.repeat_interleave(torch.arange(len(count_E), device=count_E.device), count_E)
+        gates_NE = self.gate_A.new_zeros(positions, len(count_E))
+        return gates_NE.index_put((self.token_A, expert_A), self.gate_A)
+
+
+@dataclass(frozen=True)
+class LayerRouting:
+    """What one layer's routing has come to, over the batches of all workers since the last look.
+
+    Attributes:
+        load_E: share of the tokens that each expert took.
+        share_E: share of all assignments that each expert had; zeros where there were none.
+        bias_E: what the paradigm has learned of each expert: its bias or threshold; empty where it learns nothing.
+        experts_a_token: experts that a token met on average.
+        unselected: share of the tokens that no expert took.
+        router_entropy: mean entropy of the softmax over the experts, in nats.
+    """
+
+    load_E: list[float]
+    share_E: list[float]
+    bias_E: list[float]
+    experts_a_token: float
+    unselected: float
+    router_entropy: float
+
+
+class Counts(NamedTuple):
+    """What a layer counts while training, in float64: whole numbers are exact.
+
+    Attributes:
+        selected_E: tokens that each expert took.
+        vote_E: sum of what the pools voted; its meaning is the paradigm's.
+        valid: tokens there were.
+        unselected: tokens that no expert took.
+        pools: pools that voted.
+        entropy: sum over the tokens of the router's entropy, in nats.
+    """
+
     selected_E: Tensor
+    vote_E: Tensor
     valid: Tensor
+    unselected: Tensor
+    pools: Tensor
+    entropy: Tensor
 
-    def __init__(self, experts: int, c_exp: float, sigma: float, bias_init: float) -> None:
+    @classmethod
+    def of(cls, counts_C: Tensor, experts: int) -> "Counts":
+        """Take apart what ``torch.cat`` has joined."""
+        return cls(counts_C[:experts], counts_C[experts : 2 * experts], *counts_C[2 * experts :])
+
+
+class Selection(nn.Module, ABC):
+    """A paradigm: from the logits of a pool's tokens to the assignment.
+
+    A subclass says in ``take`` which expert takes which token, and may learn from what the workers counted together
+    (``vote``, ``learn``). The gate of what is taken is the softmax over all experts, not renormalised (eqs. 5, 6); a
+    token that no expert takes gets nothing.
+
+    In training mode each call counts; :func:`after_step` sums the counts over the workers, lets every layer learn, and
+    begins anew. The state is in buffers, saved with the weights. Under DistributedDataParallel, set
+    ``broadcast_buffers=False``: the broadcast would overwrite what the other workers counted.
+
+    Attributes:
+        selected_E: float64, and so on: ``Counts`` since the last step, of this worker.
+        seen_C: float64, all of these since :meth:`look`, summed over the workers.
+    """
+
+    selected_E: Tensor
+    vote_E: Tensor
+    valid: Tensor
+    unselected: Tensor
+    pools: Tensor
+    entropy: Tensor
+    seen_C: Tensor
+
+    def __init__(self, experts: int, c_exp: float) -> None:
         super().__init__()
-        self.c_exp = c_exp
-        self.sigma = sigma
-        self.register_buffer("bias_E", torch.full((experts,), bias_init))
-        self.register_buffer("selected_E", torch.zeros(experts, dtype=torch.int64))
-        self.register_buffer("valid", torch.zeros((), dtype=torch.int64))
+        self.experts, self.c_exp = experts, c_exp
+        for name in Counts._fields:
+            self.register_buffer(name, torch.zeros((experts,) if name.endswith("_E") else (), dtype=torch.float64))
+        self.register_buffer("seen_C", torch.zeros(2 * experts + 4, dtype=torch.float64))
 
-    def forward(self, logits_SE: Tensor) -> Assignment:
-        """Select from the float32 logits of the whole pool.
+    @abstractmethod
+    def take(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
+        """Which expert takes which token, bool [E, S]; called without gradients."""
+
+    def vote(self, logits_SE: Tensor, taken_ES: Tensor, pool: TokenPool) -> None:
+        """Note in ``vote_E`` and ``pools`` what to learn from a training batch; nothing by default."""
+
+    def learn(self, total: Counts) -> None:
+        """Move what is learned, from the sums over all workers; called once after each optimizer step."""
+
+    @property
+    def learned_E(self) -> Tensor | None:
+        """The bias or threshold of each expert, where the paradigm learns one."""
+        return None
+
+    def forward(self, logits_SE: Tensor, pool: TokenPool) -> Assignment:
+        """Select from the float32 logits of this worker's tokens.
 
         On a GPU this waits for the device once: the number of assignments must be known.
         """
-        tokens = logits_SE.shape[0]
         with torch.no_grad():
-            taken_ES = (logits_SE.sigmoid() + self.bias_E > 0).T
+            taken_ES = self.take(logits_SE.detach(), pool)
             count_E = taken_ES.sum(dim=1)
             if self.training:
                 self.selected_E += count_E
-                self.valid += tokens
+                self.valid += len(logits_SE)
+                self.unselected += (~taken_ES.any(dim=0)).sum()
+                self.entropy += torch.special.entr(logits_SE.double().softmax(dim=-1)).sum()
+                self.vote(logits_SE.detach(), taken_ES, pool)
             # Rows are experts, so the places of what is taken are already sorted by expert.
             place_A = taken_ES.flatten().nonzero().squeeze(1)
-        gate_ES = logits_SE.softmax(dim=-1).T
-        gate_A = gate_ES.flatten().index_select(0, place_A)
-        token_A = place_A % max(tokens, 1)
+        gate_A = logits_SE.softmax(dim=-1).T.flatten().index_select(0, place_A)
+        token_A = pool.position_S.index_select(0, place_A % max(len(logits_SE), 1))
         return Assignment(token_A, gate_A, count_E.cumsum(0).to(torch.int32))
 
+    def look(self) -> LayerRouting:
+        """What the routing has come to since the last look."""
+        seen = Counts.of(self.seen_C.clone(), self.experts)
+        self.seen_C.zero_()
+        tokens, assignments = max(float(seen.valid), 1.0), float(seen.selected_E.sum())
+        return LayerRouting(
+            load_E=(seen.selected_E / tokens).tolist(),
+            share_E=(seen.selected_E / max(assignments, 1.0)).tolist(),
+            bias_E=[] if self.learned_E is None else self.learned_E.tolist(),
+            experts_a_token=assignments / tokens,
+            unselected=float(seen.unselected) / tokens,
+            router_entropy=float(seen.entropy) / tokens,
+        )
 
-def update_biases(model: nn.Module, reduce: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Move the biases of all layers towards their load; call it after each optimizer step.
+    def _counts(self) -> Tensor:
+        """All counts since the last step, [C]."""
+        return torch.cat([getattr(self, name).reshape(-1) for name in Counts._fields])
 
-    An expert that took more than its share ``c_exp / E`` of the tokens has its bias lowered by sigma, one that took
-    less has it raised (eqs. 8-9); then all counts are zero. With no token counted nothing moves.
+    def _settle(self, total_C: Tensor) -> None:
+        """Learn from the counts of all workers and begin anew."""
+        self.seen_C += total_C
+        self.learn(Counts.of(total_C, self.experts))
+        for name in Counts._fields:
+            getattr(self, name).zero_()
+
+
+def selections(model: nn.Module) -> list[Selection]:
+    """The selections of all layers, in their order."""
+    return [module for module in model.modules() if isinstance(module, Selection)]
+
+
+def after_step(model: nn.Module, reduce: Callable[[Tensor], Tensor] | None = None) -> None:
+    """Let all layers learn from what was counted since the last optimizer step, in one collective.
 
     Args:
-        model: any module that holds :class:`DynamicSelection` layers, all with the same number of experts.
-        reduce: sums an int64 tensor [M, E + 1] over the workers; called once. None for a single worker.
-
-    Returns:
-        Load [M, E]: the share of the tokens that each expert took, 0 where nothing was counted; [0, 0] without layers.
-
-    Example:
-        >>> selection = DynamicSelection(experts=2, c_exp=1.0, sigma=0.1, bias_init=-0.5)
-        >>> _ = selection(torch.tensor([[2.0, -2.0], [2.0, -2.0]]))
-        >>> update_biases(selection), selection.bias_E
-        (tensor([[1., 0.]]), tensor([-0.6000, -0.4000]))
+        model: any module that holds :class:`Selection` layers, all with the same number of experts.
+        reduce: sums a float64 tensor [M, C] over the workers; called once. None for a single worker.
     """
-    layers = [module for module in model.modules() if isinstance(module, DynamicSelection)]
+    layers = selections(model)
     if not layers:
-        return torch.zeros(0, 0)
-    count_MX = torch.stack([torch.cat([layer.selected_E, layer.valid[None]]) for layer in layers])
+        return
+    counts_MC = torch.stack([layer._counts() for layer in layers])
     if reduce is not None:
-        count_MX = reduce(count_MX)
-    selected_ME, valid_M1 = count_MX[:, :-1], count_MX[:, -1:]
-    for layer, selected_E, valid_1 in zip(layers, selected_ME, valid_M1, strict=True):
-        # selected / valid - c_exp / E, times valid * E: exact for whole numbers, and zero where nothing was counted.
-        excess_E = selected_E.double() * len(selected_E) - layer.c_exp * valid_1.double()
-        layer.bias_E -= layer.sigma * excess_E.sign().float()
-        layer.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
-        layer.selected_E.zero_()
-        layer.valid.zero_()
-    return (selected_ME / valid_M1.clamp(min=1)).float()
+        counts_MC = reduce(counts_MC)
+    for layer, total_C in zip(layers, counts_MC, strict=True):
+        layer._settle(total_C)

@@ -57,15 +57,15 @@ def write_strip(motion: Motion, path: Path, frames: int = 8) -> None:
     in seconds under each panel.
     """
     chosen = key_frames(motion.joints, frames)
-    panels = _panels(motion, chosen)
-    wide, high = panels[0].size
+    pictures = panels(motion, chosen)
+    wide, high = pictures[0].size
     width = 2 * _EDGE + len(chosen) * wide + (len(chosen) - 1) * _GAP
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     top = round(draw_caption(measure, motion.caption, _CAPTION, _EDGE, 18, width - 2 * _EDGE)) + 12
     picture = Image.new("RGB", (width, top + high + _FOOT + 40), "white")
     pen = ImageDraw.Draw(picture)
     draw_caption(pen, motion.caption, _CAPTION, _EDGE, 18, width - 2 * _EDGE)
-    for number, (frame, panel) in enumerate(zip(chosen, panels, strict=True)):
+    for number, (frame, panel) in enumerate(zip(chosen, pictures, strict=True)):
         left = _EDGE + number * (wide + _GAP)
         picture.paste(panel, (left, top))
         pen.text((left + wide / 2, top + high + _FOOT / 2), f"{frame / motion.fps:.2f} s", INK, font(24), anchor="mm")
@@ -73,7 +73,7 @@ def write_strip(motion: Motion, path: Path, frames: int = 8) -> None:
     picture.save(path, "PNG")
 
 
-def _panels(motion: Motion, chosen: list[int]) -> list[Image.Image]:
+def panels(motion: Motion, chosen: list[int]) -> list[Image.Image]:
     """The chosen frames, each seen by the same camera moved along with the middle between the two people."""
     joints_NPJ3 = motion.joints[chosen].astype(np.float64)
     middle_N3 = (joints_NPJ3.min((1, 2)) + joints_NPJ3.max((1, 2))) / 2 * [1, 0, 1]

@@ -12,7 +12,7 @@ from intermoe.denoiser import Denoiser, DenoiserConfig
 from intermoe.diffusion import Diffusion, DiffusionConfig
 from intermoe.errors import UserError
 from intermoe.moe.block import MoeConfig
-from intermoe.moe.selection import DynamicSelection
+from intermoe.moe.selection import Selection
 from intermoe.text_head import TextHead
 
 Weights = dict[str, Tensor]
@@ -251,7 +251,7 @@ def test_counts_and_biases_are_saved() -> None:
     other = small_denoiser(seed=5)
     other.load_state_dict(model.state_dict())
     for saved, loaded in zip(model.modules(), other.modules(), strict=True):
-        if isinstance(saved, DynamicSelection):
+        if isinstance(saved, Selection):
             assert saved.valid == 2 * (9 + 5 + 2)
             assert torch.equal(saved.selected_E, loaded.selected_E)
 

@@ -11,7 +11,7 @@ from intermoe.diffusion import guided
 from intermoe.errors import UserError
 from intermoe.features import FeatureLayout, Normaliser
 from intermoe.model import PARTS, VAE_PARTS, DataConfig, InterMoE, ModelConfig
-from intermoe.moe.selection import DynamicSelection
+from intermoe.moe.paradigms import DynamicSelection
 from intermoe.motion import Motion
 from intermoe.sampling import normal, prompt_seed
 from intermoe.skeletons import SMPL22

@@ -98,6 +98,17 @@ class Stopped(Exception):
 class Host:
     """A process that plays one training worker, without Ray Train around it and with a feed of its own."""
 
+    def call(self, function: Callable[[int, int], Any], rank: int, world: int, meeting: str) -> Any:
+        """What a function of rank and world gives inside a process group."""
+        torch.set_num_threads(1)
+        if world > 1:
+            torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
+        try:
+            return function(rank, world)
+        finally:
+            if world > 1:
+                torch.distributed.destroy_process_group()
+
     def work(self, rank: int, world: int, meeting: str, job: training.Job, board: Any, stop: int | None) -> bool:
         """Train; with ``stop``, fall over before the step of that number. Whether it went to the end."""
         torch.set_num_threads(1)
@@ -134,6 +145,17 @@ def _batches(of: feed.FeedConfig, first: int, last: int, rank: int, world: int) 
 def hosts(ray_session: None) -> list[Any]:
     """Four processes for workers."""
     return [ray.remote(num_cpus=0)(Host).remote() for _ in range(4)]
+
+
+@pytest.fixture(scope="session")
+def call_together(hosts: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Any]]:
+    """A function that calls another one in one, two or four processes of one group, and gives what each returned."""
+
+    def call_together(function: Callable[[int, int], Any], world: int) -> list[Any]:
+        meeting = f"file://{tmp_path_factory.mktemp('meeting')}/file"
+        return ray.get([host.call.remote(function, rank, world, meeting) for rank, host in enumerate(hosts[:world])])
+
+    return call_together
 
 
 @pytest.fixture(scope="session")

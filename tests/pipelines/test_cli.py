@@ -29,8 +29,9 @@ COMMANDS = {
         "--seed",
     ),
     "train": ("{vae,denoiser}", "--config", "--data", "--vae", "--out", "--resume", "key=value"),
-    "generate": ("PROMPT", "--model", "--out", "--seconds", "--seed", "--guidance", "--text-folder"),
+    "generate": ("PROMPT", "--model", "--out", "--seconds", "--seed", "--guidance", "--text-folder", "--routing-map"),
     "describe": ("--config", "--json", "key=value"),
+    "bench": ("{moe}", "--config", "--samples", "--repeats", "--threads", "--json", "key=value"),
     "ui": ("--port",),
 }
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from intermoe.moe.block import MoeBlock, MoeConfig
+from intermoe.moe.paradigms import DynamicSelection, ExpertChoice, TokenChoice, UniformAssignment
 from intermoe.moe.pool import TokenPool
-from intermoe.moe.selection import update_biases
+from intermoe.moe.selection import after_step
 
 Adapter = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 WIDTH, HIDDEN, EXPERTS = 16, 24, 4
@@ -21,9 +22,12 @@ def block(seed: int = 0, **moe: object) -> MoeBlock:
     torch.manual_seed(seed)
     made = MoeBlock(MoeConfig.parse({"experts": EXPERTS, "hidden": HIDDEN, **moe}), WIDTH)
     nn.init.normal_(made.norm.modulation.weight, std=0.2)
-    for weight in (made.router.motion.weight, made.router.text.weight):
+    for weight in made.router.parameters():
         nn.init.normal_(weight, std=0.6)
-    made.selection.bias_E.copy_(torch.linspace(-0.35, -0.8, made.selection.bias_E.numel()))
+    if made.selection.learned_E is not None:
+        made.selection.learned_E.copy_(torch.linspace(0.35, 0.8, made.selection.experts))
+    if isinstance(made.selection, DynamicSelection):
+        made.selection.bias_E.neg_()
     return made
 
 
@@ -37,28 +41,64 @@ def tokens(seed: int = 1, length: int = 6) -> tuple[Tensor, Tensor, Tensor, Tens
     return x, emb, text, torch.arange(length) < torch.tensor([length, 4, 1])[:, None]
 
 
+def chosen(made: MoeBlock, logits: dict[tuple[int, int, int], list[Tensor]]) -> set[tuple[tuple[int, int, int], int]]:
+    """Which token, named by person, sample and frame, goes to which expert, by the words of the paradigm."""
+    selection, experts = made.selection, range(EXPERTS)
+    score = {(token, e): row[e].item() for token, row in logits.items() for e in range(len(row))}
+    if isinstance(selection, DynamicSelection):
+        bias = selection.bias_E.tolist()
+        return {pair for pair, logit in score.items() if 1 / (1 + math.exp(-logit)) + bias[pair[1]] > 0}
+    if isinstance(selection, TokenChoice):
+        best = {token: sorted(experts, key=lambda e, t=token: -score[t, e]) for token in logits}
+        return {(token, e) for token, order in best.items() for e in order[: int(selection.c_exp)]}
+    if isinstance(selection, UniformAssignment):
+        dealt = set()
+        for person, sample, frame in logits:
+            turns = range(math.floor(frame * selection.c_exp), math.floor((frame + 1) * selection.c_exp))
+            dealt |= {((person, sample, frame), (turn + person * (EXPERTS // 2)) % EXPERTS) for turn in turns}
+        return dealt
+    assert isinstance(selection, ExpertChoice)
+    if selection.scope != "sequence" and not made.training:
+        threshold = selection.threshold_E.tolist()
+        return {pair for pair, logit in score.items() if 1 / (1 + math.exp(-logit)) > threshold[pair[1]]}
+    pools = [list(logits)]
+    if selection.scope == "sequence":
+        pools = [[token for token in logits if token[:2] == motion] for motion in {token[:2] for token in logits}]
+    taken = set()
+    for pool in pools:
+        count = round(len(pool) * selection.c_exp / EXPERTS)
+        for e in experts:
+            taken |= {(token, e) for token in sorted(pool, key=lambda t, e=e: -score[t, e])[:count]}
+    return taken
+
+
 def naive(made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Equations 1-10 for one token and one expert after the other: outputs, and how many tokens each expert took."""
-    experts = made.selection.bias_E.numel()
-    counts = torch.zeros(experts, dtype=torch.int64)
-    rows = []
-    for person, sample, frame in torch.cartesian_prod(*(torch.arange(size) for size in x.shape[:3])).tolist():
-        out = torch.zeros(x.shape[-1])
-        token = x[person, sample, frame]
+    experts = made.selection.experts
+    places = [tuple(place) for place in torch.cartesian_prod(*(torch.arange(size) for size in x.shape[:3])).tolist()]
+    router = made.router
+    logits = {}
+    for person, sample, frame in places:
         if mask[sample, frame]:
-            logits = [
-                made.router.alpha * (made.router.motion.weight[e] @ token)
-                + (1 - made.router.alpha) * (made.router.text.weight[e] @ text[sample])
-                for e in range(experts)
-            ]
-            gates = torch.stack([logit.exp() for logit in logits])
+            logits[person, sample, frame] = row = []
+            for e in range(experts):
+                motion = router.alpha * (router.motion.weight[e] @ x[person, sample, frame]) if router.motion else 0.0
+                words = (1 - router.alpha) * (router.text.weight[e] @ text[sample]) if router.text else 0.0
+                row.append(motion + words)
+    taken = chosen(made, logits)
+    counts = torch.zeros(experts, dtype=torch.float64)
+    rows = []
+    for place in places:
+        out, token = torch.zeros(x.shape[-1]), x[place]
+        if place in logits:
+            gates = torch.stack([logit.exp() for logit in logits[place]])
             gates = gates / gates.sum()
-            emb_on = emb[sample] * torch.sigmoid(emb[sample])
+            emb_on = emb[place[1]] * torch.sigmoid(emb[place[1]])
             scale, shift = (made.norm.modulation.weight @ emb_on + made.norm.modulation.bias).chunk(2)
             centred = token - token.mean()
             seen = centred / (centred.square().mean() + 1e-6).sqrt() * (1 + scale) + shift
             for e in range(experts):
-                if 1 / (1 + math.exp(-logits[e].item())) + made.selection.bias_E[e].item() > 0:
+                if (place, e) in taken:
                     inward = seen @ made.experts.inward_EDH[e]
                     hidden = len(inward) // 2
                     gate = inward[:hidden]
@@ -73,9 +113,11 @@ def run(made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> T
     return made(x, emb, text, TokenPool.of(mask, persons=2))
 
 
-def assert_equals_naive(made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+def assert_equals_naive(
+    made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor, training: bool = True
+) -> Tensor:
     """Compare values, counts and all gradients; returns the counts."""
-    made.train()
+    made.train(training)
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(9))
     wanted = [x, emb, text, *made.parameters()]
     expected, counts = naive(made, x, emb, text, mask)
@@ -83,12 +125,17 @@ def assert_equals_naive(made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, ma
     total = (expected * weight).sum() + sum(0 * leaf.sum() for leaf in wanted)
     expected_grads = torch.autograd.grad(total, wanted)
     out = run(made, x, emb, text, mask)
-    grads = torch.autograd.grad((out * weight).sum(), wanted)  # fails where a leaf gets no gradient
+    # Fails where a leaf gets no gradient, but for the text, which a router of the motion alone does not read.
+    grads = torch.autograd.grad((out * weight).sum(), wanted, allow_unused=made.router.text is None)
+    grads = [
+        torch.zeros_like(leaf) if gradient is None else gradient for leaf, gradient in zip(wanted, grads, strict=True)
+    ]
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
     for found, gradient in zip(grads, expected_grads, strict=True):
         torch.testing.assert_close(found, gradient, atol=1e-5, rtol=1e-4)
-    assert torch.equal(made.selection.selected_E, counts)
-    assert made.selection.valid == 2 * mask.sum()
+    if training:
+        assert torch.equal(made.selection.selected_E, counts)
+        assert made.selection.valid == 2 * mask.sum()
     return counts
 
 
@@ -115,12 +162,9 @@ def test_block_equals_the_published_one(published: dict, adapt_block: Adapter, c
     pool = TokenPool.of(torch.ones(3, 12, dtype=torch.bool), persons=1)
     logits = made.router(x, emb).flatten(0, 2)
     torch.testing.assert_close(logits, expected["logits"], atol=1e-5, rtol=0)
-    assignment = made.selection(logits)
-    taken = torch.zeros(36, 4, dtype=torch.bool)
-    counts = assignment.ends_E.diff(prepend=assignment.ends_E.new_zeros(1))
-    taken[assignment.token_A, torch.repeat_interleave(torch.arange(4), counts)] = True
-    assert torch.equal(taken, expected["selected"])
-    torch.testing.assert_close(assignment.gate_A, expected["scores"].T[taken.T], atol=1e-5, rtol=0)
+    gates = made.selection(logits, pool).gates(36)
+    assert torch.equal(gates > 0, expected["selected"])
+    torch.testing.assert_close(gates, expected["scores"] * expected["selected"], atol=1e-5, rtol=0)
     out = made(x, emb, emb, pool)
     torch.testing.assert_close(out[0], expected["out"], atol=1e-5, rtol=0)
     out.backward(published["gy"][None])
@@ -144,10 +188,43 @@ def test_biases_move_as_the_published_ones(published: dict, adapt_block: Adapter
         with torch.no_grad():
             out = made(x[None], emb, emb, pool)
         torch.testing.assert_close(out[0], sequence["out"][call], atol=1e-5, rtol=0)
-        update_biases(made)
+        after_step(made)
 
 
 # --- plain loops -------------------------------------------------------------------------------------------------
+
+
+PARADIGMS = [
+    {"selection": "dynamic"},
+    {"selection": "dynamic", "pool": "sequence"},
+    {"selection": "token_choice"},
+    {"selection": "token_choice", "c_exp": 3},
+    {"selection": "expert_choice"},
+    {"selection": "expert_choice", "c_exp": 2.5, "pool": "worker"},
+    {"selection": "expert_choice", "c_exp": 1.7, "pool": "sequence"},
+    {"selection": "uniform"},
+    {"selection": "uniform", "c_exp": 0.8},
+    {"selection": "uniform", "c_exp": 2.3},
+]
+
+
+def name_of(moe: dict) -> str:
+    return "-".join(str(value) for value in moe.values())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("moe", PARADIGMS, ids=name_of)
+def test_every_paradigm_equals_plain_loops(moe: dict, training: bool) -> None:
+    counts = assert_equals_naive(block(**moe), *tokens(), training=training)
+    assert counts.sum() > 0
+
+
+@pytest.mark.parametrize("moe", [PARADIGMS[n] for n in (0, 2, 4, 7)], ids=name_of)
+@pytest.mark.parametrize("router", ["motion", "text"])
+def test_every_router_equals_plain_loops(router: str, moe: dict) -> None:
+    made = block(router=router, **moe)
+    assert len(list(made.router.parameters())) == 1
+    assert_equals_naive(made, *tokens())
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 0.8, 1.0])
@@ -156,12 +233,42 @@ def test_block_equals_plain_loops(alpha: float) -> None:
     assert counts.min() < counts.max()
 
 
+@pytest.mark.parametrize("moe", PARADIGMS, ids=name_of)
+def test_a_batch_of_padding_only(moe: dict) -> None:
+    x, emb, text, mask = tokens()
+    for training in (True, False):
+        assert assert_equals_naive(block(**moe), x, emb, text, torch.zeros_like(mask), training).sum() == 0
+
+
 def test_an_expert_that_gets_nothing() -> None:
     made = block()
     made.selection.bias_E[1] = -0.999
     counts = assert_equals_naive(made, *tokens())
     assert counts[1] == 0
     assert counts.sum() > 0
+    # Under token choice, an expert that every token scores lowest; then a pool too small for any expert to choose.
+    made = block(selection="token_choice", alpha=0.0)
+    made.router.text.weight.data[1] = -made.router.text.weight.data.sum(0)
+    x, emb, text, mask = tokens()
+    text = made.router.text.weight.data.sum(0).repeat(3, 1).requires_grad_()
+    assert assert_equals_naive(made, x, emb, text, mask)[1] == 0
+    one_token = torch.arange(6) < torch.tensor([1, 0, 0])[:, None]
+    assert assert_equals_naive(block(selection="expert_choice"), x, emb, text, one_token).sum() == 0
+    counts = assert_equals_naive(block(selection="uniform"), x, emb, text, one_token)
+    assert counts.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "moe", [{}, {"selection": "expert_choice"}, {"selection": "expert_choice", "pool": "sequence"}], ids=name_of
+)
+def test_a_token_that_gets_no_expert_gets_zero(moe: dict) -> None:
+    made, (x, emb, text, mask) = block(**moe), tokens()
+    if not moe:
+        made.selection.bias_E.fill_(-0.7)
+    assert_equals_naive(made, x, emb, text, mask)
+    zero = (run(made, x, emb, text, mask) == 0).all(dim=-1)
+    assert (zero & mask).any()
+    assert not (zero & mask).all()
 
 
 def test_no_token_selected_at_all() -> None:
@@ -171,24 +278,23 @@ def test_no_token_selected_at_all() -> None:
 
 
 def test_every_token_selected_by_every_expert() -> None:
-    made = block()
-    made.selection.bias_E.fill_(-1e-6)
-    assert assert_equals_naive(made, *tokens()).tolist() == [22] * EXPERTS
-
-
-def test_a_batch_of_padding_only() -> None:
-    x, emb, text, mask = tokens()
-    assert assert_equals_naive(block(), x, emb, text, torch.zeros_like(mask)).sum() == 0
+    for moe in ({}, {"selection": "token_choice", "c_exp": 4}, {"selection": "expert_choice", "c_exp": 4}):
+        made = block(**moe)
+        if not moe:
+            made.selection.bias_E.fill_(-1e-6)
+        assert assert_equals_naive(made, *tokens()).tolist() == [22] * EXPERTS
 
 
 def test_a_single_expert_has_gate_one() -> None:
     made = block(experts=1)
     assert_equals_naive(made, *tokens())
-    assert torch.equal(made.selection(torch.randn(50, 1)).gate_A.unique(), torch.ones(1))
+    pool = TokenPool.of(torch.ones(1, 50, dtype=torch.bool), persons=1)
+    assert torch.equal(made.selection(torch.randn(50, 1), pool).gate_A.unique(), torch.ones(1))
 
 
-def test_samples_do_not_see_each_other() -> None:
-    made = block().eval()
+@pytest.mark.parametrize("moe", PARADIGMS, ids=name_of)
+def test_samples_do_not_see_each_other(moe: dict) -> None:
+    made = block(**moe).eval()
     x, emb, text, mask = tokens()
     together = run(made, x, emb, text, mask)
     for row in range(3):

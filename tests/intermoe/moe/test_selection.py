@@ -1,20 +1,36 @@
-"""Dynamic selection: what is taken, what is counted, and how the biases follow."""
+"""What is counted, how biases and thresholds follow, and what is told of it."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from intermoe.moe.pool import TokenPool
-from intermoe.moe.selection import DynamicSelection, update_biases
+from intermoe.moe.paradigms import DynamicSelection, ExpertChoice, UniformAssignment, capacity, cut
+from intermoe.moe.pool import Scope, TokenPool
+from intermoe.moe.selection import Assignment, Selection, after_step
 
 
-def selection(c_exp: float = 1.0, sigma: float = 0.01, experts: int = 4) -> DynamicSelection:
-    return DynamicSelection(experts, c_exp, sigma, bias_init=-0.5)
+def selection(
+    c_exp: float = 1.0, sigma: float = 0.01, experts: int = 4, bias_init: object = -0.5, scope: Scope = "global"
+) -> DynamicSelection:
+    return DynamicSelection(experts, c_exp, sigma, bias_init, scope)
+
+
+def select(chooser: Selection, logits: Tensor, *lengths: int) -> Assignment:
+    """Let it choose among the tokens of one person's motions of these lengths; of one motion where none are given."""
+    frames = torch.tensor(lengths or [len(logits)])
+    mask = torch.arange(int(frames.max())) < frames[:, None]
+    return chooser(logits, TokenPool.of(mask, persons=1))
+
+
+def load(chooser: Selection) -> Tensor:
+    """Let it learn from the step; the load of each expert."""
+    after_step(chooser)
+    return torch.tensor(chooser.look().load_E)
 
 
 def test_assignment_is_sorted_by_expert_and_gates_are_not_renormalised() -> None:
     logits = torch.tensor([[1.0, -1.0, 2.0], [-1.0, -1.0, -1.0], [0.5, 0.5, -3.0]])
-    found = selection(experts=3)(logits)
+    found = select(selection(experts=3), logits)
     assert found.token_A.tolist() == [0, 2, 2, 0]
     assert found.ends_E.tolist() == [2, 3, 4]
     gates = logits.exp() / logits.exp().sum(1, keepdim=True)
@@ -22,15 +38,14 @@ def test_assignment_is_sorted_by_expert_and_gates_are_not_renormalised() -> None
 
 
 def test_a_score_of_exactly_zero_is_not_taken() -> None:
-    assert len(selection()(torch.zeros(5, 4)).token_A) == 0  # sigmoid(0) - 0.5 = 0
+    assert len(select(selection(), torch.zeros(5, 4)).token_A) == 0  # sigmoid(0) - 0.5 = 0
 
 
 def test_the_pool_hands_over_valid_tokens_only_and_names_their_positions() -> None:
-    logits_PBLE = torch.arange(2 * 2 * 3).float().view(2, 2, 3, 1)
-    mask_BL = torch.tensor([[True, False, False], [True, True, False]])
-    chooser = DynamicSelection(1, 1.0, 0.0, -0.9)
-    chooser.train()
-    found = TokenPool.of(mask_BL, persons=2).assign(logits_PBLE, chooser)
+    logits_NE = torch.arange(2 * 2 * 3).float()[:, None]
+    pool = TokenPool.of(torch.tensor([[True, False, False], [True, True, False]]), persons=2)
+    chooser = selection(experts=1, bias_init=-0.9)
+    found = chooser(logits_NE[pool.position_S], pool)
     assert found.token_A.tolist() == [3, 4, 6, 9, 10]  # position 0 has logit 0: 0.5 < 0.9
     assert chooser.valid == 6
 
@@ -59,8 +74,8 @@ def test_biases_follow_the_equations_over_steps_and_micro_batches(c_exp: float) 
     chooser.train()
     for micro_batches in steps:
         for logits in micro_batches:
-            chooser(logits)
-        update_biases(chooser)
+            select(chooser, logits)
+        after_step(chooser)
     expected = naive_bias([-0.5] * 4, steps, c_exp, 0.013)
     torch.testing.assert_close(chooser.bias_E, torch.tensor(expected), atol=1e-5, rtol=0)
 
@@ -70,9 +85,9 @@ def test_load_approaches_the_target() -> None:
     chooser = selection(c_exp=1.0, sigma=0.01)
     chooser.train()
     for _ in range(200):
-        chooser(torch.randn(400, 4, generator=generator) + torch.tensor([1.0, 0.0, -1.0, 2.0]))
-        load = update_biases(chooser)
-    assert (load - 0.25).abs().max() < 0.06
+        select(chooser, torch.randn(400, 4, generator=generator) + torch.tensor([1.0, 0.0, -1.0, 2.0]))
+        last = load(chooser)
+    assert (last - 0.25).abs().max() < 0.06
     assert chooser.bias_E.max() < 0
     assert chooser.bias_E.min() > -1
 
@@ -82,14 +97,14 @@ def test_biases_stay_inside_the_open_interval(logit: float) -> None:
     chooser = selection(sigma=0.3)
     chooser.train()
     for _ in range(5):
-        chooser(torch.full((6, 4), logit))
-        update_biases(chooser)
+        select(chooser, torch.full((6, 4), logit))
+        after_step(chooser)
     assert ((chooser.bias_E > -1) & (chooser.bias_E < 0)).all()
 
 
 def test_only_training_counts() -> None:
     chooser = selection().eval()
-    chooser(torch.ones(5, 4))
+    select(chooser, torch.ones(5, 4))
     assert chooser.valid == 0
     assert not chooser.selected_E.any()
 
@@ -97,9 +112,9 @@ def test_only_training_counts() -> None:
 def test_a_load_on_target_and_a_step_without_tokens_move_nothing() -> None:
     chooser = selection(c_exp=1.0)
     chooser.train()
-    chooser(4 * torch.eye(4) - 2)  # each expert takes one token of four
-    assert torch.equal(update_biases(chooser), torch.full((1, 4), 0.25))
-    assert torch.equal(update_biases(chooser), torch.zeros(1, 4))
+    select(chooser, 4 * torch.eye(4) - 2)  # each expert takes one token of four
+    assert torch.equal(load(chooser), torch.full((4,), 0.25))
+    assert torch.equal(load(chooser), torch.zeros(4))
     assert torch.equal(chooser.bias_E, torch.full((4,), -0.5))
 
 
@@ -111,24 +126,132 @@ def test_two_workers_with_one_reduction_move_as_one() -> None:
         return nn.ModuleList(selection() for _ in range(3)).train()
 
     one, workers = layers(), [layers(), layers()]
-    counted: list[Tensor] = []
     for worker, batch in zip(workers, batches, strict=True):
         for alone, shared, logits in zip(one, worker, batch, strict=True):
-            alone(logits)
-            shared(logits)
-        update_biases(worker, lambda tensor: counted.append(tensor.clone()) or tensor)
-    assert len(counted) == 2
-    for worker, batch in zip((fresh := [layers(), layers()]), batches, strict=True):
-        for shared, logits in zip(worker, batch, strict=True):
-            shared(logits)
-    loads = [update_biases(worker, lambda _own: counted[0] + counted[1]) for worker in fresh]
-    assert torch.equal(update_biases(one), loads[0])
-    for alone, first, second in zip(one, *fresh, strict=True):
+            select(alone, logits)
+            select(shared, logits)
+    counted = [torch.stack([layer._counts() for layer in worker]) for worker in workers]
+    calls: list[Tensor] = []
+    for worker in workers:
+        after_step(worker, lambda own: calls.append(own.clone()) or counted[0] + counted[1])
+    after_step(one)
+    assert all(torch.equal(call, count) for call, count in zip(calls, counted, strict=True))
+    assert len(calls) == 2, "one reduction for all layers"
+    for alone, first, second in zip(one, *workers, strict=True):
         assert torch.equal(alone.bias_E, first.bias_E)
         assert torch.equal(first.bias_E, second.bias_E)
-        assert not first.selected_E.any()
-        assert first.valid == 0
+        assert not first._counts().any()
+        assert alone.look().load_E == first.look().load_E == second.look().load_E
 
 
-def test_a_model_without_mixture_has_no_load() -> None:
-    assert update_biases(nn.Linear(2, 2), reduce=lambda _: pytest.fail("nothing to reduce")).shape == (0, 0)
+def test_a_model_without_mixture_has_nothing_to_reduce() -> None:
+    after_step(nn.Linear(2, 2), reduce=lambda _: pytest.fail("nothing to reduce"))
+
+
+def test_each_sequence_votes_once_and_the_bias_moves_by_the_mean_vote() -> None:
+    """Three motions: one overloads expert 0, two do not use it; the fourth is empty and does not vote."""
+    logits = torch.full((9, 2), -3.0)
+    logits[:5, 0] = 3.0
+    chooser = selection(experts=2, sigma=0.03, scope="sequence").train()
+    select(chooser, logits, 5, 2, 2, 0)
+    after_step(chooser)
+    # Expert 0: votes +1, -1, -1. Expert 1: -1 three times. Of all nine tokens, expert 0 took five: more than its half.
+    torch.testing.assert_close(chooser.bias_E, torch.tensor([-0.5 + 0.01, -0.5 + 0.03]))
+    pooled = selection(experts=2, sigma=0.03).train()
+    select(pooled, logits, 5, 2, 2, 0)
+    after_step(pooled)
+    torch.testing.assert_close(pooled.bias_E, torch.tensor([-0.5 - 0.03, -0.5 + 0.03]))
+
+
+def test_each_workers_batch_votes_once() -> None:
+    chooser = selection(experts=2, sigma=0.03, scope="worker").train()
+    for first in (3.0, -3.0, -3.0):
+        select(chooser, torch.tensor([[first, -3.0]]).repeat(4, 1))
+    select(chooser, torch.zeros(0, 2), 0)
+    after_step(chooser)
+    torch.testing.assert_close(chooser.bias_E, torch.tensor([-0.5 + 0.01, -0.5 + 0.03]))
+
+
+@pytest.mark.parametrize("c_exp", [0.8, 1.0, 2.0])
+def test_calibrated_biases_meet_the_target_with_the_first_pool(c_exp: float) -> None:
+    logits = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) + torch.tensor([3.0, 0.0, -1.0, -4.0])
+    chooser = selection(c_exp=c_exp, bias_init="calibrated")
+    chooser.eval()
+    select(chooser, logits)
+    assert chooser.bias_E.tolist() == [-0.5] * 4, "evaluation does not calibrate"
+    chooser.train()
+    select(chooser, torch.zeros(0, 4), 0)
+    assert not chooser.calibrated
+    select(chooser, logits)
+    assert chooser.selected_E.tolist() == [capacity(500, 4, c_exp)] * 4
+    before = chooser.bias_E.clone()
+    select(chooser, logits + 1)
+    assert torch.equal(chooser.bias_E, before), "only the first pool"
+
+
+def test_the_threshold_of_expert_choice_is_a_running_mean_of_the_cuts() -> None:
+    generator = torch.Generator().manual_seed(0)
+    steps = [[torch.randn(n, 4, generator=generator) for n in (10, 17)] for _ in range(5)]
+    chooser = ExpertChoice(4, 1.0, "global").train()
+    expected: list[float] | None = None
+    for micro_batches in steps:
+        found = []
+        for logits in micro_batches:
+            select(chooser, logits)
+            count = round(len(logits) / 4)
+            found.append([])
+            for e in range(4):
+                scores = sorted(torch.sigmoid(logits[:, e]).tolist(), reverse=True)
+                found[-1].append((scores[count - 1] + scores[count]) / 2)
+        after_step(chooser)
+        mean = [sum(cuts) / 2 for cuts in zip(*found, strict=True)]
+        expected = mean if expected is None else [0.98 * e + 0.02 * m for e, m in zip(expected, mean, strict=True)]
+    torch.testing.assert_close(chooser.threshold_E, torch.tensor(expected))
+    after_step(chooser)
+    torch.testing.assert_close(chooser.threshold_E, torch.tensor(expected), msg="a step without tokens moves nothing")
+
+
+def test_by_its_threshold_an_expert_takes_about_its_share() -> None:
+    generator = torch.Generator().manual_seed(0)
+    chooser = ExpertChoice(8, 1.0, "global").train()
+    for _ in range(30):
+        select(chooser, torch.randn(200, 8, generator=generator))
+        after_step(chooser)
+    chooser.eval()
+    found = select(chooser, torch.randn(4000, 8, generator=generator))
+    assert len(found.token_A) / 4000 == pytest.approx(1.0, rel=0.1)
+
+
+def test_a_cut_takes_as_many_as_it_says_even_all_or_none() -> None:
+    scores = torch.rand(7, 3, generator=torch.Generator().manual_seed(0))
+    for count in range(8):
+        assert (scores > cut(scores, count)).sum(dim=0).tolist() == [count] * 3
+
+
+@pytest.mark.parametrize(("experts", "c_exp"), [(4, 1.0), (8, 2.0), (4, 0.8), (16, 1.0)])
+def test_uniform_deals_evenly(experts: int, c_exp: float) -> None:
+    chooser = UniformAssignment(experts, c_exp).train()
+    pool = TokenPool.of(torch.ones(3, 80, dtype=torch.bool), persons=2)
+    chooser(torch.randn(480, experts), pool)
+    after_step(chooser)
+    assert chooser.look().load_E == [c_exp / experts] * experts
+
+
+def test_what_is_told_of_the_routing() -> None:
+    logits = torch.tensor([[2.0, -2.0], [1.0, 1.0], [-1.0, -1.0], [-2.0, 3.0]])
+    chooser = selection(experts=2, sigma=0.25).train()
+    select(chooser, logits)
+    after_step(chooser)  # expert 0 took tokens 0 and 1, expert 1 tokens 1 and 3, token 2 went without
+    told = chooser.look()
+    assert (told.load_E, told.share_E) == ([0.5, 0.5], [0.5, 0.5])
+    assert (told.experts_a_token, told.unselected, told.bias_E) == (1.0, 0.25, [-0.5, -0.5])
+    probability = torch.softmax(logits.double(), dim=1)
+    assert told.router_entropy == pytest.approx(float(-(probability * probability.log()).sum(1).mean()))
+    assert chooser.look().experts_a_token == 0.0, "the look begins anew"
+
+
+def test_gates_as_a_grid() -> None:
+    assignment = Assignment(torch.tensor([4, 0, 4]), torch.tensor([0.5, 0.25, 0.125]), torch.tensor([1, 1, 3]))
+    expected = torch.zeros(6, 3)
+    expected[4, 0], expected[0, 2], expected[4, 2] = 0.5, 0.25, 0.125
+    assert torch.equal(assignment.gates(6), expected)

@@ -1,0 +1,231 @@
+"""The paradigms of the paper's tables: who chooses, the expert or the token, and how many.
+
+How the rows of the paper's ablations are read, since it leaves room (``moe.*`` keys; all else as in "Ours Full"):
+
+=======  =============================  ==========================================================================
+table    row                            reading
+=======  =============================  ==========================================================================
+2        Baseline                       ``selection=dense``: one SwiGLU network of an expert's width for every token
+2        w/o Motion & Text Router       ``router=motion``: no parallel pair of routers, one on the motion stream
+2        w/o Batch-level Routing        ``pool=sequence``: the experts' loads are balanced within each motion
+2        w/o Dynamic Selection          ``selection=expert_choice``: a fixed top-K for each expert, over the pool
+2        w/o Temporal-Selective         ``selection=uniform``: tokens are dealt evenly, whatever their scores
+3        Token Choice                   ``selection=token_choice router=motion``, as such methods usually are
+3        Expert Choice                  ``selection=expert_choice router=motion pool=sequence``, as in EC-DiT
+2, 3, 5  Ours; C_exp                    ``selection=dynamic router=synergistic pool=global``, ``c_exp``
+=======  =============================  ==========================================================================
+
+Legend: E experts, S tokens of this worker, X tokens of the pool of all workers, N sequences.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from intermoe.moe.pool import Scope, TokenPool
+from intermoe.moe.selection import Counts, Selection
+
+# The biases stay this far inside the open interval (-1, 0).
+_MARGIN = 1e-6
+# Share that the running threshold of expert choice keeps in each step.
+_THRESHOLD_MOMENTUM = 0.98
+
+
+class DynamicSelection(Selection):
+    """Every expert picks the tokens it works on, and its bias says how many (Dynamic Temporal Selection, section 3.2).
+
+    Expert e takes token s if ``sigmoid(logit) + bias_e > 0`` (eqs. 4 and 6). In each step the bias of an expert that
+    took more than its share ``c_exp / E`` of the tokens is lowered by sigma, that of one that took less is raised (eqs.
+    7-9), and kept inside (-1, 0).
+
+    The selection looks at a token alone, so the pool decides over whose tokens the counts of eq. 7 go: under ``global``
+    over all tokens of the step. Under ``worker`` and ``sequence`` a step has several pools; each votes up or down, and
+    the bias moves by sigma times the mean vote: one bias, the same on all workers.
+
+    Attributes:
+        bias_E: float32, in (-1, 0).
+        calibrated: bool; false as long as the biases wait for a first pool to be set by.
+    """
+
+    bias_E: Tensor
+    calibrated: Tensor
+
+    def __init__(
+        self, experts: int, c_exp: float, sigma: float, bias_init: float | Literal["calibrated"], scope: Scope
+    ) -> None:
+        super().__init__(experts, c_exp)
+        self.sigma, self.scope, self.calibrates = sigma, scope, bias_init == "calibrated"
+        self.register_buffer("bias_E", torch.full((experts,), -0.5 if bias_init == "calibrated" else bias_init))
+        self.register_buffer("calibrated", torch.tensor(not self.calibrates))
+
+    @property
+    def learned_E(self) -> Tensor:
+        """The biases."""
+        return self.bias_E
+
+    def take(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
+        """Eqs. 4 and 6."""
+        score_SE = logits_SE.sigmoid()
+        if self.calibrates and self.training and not self.calibrated:
+            self._calibrate(score_SE, pool)
+        return (score_SE + self.bias_E > 0).T
+
+    def _calibrate(self, score_SE: Tensor, pool: TokenPool) -> None:
+        """Set each bias so that its expert takes its share of the first pool of all workers at once."""
+        score_XE, _ = pool.gather(score_SE)
+        if len(score_XE):
+            self.bias_E.copy_(-cut(score_XE, capacity(len(score_XE), self.experts, self.c_exp)))
+            self.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
+            self.calibrated.fill_(True)
+
+    def vote(self, logits_SE: Tensor, taken_ES: Tensor, pool: TokenPool) -> None:
+        """Each pool with a token in it says whether an expert took too much of it (1) or too little (-1)."""
+        if self.scope == "sequence":
+            taken_NE = taken_ES.new_zeros(pool.sequences, self.experts, dtype=torch.float64)
+            taken_NE.index_add_(0, pool.sequence_S, taken_ES.T.double())
+            tokens_N = torch.bincount(pool.sequence_S, minlength=pool.sequences)
+        elif self.scope == "worker":
+            taken_NE = taken_ES.sum(dim=1)[None].double()
+            tokens_N = taken_NE.new_full((1,), len(logits_SE), dtype=torch.int64)
+        else:
+            return
+        self.vote_E += self._excess(taken_NE, tokens_N[:, None]).sum(dim=0)
+        self.pools += (tokens_N > 0).sum()
+
+    def learn(self, total: Counts) -> None:
+        """Eqs. 8 and 9; where no token was counted nothing moves."""
+        step_E = total.vote_E / total.pools.clamp(min=1)
+        if self.scope == "global":
+            step_E = self._excess(total.selected_E, total.valid)
+        self.bias_E -= self.sigma * step_E.float()
+        self.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
+
+    def _excess(self, taken_E: Tensor, tokens: Tensor) -> Tensor:
+        # taken / tokens - c_exp / E, times tokens * E: exact for whole numbers, and zero where nothing was counted.
+        return (taken_E * self.experts - self.c_exp * tokens.double()).sign()
+
+
+class TokenChoice(Selection):
+    """Every token goes to the ``c_exp`` experts it scores highest with, as in most mixtures of experts."""
+
+    def take(self, logits_SE: Tensor, _pool: TokenPool) -> Tensor:
+        """The top-k experts of each token; of equal ones, the first."""
+        chosen_Sk = logits_SE.sort(dim=1, descending=True, stable=True).indices[:, : int(self.c_exp)]
+        return torch.zeros_like(logits_SE, dtype=torch.bool).scatter(1, chosen_Sk, True).T
+
+
+class ExpertChoice(Selection):
+    """Every expert takes the same number of tokens, ``c_exp / E`` of the pool: those that score highest with it.
+
+    The pool is the sequence, the batch of a worker, or that of all workers, whose scores are then gathered; under
+    gradient accumulation, one micro-batch of theirs. In evaluation a token's experts must not depend on who shares its
+    batch. Under ``sequence`` they do not. Otherwise an expert takes what scores above its running threshold, the score
+    that divided taken from left in training (as in DiffMoE), so that it takes about its share on average.
+
+    Attributes:
+        threshold_E: float32, in [0, 1], compared with sigmoid(logit).
+        steps: int64, optimizer steps that the threshold has learned from.
+    """
+
+    threshold_E: Tensor
+    steps: Tensor
+
+    def __init__(self, experts: int, c_exp: float, scope: Scope) -> None:
+        super().__init__(experts, c_exp)
+        self.scope = scope
+        self.register_buffer("threshold_E", torch.full((experts,), 0.5))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def learned_E(self) -> Tensor | None:
+        """The thresholds, where they are used."""
+        return None if self.scope == "sequence" else self.threshold_E
+
+    def take(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
+        """The top-K tokens of each expert; of equal ones, the first."""
+        if self.scope == "sequence":
+            return self._take_in_sequences(logits_SE, pool)
+        if not self.training:
+            return (logits_SE.sigmoid() > self.threshold_E).T
+        if self.scope == "worker":
+            return self._take_in_pool(logits_SE)
+        logits_XE, own_S = pool.gather(logits_SE)
+        return self._take_in_pool(logits_XE)[:, own_S]
+
+    def _take_in_pool(self, logits_XE: Tensor) -> Tensor:
+        """Also votes on the threshold: all workers that see the same pool cast the same vote."""
+        chosen = capacity(len(logits_XE), self.experts, self.c_exp)
+        best_kE = logits_XE.sort(dim=0, descending=True, stable=True).indices[:chosen]
+        taken_EX = torch.zeros_like(logits_XE, dtype=torch.bool).scatter(0, best_kE, True).T
+        if len(logits_XE):
+            self.vote_E += cut(logits_XE.sigmoid(), chosen)
+            self.pools += 1
+        return taken_EX
+
+    def _take_in_sequences(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
+        """All sequences at once: ranks within each, from a sort by score and then, stably, by sequence."""
+        sequence_S = pool.sequence_S
+        tokens_N = torch.bincount(sequence_S, minlength=pool.sequences)
+        first_N = tokens_N.cumsum(0) - tokens_N
+        order_SE = logits_SE.sort(dim=0, descending=True, stable=True).indices
+        by_sequence_SE = sequence_S[order_SE].sort(dim=0, stable=True)
+        order_SE = order_SE.gather(0, by_sequence_SE.indices)
+        place_S1 = torch.arange(len(logits_SE), device=logits_SE.device)[:, None]
+        chosen_SE = place_S1 - first_N[by_sequence_SE.values] < self._share(tokens_N)[by_sequence_SE.values]
+        return torch.zeros_like(chosen_SE).scatter(0, order_SE, chosen_SE).T
+
+    def _share(self, tokens_N: Tensor) -> Tensor:
+        return (tokens_N.double() * self.c_exp / self.experts).round().long()
+
+    def learn(self, total: Counts) -> None:
+        """The running mean of the thresholds; the first is taken as it is."""
+        if self.scope == "sequence":
+            return
+        found_E = (total.vote_E / total.pools.clamp(min=1)).float()
+        keep = torch.where(self.steps > 0, _THRESHOLD_MOMENTUM, 0.0)
+        keep = torch.where(total.pools > 0, keep, 1.0)
+        self.threshold_E.copy_(keep * self.threshold_E + (1 - keep) * found_E)
+        self.steps += (total.pools > 0).long()
+
+
+class UniformAssignment(Selection):
+    """Tokens are dealt to the experts in turn, ``c_exp`` to a token on average, whatever their scores.
+
+    A motion's frames get the experts one after the other: frame l those with the numbers ``floor(l * c_exp)`` to
+    ``floor((l + 1) * c_exp) - 1``, modulo E. The second person begins half a round later. So a token's experts follow
+    from its own place alone.
+    """
+
+    def take(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
+        """The experts whose turn it is."""
+        # The small number keeps a product like 0.7 * 10 from falling below its whole number.
+        begin_S = (pool.frame_S.double() * self.c_exp + 1e-6).floor().long()
+        end_S = ((pool.frame_S + 1).double() * self.c_exp + 1e-6).floor().long()
+        offset_S = begin_S + pool.person_S * (self.experts // 2)
+        expert_E1 = torch.arange(self.experts, device=logits_SE.device)[:, None]
+        return (expert_E1 - offset_S) % self.experts < end_S - begin_S
+
+
+def capacity(tokens: int, experts: int, c_exp: float) -> int:
+    """Tokens that each expert takes of a pool, K_exp of section 4.3, rounded.
+
+    Example:
+        >>> capacity(tokens=150, experts=8, c_exp=1.0)
+        19
+    """
+    return round(tokens * c_exp / experts)
+
+
+def cut(score_XE: Tensor, chosen: int) -> Tensor:
+    """For each expert the middle [E] between the ``chosen``-th highest of scores in [0, 1] and the next.
+
+    Example:
+        >>> cut(torch.tensor([[0.2], [0.8], [0.6]]), chosen=2)
+        tensor([0.4000])
+    """
+    bounded_XE = torch.cat(
+        [score_XE.new_ones(1, score_XE.shape[1]), score_XE, score_XE.new_zeros(1, score_XE.shape[1])]
+    )
+    sorted_XE = bounded_XE.sort(dim=0, descending=True).values
+    return (sorted_XE[chosen] + sorted_XE[chosen + 1]) / 2

@@ -1,0 +1,87 @@
+"""The routing map: a motion's key frames, and below each moment the experts that worked on it.
+
+Legend: P = 2 persons, L latent frames, E experts, M layers, Q denoising stages, H x W pixels.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from intermoe.moe.recording import RoutingMap
+from intermoe.motion import Motion
+from intermoe.render.lettering import FAINT_INK, INK, PERSON_NAMES, draw_caption, draw_legend, font
+from intermoe.render.painter import PERSON_COLOURS
+from intermoe.render.strip import PANEL_WIDTH, panels
+from intermoe.vae import STRIDE
+
+_MOMENTS = 8
+_EDGE, _LABELS, _GAP = 24, 190, 14
+_IDLE = (236, 239, 243)
+_PANEL_HEIGHT, _LAYER_GAP = 132, 3
+
+
+def write_routing_map(motion: Motion, routing: RoutingMap, path: Path) -> None:
+    """Draw a PNG: time across, experts down by layer, one panel a person and denoising stage.
+
+    A cell is as strong as the expert's mean gate over the stage's steps, and grey where it was never assigned. The key
+    frames above stand over the time they are taken from.
+    """
+    frames = len(motion.joints)
+    moments = [round((number + 0.5) * frames / _MOMENTS - 0.5) for number in range(_MOMENTS)]
+    people = panels(motion, moments)
+    wide, high = PANEL_WIDTH * _MOMENTS, people[0].height
+    shares = [_grid(routing, q, p, frames, wide) for q in range(len(routing.timesteps)) for p in (0, 1)]
+    width = 2 * _EDGE + _LABELS + wide
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    top = round(draw_caption(measure, motion.caption, 30, _EDGE, 18, width - 2 * _EDGE)) + 12
+    height = top + high + 44 + sum(len(grid) + _GAP for grid in shares) + 24 * len(routing.timesteps) + 100
+    picture = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(picture)
+    draw_caption(pen, motion.caption, 30, _EDGE, 18, width - 2 * _EDGE)
+    left = _EDGE + _LABELS
+    for number, (moment, panel) in enumerate(zip(moments, people, strict=True)):
+        picture.paste(panel, (left + number * PANEL_WIDTH, top))
+        middle = left + (number + 0.5) * PANEL_WIDTH
+        pen.text((middle, top + high + 20), f"{moment / motion.fps:.2f} s", INK, font(24), anchor="mm")
+    y = top + high + 44
+    for number, grid_HW3 in enumerate(shares):
+        stage, person = divmod(number, 2)
+        if person == 0:
+            first, last = routing.timesteps[stage]
+            pen.text((left, y + 8), f"denoising steps at t = {first} to {last}", FAINT_INK, font(20), anchor="lm")
+            y += 24
+        picture.paste(Image.fromarray(grid_HW3), (left, y))
+        pen.text((_EDGE, y + len(grid_HW3) / 2), PERSON_NAMES[person], PERSON_COLOURS[person], font(20), anchor="lm")
+        _name_layers(pen, y, len(grid_HW3), routing.gate_QMPLE.shape[1], left - 8)
+        y += len(grid_HW3) + _GAP
+    _, layers, _, _, experts = routing.gate_QMPLE.shape
+    text = f"{layers} layers with {experts} experts each, one row an expert; stronger: larger gate"
+    pen.text((left, y + 14), text, FAINT_INK, font(20), anchor="lm")
+    draw_legend(pen, 22, left, y + 48)
+    picture.crop((0, 0, width, y + 72)).save(path, "PNG")
+
+
+def _grid(routing: RoutingMap, stage: int, person: int, frames: int, wide: int) -> NDArray[np.uint8]:
+    """One panel [H, W, 3]: rows of experts, layer by layer."""
+    gate_MLE = routing.gate_QMPLE[stage, :, person].numpy()
+    layers, _, experts = gate_MLE.shape
+    row = max(2, _PANEL_HEIGHT // (layers * experts))
+    frame_W = np.arange(wide) * frames // wide
+    gate_MEW = gate_MLE[:, frame_W // STRIDE].transpose(0, 2, 1)
+    strength = np.where(gate_MEW > 0, 0.2 + 0.8 * np.clip(gate_MEW, 0, 1), 0)[..., None]
+    colour_MEW3 = np.where(strength > 0, 255 + strength * (np.array(PERSON_COLOURS[person]) - 255.0), np.array(_IDLE))
+    rows = colour_MEW3.round().astype(np.uint8).repeat(row, axis=1)
+    parts = [rows[0]]
+    for layer in rows[1:]:
+        parts += [np.full((_LAYER_GAP, wide, 3), 255, np.uint8), layer]
+    return np.concatenate(parts)
+
+
+def _name_layers(pen: ImageDraw.ImageDraw, top: int, height: int, layers: int, right: int) -> None:
+    """The layers' numbers, beside their rows."""
+    step = (height + _LAYER_GAP) / layers
+    size = min(15.0, step * 0.9)
+    for layer in range(layers):
+        pen.text((right, top + (layer + 0.5) * step), f"layer {layer}", FAINT_INK, font(size), anchor="rm")

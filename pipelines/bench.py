@@ -1,0 +1,222 @@
+"""The MoE block against its equals: a dense network of the same active width, and experts that fill a dense buffer.
+
+All three take the same tokens forward and backward, in turns, so that whatever else the machine does meets them alike.
+
+Legend: P = 2 persons, B batch, L latent frames, D width, H hidden width, E experts, N = P * B * L tokens.
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from intermoe.datasets.recordings import FPS
+from intermoe.errors import UserError
+from intermoe.moe.block import DenseBlock, MoeBlock
+from intermoe.moe.pool import TokenPool
+from intermoe.moe.selection import Assignment
+from intermoe.vae import STRIDE
+from pipelines.settings import Settings
+
+FORMS = ("block", "dense", "scatter")
+_PEAK_SIZE = 8192
+
+Pass = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one form costs, forward and backward.
+
+    Attributes:
+        seconds: median over the repetitions.
+        peak_mb: most memory held at once beyond what was there before, in 1e6 bytes; the gradients of the weights
+            count, the weights do not.
+        tflops: products of the experts in 1e12 FLOP a second, over the time of the whole block.
+        share_of_peak: that, as a share of what the device reaches on a large square product; None on a CPU.
+    """
+
+    seconds: float
+    peak_mb: float
+    tflops: float
+    share_of_peak: float | None
+
+
+class ScatteringExperts(nn.Module):
+    """The experts in the form of the published code: one after the other, their outputs into a buffer [E * N, D]."""
+
+    def __init__(self, block: MoeBlock) -> None:
+        super().__init__()
+        self.weights = block.experts
+
+    def forward(self, x_ND: Tensor, assignment: Assignment) -> Tensor:
+        """Sum of the experts' outputs, times their gates, [N, D]."""
+        gates_NE = assignment.gates(len(x_ND))
+        outputs = []
+        for expert in range(gates_NE.shape[1]):
+            token_a = (gates_NE[:, expert] > 0).nonzero().squeeze(1)
+            gate_aH, up_aH = (x_ND[token_a] @ self.weights.inward_EDH[expert]).chunk(2, dim=-1)
+            outputs.append((expert * len(x_ND) + token_a, (silu(gate_aH) * up_aH) @ self.weights.outward_EHD[expert]))
+        buffer_XD = outputs[0][1].new_zeros(gates_NE.numel(), x_ND.shape[1])
+        for place_a, y_aD in outputs:
+            buffer_XD[place_a] = y_aD
+        buffer_END = buffer_XD.unflatten(0, (-1, len(x_ND)))
+        return (buffer_END * gates_NE.T[..., None]).sum(dim=0)
+
+
+def bench_moe(
+    settings: Settings, *, samples: int, repeats: int, threads: int, progress: Callable[[str, int, int], None]
+) -> dict[str, Measured]:
+    """Measure the block of the settings on a batch of the longest motions, on the GPU where there is one.
+
+    On a GPU the products run in bfloat16, as in training. The biases are set so that ``moe.c_exp`` is met.
+
+    Args:
+        settings: whose ``denoiser.width``, ``moe`` and ``data.max_frames`` count.
+        samples: motions of two persons in the batch.
+        repeats: timed passes of each form.
+        threads: of the CPU.
+        progress: told of a stage, how much of it is done, and of how much.
+
+    Returns:
+        For each of ``FORMS``: ``block``, the project's; ``dense``, one SwiGLU network of an expert's width for every
+        token, of equal active width where ``c_exp`` is 1; ``scatter``, the block with ``ScatteringExperts``.
+
+    Raises:
+        UserError: the settings have no experts whose number of tokens follows their scores.
+    """
+    if settings.moe.selection != "dynamic":
+        raise UserError(f"moe.selection = {settings.moe.selection!r}", allowed="'dynamic'")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return _measure(settings, samples, repeats, progress)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measure(
+    settings: Settings, samples: int, repeats: int, progress: Callable[[str, int, int], None]
+) -> dict[str, Measured]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(settings.seed)
+    width, frames = settings.denoiser.width, settings.data.max_frames // STRIDE
+    moe = settings.moe.model_copy(update={"bias_init": "calibrated"})
+    block = MoeBlock(moe, width).to(device)
+    dense = DenseBlock(moe, width).to(device)
+    scatter = MoeBlock(moe, width).to(device)
+    x = torch.randn(2, samples, frames, width, device=device, requires_grad=True)
+    emb, text = (torch.randn(samples, width, device=device, requires_grad=True) for _ in range(2))
+    pool = TokenPool.of(torch.ones(samples, frames, dtype=torch.bool, device=device), persons=2)
+    with torch.no_grad():
+        block(x, emb, text, pool)
+    scatter.load_state_dict(block.state_dict())
+    scatter.experts = ScatteringExperts(scatter)  # type: ignore[assignment]
+    assignments = int(block.selection.selected_E.sum())
+    passes = {
+        name: _pass(module, x, emb, text, pool) for name, module in zip(FORMS, (block, dense, scatter), strict=True)
+    }
+    peaks = {name: _peak_bytes(run, device) for name, run in passes.items()}  # also warms up
+    seconds: dict[str, list[float]] = {name: [] for name in FORMS}
+    for number in range(repeats):
+        progress("bench moe", number, repeats)
+        for name, run in passes.items():
+            seconds[name].append(_seconds(run, device))
+    progress("bench moe", repeats, repeats)
+    peak_flops = _peak_flops(device)
+    tokens = {"block": assignments, "dense": len(pool.position_S), "scatter": assignments}
+    found = {}
+    for name in FORMS:
+        median = statistics.median(seconds[name])
+        # Three products of D x H a token, forward and twice backward.
+        flops = 3 * 2 * 3 * tokens[name] * width * moe.hidden / median
+        share = flops / peak_flops if peak_flops else None
+        found[name] = Measured(median, peaks[name] / 1e6, flops / 1e12, share)
+    return found
+
+
+def _pass(module: nn.Module, x: Tensor, emb: Tensor, text: Tensor, pool: TokenPool) -> Pass:
+    """Forward and backward of one form, with all gradients made anew."""
+
+    def run() -> None:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+            y = module(x, emb, text, pool)
+        y.float().square().sum().backward()
+        for leaf in (x, emb, text, *module.parameters()):
+            leaf.grad = None
+
+    return run
+
+
+def _seconds(run: Pass, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def _peak_bytes(run: Pass, device: torch.device) -> int:
+    """Most memory that a second pass holds at once, beyond what was held before it."""
+    run()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(file))
+        events = json.loads(file.read_text())["traceEvents"]
+    held, peak = 0, 0
+    for event in sorted((e for e in events if e.get("name") == "[memory]"), key=lambda e: e["ts"]):
+        held += event["args"]["Bytes"]
+        peak = max(peak, held)
+    return peak
+
+
+def _peak_flops(device: torch.device) -> float | None:
+    """FLOP a second of a large square product in bfloat16; None on a CPU, where nobody asks."""
+    if device.type != "cuda":
+        return None
+    a, b = (torch.randn(_PEAK_SIZE, _PEAK_SIZE, device=device, dtype=torch.bfloat16) for _ in range(2))
+    times = [_seconds(partial(torch.mm, a, b), device) for _ in range(12)][2:]
+    return 2 * _PEAK_SIZE**3 / statistics.median(times)
+
+
+def as_table(found: dict[str, Measured], settings: Settings, samples: int) -> list[list[str]]:
+    """Rows of a table, the first its head."""
+    frames = settings.data.max_frames // STRIDE
+    names = {
+        "block": f"MoE block, {settings.moe.experts} experts, c_exp {settings.moe.c_exp:g}",
+        "dense": f"dense SwiGLU, hidden {settings.moe.hidden}",
+        "scatter": "MoE block, dense scatter",
+    }
+    head = f"{2 * samples * frames} tokens ({samples} x 2 persons x {frames * STRIDE / FPS:g} s)"
+    rows = [[head, "ms", "x dense", "peak MB", "x scatter", "TFLOP/s", "of peak"]]
+    for name in FORMS:
+        one = found[name]
+        rows.append(
+            [
+                names[name],
+                f"{1e3 * one.seconds:.1f}",
+                f"{one.seconds / found['dense'].seconds:.2f}",
+                f"{one.peak_mb:.0f}",
+                f"{one.peak_mb / found['scatter'].peak_mb:.2f}",
+                f"{one.tflops:.3g}",
+                "-" if one.share_of_peak is None else f"{one.share_of_peak:.1%}",
+            ]
+        )
+    return rows
