@@ -6,6 +6,7 @@ Legend: P = 2 persons, B batch, L latent frames, D width, H hidden width, E expe
 """
 
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+# Read when PyTorch's profiler starts: without it, lines of its own on the console.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from intermoe.datasets.recordings import FPS
 from intermoe.errors import UserError
 from intermoe.moe.block import DenseBlock, MoeBlock
 from intermoe.moe.pool import TokenPool
@@ -60,14 +63,15 @@ class ScatteringExperts(nn.Module):
     def forward(self, x_ND: Tensor, assignment: Assignment) -> Tensor:
         """Sum of the experts' outputs, times their gates, [N, D]."""
         gates_NE = assignment.gates(len(x_ND))
-        outputs = []
+        buffer_XD: Tensor | None = None
         for expert in range(gates_NE.shape[1]):
             token_a = (gates_NE[:, expert] > 0).nonzero().squeeze(1)
             gate_aH, up_aH = (x_ND[token_a] @ self.weights.inward_EDH[expert]).chunk(2, dim=-1)
-            outputs.append((expert * len(x_ND) + token_a, (silu(gate_aH) * up_aH) @ self.weights.outward_EHD[expert]))
-        buffer_XD = outputs[0][1].new_zeros(gates_NE.numel(), x_ND.shape[1])
-        for place_a, y_aD in outputs:
-            buffer_XD[place_a] = y_aD
+            y_aD = (silu(gate_aH) * up_aH) @ self.weights.outward_EHD[expert]
+            if buffer_XD is None:
+                buffer_XD = y_aD.new_zeros(gates_NE.numel(), x_ND.shape[1])
+            buffer_XD[expert * len(x_ND) + token_a] = y_aD
+        assert buffer_XD is not None
         buffer_END = buffer_XD.unflatten(0, (-1, len(x_ND)))
         return (buffer_END * gates_NE.T[..., None]).sum(dim=0)
 
@@ -196,16 +200,14 @@ def _peak_flops(device: torch.device) -> float | None:
     return 2 * _PEAK_SIZE**3 / statistics.median(times)
 
 
-def as_table(found: dict[str, Measured], settings: Settings, samples: int) -> list[list[str]]:
+def as_table(found: dict[str, Measured], settings: Settings) -> list[list[str]]:
     """Rows of a table, the first its head."""
-    frames = settings.data.max_frames // STRIDE
     names = {
-        "block": f"MoE block, {settings.moe.experts} experts, c_exp {settings.moe.c_exp:g}",
-        "dense": f"dense SwiGLU, hidden {settings.moe.hidden}",
-        "scatter": "MoE block, dense scatter",
+        "block": f"MoE, {settings.moe.experts} experts, c_exp {settings.moe.c_exp:g}",
+        "dense": f"dense SwiGLU, {settings.moe.hidden}",
+        "scatter": "MoE, dense scatter",
     }
-    head = f"{2 * samples * frames} tokens ({samples} x 2 persons x {frames * STRIDE / FPS:g} s)"
-    rows = [[head, "ms", "x dense", "peak MB", "x scatter", "TFLOP/s", "of peak"]]
+    rows = [["form", "ms", "x dense", "peak MB", "x scatter", "TFLOP/s", "of peak"]]
     for name in FORMS:
         one = found[name]
         rows.append(

@@ -250,8 +250,9 @@ def _bench(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({name: asdict(one) for name, one in found.items()}, indent=2))
         return
-    head, *rows = as_table(found, values, options.samples)
-    table = Table(*head)
+    head, *rows = as_table(found, values)
+    frames = values.data.max_frames // 4
+    table = Table(*head, title=f"Forward + backward of {2 * options.samples * frames} tokens")
     for row in rows:
         table.add_row(*row)
     Console().print(table)

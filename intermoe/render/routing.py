@@ -17,9 +17,9 @@ from intermoe.render.strip import PANEL_WIDTH, panels
 from intermoe.vae import STRIDE
 
 _MOMENTS = 8
-_EDGE, _LABELS, _GAP = 24, 190, 14
+_EDGE, _LABELS, _GAP = 24, 220, 14
 _IDLE = (236, 239, 243)
-_PANEL_HEIGHT, _LAYER_GAP = 132, 3
+_PANEL_HEIGHT, _LAYER_GAP = 160, 3
 
 
 def write_routing_map(motion: Motion, routing: RoutingMap, path: Path) -> None:

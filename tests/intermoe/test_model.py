@@ -12,6 +12,7 @@ from intermoe.errors import UserError
 from intermoe.features import FeatureLayout, Normaliser
 from intermoe.model import PARTS, VAE_PARTS, DataConfig, InterMoE, ModelConfig
 from intermoe.moe.paradigms import DynamicSelection
+from intermoe.moe.selection import after_step
 from intermoe.motion import Motion
 from intermoe.sampling import normal, prompt_seed
 from intermoe.skeletons import SMPL22
@@ -49,10 +50,10 @@ class WordEncoder:
         return TextStates(states, mask, mask.sum(1) - 1)
 
 
-def small_model(seed: int = 0) -> InterMoE:
+def small_model(seed: int = 0, moe: dict | None = None) -> InterMoE:
     """Random weights, also where training starts from zero, so that timestep and text change the result."""
     torch.manual_seed(seed)
-    model = InterMoE(ModelConfig.parse(CONFIG)).eval()
+    model = InterMoE(ModelConfig.parse(CONFIG | {"moe": CONFIG["moe"] | (moe or {})})).eval()
     for name, parameter in model.denoiser.named_parameters():
         if "modulation" in name or name.startswith("out."):
             torch.nn.init.normal_(parameter, std=0.2)
@@ -119,6 +120,45 @@ def test_a_prompt_alone_gives_what_it_gives_among_others(model, margins):
     assert max(map(difference, together, reverse)) < 1e-4
     # The seed is one where no choice of an expert hangs on rounding.
     assert min(margins) > 1e-5
+
+
+@pytest.mark.parametrize(
+    "moe",
+    [
+        {"selection": "dynamic", "bias_init": "calibrated", "sigma": 0.01},
+        {"selection": "dynamic", "pool": "sequence", "router": "motion", "sigma": 0.01},
+        {"selection": "token_choice", "c_exp": 2.0},
+        {"selection": "expert_choice"},
+        {"selection": "expert_choice", "pool": "sequence"},
+        {"selection": "uniform", "router": "text"},
+        {"selection": "dense"},
+    ],
+    ids=lambda moe: "-".join(map(str, moe.values())),
+)
+def test_after_training_a_prompt_alone_gives_what_it_gives_among_eight(moe):
+    model = small_model(moe=moe)
+    before = {name: tensor.clone() for name, tensor in model.denoiser.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.denoiser.parameters(), lr=1e-3)
+    model.denoiser.train()
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        clean, noise = (torch.randn(4, 8, 2, model.latent, generator=rng) for _ in range(2))
+        t, mask = torch.randint(100, (4,), generator=rng), torch.arange(8) < torch.tensor([8, 6, 3, 8])[:, None]
+        found = model.denoiser(model.diffusion.q_sample(clean, t, noise), t, torch.randn(4, 384, generator=rng), mask)
+        model.diffusion.loss_sums(found, clean, mask)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        after_step(model.denoiser)
+    model.denoiser.eval()
+    learned = [name for name in before if name.endswith(("bias_E", "threshold_E"))]
+    assert len(learned) == (2 if moe["selection"] in ("dynamic", "expert_choice") else 0)
+    for name in learned:
+        moves = moe.get("pool") != "sequence" or moe["selection"] == "dynamic"
+        assert torch.equal(model.denoiser.state_dict()[name], before[name]) != moves
+    prompts = [*PROMPTS, "They walk.", "Two people bow.", "The second person waves.", "One hands something over."]
+    together = model.generate(prompts, seconds=2, seed=1)
+    for prompt, motion in zip(prompts[:4], together, strict=False):
+        assert difference(motion, model.generate(prompt, seconds=2, seed=1)) < 1e-4
 
 
 def test_the_words_decide_beyond_the_noise(model):

@@ -19,6 +19,16 @@ def test_the_workers_shares_in_the_order_of_their_ranks_are_the_global_batch(wor
         assert [pair for share in shares for pair in share] == whole
 
 
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_micro_batches_hold_the_same_samples_whatever_the_number_of_workers(world):
+    for step in range(3):
+        whole = list(batch_items(3, step, 16, 21))
+        shares = [list(batch_items(3, step, 16, 21, rank=rank, world=world, parts=2)) for rank in range(world)]
+        half = 8 // world
+        for part, expected in enumerate((whole[:8], whole[8:])):
+            assert [pair for share in shares for pair in share[part * half : (part + 1) * half]] == expected
+
+
 def test_every_sample_comes_once_an_epoch_and_every_batch_is_full():
     stream = [pair for step in range(21) for pair in batch_items(5, step, 8, 21)]
     assert len(stream) == 21 * 8

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 import yaml
 from mlflow import MlflowClient
 
@@ -72,6 +73,25 @@ def test_two_workers_and_one_of_them_killed_give_what_plain_processes_give(
     assert (info.data.tags["intermoe.target"], info.data.params["workers.count"]) == ("vae", "2")
     assert [output.step for output in info.outputs.model_outputs] == [40]
     assert all(line.startswith("train vae: ") for line in printed.err.splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_pool_of_all_ray_train_workers_gives_what_one_process_gives(
+    run_workers, read_history, tiny, shards, vae, tmp_path, world
+):
+    words = ("moe.selection=expert_choice", "train.denoiser.accumulate=2")
+    values = tiny("denoiser", 12, *words, f"workers.count={world}")
+    found = read_history(train("denoiser", values, dataset=shards, out=tmp_path / "run", vae=vae))
+    expected = run_workers("denoiser", tiny("denoiser", 12, *words), tmp_path / "expected", vae=vae / "best")
+    assert found("train/loss") == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in expected("train/loss")]
+    loads = {name for name in expected.names() if "load" in name}
+    assert len(loads) == 2 * 4
+    for name in loads:
+        assert found(name) == expected(name), name
+    weights = [tensors(tmp_path / name)["denoiser"] for name in ("run", "expected")]
+    for name, tensor in weights[1].items():
+        torch.testing.assert_close(weights[0][name], tensor, rtol=1e-4, atol=1e-4, msg=name)
 
 
 @pytest.mark.slow

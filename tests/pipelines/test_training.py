@@ -62,7 +62,8 @@ def test_workers_and_micro_batches_change_nothing(
         assert dict(found(name)) == pytest.approx(dict(expected(name)), rel=1e-5, abs=1e-7), name
     for name in expected.names():
         if name.startswith("moe/"):
-            assert found(name) == expected(name), name
+            summed = "entropy" in name
+            assert found(name) == [(s, pytest.approx(v) if summed else v) for s, v in expected(name)], name
     after, before = newest(tmp_path / "run"), newest(expected_out)
     for part, tensors in before.tensors.items():
         for name, tensor in tensors.items():
@@ -71,6 +72,35 @@ def test_workers_and_micro_batches_change_nothing(
             bounds = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-4, "atol": 1e-4}
             if part != "optimizer":
                 torch.testing.assert_close(after.tensors[part][name], tensor, **bounds, msg=f"{part} {name}")
+
+
+@pytest.mark.parametrize(
+    "moe",
+    [
+        "moe.selection=expert_choice",
+        "moe.selection=token_choice moe.c_exp=2 moe.router=motion",
+        "moe.selection=uniform moe.router=text",
+        "moe.selection=dense",
+        "moe.bias_init=calibrated moe.c_exp=1.5",
+    ],
+)
+def test_every_paradigm_is_the_same_whoever_holds_the_samples(run_workers, tiny, vae, tmp_path, moe):
+    """Two workers and one, with two micro-batches each: what a paradigm compares is the micro-batch of all workers."""
+    runs = []
+    for world in (1, 2):
+        values = tiny("denoiser", STEPS, "train.denoiser.accumulate=2", f"workers.count={world}", *moe.split())
+        history = run_workers("denoiser", values, tmp_path / str(world), world=world, vae=vae / "best")
+        runs.append((history, newest(tmp_path / str(world)).tensors["denoiser"]))
+    (expected, before), (found, after) = runs
+    assert found("train/loss") == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in expected("train/loss")]
+    assert found.names() == expected.names()
+    inside = {name for name in expected.names() if name.startswith("moe/")}
+    assert bool(inside) == ("dense" not in moe)
+    for name in inside:
+        counted = not any(word in name for word in ("entropy", "bias"))
+        assert found(name) == [(s, v if counted else pytest.approx(v, abs=1e-5)) for s, v in expected(name)], name
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
 
 
 def test_every_step_is_logged_once_and_all_is_finite(reference):
@@ -111,10 +141,18 @@ def test_the_biases_move_by_sigma_and_end_in_the_checkpoint(reference):
         assert not saved[f"layers.{layer}.feed_forward.selection.selected_E"].any()
 
 
-@pytest.mark.parametrize(("target", "world"), [("vae", 1), ("denoiser", 1), ("denoiser", 2), ("denoiser", 4)])
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(run_workers, tiny, vae, tmp_path, target, world):
+@pytest.mark.parametrize(
+    ("target", "world", "moe"),
+    [
+        ("vae", 1, ()),
+        ("denoiser", 1, ()),
+        ("denoiser", 2, ("moe.selection=expert_choice",)),
+        ("denoiser", 4, ("moe.bias_init=calibrated",)),
+    ],
+)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(run_workers, tiny, vae, tmp_path, target, world, moe):
     # With dropout, so that every kind of randomness is there; logging falls between two checkpoints.
-    words = ("vae.dropout=0.2", "denoiser.dropout=0.2", f"workers.count={world}", f"train.{target}.log_every=3")
+    words = ("vae.dropout=0.2", "denoiser.dropout=0.2", f"workers.count={world}", f"train.{target}.log_every=3", *moe)
     every = (f"train.{target}.checkpoint_every=2", f"train.{target}.validate_every=4")
     values, options = tiny(target, 7, *words, *every), {"world": world}
     if target == "denoiser":
