@@ -63,6 +63,7 @@ def demo(out: Path) -> None:
             guidance=None,
             out=out / "motions",
             progress=stages,
+            routing_map=True,
         )
         for file in files:
             parent.log_artifact(file, "motions")
@@ -90,7 +91,7 @@ def _show(console: Console, shares: dict[str, float], videos: list[Path]) -> Non
     for name, share in shares.items():
         table.add_row(name.replace("_", " "), f"{share:.1%}")
     console.print(table)
-    console.print("Videos, each with its BVH, npz and key frames beside it:")
+    console.print("Videos, each with its BVH, npz, key frames and routing map beside it:")
     for video in videos:
         console.print(f"  {video}", highlight=False, soft_wrap=True)
     console.print("Runs, curves, files and checkpoints: `make ui` (or `intermoe ui`), then open the address it prints.")

@@ -21,6 +21,7 @@ INTERMOE = [line for line in COMMANDS if line.startswith("intermoe ")]
 SMALLER = {
     "preprocess duet": ["--count", "24"],
     "train vae": ["train.vae.epochs=0.2"],
+    "bench moe": ["--samples", "2", "--repeats", "1"],
     "train denoiser": ["train.denoiser.epochs=2", "train.denoiser.batch_size=8"],
 }
 
@@ -54,6 +55,7 @@ def test_every_command_runs(tmp_path: Path, request: pytest.FixtureRequest) -> N
         "describe --config",
         "train vae",
         "train denoiser",
+        "bench moe",
     ]
     write_duet(tmp_path / "InterHuman", count=12, seed=1)
     archive = ROOT.parent / "shared" / "data" / "cmu_salsa.zip"

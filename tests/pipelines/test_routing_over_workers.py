@@ -133,7 +133,9 @@ def assert_same(found: list[Outcome], expected: Outcome, paradigm: str) -> None:
             torch.testing.assert_close(outcome.weights[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize(("world", "parts"), [(2, 1), (4, 1), (2, 2), (4, 2)])
+@pytest.mark.parametrize(
+    ("world", "parts"), [(2, 1), (4, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((4, 1), (2, 2)))]
+)
 @pytest.mark.parametrize("paradigm", PARADIGMS)
 def test_workers_choose_count_and_learn_as_one_process(call_together, alone, paradigm, world, parts):
     expected = alone(paradigm, parts)
