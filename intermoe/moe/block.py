@@ -29,6 +29,8 @@ class MoeConfig(Config):
         pool: what a routing decision may see.
         alpha: weight of the motion logits; the text logits have ``1 - alpha`` (eq. 3).
         sigma: step of the biases (eq. 9).
+        load_momentum: 0: the biases follow the load of each step (eq. 8); above: a running mean of it, see
+            ``DynamicSelection``.
         bias_init: where the biases start; ``calibrated`` sets them by the first pool so that ``c_exp`` is met at once.
         timestep_in_router: whether the text router also sees the timestep's embedding, as in the published code.
     """
@@ -41,6 +43,7 @@ class MoeConfig(Config):
     pool: Scope = "global"
     alpha: float = Field(default=0.5, ge=0, le=1)
     sigma: float = Field(default=1e-4, ge=0, lt=1)
+    load_momentum: float = Field(default=0.0, ge=0, lt=1)
     bias_init: Annotated[float, Field(gt=-1, lt=0)] | Literal["calibrated"] = -0.5
     timestep_in_router: bool = False
 
@@ -56,7 +59,9 @@ class MoeConfig(Config):
         """A selection as configured."""
         match self.selection:
             case "dynamic":
-                return DynamicSelection(self.experts, self.c_exp, self.sigma, self.bias_init, self.pool)
+                return DynamicSelection(
+                    self.experts, self.c_exp, self.sigma, self.bias_init, self.pool, self.load_momentum
+                )
             case "token_choice":
                 return TokenChoice(self.experts, self.c_exp)
             case "expert_choice":

@@ -25,7 +25,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 TINY = """
 data.max_frames=60 vae.width=8 vae.latent=4 vae.blocks=1 denoiser.width=16 denoiser.layers=2 denoiser.heads=2
 denoiser.text_layers=1 denoiser.text_hidden=16 denoiser.text_heads=2 moe.experts=4 moe.hidden=16 moe.sigma=0.01
-moe.bias_init=-0.5
+moe.bias_init=-0.5 moe.load_momentum=0
 train.vae.window=16 train.vae.batch_size=8 train.vae.learning_rate=0.006 train.vae.warmup_epochs=0.1
 train.denoiser.batch_size=8 train.denoiser.learning_rate=0.001 train.denoiser.warmup_epochs=1
 """

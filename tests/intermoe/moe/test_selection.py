@@ -80,6 +80,40 @@ def test_biases_follow_the_equations_over_steps_and_micro_batches(c_exp: float) 
     torch.testing.assert_close(chooser.bias_E, torch.tensor(expected), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_with_momentum_the_sign_is_that_of_a_running_mean_of_the_load(momentum: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    chooser = DynamicSelection(4, 1.0, 0.01, -0.5, "global", momentum).train()
+    bias, mean = [-0.5] * 4, [0.0] * 4
+    for step in range(40):
+        logits = 2 * torch.randn(20 if step != 7 else 0, 4, generator=generator)
+        for e in range(4):
+            if len(logits):
+                load = sum(s + bias[e] > 0 for s in logits[:, e].sigmoid().tolist()) / len(logits)
+                mean[e] = momentum * mean[e] + (1 - momentum) * (load - 0.25)
+                bias[e] -= 0.01 * ((mean[e] > 1e-12) - (mean[e] < -1e-12))
+        select(chooser, logits)
+        after_step(chooser)
+    torch.testing.assert_close(chooser.bias_E, torch.tensor(bias), atol=1e-5, rtol=0)
+
+
+def test_where_loads_are_skewed_momentum_balances_the_mean() -> None:
+    """Few samples make a batch, and all tokens of a sample go the same way: an expert's share is two of 16 samples."""
+    ends = []
+    for momentum in (0.0, 0.95):
+        generator = torch.Generator().manual_seed(0)
+        chooser = DynamicSelection(8, 1.0, 0.004, -0.8, "global", momentum).train()
+        for step in range(1500):
+            samples = 2 * torch.randn(16, 8, generator=generator)
+            select(chooser, samples.repeat_interleave(10, dim=0))
+            after_step(chooser)
+            if step == 500:
+                chooser.look()
+        ends.append(chooser.look().experts_a_token)
+    assert ends[0] > 1.05
+    assert ends[1] == pytest.approx(1.0, abs=0.03)
+
+
 def test_load_approaches_the_target() -> None:
     generator = torch.Generator().manual_seed(0)
     chooser = selection(c_exp=1.0, sigma=0.01)
