@@ -35,14 +35,35 @@ class Experts(nn.Module):
         Returns:
             [N, D], float32 under autocast; zero where no expert is assigned.
         """
-        # grouped_mm is not on autocast's list.
+        # Grouped products are not on autocast's list.
         device = x_ND.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ND.dtype
         x_AD = x_ND.to(dtype).index_select(0, assignment.token_A)
-        gate_AH, up_AH = grouped_mm(x_AD, self.inward_EDH.to(dtype), offs=assignment.ends_E).chunk(2, dim=-1)
-        y_AD = grouped_mm(silu(gate_AH) * up_AH, self.outward_EHD.to(dtype), offs=assignment.ends_E)
+        gate_AH, up_AH = grouped_product(x_AD, self.inward_EDH.to(dtype), assignment.ends_E).chunk(2, dim=-1)
+        y_AD = grouped_product(silu(gate_AH) * up_AH, self.outward_EHD.to(dtype), assignment.ends_E)
         weighted_AD = y_AD * assignment.gate_A[:, None]
         return weighted_AD.new_zeros(x_ND.shape).index_add(0, assignment.token_A, weighted_AD)
+
+
+def grouped_product(x_AI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+    """Each expert's rows times its matrix, [A, O]: in one call where there is a kernel for it, else in a loop.
+
+    Args:
+        x_AI: rows sorted by expert.
+        weight_EIO: a matrix for each expert.
+        ends_E: int32, where the rows of each expert end.
+    """
+    if _has_kernel(x_AI):
+        return grouped_mm(x_AI, weight_EIO, offs=ends_E)
+    rows = x_AI.tensor_split(ends_E[:-1].long().cpu())
+    return torch.cat([row_aI @ weight_IO for row_aI, weight_IO in zip(rows, weight_EIO, strict=True)])
+
+
+def _has_kernel(x: Tensor) -> bool:
+    """On a GPU there is one for bfloat16 from compute capability 8.0 on."""
+    if x.device.type != "cuda":
+        return True
+    return x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) >= (8, 0)
 
 
 class DenseFeedForward(nn.Module):
