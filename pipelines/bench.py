@@ -200,6 +200,18 @@ def _peak_flops(device: torch.device) -> float | None:
     return 2 * _PEAK_SIZE**3 / statistics.median(times)
 
 
+def token_count(settings: Settings, samples: int) -> int:
+    """Tokens of the batch."""
+    return 2 * samples * (settings.data.max_frames // STRIDE)
+
+
+def device_name(threads: int) -> str:
+    """What is measured on, and in which precision."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, bfloat16"
+    return f"CPU, {threads} thread{'s' * (threads > 1)}, float32"
+
+
 def as_table(found: dict[str, Measured], settings: Settings) -> list[list[str]]:
     """Rows of a table, the first its head."""
     names = {

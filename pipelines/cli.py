@@ -239,7 +239,7 @@ def _bench(options: argparse.Namespace) -> None:
     from rich.table import Table
 
     from pipelines import settings
-    from pipelines.bench import as_table, bench_moe
+    from pipelines.bench import as_table, bench_moe, device_name, token_count
     from pipelines.progress import Stages
 
     values = settings.load(options.config, options.overrides)
@@ -247,12 +247,12 @@ def _bench(options: argparse.Namespace) -> None:
         found = bench_moe(
             values, samples=options.samples, repeats=options.repeats, threads=options.threads, progress=stages
         )
+    where = {"tokens": token_count(values, options.samples), "device": device_name(options.threads)}
     if options.json:
-        print(json.dumps({name: asdict(one) for name, one in found.items()}, indent=2))
+        print(json.dumps(where | {name: asdict(one) for name, one in found.items()}, indent=2))
         return
     head, *rows = as_table(found, values)
-    frames = values.data.max_frames // 4
-    table = Table(*head, title=f"Forward + backward of {2 * options.samples * frames} tokens")
+    table = Table(*head, title=f"Forward + backward of {where['tokens']} tokens on {where['device']}")
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -31,7 +31,8 @@ class MoeConfig(Config):
         sigma: step of the biases (eq. 9).
         load_momentum: 0: the biases follow the load of each step (eq. 8); above: a running mean of it, see
             ``DynamicSelection``.
-        bias_init: where the biases start; ``calibrated`` sets them by the first pool so that ``c_exp`` is met at once.
+        bias_init: where the biases start; ``calibrated`` sets them by the first (micro-)batch of all workers so that
+            ``c_exp`` is met at once.
         timestep_in_router: whether the text router also sees the timestep's embedding, as in the published code.
     """
 

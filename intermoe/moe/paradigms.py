@@ -7,7 +7,7 @@ table    row                            reading
 =======  =============================  ==========================================================================
 2        Baseline                       ``selection=dense``: one SwiGLU network of an expert's width for every token
 2        w/o Motion & Text Router       ``router=motion``: no parallel pair of routers, one on the motion stream
-2        w/o Batch-level Routing        ``pool=sequence``: the experts' loads are balanced within each motion
+2        w/o Batch-level Routing        ``pool=sequence``: a motion's tokens compete with each other alone
 2        w/o Dynamic Selection          ``selection=expert_choice``: a fixed top-K for each expert, over the pool
 2        w/o Temporal-Selective         ``selection=uniform``: tokens are dealt evenly, whatever their scores
 3        Token Choice                   ``selection=token_choice router=motion``, as such methods usually are
@@ -39,13 +39,14 @@ class DynamicSelection(Selection):
     took more than its share ``c_exp / E`` of the tokens is lowered by sigma, that of one that took less is raised (eqs.
     7-9), and kept inside (-1, 0).
 
-    The selection looks at a token alone, so the pool decides over whose tokens the counts of eq. 7 go: under ``global``
-    over all tokens of the step. Under ``worker`` and ``sequence`` a step has several pools; each votes up or down, and
-    the bias moves by sigma times the mean vote: one bias, the same on all workers.
+    What the pool changes: under ``global`` the counts of eq. 7 go over all tokens of a step. Under ``worker`` each
+    worker votes up or down by its own, and the bias moves by sigma times the mean vote. Under ``sequence`` an expert
+    compares the tokens of a motion with each other alone: its logits are centred on their mean over the motion before
+    eq. 4, so that nothing that a whole sample has in common, its text or its noise level, wins it more tokens.
 
     The sign of single steps balances the median load. Where an expert's share is a few samples of the batch, loads are
-    skewed and the mean ends above ``c_exp``; ``momentum`` takes the sign of a running mean of the load instead, under
-    ``global``. 0 is eq. 8 to the letter.
+    skewed and the mean ends above ``c_exp``; ``momentum`` takes the sign of a running mean of the load instead (not
+    under ``worker``). 0 is eq. 8 to the letter.
 
     Attributes:
         bias_E: float32, in (-1, 0).
@@ -80,48 +81,42 @@ class DynamicSelection(Selection):
 
     def take(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
         """Eqs. 4 and 6."""
-        score_SE = logits_SE.sigmoid()
+        if self.scope == "sequence":
+            logits_SE = logits_SE - pool.sequence_means(logits_SE)
         if self.calibrates and self.training and not self.calibrated:
-            self._calibrate(score_SE, pool)
-        return (score_SE + self.bias_E > 0).T
+            self._calibrate(logits_SE, pool)
+        return (logits_SE.sigmoid() + self.bias_E > 0).T
 
-    def _calibrate(self, score_SE: Tensor, pool: TokenPool) -> None:
+    def _calibrate(self, logits_SE: Tensor, pool: TokenPool) -> None:
         """Set each bias so that its expert takes its share of the first pool of all workers at once."""
-        score_XE, _ = pool.gather(score_SE)
-        if len(score_XE):
-            self.bias_E.copy_(-cut(score_XE, capacity(len(score_XE), self.experts, self.c_exp)))
+        logits_XE, _ = pool.gather(logits_SE)
+        if len(logits_XE):
+            chosen = capacity(len(logits_XE), self.experts, self.c_exp)
+            self.bias_E.copy_(-cut(logits_XE, chosen).sigmoid())
             self.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
             self.calibrated.fill_(True)
 
-    def vote(self, logits_SE: Tensor, taken_ES: Tensor, pool: TokenPool) -> None:
-        """Each pool with a token in it says whether an expert took too much of it (1) or too little (-1)."""
-        if self.scope == "sequence":
-            taken_NE = taken_ES.new_zeros(pool.sequences, self.experts, dtype=torch.float64)
-            taken_NE.index_add_(0, pool.sequence_S, taken_ES.T.double())
-            tokens_N = torch.bincount(pool.sequence_S, minlength=pool.sequences)
-        elif self.scope == "worker":
-            taken_NE = taken_ES.sum(dim=1)[None].double()
-            tokens_N = taken_NE.new_full((1,), len(logits_SE), dtype=torch.int64)
-        else:
-            return
-        self.vote_E += self._excess(taken_NE, tokens_N[:, None]).sign().sum(dim=0)
-        self.pools += (tokens_N > 0).sum()
+    def vote(self, taken_ES: Tensor) -> None:
+        """A worker with tokens says whether an expert took too many of them (1) or too few (-1)."""
+        if self.scope == "worker" and taken_ES.shape[1]:
+            self.vote_E += self._excess(taken_ES.sum(dim=1), taken_ES.shape[1]).sign()
+            self.pools += 1
 
     def learn(self, total: Counts) -> None:
         """Eqs. 8 and 9; where no token was counted nothing moves."""
-        if self.scope == "global":
+        if self.scope == "worker":
+            step_E = total.vote_E / total.pools.clamp(min=1)
+        else:
             now_E = self._excess(total.selected_E, total.valid) / total.valid.clamp(min=1)
             mean_E = torch.lerp(now_E, self.excess_E, self.momentum)
             self.excess_E.copy_(torch.where(total.valid > 0, mean_E, self.excess_E))
             step_E = self.excess_E.sign() * (total.valid > 0)
-        else:
-            step_E = total.vote_E / total.pools.clamp(min=1)
         self.bias_E -= self.sigma * step_E.float()
         self.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
 
-    def _excess(self, taken_E: Tensor, tokens: Tensor) -> Tensor:
+    def _excess(self, taken_E: Tensor, tokens: Tensor | int) -> Tensor:
         # taken / tokens - c_exp / E, times tokens * E: exact for whole numbers, and zero where nothing was counted.
-        return taken_E * self.experts - self.c_exp * tokens.double()
+        return taken_E.double() * self.experts - self.c_exp * tokens
 
 
 class TokenChoice(Selection):
@@ -136,10 +131,11 @@ class TokenChoice(Selection):
 class ExpertChoice(Selection):
     """Every expert takes the same number of tokens, ``c_exp / E`` of the pool: those that score highest with it.
 
-    The pool is the sequence, the batch of a worker, or that of all workers, whose scores are then gathered; under
-    gradient accumulation, one micro-batch of theirs. In evaluation a token's experts must not depend on who shares its
-    batch. Under ``sequence`` they do not. Otherwise an expert takes what scores above its running threshold, the score
-    that divided taken from left in training (as in DiffMoE), so that it takes about its share on average.
+    The pool is the sequence (of which each expert takes at least one token), the batch of a worker, or that of all
+    workers, whose scores are then gathered; under gradient accumulation, one micro-batch of theirs. In evaluation a
+    token's experts must not depend on who shares its batch. Under ``sequence`` they do not. Otherwise an expert takes
+    what scores above its running threshold, the score that divided taken from left in training (as in DiffMoE): its
+    share on average, where the pools in training held many samples, and somewhat more where they held few.
 
     Attributes:
         threshold_E: float32, in [0, 1], compared with sigmoid(logit).
@@ -177,14 +173,14 @@ class ExpertChoice(Selection):
         best_kE = logits_XE.sort(dim=0, descending=True, stable=True).indices[:chosen]
         taken_EX = torch.zeros_like(logits_XE, dtype=torch.bool).scatter(0, best_kE, True).T
         if len(logits_XE):
-            self.vote_E += cut(logits_XE.sigmoid(), chosen)
+            self.vote_E += cut(logits_XE, chosen).sigmoid()
             self.pools += 1
         return taken_EX
 
     def _take_in_sequences(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
         """All sequences at once: ranks within each, from a sort by score and then, stably, by sequence."""
         sequence_S = pool.sequence_S
-        tokens_N = torch.bincount(sequence_S, minlength=pool.sequences)
+        tokens_N = pool.sequence_lengths
         first_N = tokens_N.cumsum(0) - tokens_N
         order_SE = logits_SE.sort(dim=0, descending=True, stable=True).indices
         by_sequence_SE = sequence_S[order_SE].sort(dim=0, stable=True)
@@ -194,7 +190,7 @@ class ExpertChoice(Selection):
         return torch.zeros_like(chosen_SE).scatter(0, order_SE, chosen_SE).T
 
     def _share(self, tokens_N: Tensor) -> Tensor:
-        return (tokens_N.double() * self.c_exp / self.experts).round().long()
+        return (tokens_N.double() * self.c_exp / self.experts).round().long().clamp(min=1)
 
     def learn(self, total: Counts) -> None:
         """The running mean of the thresholds; the first is taken as it is."""
@@ -210,9 +206,9 @@ class ExpertChoice(Selection):
 class UniformAssignment(Selection):
     """Tokens are dealt to the experts in turn, ``c_exp`` to a token on average, whatever their scores.
 
-    A motion's frames get the experts one after the other: frame l those with the numbers ``floor(l * c_exp)`` to
-    ``floor((l + 1) * c_exp) - 1``, modulo E. The second person begins half a round later. So a token's experts follow
-    from its own place alone.
+    Evenly to within a round a motion: its frames get the experts one after the other, frame l those with the numbers
+    ``floor(l * c_exp)`` to ``floor((l + 1) * c_exp) - 1``, modulo E. The second person begins half a round later. So a
+    token's experts follow from its own place alone.
     """
 
     def take(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
@@ -235,15 +231,20 @@ def capacity(tokens: int, experts: int, c_exp: float) -> int:
     return round(tokens * c_exp / experts)
 
 
-def cut(score_XE: Tensor, chosen: int) -> Tensor:
-    """For each expert the middle [E] between the ``chosen``-th highest of scores in [0, 1] and the next.
+def cut(logits_XE: Tensor, chosen: int) -> Tensor:
+    """For each expert a threshold [E] that ``chosen`` of its logits exceed: half way to the next lower one.
+
+    Of equal logits, none or all exceed it, whichever is nearer to ``chosen``. (Equal only as logits: their sigmoids may
+    differ by rounding.) Infinite where none or all are chosen.
 
     Example:
-        >>> cut(torch.tensor([[0.2], [0.8], [0.6]]), chosen=2)
-        tensor([0.4000])
+        >>> cut(torch.tensor([[0.2], [0.8], [0.6]]), 2), cut(torch.tensor([[0.2], [0.8], [0.2], [0.2]]), 2)
+        (tensor([0.4000]), tensor([0.5000]))
     """
-    bounded_XE = torch.cat(
-        [score_XE.new_ones(1, score_XE.shape[1]), score_XE, score_XE.new_zeros(1, score_XE.shape[1])]
-    )
-    sorted_XE = bounded_XE.sort(dim=0, descending=True).values
-    return (sorted_XE[chosen] + sorted_XE[chosen + 1]) / 2
+    edge_1E = logits_XE.new_full((1, logits_XE.shape[1]), torch.inf)
+    sorted_XE = torch.cat([edge_1E, logits_XE.sort(dim=0, descending=True).values, -edge_1E])
+    last_1E = sorted_XE[chosen : chosen + 1]
+    above_1E, through_1E = (test.sum(dim=0, keepdim=True) for test in (logits_XE > last_1E, logits_XE >= last_1E))
+    over_1E = (sorted_XE.gather(0, above_1E) + last_1E) / 2
+    under_1E = (last_1E + sorted_XE.gather(0, through_1E + 1)) / 2
+    return torch.where(chosen - above_1E < through_1E - chosen, over_1E, under_1E)[0]

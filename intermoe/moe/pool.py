@@ -66,6 +66,17 @@ class TokenPool:
         """Number N of motions, those without a valid frame included."""
         return self.shape[0] * self.shape[1]
 
+    @cached_property
+    def sequence_lengths(self) -> Tensor:
+        """int64 [N], tokens of each motion."""
+        ones_S = torch.ones_like(self.position_S)
+        return ones_S.new_zeros(self.sequences).index_add(0, self.sequence_S, ones_S)
+
+    def sequence_means(self, score_SE: Tensor) -> Tensor:
+        """For each token the mean [S, E] of the scores of its motion's tokens."""
+        sum_NE = score_SE.new_zeros(self.sequences, score_SE.shape[1]).index_add(0, self.sequence_S, score_SE)
+        return (sum_NE / self.sequence_lengths.clamp(min=1)[:, None])[self.sequence_S]
+
     def gather(self, score_SE: Tensor) -> tuple[Tensor, Tensor]:
         """The scores of all workers' tokens, in one collective; every worker must call it.
 
@@ -81,6 +92,8 @@ class TokenPool:
         if len(self._tokens_W) == 1:
             return score_SE, torch.arange(len(score_SE), device=score_SE.device)
         longest = max(self._tokens_W)
+        if longest == 0:
+            return score_SE, self.position_S
         padded_TE = score_SE.new_zeros(longest, score_SE.shape[1])
         padded_TE[: len(score_SE)] = score_SE
         gathered_WTE = padded_TE.new_empty(len(self._tokens_W), *padded_TE.shape)
@@ -91,7 +104,8 @@ class TokenPool:
         pool_XE = torch.cat([parts[w][p] for p in range(persons) for w in range(len(parts)) if self._tokens_W[w]])
         rank, one = dist.get_rank(), [tokens // persons for tokens in self._tokens_W]
         firsts = [p * sum(one) + sum(one[:rank]) for p in range(persons)]
-        return pool_XE, torch.cat([torch.arange(first, first + one[rank]) for first in firsts]).to(score_SE.device)
+        own = [torch.arange(first, first + one[rank], device=score_SE.device) for first in firsts]
+        return pool_XE, torch.cat(own)
 
     @cached_property
     def _tokens_W(self) -> list[int]:

@@ -118,8 +118,8 @@ class Selection(nn.Module, ABC):
     def take(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
         """Which expert takes which token, bool [E, S]; called without gradients."""
 
-    def vote(self, logits_SE: Tensor, taken_ES: Tensor, pool: TokenPool) -> None:
-        """Note in ``vote_E`` and ``pools`` what to learn from a training batch; nothing by default."""
+    def vote(self, taken_ES: Tensor) -> None:
+        """Note in ``vote_E`` and ``pools`` what to learn from what a training batch took; nothing by default."""
 
     def learn(self, total: Counts) -> None:
         """Move what is learned, from the sums over all workers; called once after each optimizer step."""
@@ -132,7 +132,7 @@ class Selection(nn.Module, ABC):
     def forward(self, logits_SE: Tensor, pool: TokenPool) -> Assignment:
         """Select from the float32 logits of this worker's tokens.
 
-        On a GPU this waits for the device once: the number of assignments must be known.
+        On a GPU this waits for the device: the number of assignments must be known.
         """
         with torch.no_grad():
             taken_ES = self.take(logits_SE.detach(), pool)
@@ -142,7 +142,7 @@ class Selection(nn.Module, ABC):
                 self.valid += len(logits_SE)
                 self.unselected += (~taken_ES.any(dim=0)).sum()
                 self.entropy += torch.special.entr(logits_SE.double().softmax(dim=-1)).sum()
-                self.vote(logits_SE.detach(), taken_ES, pool)
+                self.vote(taken_ES)
             # Rows are experts, so the places of what is taken are already sorted by expert.
             place_A = taken_ES.flatten().nonzero().squeeze(1)
         gate_A = logits_SE.softmax(dim=-1).T.flatten().index_select(0, place_A)

@@ -36,9 +36,10 @@ def test_the_command_prints_every_form_and_counts_its_products(capsys):
     assert main(words) == 0
     assert torch.get_num_threads() == before
     found = json.loads(capsys.readouterr().out)
-    assert tuple(found) == FORMS
     tokens = 2 * 8 * 20
-    for one in found.values():
+    assert tuple(found) == ("tokens", "device", *FORMS)
+    assert (found["tokens"], found["device"]) == (tokens, "CPU, 1 thread, float32")
+    for one in (found[name] for name in FORMS):
         assert one["share_of_peak"] is None
         # The biases are calibrated: as many pairs of token and expert as the dense form has tokens.
         assert one["tflops"] * one["seconds"] * 1e12 == pytest.approx(3 * 2 * 3 * tokens * 64 * 64)
@@ -46,7 +47,7 @@ def test_the_command_prints_every_form_and_counts_its_products(capsys):
     assert found["block"]["peak_mb"] < found["scatter"]["peak_mb"]
     assert main(words[:6] + SMALL) == 0
     table = capsys.readouterr().out
-    assert f"Forward + backward of {tokens} tokens" in table
+    assert f"Forward + backward of {tokens} tokens on CPU" in table
     assert "dense scatter" in table
 
 

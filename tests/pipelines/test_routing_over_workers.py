@@ -24,6 +24,7 @@ STEPS, SAMPLES, LONGEST = 20, 11, 9
 PARADIGMS = {
     "dynamic": {"selection": "dynamic", "sigma": 0.01},
     "calibrated": {"selection": "dynamic", "sigma": 0.01, "bias_init": "calibrated", "c_exp": 1.5},
+    "in_sequences": {"selection": "dynamic", "sigma": 0.01, "load_momentum": 0.9, "pool": "sequence"},
     "token_choice": {"selection": "token_choice", "c_exp": 2},
     "expert_choice": {"selection": "expert_choice"},
     # All tokens of a sample have equal scores: only a common order of the tokens makes a common choice.
@@ -123,7 +124,7 @@ def assert_same(found: list[Outcome], expected: Outcome, paradigm: str) -> None:
     assert choices.keys() == expected.choices.keys()
     different = [key for key, taken in expected.choices.items() if not torch.equal(choices[key], taken)]
     assert different == []
-    exact = paradigm in ("dynamic", "token_choice", "uniform", "dense")
+    exact = paradigm in ("dynamic", "in_sequences", "token_choice", "uniform", "dense")
     for outcome in found:
         assert outcome.losses == pytest.approx(expected.losses, rel=1e-5)
         assert outcome.learned[::2] == expected.learned[::2]
@@ -143,7 +144,7 @@ def test_workers_choose_count_and_learn_as_one_process(call_together, alone, par
     assert_same(call_together(partial(train, moe=PARADIGMS[paradigm], parts=parts), world), expected, paradigm)
 
 
-@pytest.mark.parametrize("paradigm", ["dynamic", "token_choice", "uniform", "dense"])
+@pytest.mark.parametrize("paradigm", ["dynamic", "in_sequences", "token_choice", "uniform", "dense"])
 def test_micro_batches_change_nothing_where_a_token_is_looked_at_alone(alone, paradigm):
     assert_same([alone(paradigm, 2)], alone(paradigm, 1), paradigm)
 
@@ -154,10 +155,16 @@ def test_the_pool_of_expert_choice_is_that_of_all_workers(call_together, alone):
     found = call_together(partial(train, moe={**PARADIGMS["expert_choice"], "pool": "worker"}, parts=1), 2)
     choices = {key: taken for outcome in found for key, taken in outcome.choices.items()}
     assert any(not torch.equal(choices[key], taken) for key, taken in expected.choices.items())
-    # Still, all workers learn one threshold.
-    for name, tensor in found[0].weights.items():
-        if "threshold" in name:
-            assert torch.equal(found[1].weights[name], tensor)
+
+
+@pytest.mark.parametrize("paradigm", ["dynamic", "expert_choice"])
+def test_where_each_worker_is_a_pool_all_still_learn_the_same(call_together, paradigm):
+    found = call_together(partial(train, moe={**PARADIGMS[paradigm], "pool": "worker"}, parts=1), 2)
+    learned = [name for name in found[0].weights if name.endswith(("bias_E", "threshold_E"))]
+    assert len(learned) == 2
+    for name in learned:
+        assert torch.equal(found[0].weights[name], found[1].weights[name])
+        assert len(set(found[0].weights[name].tolist())) > 1
 
 
 def collectives(rank: int, world: int, moe: dict, training: bool) -> tuple[int, int]:
@@ -190,10 +197,9 @@ def test_collectives_of_a_forward_pass(call_together):
                 assert counted == (calls + 1 if needed and training else 0), (paradigm, training)
 
 
-def gather(rank: int, world: int) -> tuple[Tensor, Tensor, Tensor]:
+def gather(rank: int, world: int, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What a pool gathers: the scores say which person, sample and frame they belong to."""
-    frames = torch.tensor([3, 1, 2, 4, 0, 2, 1])
-    mine = torch.arange(7).tensor_split(world)[rank]
+    mine = torch.arange(len(frames)).tensor_split(world)[rank]
     mask = torch.arange(4) < frames[mine, None]
     pool = TokenPool.of(mask, persons=2, scope="global")
     names = torch.cartesian_prod(torch.arange(2), mine, torch.arange(4)).float()
@@ -202,11 +208,14 @@ def gather(rank: int, world: int) -> tuple[Tensor, Tensor, Tensor]:
     return everyone, place, own
 
 
-def test_tokens_are_gathered_in_the_order_of_a_single_process(call_together):
-    ((expected, place, own),) = call_together(gather, 1)
+@pytest.mark.parametrize("frames", [[3, 1, 2, 4, 0, 2, 1], [3, 1, 0, 0, 2, 4, 1], [0, 0, 0, 0, 0]])
+def test_tokens_are_gathered_in_the_order_of_a_single_process(call_together, frames):
+    """Also where one of four workers, or every one, has no token."""
+    of = partial(gather, frames=torch.tensor(frames))
+    ((expected, place, own),) = call_together(of, 1)
     assert torch.equal(expected, own)
-    assert place.tolist() == list(range(26))
+    assert place.tolist() == list(range(2 * sum(frames)))
     for world in (2, 4):
-        for everyone, place, own in call_together(gather, world):
+        for everyone, place, own in call_together(of, world):
             assert torch.equal(everyone, expected)
             assert torch.equal(everyone[place], own)

@@ -76,19 +76,18 @@ def test_two_workers_and_one_of_them_killed_give_what_plain_processes_give(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize(("world", "selection"), [(1, "expert_choice"), (2, "expert_choice"), (2, "dynamic")])
 def test_the_pool_of_all_ray_train_workers_gives_what_one_process_gives(
-    run_workers, read_history, tiny, shards, vae, tmp_path, world
+    run_workers, read_history, tiny, shards, vae, tmp_path, world, selection
 ):
-    words = ("moe.selection=expert_choice", "train.denoiser.accumulate=2")
+    words = (f"moe.selection={selection}", "train.denoiser.accumulate=2")
     values = tiny("denoiser", 12, *words, f"workers.count={world}")
     found = read_history(train("denoiser", values, dataset=shards, out=tmp_path / "run", vae=vae))
     expected = run_workers("denoiser", tiny("denoiser", 12, *words), tmp_path / "expected", vae=vae / "best")
     assert found("train/loss") == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in expected("train/loss")]
-    loads = {name for name in expected.names() if "load" in name}
-    assert len(loads) == 2 * 4
-    for name in loads:
-        assert found(name) == expected(name), name
+    for name in [f"moe/layer{layer}/{of}{e}" for of in ("load", "bias") for layer in range(2) for e in range(4)]:
+        assert len(expected(name)) == 12
+        assert found(name) == [(step, pytest.approx(value, abs=1e-6)) for step, value in expected(name)], name
     weights = [tensors(tmp_path / name)["denoiser"] for name in ("run", "expected")]
     for name, tensor in weights[1].items():
         torch.testing.assert_close(weights[0][name], tensor, rtol=1e-4, atol=1e-4, msg=name)

@@ -305,3 +305,5 @@ def test_a_token_meets_as_many_experts_as_it_shall(run_workers, tiny, vae, tmp_p
     points = [value for _, value in history("moe/experts_a_token")]
     assert points[-1] == pytest.approx(c_exp, rel=0.05)
     assert sum(points[-3:]) / 3 == pytest.approx(c_exp, rel=0.05)
+    for layer in range(2):
+        assert history(f"moe/layer{layer}/experts_a_token")[-1][1] == pytest.approx(c_exp, rel=0.1)

@@ -47,6 +47,10 @@ def chosen(made: MoeBlock, logits: dict[tuple[int, int, int], list[Tensor]]) -> 
     score = {(token, e): row[e].item() for token, row in logits.items() for e in range(len(row))}
     if isinstance(selection, DynamicSelection):
         bias = selection.bias_E.tolist()
+        if selection.scope == "sequence":
+            motions = {token[:2]: [t for t in logits if t[:2] == token[:2]] for token in logits}
+            means = {(m, e): sum(score[t, e] for t in own) / len(own) for m, own in motions.items() for e in experts}
+            score = {(token, e): logit - means[token[:2], e] for (token, e), logit in score.items()}
         return {pair for pair, logit in score.items() if 1 / (1 + math.exp(-logit)) + bias[pair[1]] > 0}
     if isinstance(selection, TokenChoice):
         best = {token: sorted(experts, key=lambda e, t=token: -score[t, e]) for token in logits}
@@ -66,7 +70,7 @@ def chosen(made: MoeBlock, logits: dict[tuple[int, int, int], list[Tensor]]) -> 
         pools = [[token for token in logits if token[:2] == motion] for motion in {token[:2] for token in logits}]
     taken = set()
     for pool in pools:
-        count = round(len(pool) * selection.c_exp / EXPERTS)
+        count = max(round(len(pool) * selection.c_exp / EXPERTS), int(selection.scope == "sequence"))
         for e in experts:
             taken |= {(token, e) for token in sorted(pool, key=lambda t, e=e: -score[t, e])[:count]}
     return taken

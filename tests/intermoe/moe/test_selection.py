@@ -1,5 +1,7 @@
 """What is counted, how biases and thresholds follow, and what is told of it."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -182,19 +184,34 @@ def test_a_model_without_mixture_has_nothing_to_reduce() -> None:
     after_step(nn.Linear(2, 2), reduce=lambda _: pytest.fail("nothing to reduce"))
 
 
-def test_each_sequence_votes_once_and_the_bias_moves_by_the_mean_vote() -> None:
-    """Three motions: one overloads expert 0, two do not use it; the fourth is empty and does not vote."""
-    logits = torch.full((9, 2), -3.0)
-    logits[:5, 0] = 3.0
-    chooser = selection(experts=2, sigma=0.03, scope="sequence").train()
-    select(chooser, logits, 5, 2, 2, 0)
-    after_step(chooser)
-    # Expert 0: votes +1, -1, -1. Expert 1: -1 three times. Of all nine tokens, expert 0 took five: more than its half.
-    torch.testing.assert_close(chooser.bias_E, torch.tensor([-0.5 + 0.01, -0.5 + 0.03]))
-    pooled = selection(experts=2, sigma=0.03).train()
-    select(pooled, logits, 5, 2, 2, 0)
-    after_step(pooled)
-    torch.testing.assert_close(pooled.bias_E, torch.tensor([-0.5 - 0.03, -0.5 + 0.03]))
+def test_within_a_sequence_only_the_difference_to_its_mean_wins_tokens() -> None:
+    generator = torch.Generator().manual_seed(0)
+    own, common = torch.randn(12, 4, generator=generator), 5 * torch.randn(3, 4, generator=generator)
+    lengths = torch.tensor([5, 3, 4])
+    logits = own + common.repeat_interleave(lengths, dim=0)
+    chooser = selection(scope="sequence")
+    expected = select(chooser, own, *lengths.tolist())
+    found = select(chooser, logits, *lengths.tolist())
+    assert torch.equal(found.token_A, expected.token_A)
+    assert len(found.token_A) > 10
+    elsewhere = select(selection(), logits, *lengths.tolist())
+    assert found.token_A.tolist() != elsewhere.token_A.tolist()
+    alone = [select(chooser, part, len(part)) for part in logits.split(lengths.tolist())]
+    assert sum(len(one.token_A) for one in alone) == len(found.token_A), "other motions of the batch change nothing"
+
+
+def test_within_sequences_a_token_meets_as_many_experts_as_it_shall() -> None:
+    """However far the samples lie apart."""
+    generator = torch.Generator().manual_seed(0)
+    chooser = DynamicSelection(8, 1.0, 0.004, -0.8, "sequence").train()
+    for step in range(1000):
+        samples = 3 * torch.randn(16, 8, generator=generator)
+        logits = samples.repeat_interleave(10, dim=0) + torch.randn(160, 8, generator=generator)
+        select(chooser, logits, *[10] * 16)
+        after_step(chooser)
+        if step == 500:
+            chooser.look()
+    assert chooser.look().experts_a_token == pytest.approx(1.0, abs=0.05)
 
 
 def test_each_workers_batch_votes_once() -> None:
@@ -235,8 +252,8 @@ def test_the_threshold_of_expert_choice_is_a_running_mean_of_the_cuts() -> None:
             count = round(len(logits) / 4)
             found.append([])
             for e in range(4):
-                scores = sorted(torch.sigmoid(logits[:, e]).tolist(), reverse=True)
-                found[-1].append((scores[count - 1] + scores[count]) / 2)
+                ordered = sorted(logits[:, e].tolist(), reverse=True)
+                found[-1].append(1 / (1 + math.exp(-(ordered[count - 1] + ordered[count]) / 2)))
         after_step(chooser)
         mean = [sum(cuts) / 2 for cuts in zip(*found, strict=True)]
         expected = mean if expected is None else [0.98 * e + 0.02 * m for e, m in zip(expected, mean, strict=True)]
@@ -260,6 +277,23 @@ def test_a_cut_takes_as_many_as_it_says_even_all_or_none() -> None:
     scores = torch.rand(7, 3, generator=torch.Generator().manual_seed(0))
     for count in range(8):
         assert (scores > cut(scores, count)).sum(dim=0).tolist() == [count] * 3
+
+
+def test_of_equal_scores_a_cut_takes_none_or_all() -> None:
+    scores = torch.tensor([0.9, 0.5, 0.5, 0.5, 0.2])[:, None]
+    found = [int((scores > cut(scores, count)).sum()) for count in range(6)]
+    assert found == [0, 1, 1, 4, 4, 5]
+
+
+@pytest.mark.parametrize(("samples", "experts"), [(8, 16), (4, 8), (32, 16)])
+def test_calibration_meets_the_target_where_all_tokens_of_a_sample_score_the_same(samples: int, experts: int) -> None:
+    logits = torch.randn(samples, experts, generator=torch.Generator().manual_seed(0)).repeat_interleave(10, dim=0)
+    chooser = selection(experts=experts, bias_init="calibrated").train()
+    select(chooser, logits)
+    # As near as whole samples allow.
+    nearest = min(abs(n * 10 - capacity(len(logits), experts, 1.0)) for n in range(samples))
+    for taken in chooser.selected_E.tolist():
+        assert abs(taken - capacity(len(logits), experts, 1.0)) == nearest
 
 
 @pytest.mark.parametrize(("experts", "c_exp"), [(4, 1.0), (8, 2.0), (4, 0.8), (16, 1.0)])
