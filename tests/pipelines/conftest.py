@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -99,22 +100,20 @@ class Stopped(Exception):
 class Host:
     """A process that plays one training worker, without Ray Train around it and with a feed of its own."""
 
-    def call(self, function: Callable[[int, int], Any], rank: int, world: int, meeting: str) -> Any:
-        """What a function of rank and world gives inside a process group."""
+    def join(self, rank: int, world: int, meeting: str) -> None:
+        """Become one of a group, for good; alone there is none."""
         torch.set_num_threads(1)
         if world > 1:
-            torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
-        try:
-            return function(rank, world)
-        finally:
-            if world > 1:
-                torch.distributed.destroy_process_group()
+            torch.distributed.init_process_group(
+                "gloo", init_method=meeting, rank=rank, world_size=world, timeout=timedelta(seconds=60)
+            )
 
-    def work(self, rank: int, world: int, meeting: str, job: training.Job, board: Any, stop: int | None) -> bool:
+    def call(self, function: Callable[[int, int], Any], rank: int, world: int) -> Any:
+        """What a function of rank and world gives here."""
+        return function(rank, world)
+
+    def work(self, rank: int, world: int, job: training.Job, board: Any, stop: int | None) -> bool:
         """Train; with ``stop``, fall over before the step of that number. Whether it went to the end."""
-        torch.set_num_threads(1)
-        if world > 1:
-            torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
         batches, feed.batches = feed.batches, _batches
         try:
             values = Settings.parse(job.settings)
@@ -132,8 +131,6 @@ class Host:
             return False
         finally:
             feed.batches = batches
-            if world > 1:
-                torch.distributed.destroy_process_group()
         return True
 
 
@@ -142,27 +139,46 @@ def _batches(of: feed.FeedConfig, first: int, last: int, rank: int, world: int) 
         yield feed._tensors(feed._prepare_step({"id": np.array([step])}, of, 0, rank, world))
 
 
-@pytest.fixture(scope="session")
-def hosts(ray_session: None) -> list[Any]:
-    """Four processes for workers."""
-    return [ray.remote(num_cpus=0)(Host).remote() for _ in range(4)]
+Together = Callable[[int, Callable[[Any, int], Any]], list[Any]]
 
 
 @pytest.fixture(scope="session")
-def call_together(hosts: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Any]]:
-    """A function that calls another one in one, two or four processes of one group, and gives what each returned."""
+def together(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """A function that asks something of each of one, two or four processes, and gives their answers.
 
-    def call_together(function: Callable[[int, int], Any], world: int) -> list[Any]:
+    The processes of a group meet once and stay: groups that are made and left in quick succession now and then find
+    each other's connections.
+    """
+    groups: dict[int, list[Any]] = {}
+
+    def meet(world: int) -> list[Any]:
+        hosts = [ray.remote(num_cpus=0)(Host).remote() for _ in range(world)]
         meeting = f"file://{tmp_path_factory.mktemp('meeting')}/file"
-        return ray.get([host.call.remote(function, rank, world, meeting) for rank, host in enumerate(hosts[:world])])
+        ray.get([host.join.remote(rank, world, meeting) for rank, host in enumerate(hosts)])
+        return hosts
 
-    return call_together
+    def together(world: int, ask: Callable[[Any, int], Any]) -> list[Any]:
+        if world not in groups:
+            groups[world] = meet(world)
+        try:
+            return ray.get([ask(host, rank) for rank, host in enumerate(groups[world])])
+        except BaseException:
+            # One may wait for another that has fallen over.
+            for host in groups.pop(world):
+                ray.kill(host)
+            raise
+
+    return together
 
 
 @pytest.fixture(scope="session")
-def run_workers(
-    hosts: list[Any], shards: Path, store: str, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., History]:
+def call_together(together: Together) -> Callable[..., list[Any]]:
+    """A function that calls another one in one, two or four processes of one group, and gives what each returned."""
+    return lambda function, world: together(world, lambda host, rank: host.call.remote(function, rank, world))
+
+
+@pytest.fixture(scope="session")
+def run_workers(together: Together, shards: Path, store: str) -> Callable[..., History]:
     """A function that trains in one, two or four processes, and gives what was logged.
 
     An interrupted training goes on when the function is called again with the same folder.
@@ -183,10 +199,9 @@ def run_workers(
         if out not in runs:
             runs[out] = tracking.Run.start(store, "tests", target, plain).id
         board = ProgressBoard.remote()
-        meeting = f"file://{tmp_path_factory.mktemp('meeting')}/file"
         job = training.Job(target, plain, str(dataset), str(out), str(vae) if vae else None, store, runs[out])
-        tasks = [host.work.remote(rank, world, meeting, job, board, stop) for rank, host in enumerate(hosts[:world])]
-        assert ray.get(tasks) == [stop is None] * world
+        ended = together(world, lambda host, rank: host.work.remote(rank, world, job, board, stop))
+        assert ended == [stop is None] * world
         history = History(store, runs[out])
         history.failure = ray.get(board.failure.remote())
         return history
