@@ -117,11 +117,6 @@ def cut_windows(batch: Interactions, chosen: Sequence[Window], window: int) -> t
     return torch.stack(cut), (batch.frames_B - starts_B).clamp(0, window)
 
 
-def caption_index(drawn: Draw, captions: Sequence[int], mirrored: Sequence[int]) -> int:
-    """Which of the data set's caption texts a sample reads: one of its captions, mirrored with its motion."""
-    return int((mirrored if drawn.mirror else captions)[int(drawn.caption * len(captions))])
-
-
 def pad_text(states: Sequence[NDArray[np.float32]], tokens: int) -> tuple[Tensor, Tensor]:
     """Token states [B, K, W], zero beyond each text, and the mask [B, K] of what is text; K is ``tokens``."""
     states_BKW = torch.zeros(len(states), tokens, states[0].shape[1])

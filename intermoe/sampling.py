@@ -25,7 +25,7 @@ class Draw:
 
     Attributes:
         crop: where the crop begins, as a share of the room there is, in [0, 1).
-        swap: whether the two persons change places.
+        swap: whether the two persons change places, in motion and caption.
         mirror: whether left and right change places, in motion and caption.
         caption: which caption is read, as a share of their number, in [0, 1).
         seed: for what is drawn inside the training step: posterior noise, timestep, noise, dropped condition.

@@ -4,7 +4,7 @@
 
     dataset.json                       the card: what is in the folder, with the SHA-256 of every other file
     motions/<split>-00000.parquet      one recording a row, sorted by id
-    captions/00000.parquet             one distinct caption a row, sorted; mirrored forms among them
+    captions/00000.parquet             one distinct caption a row, sorted; mirrored and swapped forms among them
     quarantine.jsonl                   what could not be used: {"id": ..., "reason": ...}
 
 A row is a row group of its own, not compressed and without dictionaries, so that training reads the rows it draws and
@@ -36,6 +36,7 @@ from intermoe.datasets.recordings import FPS, SPLITS
 from intermoe.disk import flush as _flush
 from intermoe.disk import sha256 as sha256
 from intermoe.errors import UserError
+from intermoe.sampling import Draw
 from intermoe.skeletons import SKELETONS, skeleton_named
 
 CARD = "dataset.json"
@@ -51,6 +52,8 @@ MOTION_SCHEMA = pa.schema(
         pa.field("rotation", _FLOATS, nullable=False),  # T x 2 x R x 6, flat
         pa.field("captions", _NUMBERS, nullable=False),  # rows of the captions
         pa.field("mirrored", _NUMBERS, nullable=False),  # for each caption the row of its mirrored form
+        pa.field("swapped", _NUMBERS, nullable=False),  # ... of its form with the persons in each other's place
+        pa.field("swapped_mirrored", _NUMBERS, nullable=False),  # ... of both
         pa.field("label", pa.string(), nullable=False),  # JSON
     ]
 )
@@ -88,7 +91,7 @@ class DatasetCard(Config):
         encoder: of the captions.
         recordings: number of them in each split.
         frames: of all recordings.
-        captions: distinct texts, mirrored forms included.
+        captions: distinct texts, mirrored and swapped forms included.
         max_tokens: tokens of the longest text.
         quarantined: recordings set aside.
         rows_per_file: rows R of a Parquet file; the last of a split may hold fewer.
@@ -97,7 +100,7 @@ class DatasetCard(Config):
         files: SHA-256 of each file, by its path in the folder.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     name: str
     reader: str
     skeleton: str
@@ -143,6 +146,8 @@ class MotionRow:
         rotation_TPR6: float32 [T, 2, J - 1, 6].
         captions: rows of its captions.
         mirrored: rows of their mirrored forms, in the same order.
+        swapped: rows of their forms with the persons in each other's place.
+        swapped_mirrored: rows of the forms that are both.
         label: what the data set knows of the roles.
     """
 
@@ -151,7 +156,17 @@ class MotionRow:
     rotation_TPR6: NDArray[np.float32]
     captions: tuple[int, ...]
     mirrored: tuple[int, ...]
+    swapped: tuple[int, ...]
+    swapped_mirrored: tuple[int, ...]
     label: dict[str, str | int]
+
+    def caption(self, drawn: Draw) -> int:
+        """Which caption a sample reads: one of the recording's, swapped and mirrored as its motion is."""
+        if drawn.swap:
+            form = self.swapped_mirrored if drawn.mirror else self.swapped
+        else:
+            form = self.mirrored if drawn.mirror else self.captions
+        return form[int(drawn.caption * len(form))]
 
 
 @dataclass(frozen=True)
@@ -227,6 +242,8 @@ class DatasetFolder:
             rotation_TPR6=_array(values["rotation"]).reshape(frames, 2, joints - 1, 6),
             captions=tuple(values["captions"].as_py()),
             mirrored=tuple(values["mirrored"].as_py()),
+            swapped=tuple(values["swapped"].as_py()),
+            swapped_mirrored=tuple(values["swapped_mirrored"].as_py()),
             label=json.loads(values["label"].as_py()),
         )
 

@@ -19,7 +19,7 @@ import ray.data
 import torch
 from torch import Tensor
 
-from intermoe.batches import Interactions, Window, caption_index, cut_windows, interactions, pad_text, windows
+from intermoe.batches import Interactions, Window, cut_windows, interactions, pad_text, windows
 from intermoe.sampling import Draw, batch_items, draw, held_out_draw
 from intermoe.shards import DatasetFolder
 from intermoe.skeletons import skeleton_named
@@ -179,8 +179,7 @@ def _prepare(feed: FeedConfig, items: list[int], draws: list[Draw]) -> dict[str,
         # The VAE reads 4 frames at a time.
         features = torch.nn.functional.pad(features, (0, 0, 0, 0, 0, -features.shape[1] % 4))
         captions = [
-            folder.caption(caption_index(drawn, row.captions, row.mirrored))
-            for drawn, row in zip(draws, (motions[key] for key in keys), strict=True)
+            folder.caption(row.caption(drawn)) for drawn, row in zip(draws, (motions[key] for key in keys), strict=True)
         ]
         states, mask = pad_text([caption.state_KW for caption in captions], folder.card.max_tokens)
         columns |= {"states": states, "mask": mask, "eot": torch.tensor([caption.eot for caption in captions])}

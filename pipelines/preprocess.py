@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 import torch
@@ -43,6 +44,7 @@ from intermoe.shards import (
     write_rows,
 )
 from intermoe.skeletons import Skeleton
+from intermoe.swapping import swap_caption
 from intermoe.text import TextEncoder, load_encoder
 from pipelines.cluster import quiet_data
 
@@ -50,7 +52,7 @@ Progress = Callable[[str, int, int], None]
 """Told of a stage ("read", "encode", "write"), how many of its items are done, and of how many."""
 
 _SOURCES_OF_A_TASK, _TEXTS_OF_A_BATCH = 16, 32
-_PART_SCHEMA = MOTION_SCHEMA.remove(6).remove(5).remove(4)
+_PART_SCHEMA = pa.schema([MOTION_SCHEMA.field(name) for name in ("id", "frames", "position", "rotation")])
 
 
 def preprocess(
@@ -241,12 +243,19 @@ def _nothing_to_train_on(usable: int, quarantine: Sequence[dict[str, str]]) -> U
 
 
 def _link_captions(recordings: Sequence[dict[str, Any]]) -> list[str]:
-    """All distinct captions and mirrored captions, sorted; the recordings refer to them by number from now on."""
-    mirrored = {text: mirror_caption(text) for recording in recordings for text in recording["captions"]}
-    texts = sorted({*mirrored, *mirrored.values()})
+    """All distinct captions in all their forms, sorted; the recordings refer to them by number from now on."""
+    forms: dict[str, Callable[[str], str]] = {
+        "mirrored": mirror_caption,
+        "swapped": swap_caption,
+        "swapped_mirrored": lambda text: swap_caption(mirror_caption(text)),
+    }
+    captions = {text for recording in recordings for text in recording["captions"]}
+    made = {name: {text: form(text) for text in captions} for name, form in forms.items()}
+    texts = sorted(captions.union(*(texts.values() for texts in made.values())))
     number = {text: row for row, text in enumerate(texts)}
     for recording in recordings:
-        recording["mirrored"] = [number[mirrored[text]] for text in recording["captions"]]
+        for name, form_of in made.items():
+            recording[name] = [number[form_of[text]] for text in recording["captions"]]
         recording["captions"] = [number[text] for text in recording["captions"]]
     return texts
 

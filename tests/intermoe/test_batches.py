@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from intermoe.batches import Window, caption_index, crop_bounds, cut_windows, interactions, pad_text, windows
+from intermoe.batches import Window, crop_bounds, cut_windows, interactions, pad_text, windows
 from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.features import motion_features
 from intermoe.sampling import UNDRAWN, Draw, draw
@@ -131,18 +131,6 @@ def test_a_window_beyond_the_end_is_empty(recordings):
     cut, frames = cut_windows(made, [Window(4, 0, 38)], 20)
     assert frames.tolist() == [0]
     assert cut.abs().sum() == 0
-
-
-def test_every_caption_is_read_alike_and_mirrored_with_its_motion():
-    captions, mirrored = (5, 9, 2), (6, 9, 3)
-    for mirror, row in ((False, captions), (True, mirrored)):
-        read = [
-            caption_index(replace(UNDRAWN, caption=caption, mirror=mirror), captions, mirrored)
-            for caption in np.linspace(0, 1, 300, endpoint=False)
-        ]
-        assert [read.count(caption) for caption in row] == [100, 100, 100]
-    last = replace(UNDRAWN, caption=float(np.nextafter(1, 0)))
-    assert caption_index(last, captions, mirrored) == 2
 
 
 def test_text_is_padded_with_zeros_that_the_mask_leaves_out():

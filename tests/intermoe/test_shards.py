@@ -1,6 +1,7 @@
 import copy
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from intermoe.errors import UserError
+from intermoe.sampling import UNDRAWN
 from intermoe.shards import (
     CAPTION_SCHEMA,
     MOTION_SCHEMA,
@@ -33,6 +35,8 @@ def motion(number: int) -> dict:
         "rotation": rng.normal(size=(frames, 2, 21, 6)).astype(np.float32),
         "captions": [number, 0],
         "mirrored": [0, number],
+        "swapped": [1, number],
+        "swapped_mirrored": [number, 1],
         "label": json.dumps({"kind": "bow", "actor": number % 2}),
     }
 
@@ -89,16 +93,28 @@ def test_every_row_comes_back_as_it_was_written(folder):
             np.testing.assert_array_equal(row.position_TPJ3, expected["position"])
             np.testing.assert_array_equal(row.rotation_TPR6, expected["rotation"])
             assert row.position_TPJ3.dtype == np.float32
-            assert (row.id, row.captions, row.mirrored) == (
-                expected["id"],
-                (*expected["captions"],),
-                (*expected["mirrored"],),
-            )
+            assert row.id == expected["id"]
+            for form in ("captions", "mirrored", "swapped", "swapped_mirrored"):
+                assert getattr(row, form) == tuple(expected[form])
             assert json.dumps(row.label) == expected["label"]
     for number, expected in enumerate(CAPTIONS):
         row = data.caption(number)
         np.testing.assert_array_equal(row.state_KW, expected["state"])
         assert (row.text, row.eot) == (expected["text"], expected["eot"])
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_every_caption_is_read_alike_and_swapped_and_mirrored_with_its_motion(folder, swap, mirror):
+    forms = {"captions": (5, 9, 2), "mirrored": (6, 9, 3), "swapped": (1, 4, 7), "swapped_mirrored": (8, 0, 10)}
+    row = replace(DatasetFolder.open(folder).recording("train", 0), **forms)
+    form = forms[
+        f"{'swapped' if swap else ''}{'_' if swap and mirror else ''}{'mirrored' if mirror else ''}" or "captions"
+    ]
+    drawn = replace(UNDRAWN, swap=swap, mirror=mirror)
+    read = [row.caption(replace(drawn, caption=place)) for place in np.linspace(0, 1, 300, endpoint=False)]
+    assert [read.count(caption) for caption in form] == [100, 100, 100]
+    assert row.caption(replace(drawn, caption=float(np.nextafter(1, 0)))) == form[2]
 
 
 def test_the_index_lists_ids_and_lengths_in_the_order_of_rows(folder):
@@ -149,7 +165,7 @@ def test_rows_that_do_not_exist_are_refused(folder):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"version": 2}, r"version = 2 \(allowed: 1\)"),
+        ({"version": 1}, r"version = 1 \(allowed: 2\)"),
         ({"skeleton": "smpl55"}, "smpl55"),
         ({"mean": [0.0]}, "as many numbers as smpl22 has features"),
         ({"files": {"../secret": "0" * 64}}, "which no data set holds"),

@@ -13,6 +13,7 @@ from intermoe.mirroring import mirror_caption, mirror_motion
 from intermoe.sampling import draw, order
 from intermoe.shards import DatasetFolder
 from intermoe.skeletons import SMPL22
+from intermoe.swapping import swap_caption
 from pipelines import feed
 from pipelines.feed import FeedConfig
 
@@ -117,6 +118,7 @@ def naive(config, shards, epoch, item):
         return drawn, features[start : start + 16, person], None
     texts = [folder.caption(caption).text for caption in motion.captions]
     text = texts[int(drawn.caption * len(texts))]
+    text = swap_caption(text) if drawn.swap else text
     return drawn, features, mirror_caption(text) if drawn.mirror else text
 
 

@@ -19,6 +19,7 @@ from intermoe.mirroring import mirror_caption
 from intermoe.moments import Moments
 from intermoe.shards import DatasetFolder
 from intermoe.skeletons import SMPL22
+from intermoe.swapping import swap_caption
 from intermoe.text import load_encoder
 from pipelines import preprocess as module
 from pipelines.preprocess import preprocess
@@ -87,8 +88,14 @@ def test_every_usable_recording_is_there_once_in_its_split_and_sorted(made, expe
             np.testing.assert_array_equal(stored.position_TPJ3, expected[name].position_TPJ3)
             np.testing.assert_array_equal(stored.rotation_TPR6, expected[name].rotation_TPR6)
             assert tuple(made.caption(text).text for text in stored.captions) == expected[name].captions
-            mirrored = tuple(map(mirror_caption, expected[name].captions))
-            assert tuple(made.caption(text).text for text in stored.mirrored) == mirrored
+            forms = {
+                "mirrored": mirror_caption,
+                "swapped": swap_caption,
+                "swapped_mirrored": lambda text: mirror_caption(swap_caption(text)),
+            }
+            for form, change in forms.items():
+                texts = tuple(made.caption(text).text for text in getattr(stored, form))
+                assert texts == tuple(map(change, expected[name].captions))
             assert stored.label == expected[name].label
     assert made.card.frames == sum(len(recording.position_TPJ3) for recording in expected.values())
 
@@ -96,6 +103,7 @@ def test_every_usable_recording_is_there_once_in_its_split_and_sorted(made, expe
 def test_captions_are_distinct_sorted_and_hold_the_states_of_the_encoder(made, expected):
     texts = {text for recording in expected.values() for text in recording.captions}
     texts |= {mirror_caption(text) for text in texts}
+    texts |= {swap_caption(text) for text in texts}
     rows = [made.caption(number) for number in range(made.card.captions)]
     assert [row.text for row in rows] == sorted(texts)
     encoder = load_encoder("minilm")
@@ -209,6 +217,8 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
     assert [data.caption(row).text for row in range(3)] == ["The left one waves.", "The right one waves.", "They bow."]
     assert data.recording("train", 0).captions == (2, 0)
     assert data.recording("train", 0).mirrored == (2, 1)
+    assert data.recording("train", 0).swapped == (2, 0)
+    assert data.recording("train", 0).swapped_mirrored == (2, 1)
     assert data.recording("train", 0).rotation_TPR6.dtype == np.float32
 
 
