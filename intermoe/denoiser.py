@@ -27,6 +27,8 @@ class DenoiserConfig(Config):
         text_layers: layers of the text head.
         text_hidden: hidden width of its layers.
         text_heads: its attention heads.
+        person_embedding: whether a learned vector tells the network which person is the caption's first. Without it, as
+            in the paper, the persons are alike to it but for their noise: either of the two may turn out as the first.
     """
 
     width: int = Field(default=768, ge=8, multiple_of=8)
@@ -36,6 +38,7 @@ class DenoiserConfig(Config):
     text_layers: int = Field(default=2, ge=1)
     text_hidden: int = Field(default=2048, ge=1)
     text_heads: int = Field(default=8, ge=1)
+    person_embedding: bool = False
 
     @model_validator(mode="after")
     def _even_heads(self) -> Self:
@@ -88,6 +91,7 @@ class Denoiser(nn.Module):
         self.embed_motion = nn.Linear(latent, config.width)
         self.embed_timestep = TimestepEmbedding(config.width)
         self.embed_text = nn.Linear(condition, config.width)
+        self.person_PD = nn.Parameter(torch.zeros(2, config.width)) if config.person_embedding else None
         self.layers = nn.ModuleList(DenoiserLayer(config, moe) for _ in range(config.layers))
         self.out = nn.Linear(config.width, latent)
         nn.init.zeros_(self.out.weight)
@@ -111,6 +115,8 @@ class Denoiser(nn.Module):
         routed_BD = emb_BD if self.timestep_in_router else text_BD
         place_LD = sinusoids(torch.arange(length, device=x_BLPZ.device), self.width)
         x_PBLD = self.embed_motion(x_BLPZ.permute(2, 0, 1, 3)) + place_LD
+        if self.person_PD is not None:
+            x_PBLD = x_PBLD + self.person_PD[:, None, None]
         pool = TokenPool.of(mask_BL, persons, self.scope)
         allowed_N11K = key_mask(mask_BL, persons)
         for layer in self.layers:

@@ -10,7 +10,7 @@ from intermoe.errors import UserError
 from intermoe.features import joints_from_features
 from intermoe.model import InterMoE
 from intermoe.motion import Motion
-from intermoe.plausibility import Joints, Range
+from intermoe.evaluation.ranges import Joints, Range
 from intermoe.sampling import UNDRAWN
 from intermoe.shards import DatasetFolder
 from pipelines import settings

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from intermoe.datasets.duet.kinds import make_interaction
-from intermoe.plausibility import Range, measures
+from intermoe.evaluation.ranges import Range, measures
 from intermoe.skeletons import SMPL22
 
 # Legend: T frames, P = 2 persons, J = 22 joints.

@@ -1,4 +1,4 @@
-"""Does generated motion keep to what bodies do? Measured against recorded motion, without any network.
+"""Does generated motion stay in the range of recorded motion? Measured without any network.
 
 Legend: T frames, P = 2 persons, J joints.
 """

@@ -1,0 +1,1 @@
+"""How good a model is: the evaluator, the five metrics, identity, and what bodies can do."""
