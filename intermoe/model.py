@@ -64,6 +64,12 @@ class ModelConfig(Config):
     diffusion: DiffusionConfig = DiffusionConfig()
 
 
+def trained_folder(path: str | Path) -> Path:
+    """The checkpoint that is meant: the best of a training run, or the folder itself."""
+    best = Path(path) / "best"
+    return best if best.is_dir() else Path(path)
+
+
 class InterMoE(nn.Module):
     """The generator of two-person motion from text.
 
@@ -79,7 +85,13 @@ class InterMoE(nn.Module):
         self.normaliser = Normaliser(self.skeleton.features)
         self.vae = CausalSkeletalVae(config.vae, self.skeleton)
         self.latent = len(self.skeleton.pools[-1].groups) * config.vae.latent
-        self.text_head = TextHead(config.denoiser, width)
+        self.text_head = TextHead(
+            width,
+            layers=config.denoiser.text_layers,
+            hidden=config.denoiser.text_hidden,
+            heads=config.denoiser.text_heads,
+            dropout=config.denoiser.dropout,
+        )
         self.denoiser = Denoiser(config.denoiser, config.moe, latent=self.latent, condition=width)
         self.diffusion = Diffusion(config.diffusion)
         self._encoder: TextEncoder | None = None
@@ -105,7 +117,7 @@ class InterMoE(nn.Module):
         Raises:
             UserError: no checkpoint there, a damaged one, or one without these parts.
         """
-        folder = Path(path) / "best" if (Path(path) / "best").is_dir() else Path(path)
+        folder = trained_folder(path)
         saved = checkpoint.load(folder, device=device)
         stored = saved.documents.get("config")
         if not isinstance(stored, dict):
@@ -252,11 +264,21 @@ class InterMoE(nn.Module):
         noise_BLPZ: Tensor,
         condition_BW: Tensor,
         *,
+        mask_BL: Tensor | None = None,
         guidance: float | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Latents [B, L, 2, Z] from noise by DDIM with classifier-free guidance."""
-        mask_BL = torch.ones(noise_BLPZ.shape[:2], dtype=torch.bool, device=noise_BLPZ.device)
+        """Latents [B, L, 2, Z] from noise by DDIM with classifier-free guidance.
+
+        Args:
+            noise_BLPZ: where sampling starts.
+            condition_BW: text condition of each sample.
+            mask_BL: bool, the valid latent frames of each sample; all where none is given. Zero beyond them.
+            guidance: scale w; that of the config if None.
+            on_step: called with (steps done, steps in all).
+        """
+        if mask_BL is None:
+            mask_BL = torch.ones(noise_BLPZ.shape[:2], dtype=torch.bool, device=noise_BLPZ.device)
         scale = self.config.diffusion.guidance if guidance is None else guidance
         return self.diffusion.ddim(guided(self.denoiser, condition_BW, mask_BL, scale), noise_BLPZ, on_step)
 

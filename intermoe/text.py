@@ -71,20 +71,23 @@ class TextEncoder(ABC):
 
         Texts of more than 77 tokens are cut there, the token that ends the text kept.
         """
+        ids_BK, eot_B = self.tokens(texts)
+        with torch.inference_mode():
+            states_BKW, mask_BK = self._states(ids_BK, torch.arange(ids_BK.shape[1]) <= eot_B[:, None])
+        # Out of inference mode, so that the states may enter a graph that trains.
+        return TextStates(states_BKW.where(mask_BK[..., None], 0.0).clone(), mask_BK.clone(), eot_B)
+
+    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Numbers of the tokens of the texts [B, K], int64, and the place [B] of the one that ends each."""
         if not texts:
             raise ValueError("no text to encode")
         # One call a text: the tokens of a batch need no tensor yet, and some tokenizers would pad them their own way.
         ids = [self._tokenizer(text, truncation=True, max_length=MAX_TOKENS)["input_ids"] for text in texts]
-        eot_B = torch.tensor([len(tokens) - 1 for tokens in ids])
-        length = self._padded_length(max(map(len, ids)))
         # Both encoders pad with token 0: BERT's [PAD], and what OpenAI's tokenizer of CLIP fills up with.
-        ids_BK = torch.zeros(len(ids), length, dtype=torch.int64)
+        ids_BK = torch.zeros(len(ids), self._padded_length(max(map(len, ids))), dtype=torch.int64)
         for row, tokens in enumerate(ids):
             ids_BK[row, : len(tokens)] = torch.tensor(tokens)
-        with torch.inference_mode():
-            states_BKW, mask_BK = self._states(ids_BK, torch.arange(length) <= eot_B[:, None])
-        # Out of inference mode, so that the states may enter a graph that trains.
-        return TextStates(states_BKW.where(mask_BK[..., None], 0.0).clone(), mask_BK.clone(), eot_B)
+        return ids_BK, torch.tensor([len(tokens) - 1 for tokens in ids])
 
     @abstractmethod
     def _padded_length(self, longest: int) -> int:
@@ -95,10 +98,16 @@ class TextEncoder(ABC):
         """States [B, K, W] and which of them count [B, K], for token ids and the mask of tokens of the text."""
 
 
-class _Clip(TextEncoder):
-    """All 77 states after the final layer norm count: the published text head attends to every one of them."""
+class Clip(TextEncoder):
+    """CLIP's text tower: all 77 states after the final layer norm count, as the published text head attends to each."""
 
     name = "clip"
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """The embeddings of all tokens [V, W] and of all positions [K, W], as they go into the tower."""
+        weights = dict(self._model.named_parameters())
+        (position,) = (name for name in weights if name.endswith("position_embedding.weight"))
+        return self._model.get_input_embeddings().weight.detach(), weights[position].detach()
 
     def _padded_length(self, longest: int) -> int:  # noqa: ARG002 - CLIP's length is the same for every text
         return MAX_TOKENS
@@ -178,7 +187,7 @@ def _load_clip(folder: Path | None) -> TextEncoder:
     weights = folder / _WEIGHTS
     if not weights.is_file():
         raise UserError(f"no weights of CLIP ({_WEIGHTS}) here; {_HOW_TO_GET_CLIP}", where=folder)
-    return _Clip(*_load(CLIPTextModel, CLIPTokenizer, folder), _sha256(weights))
+    return Clip(*_load(CLIPTextModel, CLIPTokenizer, folder), _sha256(weights))
 
 
 def _cached_clip() -> Path:

@@ -6,34 +6,35 @@ Legend: B batch, K text tokens, W text width.
 import torch
 from torch import Tensor, nn
 
-from intermoe.denoiser import DenoiserConfig
 from intermoe.errors import UserError
 
 
 class TextHead(nn.Module):
     """A post-norm transformer encoder over the token states, layer norm, then the state at the end-of-text token."""
 
-    def __init__(self, config: DenoiserConfig, text_width: int) -> None:
+    def __init__(
+        self, width: int, *, layers: int, hidden: int, heads: int, dropout: float, where: str = "denoiser.text_heads"
+    ) -> None:
         """Build the head.
 
         Args:
-            config: its number of layers, hidden width, heads and dropout.
-            text_width: width W of the token states, and of the condition.
+            width: width W of the token states, and of the condition.
+            layers: number of layers.
+            hidden: their hidden width.
+            heads: their attention heads.
+            dropout: in them.
+            where: the key that gives the heads, for the message.
 
         Raises:
             UserError: the heads do not divide the width.
         """
         super().__init__()
-        if text_width % config.text_heads:
-            raise UserError(
-                f"denoiser.text_heads = {config.text_heads}", allowed=f"a divisor of {text_width}, the encoder's width"
-            )
-        layer = nn.TransformerEncoderLayer(
-            text_width, config.text_heads, config.text_hidden, config.dropout, activation="gelu", batch_first=True
-        )
+        if width % heads:
+            raise UserError(f"{where} = {heads}", allowed=f"a divisor of {width}, the encoder's width")
+        layer = nn.TransformerEncoderLayer(width, heads, hidden, dropout, activation="gelu", batch_first=True)
         # Nested tensors would drop the padded states and, with some masks, shorten the result.
-        self.encoder = nn.TransformerEncoder(layer, config.text_layers, enable_nested_tensor=False)
-        self.norm = nn.LayerNorm(text_width)
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, states_BKW: Tensor, mask_BK: Tensor, eot_B: Tensor) -> Tensor:
         """The condition [B, W] of each prompt.

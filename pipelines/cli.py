@@ -42,10 +42,11 @@ def parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=_preprocess)
 
     verb = verbs.add_parser("train", help="shards to a trained network")
-    verb.add_argument("target", choices=("vae", "denoiser"), help="what to train")
+    verb.add_argument("target", choices=("vae", "evaluator", "denoiser"), help="what to train")
     _add_config(verb)
     verb.add_argument("--data", type=Path, required=True, help="folder of shards")
     verb.add_argument("--vae", type=Path, help="denoiser: the run of the VAE whose latents it learns")
+    verb.add_argument("--text-folder", type=Path, help="evaluator: folder of CLIP's weights, if not in the hub's cache")
     verb.add_argument("--out", type=Path, help="folder of the run (default: runs/NAME/TARGET)")
     verb.add_argument("--resume", action="store_true", help="go on with the run in --out")
     verb.set_defaults(run=_train)
@@ -60,6 +61,19 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--text-folder", type=Path, help="folder of CLIP's weights, if not in the hub's cache")
     verb.add_argument("--routing-map", action="store_true", help="also draw which experts worked on which moment")
     verb.set_defaults(run=_generate)
+
+    verb = verbs.add_parser("evaluate", help="a table of what a model is worth, with intervals")
+    verb.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="such as evaluation.replications=5")
+    verb.add_argument("--model", required=True, help="run or checkpoint of a denoiser, or the id of its MLflow run")
+    verb.add_argument("--data", type=Path, help="folder of shards (default: what the model was trained on)")
+    verb.add_argument("--evaluator", help="run or checkpoint of an evaluator (default: runs/NAME/evaluator)")
+    verb.add_argument("--out", type=Path, required=True, help="folder of the results")
+    verb.add_argument("--split", choices=("test", "val", "train"), default="test", help="recordings (default: test)")
+    verb.add_argument("--no-untrained", action="store_true", help="leave out the row of the untrained model")
+    verb.add_argument("--seed", type=int, default=0, help="seed of all that is drawn (default: 0)")
+    verb.add_argument("--guidance", type=float, help="scale of classifier-free guidance (default: the model's)")
+    verb.add_argument("--text-folder", type=Path, help="folder of CLIP's tokenizer, if not in the hub's cache")
+    verb.set_defaults(run=_evaluate)
 
     verb = verbs.add_parser("describe", help="parameters, sizes and cost of a configuration")
     _add_config(verb)
@@ -194,7 +208,15 @@ def _train(options: argparse.Namespace) -> None:
     # Mistakes are told before Ray is started, which takes a while.
     check_request(options.target, values, options.data, out, options.vae, options.resume)
     with ray_session(values.workers.count * values.workers.cpus):
-        run = train(options.target, values, dataset=options.data, out=out, vae=options.vae, resume=options.resume)
+        run = train(
+            options.target,
+            values,
+            dataset=options.data,
+            out=out,
+            vae=options.vae,
+            text_folder=options.text_folder,
+            resume=options.resume,
+        )
     print(f"{out / 'best'} holds the model; its MLflow run is {run} (`intermoe ui` shows it)")
 
 
@@ -218,6 +240,34 @@ def _generate(options: argparse.Namespace) -> None:
         )
     for file in files:
         print(file)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from intermoe.evaluation.protocol import ROWS
+    from pipelines.cluster import ray_session
+    from pipelines.evaluate import check_out, check_request, evaluate
+    from pipelines.progress import Stages
+    from pipelines.results import terminal_table
+
+    check_out(options.out)
+    wanted = check_request(
+        options.model,
+        dataset=options.data,
+        evaluator=options.evaluator,
+        overrides=options.overrides,
+        split=options.split,
+        rows=[row for row in ROWS if not (row == "untrained" and options.no_untrained)],
+        seed=options.seed,
+        guidance=options.guidance,
+        text_folder=options.text_folder,
+    )
+    workers = wanted.settings.workers
+    with ray_session(workers.count * workers.cpus), Stages() as stages:
+        results = evaluate(wanted, out=options.out, progress=stages)
+    Console().print(terminal_table(results))
+    print(f"{options.out / 'results.html'} has it with a plot; its MLflow run is {results.about['run']}")
 
 
 def _describe(options: argparse.Namespace) -> None:

@@ -7,10 +7,10 @@ from rich.table import Table
 
 from intermoe.batches import interactions
 from intermoe.errors import UserError
+from intermoe.evaluation.ranges import Joints, Range
 from intermoe.features import joints_from_features
 from intermoe.model import InterMoE
 from intermoe.motion import Motion
-from intermoe.evaluation.ranges import Joints, Range
 from intermoe.sampling import UNDRAWN
 from intermoe.shards import DatasetFolder
 from pipelines import settings

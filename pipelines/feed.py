@@ -92,7 +92,8 @@ def batches(feed: FeedConfig, first: int, last: int, rank: int, world: int) -> I
 
     Yields:
         For interactions: features [B, T, 2, F] (raw, T a multiple of 4), frames [B], states [B, K, W], mask [B, K],
-        eot [B], seed [B], item [B]. For windows: features [B, T, F], frames [B], seed [B], item [B].
+        eot [B], caption [B] (its row in the data set), seed [B], item [B]. For windows: features [B, T, F],
+        frames [B], seed [B], item [B].
     """
     steps = _steps_of_a_plan(feed, world)
     plans = [(start, min(start + steps, last)) for start in range(first, last, steps)]

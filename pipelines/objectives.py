@@ -1,23 +1,31 @@
-"""What to optimise: the VAE on windows of single persons, the denoiser on latents of both.
+"""What to optimise: the VAE on windows of single persons, the denoiser on latents of both, the evaluator on pairs.
 
-An objective is the module that the training loop (training.py) drives. It gives each loss as a sum over latent frames,
-and the number of latent frames apart: divided by the number of all workers and micro-batches, the sum becomes the mean
-over the global batch, whoever held which sample.
+An objective is the module that the training loop (training.py) drives. It gives each loss as a sum over what it counts
+(latent frames; for the evaluator pairs), and the count apart: divided by that of all workers and micro-batches, the sum
+becomes the mean over the global batch, whoever held which sample.
 
 Legend: B batch, T frames, L latent frames, P = 2 persons, N latent joints, C channels of one, Z = N * C.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from intermoe.features import joints_from_features
+from intermoe import checkpoint
+from intermoe.evaluation.contrast import contrastive_sum
+from intermoe.evaluation.evaluator import PART, Evaluator
+from intermoe.evaluation.metrics import matching
+from intermoe.features import Normaliser, joints_from_features
 from intermoe.model import PARTS, STRIDE, VAE_PARTS, InterMoE
 from intermoe.moe.selection import after_step, selections
 from intermoe.sampling import normal, uniform
-from intermoe.text import TextStates
+from intermoe.shards import DatasetFolder
+from intermoe.text import Clip, TextStates, load_encoder
 from intermoe.vae import vae_loss_counts, vae_losses
 from pipelines.feed import Batch, FeedConfig
 from pipelines.settings import Settings, TrainingConfig
@@ -25,33 +33,66 @@ from pipelines.settings import Settings, TrainingConfig
 Sums = dict[str, Tensor]
 
 
+@dataclass
+class Means:
+    """Values summed over batches, and the count that they are sums over."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    count: float = 0.0
+
+    def add(self, sums: Mapping[str, float], count: float) -> None:
+        """Add one batch."""
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += count
+
+    def means(self) -> dict[str, float]:
+        """The mean of each value."""
+        return {name: total / self.count for name, total in self.sums.items()}
+
+
+class Trained(Protocol):
+    """A model whose parts an objective trains, and a checkpoint holds."""
+
+    def parts(self) -> dict[str, nn.Module]:
+        """All its parts, by name."""
+        ...
+
+    def restore(self, saved: checkpoint.Checkpoint, parts: tuple[str, ...]) -> None:
+        """Take over parts of a checkpoint."""
+        ...
+
+
 class Objective(Protocol):
     """What the training loop needs to know of a network and its losses.
 
     Attributes:
         training_config: how it is trained.
-        model: whose parts it trains or uses.
         weights: of each loss in the total.
         saved: the parts of the model that a checkpoint holds.
         watched: the measure on held-out samples by which the best checkpoint is chosen; lower is better.
     """
 
     training_config: TrainingConfig
-    model: InterMoE
     weights: Mapping[str, float]
     saved: tuple[str, ...]
     watched: str
+
+    @property
+    def model(self) -> Trained:
+        """The model whose parts it trains or uses."""
+        ...
 
     def feed(self, dataset: str) -> FeedConfig:
         """Which samples are trained on."""
         ...
 
     def count(self, batch: Batch) -> Tensor:
-        """Valid latent frames of the batch."""
+        """How much of what the losses are sums over the batch holds."""
         ...
 
     def __call__(self, batch: Batch) -> Sums:
-        """Each loss, summed over the valid latent frames of the batch."""
+        """Each loss, summed over what ``count`` counts."""
         ...
 
     def after_step(self, all_reduce: Callable[[Tensor], Tensor]) -> None:
@@ -62,9 +103,29 @@ class Objective(Protocol):
         """What else is worth a curve, since it was asked last; every worker asks, since all begin to count anew."""
         ...
 
-    def measure(self, batch: Batch) -> Sums:
-        """What is watched on held-out samples, summed over their valid latent frames."""
+    def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:
+        """What is watched on held-out samples.
+
+        Args:
+            batches: this worker's share of them.
+            gather: gives the value of every worker, in the order of their ranks.
+        """
         ...
+
+
+def _means(
+    measure: Callable[[Batch], Sums],
+    count: Callable[[Batch], Tensor],
+    batches: Iterable[Batch],
+    gather: Callable[[Any], list[Any]],
+) -> dict[str, float]:
+    """The means over the batches of all workers of what is measured as sums."""
+    own, whole = Means(), Means()
+    for batch in batches:
+        own.add({name: float(value) for name, value in measure(batch).items()}, float(count(batch)))
+    for part in gather(own):
+        whole.add(part.sums, part.count)
+    return whole.means()
 
 
 class VaeObjective(nn.Module):
@@ -110,6 +171,10 @@ class VaeObjective(nn.Module):
     def inside(self) -> dict[str, float]:
         """Nothing."""
         return {}
+
+    def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:
+        """The means of what is measured."""
+        return _means(self.measure, self.count, batches, gather)
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> Sums:
@@ -207,12 +272,128 @@ class DenoiserObjective(nn.Module):
         return found
 
     @torch.no_grad()
-    def measure(self, batch: Batch) -> Sums:
+    def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:
         """The loss, with the same noise and timesteps for a sample every time."""
-        return self(batch)
+        return _means(self, self.count, batches, gather)
 
 
-OBJECTIVES: dict[str, Callable[[Settings, InterMoE], "VaeObjective | DenoiserObjective"]] = {
+class EvaluatorObjective(nn.Module):
+    """Trains the evaluator: a caption and its motion come near each other, and away from the others of the batch.
+
+    With several micro-batches, the others are those of the micro-batch, of all workers.
+    """
+
+    saved = (PART,)
+    watched = "retrieval_error"
+
+    def __init__(self, settings: Settings, evaluator: Evaluator, ids: tuple[Tensor, Tensor] | None = None) -> None:
+        """Take an evaluator to train.
+
+        Args:
+            settings: of the run.
+            evaluator: its networks.
+            ids: where it reads tokens: those of all captions of the data set, and where each text ends.
+        """
+        super().__init__()
+        self.training_config = settings.train.evaluator
+        self.weights = {"contrast": 1.0}
+        self.settings, self.model = settings, evaluator
+        self._ids = ids
+
+    def feed(self, dataset: str) -> FeedConfig:
+        """Interactions of the training split."""
+        return FeedConfig(
+            dataset=dataset,
+            split="train",
+            samples="interactions",
+            seed=self.settings.seed,
+            batch_size=self.settings.train.evaluator.batch_size,
+            max_frames=self.settings.data.max_frames,
+            parts=self.settings.train.evaluator.accumulate,
+        )
+
+    def count(self, batch: Batch) -> Tensor:
+        """Pairs of caption and motion."""
+        return torch.tensor(len(batch["frames"]), device=batch["frames"].device)
+
+    def forward(self, batch: Batch) -> Sums:
+        """Symmetric cross-entropy of the pairs, summed."""
+        return {"contrast": contrastive_sum(*self._embedded(batch))}
+
+    def after_step(self, all_reduce: Callable[[Tensor], Tensor]) -> None:
+        """Nothing follows."""
+
+    def inside(self) -> dict[str, float]:
+        """The learned length of the embeddings."""
+        return {"scale": float(self.model.scale)}
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:
+        """R-precision and MM-Dist on the held-out pairs, in the order of the data set."""
+        own = []
+        for batch in batches:
+            text_BE, motion_BE = self._embedded(batch)
+            rows = zip(batch["item"].tolist(), text_BE.cpu().numpy(), motion_BE.cpu().numpy(), strict=True)
+            own += list(rows)
+        pairs = sorted((pair for part in gather(own) for pair in part), key=lambda pair: pair[0])
+        text_NE, motion_NE = (np.stack([pair[place] for pair in pairs]) for place in (1, 2))
+        precision_3, distance = matching(text_NE, motion_NE, min(self.settings.evaluation.pool, len(pairs)))
+        found = {f"r_precision_top{place}": float(value) for place, value in enumerate(precision_3, start=1)}
+        return found | {"mm_dist": distance, "retrieval_error": 1 - float(precision_3.mean())}
+
+    def _embedded(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        text = TextStates(batch["states"], batch["mask"], batch["eot"])
+        if self._ids is not None:
+            device = batch["caption"].device
+            ids_BK, eot_B = (table[batch["caption"].cpu()].to(device) for table in self._ids)
+            text = self.model.token_states(ids_BK, eot_B)
+        return self.model.embed_text(text), self.model.embed_motion(batch["features"], batch["frames"])
+
+
+AnyObjective = VaeObjective | DenoiserObjective | EvaluatorObjective
+
+
+def build(
+    target: str, settings: Settings, dataset: DatasetFolder, *, vae: Path | None, text_folder: Path | None
+) -> AnyObjective:
+    """The objective with its networks as they are before the first step, the same on every worker.
+
+    Args:
+        target: one of ``OBJECTIVES``.
+        settings: of the run.
+        dataset: what is trained on.
+        vae: the checkpoint whose VAE is used, for the denoiser.
+        text_folder: where CLIP's weights lie, for an evaluator that reads its tokens, if not in the hub's cache.
+    """
+    torch.manual_seed(settings.seed)
+    card = dataset.card
+    normaliser = Normaliser.from_moments(torch.tensor(card.mean), torch.tensor(card.std))
+    if target == "evaluator":
+        return _evaluator_objective(settings, dataset, normaliser, text_folder)
+    model = InterMoE(settings)
+    model.normaliser = normaliser
+    if vae is not None:
+        # The latents are those of the VAE's own normalisation, whatever data it is used on.
+        model.restore(checkpoint.load(vae), VAE_PARTS)
+    return VaeObjective(settings, model) if target == "vae" else DenoiserObjective(settings, model)
+
+
+def _evaluator_objective(
+    settings: Settings, dataset: DatasetFolder, normaliser: Normaliser, text_folder: Path | None
+) -> EvaluatorObjective:
+    evaluator = Evaluator(settings.evaluator, settings.data)
+    evaluator.normaliser = normaliser
+    if settings.evaluator.text == "states":
+        return EvaluatorObjective(settings, evaluator)
+    encoder = load_encoder(settings.data.encoder, text_folder)
+    assert isinstance(encoder, Clip)
+    evaluator.take_tokens(*encoder.tables())
+    texts = [dataset.caption(row).text for row in range(dataset.card.captions)]
+    return EvaluatorObjective(settings, evaluator, encoder.tokens(texts))
+
+
+OBJECTIVES: Mapping[str, type[AnyObjective]] = {
     "vae": VaeObjective,
+    "evaluator": EvaluatorObjective,
     "denoiser": DenoiserObjective,
 }

@@ -30,13 +30,15 @@ def samples(target: str, model: Path, dataset: Path) -> dict[str, Sample]:
     """A few motions by name.
 
     For the VAE: held-out recordings and what becomes of them through encoder and decoder. For the denoiser: motions
-    from held-out captions, as long as the recordings they come from.
+    from held-out captions, as long as the recordings they come from. For the evaluator there are none.
 
     Args:
-        target: "vae" or "denoiser".
+        target: "vae", "evaluator" or "denoiser".
         model: a checkpoint.
         dataset: the folder of shards; its validation split, or else its training split.
     """
+    if target == "evaluator":
+        return {}
     folder = DatasetFolder.open(dataset)
     split = next(name for name in ("val", "test", "train") if folder.card.recordings.get(name))
     rows = folder.index(split).frames

@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 
 from intermoe.config import Config
 from intermoe.errors import UserError
+from intermoe.evaluation.evaluator import EvaluatorConfig
+from intermoe.evaluation.protocol import EvaluationConfig
 from intermoe.model import ModelConfig
 from intermoe.vae import VaeLossConfig
 
@@ -79,6 +81,7 @@ class TrainConfig(Config):
 
     vae: VaeTrainingConfig
     denoiser: TrainingConfig
+    evaluator: TrainingConfig = TrainingConfig(epochs=200, batch_size=64)
 
 
 class WorkersConfig(Config):
@@ -100,12 +103,15 @@ class Settings(ModelConfig):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     seed: int = Field(default=0, ge=0)
+    evaluator: EvaluatorConfig = EvaluatorConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     train: TrainConfig
     workers: WorkersConfig = WorkersConfig()
 
     @model_validator(mode="after")
     def _even_shares(self) -> Self:
-        for name, training in (("vae", self.train.vae), ("denoiser", self.train.denoiser)):
+        for name in TrainConfig.model_fields:
+            training: TrainingConfig = getattr(self.train, name)
             shares = self.workers.count * training.accumulate
             if training.batch_size % shares:
                 raise ValueError(
@@ -151,6 +157,15 @@ def load(config: str, overrides: Sequence[str] = ()) -> Settings:
         raise UserError(f"not valid YAML: {error}", where=path) from None
     if not isinstance(values, dict):
         raise UserError("holds no keys", where=path)
+    return overridden(values, overrides, where=config)
+
+
+def overridden(values: dict[str, Any], overrides: Sequence[str], *, where: object) -> Settings:
+    """Settings from plain values, such as a checkpoint holds, with ``key=value`` overrides on top.
+
+    Raises:
+        UserError: an unknown key, a value out of range, an override that is none.
+    """
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -160,7 +175,7 @@ def load(config: str, overrides: Sequence[str] = ()) -> Settings:
         except (yaml.YAMLError, ValueError):
             raise UserError(f"{override!r} is no override", allowed="a value that is YAML") from None
         _assign(values, key.split("."), _number(value), key)
-    return Settings.parse(values, where=config)
+    return Settings.parse(values, where=where)
 
 
 def _number(value: Any) -> Any:

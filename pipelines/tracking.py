@@ -28,6 +28,7 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LoggedModelInput,
     LoggedModelOutput,
     Metric,
     Param,
@@ -222,6 +223,28 @@ class Run:
         self._client.log_batch(self.id, metrics=points)
         self._client.log_outputs(self.id, [LoggedModelOutput(model.model_id, step)])
         return model.model_id
+
+    def log_evaluated(self, model_run: str, metrics: Mapping[str, float]) -> None:
+        """Say that this run looked at the newest checkpoint of another run, and what it found.
+
+        The numbers then stand on the page of the checkpoint too. Nothing is said where the store does not know the
+        other run, or no checkpoint of it.
+        """
+        try:
+            outputs = self._client.get_run(model_run).outputs
+        except MlflowException:
+            return
+        logged = outputs.model_outputs if outputs else []
+        if not logged:
+            return
+        newest = max(logged, key=lambda output: output.step)
+        self._client.log_inputs(self.id, models=[LoggedModelInput(newest.model_id)])
+        now = int(time.time() * 1000)
+        points = [
+            Metric(f"evaluated/{name}", float(value), now, 0, model_id=newest.model_id)
+            for name, value in metrics.items()
+        ]
+        self._client.log_batch(self.id, metrics=points)
 
     def measure_system(self) -> None:
         """Log the load of this machine (processors, memory, disk, network, GPUs) every 10 seconds until the end."""

@@ -18,7 +18,7 @@ from ray.train.torch import TorchTrainer
 
 from intermoe import checkpoint
 from intermoe.errors import UserError
-from intermoe.model import VAE_PARTS
+from intermoe.model import VAE_PARTS, trained_folder
 from intermoe.shards import CARD, DatasetCard, DatasetFolder, sha256
 from intermoe.text import encoder_width
 from pipelines.generate import save_routing_map
@@ -41,17 +41,19 @@ def train(
     dataset: Path,
     out: Path,
     vae: Path | None = None,
+    text_folder: Path | None = None,
     resume: bool = False,
     parent: str | None = None,
 ) -> str:
     """Train one network and record it in MLflow; Ray must be running.
 
     Args:
-        target: "vae" or "denoiser".
+        target: "vae", "evaluator" or "denoiser".
         settings: of the run.
         dataset: a folder of shards.
         out: the folder of the run; ``best`` in it is the model, ``checkpoints`` what a resumed run goes on from.
         vae: the run or checkpoint of the VAE, which the denoiser needs.
+        text_folder: where CLIP's weights lie, for an evaluator that reads its tokens, if not in the hub's cache.
         resume: go on with what ``out`` holds.
         parent: the MLflow run that this one belongs to.
 
@@ -64,7 +66,16 @@ def train(
     card, vae = check_request(target, settings, dataset, out, vae, resume)
     run = _reopened(out) if resume else _started(target, settings, dataset, out, vae, parent)
     values = settings.model_dump(mode="json")
-    job = Job(target, values, str(dataset.resolve()), str(out.resolve()), str(vae) if vae else None, run.uri, run.id)
+    job = Job(
+        target=target,
+        settings=values,
+        dataset=str(dataset.resolve()),
+        out=str(out.resolve()),
+        vae=str(vae) if vae else None,
+        text_folder=str(text_folder.resolve()) if text_folder else None,
+        tracking_uri=run.uri,
+        run_id=run.id,
+    )
     with run:
         if not resume:
             profile = card.recordings | {"frames": card.frames, "quarantined": card.quarantined}
@@ -103,7 +114,7 @@ def check_request(
         raise UserError(f"unknown target {target!r}", allowed=", ".join(OBJECTIVES))
     card = DatasetFolder.open(dataset).card
     _check_dataset(settings, card, dataset)
-    before = _run_file(out)
+    before = run_file(out)
     if target != "denoiser":
         vae = None
     elif vae is None and resume and before:
@@ -207,7 +218,7 @@ def _check_vae(settings: Settings, path: Path | None) -> Path:
     """The VAE's checkpoint, after a look whether it is one and has the sizes of the config."""
     if path is None:
         raise UserError("the denoiser needs a trained VAE", where="--vae", allowed="a run of `intermoe train vae`")
-    folder = path / "best" if (path / "best").is_dir() else path
+    folder = trained_folder(path)
     saved = checkpoint.load(folder)
     missing = [part for part in VAE_PARTS if part not in saved.tensors]
     if missing:
@@ -260,13 +271,14 @@ def _started(target: str, settings: Settings, dataset: Path, out: Path, vae: Pat
         raise UserError(f"cannot be made: {error.strerror}", where=out) from None
     tags = {"intermoe.target": target, "intermoe.out": str(out.resolve())}
     if vae:
-        tags |= {"intermoe.vae": str(vae), "intermoe.vae_run": str(_run_file(vae.parent).get("run_id", ""))}
+        tags |= {"intermoe.vae": str(vae), "intermoe.vae_run": str(run_file(vae.parent).get("run_id", ""))}
     try:
         run = Run.start(tracking_uri(), settings.name, target, settings.model_dump(mode="json"), tags, parent)
     except BaseException:
         out.rmdir()
         raise
     document = {"run_id": run.id, "tracking_uri": run.uri, "vae": str(vae) if vae else None}
+    document |= {"data": str(dataset.resolve())}
     document |= _identity(target, settings, dataset, vae)
     partial = out / f".{_RUN_FILE}"
     partial.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
@@ -275,11 +287,12 @@ def _started(target: str, settings: Settings, dataset: Path, out: Path, vae: Pat
 
 
 def _reopened(out: Path) -> Run:
-    before = _run_file(out)
+    before = run_file(out)
     return Run.reopen(before["tracking_uri"], before["run_id"])
 
 
-def _run_file(folder: Path) -> dict[str, Any]:
+def run_file(folder: Path) -> dict[str, Any]:
+    """What is noted of the run in that folder: its id and address in MLflow, its data; empty where none began."""
     file = folder / _RUN_FILE
     if not file.is_file():
         return {}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -24,13 +24,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from intermoe import checkpoint
-from intermoe.features import Normaliser
-from intermoe.model import VAE_PARTS, InterMoE
 from intermoe.sampling import step_seed
-from intermoe.shards import DatasetCard, DatasetFolder
+from intermoe.shards import DatasetFolder
 from pipelines import feed
 from pipelines.feed import Batch
-from pipelines.objectives import OBJECTIVES, DenoiserObjective, Sums, VaeObjective
+from pipelines.objectives import Means, Sums, build
 from pipelines.settings import Settings, TrainingConfig
 from pipelines.tracking import Run
 
@@ -45,6 +43,7 @@ class Job:
         dataset: the folder of shards.
         out: the folder of this run, on storage that all workers share.
         vae: the checkpoint whose VAE is used, for objectives that need one.
+        text_folder: where CLIP's weights lie, for objectives that need them, if not in the hub's cache.
         tracking_uri: of MLflow.
         run_id: of the MLflow run that the driver has opened.
     """
@@ -54,6 +53,7 @@ class Job:
     dataset: str
     out: str
     vae: str | None
+    text_folder: str | None
     tracking_uri: str
     run_id: str
 
@@ -83,32 +83,16 @@ def work(config: dict[str, Any]) -> None:
     Worker(job, settings, config["board"], context.get_world_rank(), context.get_world_size(), device).run()
 
 
-@dataclass
-class Window:
-    """Losses summed since the last logged point, and the latent frames they are summed over."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    count: float = 0.0
-
-    def add(self, sums: Mapping[str, float], count: float) -> None:
-        """Add one batch."""
-        for name, value in sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += count
-
-    def means(self) -> dict[str, float]:
-        """The mean of each loss."""
-        return {name: total / self.count for name, total in self.sums.items()}
-
-
 class Worker:
     """One worker's side of a run."""
 
     def __init__(self, job: Job, settings: Settings, board: Any, rank: int, world: int, device: torch.device) -> None:
         self.job, self.settings, self.board, self.rank, self.world = job, settings, board, rank, world
         self.device = device
-        self.card = DatasetFolder.open(job.dataset).card
-        self.objective = build_objective(job, settings, self.card).to(self.device)
+        folder = DatasetFolder.open(job.dataset)
+        self.card = folder.card
+        vae, text_folder = (Path(path) if path else None for path in (job.vae, job.text_folder))
+        self.objective = build(job.target, settings, folder, vae=vae, text_folder=text_folder).to(self.device)
         self.config = self.objective.training_config
         self.feed = self.objective.feed(job.dataset)
         self.parallel = None
@@ -125,7 +109,7 @@ class Worker:
         )
         self.steps_an_epoch = feed.count(self.feed) / self.config.batch_size
         self.total = max(1, math.ceil(self.config.epochs * self.steps_an_epoch))
-        self.window = Window()
+        self.window = Means()
         self.best = math.inf
         self.run_folder = Path(job.out)
         self.tracking = Run.reopen(job.tracking_uri, job.run_id) if rank == 0 else None
@@ -175,7 +159,7 @@ class Worker:
         """One optimizer step on the global batch; none is taken where a loss or the gradient is not finite.
 
         Returns:
-            The losses summed over the samples of all workers (None where one is not finite), the latent frames of all
+            The losses summed over the samples of all workers (None where one is not finite), the count of all
             workers, the norm of the gradient.
         """
         torch.manual_seed(step_seed(self.settings.seed, step, self.rank))
@@ -210,7 +194,7 @@ class Worker:
 
     def _log(self, step: int, norm: float, seconds_a_step: float, waiting: float) -> None:
         means = self.window.means()
-        self.window = Window()
+        self.window = Means()
         loss = sum(self.objective.weights[name] * value for name, value in means.items())
         metrics = {"loss": loss, **{f"loss_{name}": value for name, value in means.items()}}
         metrics |= {
@@ -224,7 +208,8 @@ class Worker:
         inside = self.objective.inside()
         if self.tracking:
             self.tracking.log_metrics({f"train/{name}": value for name, value in metrics.items()}, step)
-            self.tracking.log_metrics({f"moe/{name}": value for name, value in inside.items()}, step)
+            group = "moe" if self.job.target == "denoiser" else self.job.target
+            self.tracking.log_metrics({f"{group}/{name}": value for name, value in inside.items()}, step)
             self.board.post.remote(step, self.total, {"loss": loss})
 
     def _validate(self, step: int) -> None:
@@ -232,18 +217,15 @@ class Worker:
         if self.validation is None:
             return
         self.objective.eval()
-        window = Window()
-        for batch in feed.held_out_batches(self.validation, self.rank, self.world):
-            batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-            window.add(_floats(self.objective.measure(batch)), float(self.objective.count(batch)))
-        whole = Window()
-        for part in self._gather(window):
-            whole.add(part.sums, part.count)
-        means = whole.means()
+        batches = (
+            {name: tensor.to(self.device) for name, tensor in batch.items()}
+            for batch in feed.held_out_batches(self.validation, self.rank, self.world)
+        )
+        found = self.objective.validate(batches, self._gather)
         if self.tracking:
-            self.tracking.log_metrics({f"validation/{name}": value for name, value in means.items()}, step)
-        if self.rank == 0 and step and means[self.objective.watched] < self.best:
-            self.best = means[self.objective.watched]
+            self.tracking.log_metrics({f"validation/{name}": value for name, value in found.items()}, step)
+        if self.rank == 0 and step and found[self.objective.watched] < self.best:
+            self.best = found[self.objective.watched]
             self._write(self.run_folder / "best", step)
 
     def _save(self, step: int) -> None:
@@ -290,7 +272,7 @@ class Worker:
         checkpoint.load_optimizer(self.optimizer, self.named_parameters, saved.tensors["optimizer"])
         progress = saved.documents["progress"]
         self.best = math.inf if progress["best"] is None else progress["best"]
-        self.window = Window(**progress["window"])
+        self.window = Means(**progress["window"])
         return int(saved.documents["state"]["step"])
 
     @torch.no_grad()
@@ -327,18 +309,3 @@ class Worker:
         found = [None] * self.world
         dist.all_gather_object(found, value)
         return found
-
-
-def build_objective(job: Job, settings: Settings, card: DatasetCard) -> VaeObjective | DenoiserObjective:
-    """The objective with its networks as they are before the first step, the same on every worker."""
-    torch.manual_seed(settings.seed)
-    model = InterMoE(settings)
-    model.normaliser = Normaliser.from_moments(torch.tensor(card.mean), torch.tensor(card.std))
-    if job.vae:
-        # The latents are those of the VAE's own normalisation, whatever data it is used on.
-        model.restore(checkpoint.load(Path(job.vae)), VAE_PARTS)
-    return OBJECTIVES[job.target](settings, model)
-
-
-def _floats(values: Sums) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}

@@ -20,6 +20,13 @@ _RADII = {
     "ankle": 0.045, "foot": 0.035, "collar": 0.06, "shoulder": 0.06, "elbow": 0.045, "wrist": 0.035,
 }  # fmt: skip
 _CM = 100.0
+MEASURES = (
+    "foot_skating_cm_s",
+    "floor_penetration_cm",
+    "bone_length_deviation_cm",
+    "interpenetration_cm",
+    "jerk_m_s3",
+)
 
 
 def plausibility(joints_TPJ3: Joints, skeleton: Skeleton) -> dict[str, float]:
@@ -43,13 +50,13 @@ def plausibility(joints_TPJ3: Joints, skeleton: Skeleton) -> dict[str, float]:
         >>> set(plausibility(standing, SMPL22).values())
         {0.0}
     """
-    joints_TPJ3 = joints_TPJ3.astype(np.float64)
+    exact_TPJ3: Array = joints_TPJ3.astype(np.float64)
     return {
-        "foot_skating_cm_s": _skating(joints_TPJ3, skeleton),
-        "floor_penetration_cm": float(_CM * (-joints_TPJ3[..., 1].min(axis=2)).clip(min=0).mean()),
-        "bone_length_deviation_cm": _bone_deviation(joints_TPJ3, skeleton),
+        "foot_skating_cm_s": _skating(exact_TPJ3, skeleton),
+        "floor_penetration_cm": float(_CM * (-exact_TPJ3[..., 1].min(axis=2)).clip(min=0).mean()),
+        "bone_length_deviation_cm": _bone_deviation(exact_TPJ3, skeleton),
         "interpenetration_cm": float(_CM * interpenetration(joints_TPJ3, skeleton).mean()),
-        "jerk_m_s3": float(np.linalg.norm(np.diff(joints_TPJ3, n=3, axis=0), axis=-1).mean() * FPS**3),
+        "jerk_m_s3": float(np.linalg.norm(np.diff(exact_TPJ3, n=3, axis=0), axis=-1).mean() * FPS**3),
     }
 
 

@@ -149,7 +149,7 @@ def trainable(module: nn.Module) -> int:
 )
 def test_sizes_are_the_papers(moe: MoeConfig, published: int) -> None:
     with torch.device("meta"):
-        head = TextHead(DenoiserConfig(), 768)
+        head = TextHead(768, layers=2, hidden=2048, heads=8, dropout=0.1)
         model = Denoiser(DenoiserConfig(), moe, latent=448, condition=768)
     clip_positions = 59_136  # counted in the paper, no part of this model
     assert trainable(head) == 11_029_504
@@ -290,7 +290,7 @@ def test_wrong_values_are_refused(config: type[Config], values: dict, key: str) 
 
 def test_text_head_ignores_padding_and_company() -> None:
     torch.manual_seed(0)
-    head = TextHead(SMALL, 16).eval()
+    head = TextHead(16, layers=1, hidden=48, heads=4, dropout=0.0).eval()
     states, mask = torch.randn(3, 7, 16), torch.arange(7) < torch.tensor([7, 4, 3])[:, None]
     eot = mask.sum(1) - 1
     for context in (torch.no_grad(), torch.enable_grad()):  # without gradients torch takes another path
@@ -306,4 +306,4 @@ def test_text_head_ignores_padding_and_company() -> None:
 
 def test_text_head_refuses_heads_that_do_not_divide_the_width() -> None:
     with pytest.raises(UserError, match="text_heads = 4"):
-        TextHead(SMALL, 18)
+        TextHead(18, layers=1, hidden=48, heads=4, dropout=0.0)

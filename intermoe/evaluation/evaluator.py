@@ -1,0 +1,227 @@
+"""The evaluator: two encoders that put a caption and the motion it describes at the same place of one space.
+
+Its form is InterCLIP's, of InterGen (Liang et al. 2024), whose embeddings the metrics of the field are taken on.
+
+Legend: B batch, T frames, F features of a person-frame, K text tokens, W text width, D width, E embedding, V tokens of
+the vocabulary.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from intermoe import checkpoint
+from intermoe.conditioning import sinusoids
+from intermoe.config import Config
+from intermoe.errors import UserError
+from intermoe.features import FeatureLayout, Normaliser
+from intermoe.model import DataConfig, trained_folder
+from intermoe.skeletons import skeleton_named
+from intermoe.text import MAX_TOKENS, TextStates, encoder_width
+from intermoe.text_head import TextHead
+
+PART = "evaluator"
+
+
+class EvaluatorConfig(Config):
+    """The evaluator; the defaults are the published sizes.
+
+    Attributes:
+        text: what its text encoder reads: "tokens", CLIP's embeddings of tokens and positions and nothing above them
+            (as published), or "states", those of the data set's frozen encoder.
+        motion_width: width of the motion encoder.
+        motion_layers: its layers.
+        motion_heads: its attention heads.
+        motion_hidden: hidden width of its layers.
+        text_layers: layers of the text encoder.
+        text_heads: its attention heads.
+        text_hidden: hidden width of its layers.
+        embedding: numbers of an embedding.
+        dropout: in both encoders.
+        scale: length of the embeddings before training; it is learned. Its square multiplies the cosines in the loss.
+        normalised: whether motion features are normalised first; published ones are not.
+        vocabulary: tokens of the encoder, for "tokens".
+    """
+
+    text: Literal["tokens", "states"] = "tokens"
+    motion_width: int = Field(default=1024, ge=8, multiple_of=2)
+    motion_layers: int = Field(default=8, ge=1)
+    motion_heads: int = Field(default=8, ge=1)
+    motion_hidden: int = Field(default=2048, ge=1)
+    text_layers: int = Field(default=8, ge=1)
+    text_heads: int = Field(default=8, ge=1)
+    text_hidden: int = Field(default=2048, ge=1)
+    embedding: int = Field(default=512, ge=2)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    scale: float = Field(default=1.0, gt=0)
+    normalised: bool = False
+    vocabulary: int = Field(default=49408, ge=1)
+
+    @model_validator(mode="after")
+    def _even_heads(self) -> Self:
+        if self.motion_width % self.motion_heads:
+            raise ValueError(f"motion_width = {self.motion_width} is not divided by motion_heads = {self.motion_heads}")
+        return self
+
+
+class MotionEncoder(nn.Module):
+    """A post-norm transformer over the frames of both persons; a learned query in front becomes the embedding."""
+
+    def __init__(self, config: EvaluatorConfig, features: int) -> None:
+        """Build the encoder for so many features of both persons in a frame."""
+        super().__init__()
+        self.query_D = nn.Parameter(torch.randn(config.motion_width))
+        self.embed = nn.Linear(features, config.motion_width)
+        self.dropout = nn.Dropout(config.dropout)
+        layer = nn.TransformerEncoderLayer(
+            config.motion_width,
+            config.motion_heads,
+            config.motion_hidden,
+            config.dropout,
+            activation="gelu",
+            batch_first=True,
+        )
+        self.encoder = nn.TransformerEncoder(layer, config.motion_layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(config.motion_width)
+        self.out = nn.Linear(config.motion_width, config.embedding)
+
+    def forward(self, x_BTF: Tensor, frames_B: Tensor) -> Tensor:
+        """The embedding [B, E] of motions, not yet of any length.
+
+        Args:
+            x_BTF: numbers of both persons, padded.
+            frames_B: valid frames of each motion; what lies beyond them changes nothing.
+        """
+        x_BTD = self.embed(x_BTF)
+        x_BTD = torch.cat([self.query_D.expand(len(x_BTD), 1, -1), x_BTD], dim=1)
+        place_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
+        x_BTD = self.dropout(x_BTD + sinusoids(place_T, x_BTD.shape[-1]))
+        x_BTD = self.encoder(x_BTD, src_key_padding_mask=place_T > frames_B[:, None])
+        embedding_BE: Tensor = self.out(self.norm(x_BTD[:, 0]))
+        return embedding_BE
+
+
+class TextBranch(nn.Module):
+    """A transformer over what is known of each token, read at the token that ends the text."""
+
+    def __init__(self, config: EvaluatorConfig, width: int) -> None:
+        """Build the encoder for token states of that width."""
+        super().__init__()
+        self.head = TextHead(
+            width,
+            layers=config.text_layers,
+            hidden=config.text_hidden,
+            heads=config.text_heads,
+            dropout=config.dropout,
+            where="evaluator.text_heads",
+        )
+        self.out = nn.Linear(width, config.embedding)
+
+    def forward(self, text: TextStates) -> Tensor:
+        """The embedding [B, E] of texts, not yet of any length."""
+        embedding_BE: Tensor = self.out(self.head(text.states_BKW, text.mask_BK, text.eot_B))
+        return embedding_BE
+
+
+class Evaluator(nn.Module):
+    """Embeds captions and motions.
+
+    Embeddings have the length of the learned ``scale``, as the published metrics take them.
+
+    Example:
+        ``Evaluator.load("runs/duet/evaluator").embed_motion(features_BTPF, frames_B)``
+    """
+
+    token_VW: Tensor
+    position_KW: Tensor
+
+    def __init__(self, config: EvaluatorConfig, data: DataConfig) -> None:
+        """Build the networks; for "tokens", ``take_tokens`` then has to be given CLIP's tables, or a checkpoint loaded.
+
+        Raises:
+            UserError: the config wants tokens of another encoder than CLIP, or heads do not divide a width.
+        """
+        super().__init__()
+        if config.text == "tokens" and data.encoder != "clip":
+            raise UserError(
+                f"evaluator.text = 'tokens' with data.encoder = {data.encoder!r}", allowed="states, or the encoder clip"
+            )
+        self.config, self.data = config, data
+        self.skeleton = skeleton_named(data.skeleton)
+        width = encoder_width(data.encoder)
+        self.normaliser = Normaliser(self.skeleton.features)
+        self.motion = MotionEncoder(config, 2 * FeatureLayout.of(self.skeleton).contacts.start)
+        self.text = TextBranch(config, width)
+        self.scale = nn.Parameter(torch.tensor(config.scale))
+        rows = (config.vocabulary, MAX_TOKENS) if config.text == "tokens" else (0, 0)
+        self.register_buffer("token_VW", torch.zeros(rows[0], width))
+        self.register_buffer("position_KW", torch.zeros(rows[1], width))
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "cpu") -> Self:
+        """A trained evaluator.
+
+        Args:
+            path: a checkpoint, or the folder of a training run (then its best checkpoint).
+            device: where it is put.
+
+        Raises:
+            UserError: no checkpoint there, a damaged one, or one of something else.
+        """
+        folder = trained_folder(path)
+        saved = checkpoint.load(folder, device=device)
+        stored = saved.documents.get("config")
+        if PART not in saved.tensors or not isinstance(stored, dict):
+            raise UserError("holds no evaluator", where=folder, allowed="a run of `intermoe train evaluator`")
+        config = EvaluatorConfig.parse(stored[PART], where=folder)
+        evaluator = cls(config, DataConfig.parse(stored["data"], where=folder))
+        try:
+            evaluator.restore(saved, (PART,))
+        except RuntimeError:
+            raise UserError("the weights do not fit the config beside them", where=folder) from None
+        return evaluator.to(device).eval()
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules that a checkpoint holds, by name."""
+        return {PART: self}
+
+    def restore(self, saved: checkpoint.Checkpoint, parts: tuple[str, ...]) -> None:
+        """Take over the weights of a checkpoint."""
+        for name in parts:
+            self.load_state_dict(saved.tensors[name])
+
+    def take_tokens(self, token_VW: Tensor, position_KW: Tensor) -> None:
+        """Take over the frozen embeddings of tokens and of positions; ``UserError`` where they have other sizes."""
+        for name, own, given in (("tokens", self.token_VW, token_VW), ("positions", self.position_KW, position_KW)):
+            if own.shape != given.shape:
+                raise UserError(f"a table of {name} of the shape {tuple(given.shape)}", allowed=f"{tuple(own.shape)}")
+            own.copy_(given)
+
+    def token_states(self, ids_BK: Tensor, eot_B: Tensor) -> TextStates:
+        """What is known of each token before any layer: the sum of its embedding and that of its position.
+
+        All 77 tokens count, those that fill up included: the published form masks none.
+        """
+        states_BKW = self.token_VW[ids_BK] + self.position_KW
+        return TextStates(states_BKW, torch.ones_like(ids_BK, dtype=torch.bool), eot_B)
+
+    def embed_text(self, text: TextStates) -> Tensor:
+        """Embeddings [B, E] of captions, from the states of their tokens."""
+        return self._lengthened(self.text(text))
+
+    def embed_motion(self, features_BTPF: Tensor, frames_B: Tensor) -> Tensor:
+        """Embeddings [B, E] of motions.
+
+        Args:
+            features_BTPF: raw features of both persons (features.py); beyond a motion's frames they change nothing.
+            frames_B: valid frames of each.
+        """
+        x_BTPF = self.normaliser.normalise(features_BTPF) if self.config.normalised else features_BTPF
+        contacts = FeatureLayout.of(self.skeleton).contacts
+        return self._lengthened(self.motion(x_BTPF[..., : contacts.start].flatten(2), frames_B))
+
+    def _lengthened(self, embedding_BE: Tensor) -> Tensor:
+        return nn.functional.normalize(embedding_BE, dim=-1) * self.scale
