@@ -41,6 +41,16 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--seed", type=int, default=0, help="duet: seed (default: 0)")
     verb.set_defaults(run=_preprocess)
 
+    verb = verbs.add_parser("import", help="weights that others have published, into our checkpoint folders")
+    verb.add_argument("source", choices=("published",), help="InterMoE's released files, or InterGen's evaluator")
+    _add_config(verb, default="interhuman")
+    verb.add_argument("--denoiser", type=Path, help="Lightning checkpoint of the denoiser")
+    verb.add_argument("--vae", type=Path, help="Lightning checkpoint of the VAE")
+    verb.add_argument("--stats", type=Path, help="folder of mean.npy and std.npy (or global_mean.npy, global_std.npy)")
+    verb.add_argument("--evaluator", type=Path, help="Lightning checkpoint of InterCLIP, instead of the other three")
+    verb.add_argument("--out", type=Path, required=True, help="the checkpoint, made by this command")
+    verb.set_defaults(run=_import)
+
     verb = verbs.add_parser("train", help="shards to a trained network")
     verb.add_argument("target", choices=("vae", "evaluator", "denoiser"), help="what to train")
     _add_config(verb)
@@ -196,6 +206,26 @@ def _preprocess(options: argparse.Namespace) -> None:
     print(f"{options.out}: {counts}; {card.frames} frames, {card.captions} captions")
     if card.quarantined:
         print(f"set aside: {card.quarantined}, each with its reason in {options.out / 'quarantine.jsonl'}")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from pipelines import settings
+    from pipelines.import_published import import_evaluator, import_generator
+
+    # What the published network does that the paper does not; the user's own words come after.
+    values = settings.load(options.config, ["moe.timestep_in_router=true", *options.overrides])
+    generator = {"--denoiser": options.denoiser, "--vae": options.vae, "--stats": options.stats}
+    given = [name for name, path in generator.items() if path]
+    if options.evaluator:
+        if given:
+            raise UserError(f"{given[0]} beside --evaluator", allowed="one checkpoint a command")
+        import_evaluator(values, file=options.evaluator, out=options.out)
+    elif len(given) < len(generator):
+        missing = next(name for name in generator if name not in given)
+        raise UserError(f"{missing} is not given", allowed="--denoiser, --vae and --stats, or --evaluator")
+    else:
+        import_generator(values, denoiser=options.denoiser, vae=options.vae, stats=options.stats, out=options.out)
+    print(f"{options.out} holds the imported checkpoint")
 
 
 def _train(options: argparse.Namespace) -> None:
