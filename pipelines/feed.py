@@ -179,11 +179,11 @@ def _prepare(feed: FeedConfig, items: list[int], draws: list[Draw]) -> dict[str,
         features, frames = batch.features_BTPF, batch.frames_B
         # The VAE reads 4 frames at a time.
         features = torch.nn.functional.pad(features, (0, 0, 0, 0, 0, -features.shape[1] % 4))
-        captions = [
-            folder.caption(row.caption(drawn)) for drawn, row in zip(draws, (motions[key] for key in keys), strict=True)
-        ]
+        numbers = [motions[key].caption(drawn) for key, drawn in zip(keys, draws, strict=True)]
+        captions = [folder.caption(caption) for caption in numbers]
         states, mask = pad_text([caption.state_KW for caption in captions], folder.card.max_tokens)
         columns |= {"states": states, "mask": mask, "eot": torch.tensor([caption.eot for caption in captions])}
+        columns["caption"] = torch.tensor(numbers)
     return {name: tensor.numpy() for name, tensor in (columns | {"features": features, "frames": frames}).items()}
 
 

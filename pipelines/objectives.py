@@ -325,7 +325,7 @@ class EvaluatorObjective(nn.Module):
 
     def inside(self) -> dict[str, float]:
         """The learned length of the embeddings."""
-        return {"scale": float(self.model.scale)}
+        return {"scale": float(self.model.scale.detach())}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:

@@ -29,6 +29,12 @@ denoiser.text_layers=1 denoiser.text_hidden=16 denoiser.text_heads=2 moe.experts
 moe.bias_init=-0.5 moe.load_momentum=0
 train.vae.window=16 train.vae.batch_size=8 train.vae.learning_rate=0.006 train.vae.warmup_epochs=0.1
 train.denoiser.batch_size=8 train.denoiser.learning_rate=0.001 train.denoiser.warmup_epochs=1
+evaluator.motion_width=16 evaluator.motion_layers=1 evaluator.motion_heads=2 evaluator.motion_hidden=16
+evaluator.text_hidden=16 evaluator.text_heads=2 evaluator.embedding=8 evaluator.dropout=0
+train.evaluator.batch_size=8 train.evaluator.learning_rate=0.001 train.evaluator.warmup_epochs=1
+evaluation.pool=2 evaluation.replications=3 evaluation.batch_size=2
+evaluation.multimodality.captions=1 evaluation.multimodality.samples=3 evaluation.multimodality.pairs=2
+diffusion.ddim_steps=4
 """
 
 
@@ -199,7 +205,16 @@ def run_workers(together: Together, shards: Path, store: str) -> Callable[..., H
         if out not in runs:
             runs[out] = tracking.Run.start(store, "tests", target, plain).id
         board = ProgressBoard.remote()
-        job = training.Job(target, plain, str(dataset), str(out), str(vae) if vae else None, store, runs[out])
+        job = training.Job(
+            target=target,
+            settings=plain,
+            dataset=str(dataset),
+            out=str(out),
+            vae=str(vae) if vae else None,
+            text_folder=None,
+            tracking_uri=store,
+            run_id=runs[out],
+        )
         ended = together(world, lambda host, rank: host.work.remote(rank, world, job, board, stop))
         assert ended == [stop is None] * world
         history = History(store, runs[out])

@@ -12,11 +12,10 @@ from intermoe.sampling import normal, uniform
 from intermoe.shards import DatasetFolder
 from intermoe.text import TextStates
 from pipelines import feed
-from pipelines.objectives import VaeObjective
-from pipelines.training import Job, build_objective
+from pipelines.objectives import VaeObjective, build
 
 
-@pytest.fixture(scope="module", params=["vae", "denoiser"])
+@pytest.fixture(scope="module", params=["vae", "denoiser", "evaluator"])
 def target(request):
     return request.param
 
@@ -25,8 +24,7 @@ def target(request):
 def make(shards, tiny):
     def make(target, *overrides):
         values = tiny(target, 4, *overrides)
-        job = Job(target, values.model_dump(mode="json"), str(shards), "", None, "", "")
-        return build_objective(job, values, DatasetFolder.open(shards).card)
+        return build(target, values, DatasetFolder.open(shards), vae=None, text_folder=None)
 
     return make
 
@@ -63,7 +61,9 @@ def test_features_are_normalised_as_the_card_says(objective, shards):
     np.testing.assert_array_equal(objective.model.normaliser.std_F, np.where(std_F < 1e-3, 1, std_F))
 
 
-def test_losses_are_sums_over_the_samples_whoever_holds_them(objective, batch):
+def test_losses_are_sums_over_the_samples_whoever_holds_them(objective, target, batch):
+    if target == "evaluator":
+        pytest.skip("its loss compares the samples of a batch")
     objective.train()
     whole = objective(batch)
     parts = [objective(alone(batch, row)) for row in range(len(batch["item"]))]
@@ -74,7 +74,9 @@ def test_losses_are_sums_over_the_samples_whoever_holds_them(objective, batch):
     assert objective.count(batch) == counts
 
 
-def test_frames_beyond_the_last_latent_frame_change_nothing(objective, batch):
+def test_frames_beyond_the_last_latent_frame_change_nothing(objective, target, batch):
+    if target == "evaluator":
+        pytest.skip("it has no latent frames")
     objective.train()
     before = {name: total.clone() for name, total in objective(batch).items()}
     for row, frames in enumerate(batch["frames"].tolist()):
@@ -87,22 +89,22 @@ def test_only_what_is_trained_has_gradients(objective, target, batch):
     objective.train()
     sum(objective(batch).values()).backward()
     for name, parameter in objective.named_parameters():
-        trained = name.startswith("model.vae.") == (target == "vae") and not name.startswith("model.normaliser")
+        trained = target == "evaluator" or name.startswith("model.vae.") == (target == "vae")
         assert parameter.requires_grad == trained, name
         assert (parameter.grad is not None) == trained, name
 
 
 def test_what_a_checkpoint_holds(objective, target):
-    assert set(objective.saved) == {*VAE_PARTS} | ({"text_head", "denoiser"} if target == "denoiser" else set())
+    held = {"vae": VAE_PARTS, "denoiser": (*VAE_PARTS, "text_head", "denoiser"), "evaluator": ("evaluator",)}
+    assert objective.saved == held[target]
+    assert set(objective.saved) <= objective.model.parts().keys()
 
 
 def test_measuring_gives_the_same_every_time(objective, batch):
     objective.eval()
-    first, second = objective.measure(batch), objective.measure(batch)
+    first, second = (objective.validate([batch], lambda value: [value]) for _ in range(2))
     assert objective.watched in first
-    for name, total in first.items():
-        assert torch.equal(second[name], total)
-        assert not total.requires_grad
+    assert first == second
 
 
 def test_position_error_is_the_mean_distance_of_joints_in_centimetres(make, shards):
@@ -123,9 +125,9 @@ def test_position_error_is_the_mean_distance_of_joints_in_centimetres(make, shar
             for joint in range(22):
                 place = slice(3 * joint, 3 * joint + 3)
                 distances.append(100 * math.dist(found_TF[frame, place], true_TF[frame, place]))
-    error = objective.measure(batch)["position_error_cm"] / objective.count(batch)
-    assert float(error) == pytest.approx(np.mean(distances), rel=1e-5)
-    assert 1 < float(error) < 1000
+    error = objective.validate([batch], lambda value: [value])["position_error_cm"]
+    assert error == pytest.approx(np.mean(distances), rel=1e-5)
+    assert 1 < error < 1000
 
 
 def test_the_weights_of_the_losses_are_those_of_the_config(make):
@@ -212,3 +214,37 @@ def test_without_experts_there_is_nothing_to_show(make, shards):
     objective(next(feed.held_out_batches(objective.feed(str(shards)).held_out("val"), 0, 1)))
     objective.after_step(lambda counts: counts)
     assert objective.inside() == {}
+
+
+def test_the_evaluators_loss_is_the_mean_cross_entropy_of_both_ways(make, shards):
+    objective = make("evaluator").eval()
+    held_out = objective.feed(str(shards)).held_out("train")
+    batch = next(feed.held_out_batches(held_out, 0, 1))
+    with torch.no_grad():
+        text = TextStates(batch["states"], batch["mask"], batch["eot"])
+        text_BE = objective.model.embed_text(text).double().numpy()
+        motion_BE = objective.model.embed_motion(batch["features"], batch["frames"]).double().numpy()
+    scale = float(objective.model.scale.detach())
+    np.testing.assert_allclose(np.linalg.norm(text_BE, axis=1), scale, rtol=1e-5)
+    total = 0.0
+    for i in range(8):
+        to_motion = [math.exp(text_BE[i] @ motion_BE[j]) for j in range(8)]
+        to_text = [math.exp(text_BE[j] @ motion_BE[i]) for j in range(8)]
+        total -= 0.5 * math.log(to_motion[i] / sum(to_motion)) + 0.5 * math.log(to_text[i] / sum(to_text))
+    assert float(objective(batch)["contrast"]) == pytest.approx(total, rel=1e-5)
+    assert int(objective.count(batch)) == 8
+
+
+def test_retrieval_is_measured_over_all_workers_in_the_order_of_the_data(make, shards):
+    objective = make("evaluator").eval()
+    held_out = objective.feed(str(shards)).held_out("train")
+    batches = list(feed.held_out_batches(held_out, 0, 1))
+    whole = objective.validate(batches, lambda value: [value])
+    halves = [list(feed.held_out_batches(held_out, rank, 2)) for rank in (0, 1)]
+    other = []
+    objective.validate(halves[1], lambda value: other.append(value) or [value])
+    found = objective.validate(halves[0], lambda value: [value, *other])
+    assert found == pytest.approx(whole, rel=1e-5)
+    assert 0 < found["retrieval_error"] < 1
+    tops = [found[f"r_precision_top{top}"] for top in (1, 2, 3)]
+    assert found["retrieval_error"] == pytest.approx(1 - sum(tops) / 3)

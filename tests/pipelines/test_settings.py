@@ -203,7 +203,7 @@ def test_a_missing_file_is_told(tmp_path, name):
         (b"", "holds no keys"),
         (b"- 3", "holds no keys"),
         (b"name: x", "key 'train' is missing"),
-        (b"name: x\ntrain: 3", "train = 3 (allowed: keys below it: vae, denoiser)"),
+        (b"name: x\ntrain: 3", "train = 3 (allowed: keys below it: vae, denoiser, evaluator)"),
     ],
 )
 def test_a_broken_file_is_told(tmp_path, content, message):

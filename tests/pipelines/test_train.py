@@ -226,7 +226,7 @@ def test_what_is_right_is_not_refused(request_of, shards, vae, tmp_path):
 @pytest.mark.parametrize(
     ("words", "options", "message"),
     [
-        ((), {"target": "gan"}, "unknown target 'gan' (allowed: vae, denoiser)"),
+        ((), {"target": "gan"}, "unknown target 'gan' (allowed: vae, evaluator, denoiser)"),
         (("data.encoder=clip",), {}, "data.encoder of the data set is 'minilm' (allowed: 'clip', as in the config)"),
         ((), {"dataset": Path("nowhere")}, "no such folder"),
         ((), {"vae": None}, "--vae: the denoiser needs a trained VAE"),

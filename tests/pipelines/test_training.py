@@ -11,11 +11,14 @@ from intermoe import checkpoint
 from intermoe.errors import UserError
 from intermoe.shards import MOTION_SCHEMA, DatasetFolder, write_rows
 from pipelines import feed
+from pipelines.objectives import Means
 from pipelines.settings import TrainingConfig
-from pipelines.training import Window, learning_rate
+from pipelines.training import learning_rate
 
 STEPS = 6
-TARGETS = ("vae", "denoiser")
+TARGETS = ("vae", "denoiser", "evaluator")
+# The evaluator compares the samples of a micro-batch, so its number is part of what is learned.
+SHARED = [(t, w, a) for t in TARGETS for w, a in ((2, 1), (4, 1), (1, 2), (2, 2)) if t != "evaluator" or a == 1]
 
 
 def newest(out):
@@ -44,8 +47,7 @@ def reference(run_workers, tiny, vae, tmp_path_factory):
     return done
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (4, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize(("target", "world", "accumulate"), SHARED)
 def test_workers_and_micro_batches_change_nothing(
     reference, run_workers, tiny, vae, tmp_path, target, world, accumulate
 ):
@@ -57,7 +59,7 @@ def test_workers_and_micro_batches_change_nothing(
     assert found.failure is None
     assert found.names() == expected.names()
     names = [name for name in expected.names() if "loss" in name or name.startswith("validation/")]
-    assert len(names) == {"vae": 12, "denoiser": 3}[target]
+    assert len(names) == {"vae": 12, "denoiser": 3, "evaluator": 7}[target]
     for name in names:
         assert dict(found(name)) == pytest.approx(dict(expected(name)), rel=1e-5, abs=1e-7), name
     for name in expected.names():
@@ -275,7 +277,7 @@ def test_the_logged_learning_rate_is_that_of_the_step(reference, tiny, shards):
 
 
 def test_a_window_averages_over_latent_frames():
-    window = Window()
+    window = Means()
     window.add({"a": 2.0, "b": 1.0}, 4)
     window.add({"a": 4.0, "b": 0.0}, 8)
     assert window.means() == {"a": 0.5, "b": pytest.approx(1 / 12)}
