@@ -1,4 +1,4 @@
-"""The whole pipeline once, small, on this machine: Duet -> shards -> VAE -> denoiser -> motions -> MLflow."""
+"""The whole pipeline once, small, on this machine: Duet -> shards -> VAE -> denoiser -> motions -> table -> MLflow."""
 
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from intermoe.sampling import UNDRAWN
 from intermoe.shards import DatasetFolder
 from pipelines import settings
 from pipelines.cluster import ray_session
+from pipelines.evaluate import check_request, evaluate
 from pipelines.generate import generate
 from pipelines.preprocess import preprocess
 from pipelines.progress import Stages
 from pipelines.readers import reader_for
+from pipelines.results import terminal_table
 from pipelines.tracking import Run, tracking_uri
 from pipelines.train import train
 
@@ -46,14 +48,14 @@ def demo(out: Path) -> None:
     console = Console()
     parent = Run.start(tracking_uri(), values.name, "demo", values.model_dump(mode="json"))
     with parent, ray_session(values.workers.count * values.workers.cpus), Stages() as stages:
-        console.print("[1/4] Duet, the embedded data set, to shards")
+        console.print("[1/6] Duet, the embedded data set, to shards")
         with reader_for("duet", out / "duet", scratch=out, count=_COUNT) as reader:
             preprocess(reader, name="duet", out=out / "shards", encoder=values.data.encoder, progress=stages)
-        console.print("[2/4] Causal-Skeletal VAE: motion to latents and back")
+        console.print("[2/6] Causal-Skeletal VAE: motion to latents and back")
         train("vae", values, dataset=out / "shards", out=out / "vae", parent=parent.id)
-        console.print("[3/4] Denoiser with its mixture of experts: text to latents")
+        console.print("[3/6] Denoiser with its mixture of experts: text to latents")
         train("denoiser", values, dataset=out / "shards", out=out / "denoiser", vae=out / "vae", parent=parent.id)
-        console.print("[4/4] From prompts to motions")
+        console.print("[4/6] From prompts to motions")
         model = InterMoE.load(out / "denoiser")
         files = generate(
             model,
@@ -69,7 +71,15 @@ def demo(out: Path) -> None:
             parent.log_artifact(file, "motions")
         shares = _inside(model, out / "shards", [Motion.load(file).joints for file in files if file.suffix == ".npz"])
         parent.log_metrics({f"inside_data_range/{name}": share for name, share in shares.items()}, 0)
+        console.print("[5/6] Evaluator: which caption belongs to which motion")
+        train("evaluator", values, dataset=out / "shards", out=out / "evaluator", parent=parent.id)
+        console.print("[6/6] Evaluation: the model beside recorded motion, and beside itself before training")
+        wanted = check_request(out / "denoiser", dataset=out / "shards", evaluator=out / "evaluator")
+        results = evaluate(wanted, out=out / "evaluation", progress=stages, parent=parent.id)
+    console.print(terminal_table(results))
     _show(console, shares, [file for file in files if file.suffix == ".mp4"])
+    console.print(f"The table with its plot: {out / 'evaluation' / 'results.html'}", highlight=False, soft_wrap=True)
+    console.print("Runs, curves, files and checkpoints: `make ui` (or `intermoe ui`), then open the address it prints.")
 
 
 def _inside(model: InterMoE, dataset: Path, motions: list[Joints]) -> dict[str, float]:
@@ -94,4 +104,3 @@ def _show(console: Console, shares: dict[str, float], videos: list[Path]) -> Non
     console.print("Videos, each with its BVH, npz, key frames and routing map beside it:")
     for video in videos:
         console.print(f"  {video}", highlight=False, soft_wrap=True)
-    console.print("Runs, curves, files and checkpoints: `make ui` (or `intermoe ui`), then open the address it prints.")

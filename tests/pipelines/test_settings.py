@@ -70,6 +70,7 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
         "text_layers": 2,
         "text_hidden": 2048,
         "text_heads": 8,
+        "person_embedding": False,
     }
     assert values.vae.model_dump() == {"width": 64, "latent": 64, "blocks": 2, "dropout": 0.1}
     assert values.data.model_dump() == {"skeleton": "smpl22", "encoder": "clip", "max_frames": 300}
