@@ -9,8 +9,6 @@ from typing import Any
 # Read when Ray is imported or started.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-# Ray's C++ core writes lines of its own to the terminal, such as one for every pool of actors that Ray Data makes.
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import ray
 import ray.data

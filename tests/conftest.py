@@ -27,3 +27,13 @@ def salsa_zip() -> Path:
     if not file.is_file():
         pytest.skip("needs ../shared/data/cmu_salsa.zip")
     return file
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small text tower in CLIP's form."""
+    from small_clip import write_clip
+
+    folder = tmp_path_factory.mktemp("clip")
+    write_clip(folder)
+    return folder

@@ -5,45 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
+from small_clip import clip_config, write_tokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPVisionConfig
 
 from intermoe import text
 from intermoe.errors import UserError
 from intermoe.text import encoder_width, load_encoder
 
 TEXTS = ["Two people bow.", "The first person pushes the second, who stumbles backwards.", "Wave!", "One " * 200]
-LETTERS = "abcdefghijklmnopqrstuvwxyz.,!"
-
-
-def write_tokenizer(folder: Path) -> int:
-    """A byte-pair vocabulary in CLIP's form: '!' is token 0, as in the real one; two merges."""
-    merges = ["t w", "tw o</w>"]
-    tokens = ["!", *[c for c in LETTERS if c != "!"], *[f"{c}</w>" for c in LETTERS], "tw", "two</w>"]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
-    CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
-    return len(tokens)
-
-
-def clip_config(vocabulary: int, width: int = 768) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=12,
-        bos_token_id=vocabulary - 2,
-        eos_token_id=vocabulary - 1,
-    )
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    CLIPTextModel(clip_config(write_tokenizer(folder))).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

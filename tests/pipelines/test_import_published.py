@@ -1,0 +1,107 @@
+"""Published files through the command, and what can then be done with them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from published_files import JUDGE_WORDS, SMALL_WORDS, evaluator_file, small_files, write_stats
+
+from intermoe.datasets.duet import write_duet
+from intermoe.datasets.interhuman import InterHumanReader
+from intermoe.model import InterMoE
+from intermoe.shards import DatasetFolder
+from pipelines import feed, settings
+from pipelines.cli import main
+from pipelines.evaluate import check_request, evaluate
+from pipelines.objectives import build
+from pipelines.preprocess import preprocess
+
+
+@pytest.fixture(scope="module")
+def vocabulary(clip_folder: Path) -> int:
+    return len(json.loads((clip_folder / "vocab.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory, vocabulary) -> Path:
+    """A generator and an evaluator, imported by the command."""
+    folder = tmp_path_factory.mktemp("imported")
+    files, stats = small_files(folder), write_stats(folder / "stats")
+    paths = ["--denoiser", files["denoiser"], "--vae", files["vae"], "--stats", stats]
+    assert main(list(map(str, ["import", "published", *paths, "--out", folder / "model", *SMALL_WORDS]))) == 0
+    judge, _ = evaluator_file(folder / "interclip.ckpt", vocabulary)
+    words = [*JUDGE_WORDS, f"evaluator.vocabulary={vocabulary}"]
+    command = ["import", "published", "--evaluator", judge, "--out", folder / "evaluator", *words]
+    assert main(list(map(str, command))) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip_shards(ray_session, clip_folder, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("clip-shards")
+    write_duet(root / "raw", count=24, seed=1)
+    reader = InterHumanReader(root / "raw")
+    preprocess(reader, name="tiny", out=root / "shards", encoder="clip", text_folder=clip_folder)
+    return root / "shards"
+
+
+def test_generate_works_with_it(imported, clip_folder):
+    model = InterMoE.load(imported / "model", text_folder=clip_folder)
+    assert model.config.moe.timestep_in_router
+    motion = model.generate("two people bow", seconds=1, seed=0)
+    assert motion.joints.shape == (30, 2, 22, 3)
+
+
+def test_evaluate_works_with_it(imported, clip_shards, clip_folder, store, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    small = "evaluation={replications: 1, pool: 2, batch_size: 2, multimodality: {captions: 0}}"
+    wanted = check_request(
+        imported / "model",
+        dataset=clip_shards,
+        evaluator=imported / "evaluator",
+        overrides=[small],
+        rows=("real", "generated"),
+        text_folder=clip_folder,
+    )
+    results = evaluate(wanted, out=tmp_path / "results", progress=lambda *_: None)
+    assert results.metrics("generated")["fid"] > 0
+    # Random texts and motions of length 2.5: at most 5 apart.
+    assert 0 < results.metrics("real")["mm_dist"] < 5
+
+
+def test_an_evaluator_that_reads_tokens_can_be_trained(clip_shards, clip_folder, vocabulary):
+    words = ["data.max_frames=60", "train.evaluator.batch_size=4", f"evaluator.vocabulary={vocabulary}", *JUDGE_WORDS]
+    values = settings.load("interhuman", words)
+    folder = DatasetFolder.open(clip_shards)
+    objective = build("evaluator", values, folder, vae=None, text_folder=clip_folder).eval()
+    batch = next(feed.held_out_batches(objective.feed(str(clip_shards)).held_out("train"), 0, 1))
+    loss = objective(batch)["contrast"]
+    loss.backward()
+    assert loss > 0
+    assert objective.model.text.out.weight.grad.abs().sum() > 0
+    assert not objective.model.token_VW.requires_grad
+    assert objective.model.token_VW.abs().sum() > 0
+
+
+def test_what_is_wrong_is_one_line(tmp_path, capsys):
+    files, stats = small_files(tmp_path), write_stats(tmp_path / "stats")
+    denoiser, vae = files["denoiser"], files["vae"]
+    out = tmp_path / "out"
+
+    def refused(*words: object) -> str:
+        assert main(list(map(str, ["import", "published", "--out", out, *words]))) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert not out.exists()
+        return line
+
+    whole = ("--denoiser", denoiser, "--vae", vae, "--stats", stats)
+    assert "--vae is not given (allowed: --denoiser, --vae and --stats, or --evaluator)" in refused(*whole[:2])
+    assert "--stats beside --evaluator" in refused("--evaluator", vae, "--stats", stats)
+    # The whole size, of which these files are not.
+    assert "has the shape" in refused(*whole, "vae.width=32", "vae.latent=32")
+    assert "no such file" in refused(*whole[:2], "--vae", tmp_path / "absent", "--stats", stats, *SMALL_WORDS)
+    denoiser.write_bytes(denoiser.read_bytes()[:5000])
+    assert "denoiser.ckpt" in refused(*whole, *SMALL_WORDS)
+    out.mkdir()
+    assert main(list(map(str, ["import", "published", "--out", out, *whole, *SMALL_WORDS]))) == 2
+    assert "exists already" in capsys.readouterr().err
