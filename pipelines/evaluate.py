@@ -149,7 +149,10 @@ def evaluate(
     partial = out.with_name(f".{out.name}.partial")
     run = _begun(wanted, partial, parent)
     with run:
-        seconds = _compute(wanted, partial / _PARTS, progress)
+        try:
+            seconds = _compute(wanted, partial / _PARTS, progress)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command goes on with what is done already") from None
         request, data = wanted.request, DatasetFolder.open(wanted.request.dataset)
         values = score(
             data,

@@ -124,7 +124,10 @@ class Results:
                 f"{chance}). FID and Diversity of embeddings times 6, Diversity halved, over "
                 f"{min(config['diversity_pairs'], recordings)} pairs."
             ),
-            f"Guidance {self.about['guidance']:g}. The untrained row: the model's VAE, and weights as before training.",
+            (
+                f"Guidance {self.about['guidance']:g}. The untrained row: the model's VAE, and weights as before "
+                "training, in a quarter of the replications."
+            ),
         ]
         if few["captions"]:
             notes.append(

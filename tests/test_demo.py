@@ -1,5 +1,6 @@
 """The demo as a newcomer runs it, and what it promises of the motions it makes."""
 
+import json
 import re
 import subprocess
 import sys
@@ -19,6 +20,16 @@ def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     shares = {name: float(share) for name, share in re.findall(r"(\w+ \w+) +│ +([\d.]+)%", done.stdout)}
     assert shares.keys() == {"bone length", "foot height", "root speed"}
     assert all(share >= 90 for share in shares.values()), shares
+    rows = json.loads((tmp_path / "demo/evaluation/results.json").read_text())["rows"]
+    assert {row: len(measures["fid"]["replications"]) for row, measures in rows.items()} == {
+        "real": 20,
+        "generated": 20,
+        "untrained": 5,
+    }
+    fid = {row: measures["fid"]["mean"] for row, measures in rows.items()}
+    assert fid["untrained"] - fid["real"] >= 10 * (fid["generated"] - fid["real"])
+    assert rows["real"]["identity"]["mean"] >= 0.98
+    assert 0.4 < rows["real"]["identity_shuffled"]["mean"] < 0.6
     videos = re.findall(r"^  (\S+\.mp4)$", done.stdout, re.MULTILINE)
     assert len(videos) == 4
     assert all((tmp_path / video).stat().st_size > 10_000 for video in videos)

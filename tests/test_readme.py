@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from published_files import JUDGE_WORDS, SMALL_WORDS, evaluator_file, small_files, write_stats
 
 from intermoe.datasets.duet import write_duet
 
@@ -21,6 +22,9 @@ INTERMOE = [line for line in COMMANDS if line.startswith("intermoe ")]
 SMALLER = {
     "preprocess duet": ["--count", "24"],
     "train vae": ["train.vae.epochs=0.2"],
+    "train evaluator": ["train.evaluator.epochs=2", "train.evaluator.batch_size=8"],
+    "evaluate --model": ["evaluation.replications=2", "evaluation.pool=2"],
+    "import published": SMALL_WORDS,
     "bench moe": ["--samples", "2", "--repeats", "1"],
     "train denoiser": ["train.denoiser.epochs=2", "train.denoiser.batch_size=8"],
 }
@@ -55,6 +59,10 @@ def test_every_command_runs(tmp_path: Path, request: pytest.FixtureRequest) -> N
         "describe --config",
         "train vae",
         "train denoiser",
+        "train evaluator",
+        "evaluate --model",
+        "import published",
+        "import published",
         "bench moe",
     ]
     write_duet(tmp_path / "InterHuman", count=12, seed=1)
@@ -62,13 +70,20 @@ def test_every_command_runs(tmp_path: Path, request: pytest.FixtureRequest) -> N
     if archive.is_file():
         with zipfile.ZipFile(archive) as file:
             file.extractall(tmp_path)
+    small_files(tmp_path)
+    write_stats(tmp_path / "data")
+    evaluator_file(tmp_path / "interclip.ckpt")
     tool = str(Path(sys.executable).with_name("intermoe"))
     for line in INTERMOE:
         words = shlex.split(line)
         verb = " ".join(words[1:3])
         if verb == "preprocess bvh" and not archive.is_file():
             continue  # tests/intermoe/test_bvh_reader.py reads BVH of its own; this one needs ../shared
-        run([tool, *words[1:], *SMALLER.get(verb, [])], tmp_path)
+        smaller = (
+            [*JUDGE_WORDS, "evaluator.vocabulary=11"] if "--evaluator interclip" in line else SMALLER.get(verb, [])
+        )
+        run([tool, *words[1:], *smaller], tmp_path)
+    assert (tmp_path / "runs/evaluation/results.html").is_file()
     assert {path.suffix for path in (tmp_path / "motions").iterdir()} == {".npz", ".bvh", ".mp4", ".png"}
     (python,) = (block for kind, block in BLOCKS if kind == "python")
     assert "(120, 2, 22, 3)" in run([sys.executable, "-c", python], tmp_path)

@@ -21,7 +21,7 @@ from intermoe.evaluation.identity import KINDS
 from intermoe.evaluation.metrics import TOP, diversity, fid, matching, multimodality, random_pairs
 from intermoe.evaluation.plausibility import MEASURES as PLAUSIBILITY
 from intermoe.sampling import Draw, draw
-from intermoe.shards import DatasetFolder
+from intermoe.shards import DatasetFolder, MotionRow
 
 Row = Literal["real", "generated", "untrained"]
 ROWS: tuple[Row, ...] = ("real", "generated", "untrained")
@@ -29,6 +29,8 @@ ROWS: tuple[Row, ...] = ("real", "generated", "untrained")
 # that name the persons the other way round, "multimodality" many motions of few captions.
 Purpose = Literal["reference", "real", "generated", "untrained", "swapped", "multimodality"]
 GENERATING: tuple[Purpose, ...] = ("generated", "untrained", "swapped", "multimodality")
+
+_NONE = np.empty(0, np.float32)
 
 Part = Mapping[str, NDArray[np.floating | np.integer]]
 
@@ -129,11 +131,11 @@ def plan(
             where=folder.path,
             allowed=f"at most {count}, the recordings of the {split} split",
         )
-    recordings = [folder.recording(split, row) for row in range(count)]
+    recordings = [_without_motion(folder.recording(split, row)) for row in range(count)]
 
     def sample(replication: int, purpose: str, row: int) -> Sample:
         drawn = replace(draw(seed, replication, f"{purpose}/{recordings[row].id}"), mirror=False)
-        start, end = crop_bounds(len(recordings[row].position_TPJ3), max_frames, drawn)
+        start, end = crop_bounds(int(index.frames[row]), max_frames, drawn)
         return Sample(row, recordings[row].caption(drawn), drawn, end - start - 1)
 
     def named_otherwise(one: Sample) -> Sample:
@@ -150,7 +152,7 @@ def plan(
         pairs = [sample(replication, "pairs", row) for row in order]
         sets: dict[Purpose, list[Sample]] = {
             "reference": [sample(replication, "reference", row) for row in order],
-            **dict.fromkeys(rows, pairs),
+            **{row: pairs for row in rows if row != "untrained" or replication < untrained_replications(config)},
         }
         if "generated" in rows:
             few = config.multimodality
@@ -164,6 +166,16 @@ def plan(
             for start in range(0, len(samples), config.batch_size)
         ]
     return sorted(jobs, key=lambda job: job.purpose not in GENERATING)
+
+
+def untrained_replications(config: EvaluationConfig) -> int:
+    """How many replications the untrained row takes: a quarter tells enough of what has learned nothing."""
+    return max(1, config.replications // 4)
+
+
+def _without_motion(recording: MotionRow) -> MotionRow:
+    """The recording's names and captions; its motion, of which a data set may hold gigabytes, is not kept."""
+    return replace(recording, position_TPJ3=_NONE, rotation_TPR6=_NONE)
 
 
 def identity_is_known(folder: DatasetFolder, split: str) -> bool:
@@ -196,6 +208,7 @@ def score(
         Row -> measure -> values; what was not asked for or is not known is left out.
     """
     known = identity_is_known(folder, split)
+    labels = [folder.recording(split, row).label for row in range(len(folder.index(split).ids))] if known else []
     by_set: dict[tuple[Purpose, int], list[Job]] = {}
     for job in sorted(jobs, key=lambda job: job.first):
         by_set.setdefault((job.purpose, job.replication), []).append(job)
@@ -206,9 +219,8 @@ def score(
     def identity(purpose: Purpose, replication: int, shift: int = 0) -> float:
         """Share of motions in which the person acts whom the caption of the shift-th next sample names."""
         samples = [sample for job in by_set[purpose, replication] for sample in job.samples]
-        labels = [folder.recording(split, sample.row).label for sample in samples]
-        kind_N = np.roll([KINDS.index(str(label["kind"])) for label in labels], -shift)
-        named_N = [int(label["actor"]) ^ sample.drawn.swap for label, sample in zip(labels, samples, strict=True)]
+        kind_N = np.roll([KINDS.index(str(labels[sample.row]["kind"])) for sample in samples], -shift)
+        named_N = [int(labels[sample.row]["actor"]) ^ sample.drawn.swap for sample in samples]
         actor_NK = joined(purpose, replication, "actor")
         return float((actor_NK[np.arange(len(samples)), kind_N] == np.roll(named_N, -shift)).mean())
 
