@@ -36,7 +36,8 @@ def describe(settings: Settings) -> dict[str, Any]:
         "text_head": _count(model.text_head),
         "denoiser.embeddings": _count(
             model.denoiser.embed_motion, model.denoiser.embed_timestep, model.denoiser.embed_text, model.denoiser.out
-        ),
+        )
+        + (0 if model.denoiser.person_PD is None else model.denoiser.person_PD.numel()),
         "denoiser.attention": _count(model.denoiser.layers) - feed_forward,
         "denoiser.feed_forward": feed_forward,
     }
