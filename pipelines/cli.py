@@ -85,6 +85,21 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--text-folder", type=Path, help="folder of CLIP's tokenizer, if not in the hub's cache")
     verb.set_defaults(run=_evaluate)
 
+    verb = verbs.add_parser("sweep", help="many trainings and evaluations from one file")
+    verb.add_argument("file", type=Path, help="a sweep file, such as sweeps/ablations.yaml")
+    verb.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="profile=NAME, or settings of all points"
+    )
+    verb.add_argument("--out", type=Path, help="folder of the sweep (default: runs/NAME-PROFILE)")
+    verb.add_argument("--resume", action="store_true", help="do what is missing of the sweep in --out")
+    verb.add_argument("--dry-run", action="store_true", help="only look the file through and list its trials")
+    verb.set_defaults(run=_sweep)
+
+    verb = verbs.add_parser("report", help="the tables and plots of a sweep")
+    verb.add_argument("sweep", type=Path, metavar="SWEEP", help="folder of a sweep")
+    verb.add_argument("--out", type=Path, help="folder of the report (default: SWEEP/report, replaced)")
+    verb.set_defaults(run=_report)
+
     verb = verbs.add_parser("describe", help="parameters, sizes and cost of a configuration")
     _add_config(verb)
     verb.add_argument("--json", action="store_true", help="print JSON")
@@ -298,6 +313,37 @@ def _evaluate(options: argparse.Namespace) -> None:
         results = evaluate(wanted, out=options.out, progress=stages)
     Console().print(terminal_table(results))
     print(f"{options.out / 'results.html'} has it with a plot; its MLflow run is {results.about['run']}")
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from pipelines import sweep_file
+    from pipelines.cluster import ray_session
+    from pipelines.report import report
+    from pipelines.sweep import check_out, plan_table, sweep
+
+    found = sweep_file.load(options.file, options.overrides)
+    out = options.out or Path("runs") / f"{found.config.name}-{found.config.profile}"
+    if not options.dry_run:
+        check_out(out, options.resume)
+    Console().print(plan_table(found))
+    if options.dry_run:
+        return
+    workers = found.base.workers
+    with ray_session(found.profile.concurrent * workers.count * workers.cpus):
+        failed = sweep(found, file=options.file, out=out, resume=options.resume)
+    files = report(out, out / "report")
+    print(f"{files[0]} has the tables and plots")
+    if failed:
+        raise UserError(f"{len(failed)} trials failed: {', '.join(failed)}", where=out, allowed="--resume tries again")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from pipelines.report import report
+
+    for file in report(options.sweep, options.out or options.sweep / "report"):
+        print(file)
 
 
 def _describe(options: argparse.Namespace) -> None:

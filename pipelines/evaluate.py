@@ -130,7 +130,12 @@ def check_request(
 
 
 def evaluate(
-    wanted: Evaluation, *, out: Path, progress: Callable[[str, int, int], None], parent: str | None = None
+    wanted: Evaluation,
+    *,
+    out: Path,
+    progress: Callable[[str, int, int], None],
+    parent: str | None = None,
+    run_id: str | None = None,
 ) -> Results:
     """Evaluate, write ``results.json``, ``results.md`` and ``results.html`` into ``out``, and record all in MLflow.
 
@@ -141,13 +146,14 @@ def evaluate(
         out: the folder of the results; must not exist, or be empty.
         progress: told of a stage, how much of it is done, and of how much.
         parent: the MLflow run that this one belongs to.
+        run_id: the MLflow run to record in; a new one if None.
 
     Raises:
         UserError: ``out`` is taken, or a half-made evaluation of something else lies beside it.
     """
     check_out(out)
     partial = out.with_name(f".{out.name}.partial")
-    run = _begun(wanted, partial, parent)
+    run = _begun(wanted, partial, parent, run_id)
     with run:
         try:
             seconds = _compute(wanted, partial / _PARTS, progress)
@@ -188,7 +194,7 @@ def _allowed(overrides: Sequence[str]) -> Sequence[str]:
     return overrides
 
 
-def _begun(wanted: Evaluation, partial: Path, parent: str | None) -> Run:
+def _begun(wanted: Evaluation, partial: Path, parent: str | None, run_id: str | None) -> Run:
     """The MLflow run of this evaluation: a new one, or that of the interrupted one that goes on."""
     plan = partial / _PLAN
     # As JSON gives it back.
@@ -210,7 +216,10 @@ def _begun(wanted: Evaluation, partial: Path, parent: str | None) -> Run:
         "intermoe.model_run": wanted.model_run or "",
         "intermoe.evaluator": wanted.request.evaluator,
     }
-    run = Run.start(tracking_uri(), wanted.settings.name, "evaluate", identity, tags, parent)
+    if run_id is None:
+        run = Run.start(tracking_uri(), wanted.settings.name, "evaluate", identity, tags, parent)
+    else:
+        run = Run.reopen(tracking_uri(), run_id)
     data = DatasetFolder.open(wanted.request.dataset)
     digest = wanted.about["data_sha256"][:16]
     profile = {str(split): count for split, count in data.card.recordings.items()}

@@ -24,11 +24,12 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Post:
-    """The step that is done, of how many, and what was measured then."""
+    """The step that is done, of how many, what was measured then, and of what stage of a job it is."""
 
     step: int
     total: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    stage: str = "train"
 
 
 @ray.remote(num_cpus=0)
@@ -39,9 +40,9 @@ class ProgressBoard:
         self._latest: Post | None = None
         self._failure: str | None = None
 
-    def post(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
+    def post(self, step: int, total: int, metrics: Mapping[str, float], stage: str = "train") -> None:
         """Take note of a step."""
-        self._latest = Post(step, total, dict(metrics))
+        self._latest = Post(step, total, dict(metrics), stage)
 
     def fail(self, reason: str) -> None:
         """Take note of why a worker has given up; the first reason stays."""

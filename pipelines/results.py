@@ -179,20 +179,18 @@ def page(results: Results) -> str:
             cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
             body.append(f"<tr><th>{row}</th>{cells}</tr>")
         body.append("</table>")
-    picture = base64.b64encode(plot(results)).decode()
-    body.append(f'<h2>All measures</h2><img alt="mean and interval" src="data:image/png;base64,{picture}">')
+    body.append(f"<h2>All measures</h2>{plot(results)}")
     body.append("<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in results.notes()) + "</ul>")
     about = "".join(
         f"<tr><th>{name}</th><td><code>{html.escape(json.dumps(value))}</code></td></tr>"
         for name, value in results.about.items()
     )
     body.append(f"<h2>What was evaluated</h2><table class='about'>{about}</table>")
-    return f"{_HEAD}<body>{''.join(body)}</body></html>\n"
+    return f"{HEAD}<body>{''.join(body)}</body></html>\n"
 
 
-def plot(results: Results) -> bytes:
-    """One small plot a measure, the rows below each other with their intervals, as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def plot(results: Results) -> str:
+    """One small plot a measure, the rows below each other with their intervals, as an ``<img>``."""
     from matplotlib.figure import Figure
 
     rows = list(results.intervals)
@@ -200,7 +198,6 @@ def plot(results: Results) -> bytes:
     across = 4
     down = -(-len(names) // across)
     figure = Figure(figsize=(3.2 * across, (0.8 + 0.35 * len(rows)) * down), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
     axes = figure.subplots(down, across, squeeze=False).flatten()
     for axis, name in zip(axes, names, strict=False):
         axis.set_title(HEADINGS[name], fontsize=9)
@@ -222,9 +219,17 @@ def plot(results: Results) -> bytes:
         axis.grid(axis="x", alpha=0.3)
     for axis in axes[len(names) :]:
         axis.set_visible(False)
+    return picture(figure, "mean and interval of each measure")
+
+
+def picture(figure: Any, text: str) -> str:
+    """A matplotlib figure as an ``<img>`` that holds its data, with a text for those who do not see it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
+    FigureCanvasAgg(figure).print_png(stream)
+    data = base64.b64encode(stream.getvalue()).decode()
+    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{data}">'
 
 
 def publish(results: Results, folder: Path, out: Path) -> list[Path]:
@@ -262,7 +267,7 @@ def _plain_tables(results: Results) -> list[tuple[str, list[str], list[tuple[str
 
 
 _COLOURS: Mapping[Row, str] = {"real": "#333333", "generated": "#d1495b", "untrained": "#9a9a9a"}
-_HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evaluation</title><style>
+HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evaluation</title><style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 0.5em 0 1.5em }
 th, td { padding: 0.25em 0.8em; border-bottom: 1px solid #ddd }

@@ -221,7 +221,7 @@ def _settings(preset: str, words: Sequence[str], place: str, lines: "_Lines", pa
     except UserError as error:
         # The line of the key that is named, where it stands in this section.
         for key in lines.keys(*path):
-            if key in str(error):
+            if key in str(error) or f"{key.rpartition('.')[2]} = " in str(error):
                 place = lines.place(*path, key)
         raise UserError(str(error), where=place) from None
 

@@ -163,6 +163,11 @@ class Run:
         else:
             self._client.log_artifact(self.id, str(path), folder)
 
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        for name, value in tags.items():
+            self._client.set_tag(self.id, name, value)
+
     def log_dict(self, document: Mapping[str, Any], file: str) -> None:
         """Add a document as a .json or .yaml file."""
         self._client.log_dict(self.id, dict(document), file)
@@ -284,6 +289,19 @@ class Run:
         while self._waiting:
             self._client.log_batch(self.id, metrics=self._waiting[:_BATCH])
             del self._waiting[:_BATCH]
+
+
+def curves(uri: str, run_id: str, wanted: re.Pattern[str]) -> dict[str, list[tuple[int, float]]]:
+    """The curves of a run whose names match as a whole: name -> points of step and value.
+
+    Raises:
+        UserError: the store does not answer, or has no such run.
+    """
+    with _explained(uri):
+        _check_reachable(uri)
+        client = MlflowClient(uri)
+        names = sorted(name for name in client.get_run(run_id).data.metrics if wanted.fullmatch(name))
+        return {name: [(m.step, m.value) for m in client.get_metric_history(run_id, name)] for name in names}
 
 
 def model_folder(model: str | Path) -> Path:

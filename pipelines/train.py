@@ -6,9 +6,10 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -44,6 +45,10 @@ def train(
     text_folder: Path | None = None,
     resume: bool = False,
     parent: str | None = None,
+    tags: Mapping[str, str] = MappingProxyType({}),
+    name: str | None = None,
+    board: Any = None,
+    callbacks: Sequence[Any] = (),
 ) -> str:
     """Train one network and record it in MLflow; Ray must be running.
 
@@ -56,6 +61,10 @@ def train(
         text_folder: where CLIP's weights lie, for an evaluator that reads its tokens, if not in the hub's cache.
         resume: go on with what ``out`` holds.
         parent: the MLflow run that this one belongs to.
+        tags: of the MLflow run, beside its own.
+        name: of the MLflow run; the target if None.
+        board: a ``ProgressBoard`` that somebody else shows; without it, progress is shown here.
+        callbacks: of Ray Train; they hear of every validation.
 
     Returns:
         The id of the MLflow run.
@@ -64,7 +73,7 @@ def train(
         UserError: the data set does not fit the settings, ``out`` exists, or the loss is not finite.
     """
     card, vae = check_request(target, settings, dataset, out, vae, resume)
-    run = _reopened(out) if resume else _started(target, settings, dataset, out, vae, parent)
+    run = _reopened(out) if resume else _started(target, settings, dataset, out, vae, parent, tags, name)
     values = settings.model_dump(mode="json")
     job = Job(
         target=target,
@@ -75,6 +84,7 @@ def train(
         text_folder=str(text_folder.resolve()) if text_folder else None,
         tracking_uri=run.uri,
         run_id=run.id,
+        reports=bool(callbacks),
     )
     with run:
         if not resume:
@@ -82,7 +92,7 @@ def train(
             run.log_dataset(card.name, sha256(dataset / CARD)[:16], str(dataset.resolve()), profile, "training")
             run.log_dict(values, "config.json")
         run.measure_system()
-        _fit(job, settings)
+        _fit(job, settings, board, callbacks)
         best = out / "best"
         state = checkpoint.load(best).documents["state"]
         run.log_checkpoint(best, state["step"], {})
@@ -146,12 +156,12 @@ def resumable_step(out: Path) -> int:
     return int(checkpoint.load(folder).documents["state"]["step"]) if folder else 0
 
 
-def _fit(job: Job, settings: Settings) -> None:
+def _fit(job: Job, settings: Settings, shown: Any, callbacks: Sequence[Any]) -> None:
     workers = settings.workers
     # Ray Train's notes on a run; all that is needed to go on is in the checkpoints.
     notes = Path(job.out) / "ray"
     shutil.rmtree(notes, ignore_errors=True)
-    board = ProgressBoard.remote()  # type: ignore[attr-defined]
+    board = shown or ProgressBoard.remote()  # type: ignore[attr-defined]
     trainer = TorchTrainer(
         work,
         train_loop_config={"job": job, "board": board},
@@ -163,11 +173,13 @@ def _fit(job: Job, settings: Settings) -> None:
         run_config=RunConfig(
             name=f"{settings.name}-{job.target}",
             storage_path=str(notes),
+            callbacks=list(callbacks),
             failure_config=FailureConfig(max_failures=_RESTARTS, controller_failure_limit=_RESTARTS),  # type: ignore[call-arg]
         ),
     )
     try:
-        with Progress(board, f"train {job.target}"), _interruptible(Path(job.out)):
+        progress = nullcontext() if shown else Progress(board, f"train {job.target}")
+        with progress, _interruptible(Path(job.out)):
             trainer.fit()
     except WorkerGroupError as error:
         for cause in error.worker_failures.values():
@@ -263,17 +275,26 @@ def _check_same(wanted: dict[str, Any], before: dict[str, Any], out: Path) -> No
         )
 
 
-def _started(target: str, settings: Settings, dataset: Path, out: Path, vae: Path | None, parent: str | None) -> Run:
+def _started(
+    target: str,
+    settings: Settings,
+    dataset: Path,
+    out: Path,
+    vae: Path | None,
+    parent: str | None,
+    more: Mapping[str, str],
+    name: str | None,
+) -> Run:
     """A new run in MLflow and its folder."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot be made: {error.strerror}", where=out) from None
-    tags = {"intermoe.target": target, "intermoe.out": str(out.resolve())}
+    tags = {"intermoe.target": target, "intermoe.out": str(out.resolve()), **more}
     if vae:
         tags |= {"intermoe.vae": str(vae), "intermoe.vae_run": str(run_file(vae.parent).get("run_id", ""))}
     try:
-        run = Run.start(tracking_uri(), settings.name, target, settings.model_dump(mode="json"), tags, parent)
+        run = Run.start(tracking_uri(), settings.name, name or target, settings.model_dump(mode="json"), tags, parent)
     except BaseException:
         out.rmdir()
         raise

@@ -46,6 +46,7 @@ class Job:
         text_folder: where CLIP's weights lie, for objectives that need them, if not in the hub's cache.
         tracking_uri: of MLflow.
         run_id: of the MLflow run that the driver has opened.
+        reports: whether Ray Train hears of every validation.
     """
 
     target: str
@@ -56,6 +57,7 @@ class Job:
     text_folder: str | None
     tracking_uri: str
     run_id: str
+    reports: bool = False
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_an_epoch: float, total: int) -> float:
@@ -227,6 +229,8 @@ class Worker:
         if self.rank == 0 and step and found[self.objective.watched] < self.best:
             self.best = found[self.objective.watched]
             self._write(self.run_folder / "best", step)
+        if self.job.reports and step:
+            ray.train.report({"step": step, **{f"validation/{name}": value for name, value in found.items()}})
 
     def _save(self, step: int) -> None:
         """Write a checkpoint from which the run can go on; without a validation split, the newest is the best."""

@@ -1,0 +1,124 @@
+"""One trial of a sweep, as a Tune function: train the denoiser, evaluate it, write down what came out.
+
+It runs in a process of Tune's. Everything it makes lies in the trial's folder, and each step is left out where it is
+done already: a trial that is asked for again goes on where it was.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from intermoe.disk import flush
+from pipelines.describe import describe
+from pipelines.evaluate import check_request, evaluate
+from pipelines.settings import Settings
+from pipelines.train import run_file, train
+
+OUTCOME = "trial.json"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a trial is told; plain values, to be sent to other processes.
+
+    Attributes:
+        key: of the trial.
+        name: of its run in MLflow.
+        settings: all settings.
+        folder: of the trial.
+        dataset: the folder of shards.
+        vae: the run of the VAE.
+        evaluator: the run of the evaluator.
+        text_folder: of CLIP's weights, if not in the hub's cache.
+        tracking_uri: of MLflow.
+        parent: the sweep's run.
+        tags: of the trial's run.
+    """
+
+    key: str
+    name: str
+    settings: dict[str, Any]
+    folder: str
+    dataset: str
+    vae: str
+    evaluator: str
+    text_folder: str | None
+    tracking_uri: str
+    parent: str
+    tags: dict[str, str]
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """Do what is not done yet; ``config`` holds ``order`` and the ``board`` that progress is posted to."""
+    order: Order = config["order"]
+    board: Any = config["board"]
+    os.environ["MLFLOW_TRACKING_URI"] = order.tracking_uri
+    settings, folder = Settings.parse(order.settings), Path(order.folder)
+    text_folder = Path(order.text_folder) if order.text_folder else None
+    trained, evaluated = folder / "denoiser", folder / "evaluation"
+    if not done(trained):
+        began = time.monotonic()
+        train(
+            "denoiser",
+            settings,
+            dataset=Path(order.dataset),
+            out=trained,
+            vae=Path(order.vae),
+            text_folder=text_folder,
+            resume=bool(run_file(trained)),
+            parent=order.parent,
+            tags=order.tags,
+            name=order.name,
+            board=board,
+            callbacks=[TuneReportCallback()],
+        )
+        mark_done(trained, {"seconds": time.monotonic() - began})
+    run_id = run_file(trained)["run_id"]
+    if not (evaluated / "results.json").is_file():
+        began = time.monotonic()
+
+        def show(_stage: str, count: int, total: int) -> None:
+            board.post.remote(count, total, {}, "evaluate")
+
+        wanted = check_request(
+            trained,
+            dataset=Path(order.dataset),
+            evaluator=order.evaluator,
+            rows=("real", "generated"),
+            text_folder=text_folder,
+        )
+        evaluate(wanted, out=evaluated, progress=show, run_id=run_id)
+        mark_done(evaluated, {"seconds": time.monotonic() - began})
+    outcome = {
+        "key": order.key,
+        "run": run_id,
+        "parameters": describe(settings)["parameters"],
+        "seconds_training": done(trained).get("seconds"),
+        "seconds_evaluating": done(evaluated).get("seconds"),
+    }
+    write_document(folder / OUTCOME, outcome)
+
+
+def done(folder: Path) -> dict[str, Any]:
+    """What was noted when the step that makes the folder was done; empty where it is not."""
+    note = folder.with_name(f"{folder.name}.done")
+    found: dict[str, Any] = json.loads(note.read_text("utf-8")) if note.is_file() else {}
+    return found
+
+
+def mark_done(folder: Path, note: dict[str, Any]) -> None:
+    """Note that the step that makes the folder is done."""
+    write_document(folder.with_name(f"{folder.name}.done"), note)
+
+
+def write_document(file: Path, document: dict[str, Any]) -> None:
+    """Write JSON so that the file is there whole or not at all."""
+    partial = file.with_name(f".{file.name}")
+    partial.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    flush(partial)
+    partial.replace(file)

@@ -1,0 +1,167 @@
+"""Sweep files: which trials they come down to, and that what is wrong is told with its line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from intermoe.errors import UserError
+from pipelines.sweep_file import load
+
+ROOT = Path(__file__).resolve().parents[2]
+ABLATIONS, SMOKE = ROOT / "sweeps/ablations.yaml", ROOT / "sweeps/smoke.yaml"
+
+
+def test_the_ablations_hold_every_row_of_the_papers_tables_once():
+    for profile in ("duet", "paper"):
+        found = load(ABLATIONS, [f"profile={profile}"])
+        rows = [row for trial in found.trials for row in trial.rows]
+        wanted = [(number, row) for number, table in found.config.tables.items() for row in table.rows]
+        assert sorted(rows) == sorted(wanted)
+        assert {number: len(table.rows) for number, table in found.config.tables.items()} == {
+            "2": 6,
+            "3": 3,
+            "4": 4,
+            "5": 3,
+        }
+        assert len(found.trials) == 12
+        assert len({trial.key for trial in found.trials}) == 12
+
+
+def test_the_papers_numbers_are_those_of_the_paper():
+    """Each mean and interval of the file stands in the same row of the paper's text."""
+    paper = ROOT.parent / "shared" / "paper.md"
+    if not paper.is_file():
+        pytest.skip("needs ../shared/paper.md")
+    lines = paper.read_text().splitlines()
+    for table in load(ABLATIONS).config.tables.values():
+        for numbers in table.rows.values():
+            cells = [f"{mean:.3f} \\pm {width:.3f}".replace("pm 0.", "pm .") for mean, width in numbers.values()]
+            assert any(all(cell in line for cell in cells) for line in lines), cells
+
+
+def test_the_paper_profile_is_the_papers_configuration():
+    found = load(ABLATIONS, ["profile=paper"])
+    full = found.trials[0].settings
+    assert (full.name, full.moe.experts, full.moe.c_exp, full.moe.sigma) == ("interhuman", 8, 1.0, 1e-4)
+    assert full.train.denoiser.batch_size == 64
+    assert full.evaluation.replications == 20
+
+
+def test_points_that_come_down_to_the_same_are_one_trial_for_all_their_rows():
+    found = load(SMOKE)
+    names = {trial.points: trial.rows for trial in found.trials}
+    assert names[("full", "c-exp-1")] == (("2", "Ours Full"), ("5", "1"))
+    assert len(found.trials) == 3
+
+
+def test_seeds_multiply_and_overrides_reach_every_point():
+    values = yaml.safe_load(SMOKE.read_text())
+    assert values["profiles"]["tiny"]["seeds"] == [0]
+    found = load(SMOKE, ["moe.sigma=0.003", "train.denoiser.epochs=2"])
+    assert all(trial.settings.moe.sigma == 0.003 for trial in found.trials)
+    assert {trial.key for trial in found.trials}.isdisjoint(trial.key for trial in load(SMOKE).trials)
+
+
+def write(tmp_path: Path, change=lambda values: None) -> Path:
+    values = yaml.safe_load(SMOKE.read_text())
+    change(values)
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    return file
+
+
+def test_two_seeds_are_two_trials(tmp_path):
+    file = write(tmp_path, lambda values: values["profiles"]["tiny"].update(seeds=[0, 7]))
+    found = load(file)
+    assert [(trial.name, trial.settings.seed) for trial in found.trials] == [
+        ("full-seed0", 0),
+        ("dense-seed0", 0),
+        ("c-exp-2-seed0", 0),
+        ("full-seed7", 7),
+        ("dense-seed7", 7),
+        ("c-exp-2-seed7", 7),
+    ]
+
+
+def test_a_grid_is_every_combination(tmp_path):
+    def change(values: dict) -> None:
+        values["points"] = []
+        values["grid"] = {"moe.experts": [2, 4], "moe.c_exp": [0.5, 1, 2]}
+
+    found = load(write(tmp_path, change))
+    assert [(t.settings.moe.experts, t.settings.moe.c_exp) for t in found.trials] == [
+        (2, 0.5),
+        (2, 1),
+        (2, 2),
+        (4, 0.5),
+        (4, 1),
+        (4, 2),
+    ]
+    assert found.trials[0].name == "experts2_cexp0.5-seed0"
+
+
+def test_changing_one_point_changes_one_key(tmp_path):
+    before = {trial.name: trial.key for trial in load(SMOKE).trials}
+    after = {
+        trial.name: trial.key
+        for trial in load(write(tmp_path, lambda values: values["points"][3]["set"].update({"moe.c_exp": 3}))).trials
+    }
+    assert [name for name in before if before[name] != after[name]] == ["c-exp-2-seed0"]
+    moved = write(tmp_path, lambda values: values["profiles"]["tiny"]["set"].update({"workers.count": 2}))
+    assert [trial.key for trial in load(moved).trials] == list(before.values())
+
+
+TEXT = SMOKE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{moe.experts: 4, moe.c_exp: 2}", "{moe.expert: 4}", "unknown key 'moe.expert'"),
+        ("{moe.experts: 4, moe.c_exp: 2}", "{moe.experts: 4, moe.c_exp: 9}", "c_exp = 9.0 is more than experts = 4"),
+        ("moe.hidden: 16", "moe.hidden: -1", "moe.hidden = -1"),
+        ('rows: {"5": "2"}', 'rows: {"7": "2"}', "unknown table '7' (allowed: 2, 5)"),
+        ('rows: {"5": "2"}', 'rows: {"5": "3"}', "table 5 has no row '3' (allowed: 1, 2)"),
+        ("- name: dense", "- name: full", "the name 'full' is given twice"),
+        ("profile: tiny", "profile: huge", "unknown profile 'huge' (allowed: tiny)"),
+        ("concurrent: 2", "concurent: 2", "unknown key 'profiles.tiny.concurent'"),
+        ("concurrent: 2", "concurrent: 0", "concurrent = 0"),
+        ("count: 48}", "count: 48}\n    config: duet", "key 'config' is given twice"),
+        ("fid: [4.878, 0.073]}", "fids: [4.878, 0.073]}", "unknown measure 'fids'"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path, old, new, message):
+    assert TEXT.count(old) == 1
+    file = tmp_path / "bad.yaml"
+    file.write_text(TEXT.replace(old, new))
+    line = TEXT[: TEXT.index(old)].count("\n") + 1 + new.count("\n")
+    with pytest.raises(UserError) as caught:
+        load(file)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{file}:")
+    told = int(str(caught.value).split(":")[1])
+    assert told in (line, line + 1) or "profile" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "holds no keys"), ("- 1", "holds no keys"), ("a: [", "not valid YAML"), (None, "no such file")],
+)
+def test_what_is_no_sweep_is_refused(tmp_path, text, message):
+    file = tmp_path / "bad.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load(file)
+
+
+def test_a_sweep_without_points_is_refused(tmp_path):
+    with pytest.raises(UserError, match="names no point"):
+        load(write(tmp_path, lambda values: values.update(points=[])))
+
+
+def test_files_name_no_machine():
+    for file in (ABLATIONS, SMOKE):
+        assert "/" not in json.dumps(yaml.safe_load(file.read_text())).replace("w/o", "").replace("w/ CS-VAE", "")
