@@ -85,13 +85,13 @@ class PaperTable:
             same += ours * (one.paper[measure].mean - other.paper[measure].mean) > 0
         return same, len(pairs)
 
-    def best(self, measure: str, side: Callable[[Line], Interval | None]) -> str | None:
-        """The row that is best by a measure, on one side."""
-        known = [(line.row, _mean(side(line))) for line in self.lines if side(line) is not None]
+    def best(self, measure: str, side: Callable[[Line], Interval | None]) -> set[str]:
+        """The rows that are best by a measure, on one side; several where they are equal, none where none can be."""
+        known = {line.row: _mean(side(line)) for line in self.lines if side(line) is not None}
         if not known or "→" in HEADINGS[measure]:
-            return None
-        sign = -1 if "↑" in HEADINGS[measure] else 1
-        return min(known, key=lambda pair: sign * pair[1])[0]
+            return set()
+        best = max(known.values()) if "↑" in HEADINGS[measure] else min(known.values())
+        return {row for row, mean in known.items() if mean == best}
 
 
 def report(folder: Path, out: Path) -> list[Path]:
@@ -200,7 +200,7 @@ def _cells(table: PaperTable, line: Line, mark: Callable[[str], str]) -> list[st
         for side in (lambda one, name=name: one.ours.get(name), lambda one, name=name: one.paper.get(name)):
             interval = side(line)
             text = "" if interval is None else f"{interval.mean:.3f} ±{interval.half_width:.3f}"
-            cells.append(mark(text) if text and table.best(name, side) == line.row else text)
+            cells.append(mark(text) if line.row in table.best(name, side) else text)
     return cells
 
 
@@ -214,7 +214,7 @@ def _order_line(table: PaperTable) -> str:
         same, pairs = table.order(name)
         if pairs:
             verdict = "holds" if same == pairs else "does not hold"
-            parts.append(f"by {HEADINGS[name].split()[0]} it {verdict} ({same} of {pairs} pairs of rows)")
+            parts.append(f"by {HEADINGS[name].rstrip(' ↑↓→')} it {verdict} ({same} of {pairs} pairs of rows)")
     return "The paper's order of rows: " + ("; ".join(parts) if parts else "too few rows to compare") + "."
 
 

@@ -1,0 +1,112 @@
+"""The report's tables, orders and groups, on made-up outcomes; tests/pipelines/test_sweep.py has it of a real sweep."""
+
+import csv
+import io
+
+import pytest
+
+from intermoe.errors import UserError
+from intermoe.evaluation.metrics import Interval
+from pipelines.report import Outcome, _cells, _csv, _imbalance, _markdown, _order_line, _page, _spread, _table, report
+
+TABLE = {
+    "title": "Experts & <such>",
+    "rows": {
+        "none": {"fid": [5.0, 0.1], "r_precision_top1": [0.4, 0.01]},
+        "four": {"fid": [4.0, 0.1], "r_precision_top1": [0.5, 0.01]},
+        "eight": {"fid": [3.0, 0.1], "r_precision_top1": [0.6, 0.01]},
+    },
+}
+
+
+def outcome(name: str, row: str, fid: list[float], r: list[float], **settings: object) -> Outcome:
+    return Outcome(
+        name=name,
+        rows=(("4", row),),
+        settings={"moe.experts": 8, "moe.c_exp": 1.0, "moe.selection": "dynamic", "seed": 0, "name": "x", **settings},
+        values={"fid": fid, "r_precision_top1": r, "mm_dist": fid},
+        real={"fid": [1.0], "r_precision_top1": [0.7]},
+        parameters={"trainable": 2_000_000, "active": 1_000_000},
+        seconds=(90.0, 10.0),
+        tokens_a_second=1000.0,
+        curves={
+            "train/loss": [(10, 1.0), (20, 0.5)],
+            "moe/layer0/load0": [(10, 1.0), (20, 2.0)],
+            "moe/layer0/load1": [(10, 3.0), (20, 2.0)],
+        },
+    )
+
+
+@pytest.fixture
+def outcomes() -> list[Outcome]:
+    return [
+        outcome("none", "none", [50.0, 52.0], [0.2, 0.2], **{"moe.selection": "dense"}),
+        outcome("four", "four", [30.0, 32.0], [0.3, 0.3], **{"moe.experts": 4}),
+        outcome("eight", "eight", [40.0, 42.0], [0.3, 0.3]),
+        outcome("eight-1", "eight", [44.0, 46.0], [0.3, 0.3], seed=1),
+    ]
+
+
+def test_ours_is_over_seeds_and_replications(outcomes):
+    table = _table("4", TABLE, outcomes)
+    line = table.lines[2]
+    assert line.ours["fid"] == Interval.of([40.0, 42.0, 44.0, 46.0])
+    assert line.paper["fid"] == Interval(3.0, 0.1)
+    assert table.measures == ("r_precision_top1", "fid")
+
+
+def test_the_papers_order_is_counted_by_pairs(outcomes):
+    table = _table("4", TABLE, outcomes)
+    assert table.order("fid") == (2, 3)  # four and eight have changed places
+    assert table.order("r_precision_top1") == (2, 3)  # equal is no order
+    assert "by FID it does not hold (2 of 3 pairs of rows)" in _order_line(table)
+    assert _table("4", TABLE, outcomes[:2]).order("fid") == (1, 1)
+    assert "too few rows" in _order_line(_table("4", TABLE, outcomes[:1]))
+
+
+def test_the_best_of_each_side_are_marked(outcomes):
+    table = _table("4", TABLE, outcomes)
+    marked = [[cell.startswith("*") for cell in _cells(table, line, "*{}".format)] for line in table.lines]
+    # R-precision ours and the paper's, FID ours and the paper's.
+    assert marked == [[False, False, False, False], [True, False, True, False], [True, True, False, True]]
+    missing = _table("4", TABLE, outcomes[:1])
+    assert _cells(missing, missing.lines[1], str)[0] == ""
+
+
+def test_the_csv_has_every_number(outcomes):
+    rows = list(csv.DictReader(io.StringIO(_csv([_table("4", TABLE, outcomes)]))))
+    assert len(rows) == 6
+    fid = next(row for row in rows if (row["row"], row["measure"]) == ("four", "fid"))
+    assert (float(fid["ours"]), float(fid["paper"]), float(fid["paper_half_width"])) == (31.0, 4.0, 0.1)
+
+
+def test_trials_that_differ_in_one_setting_alone_make_a_curve(outcomes):
+    group = _spread(outcomes, "moe.experts")
+    assert {value: [one.name for one in found] for value, found in group.items()} == {
+        4.0: ["four"],
+        8.0: ["eight", "eight-1"],
+    }
+    assert list(_spread(outcomes, "moe.c_exp")) == [1.0]
+
+
+def test_imbalance_is_the_deviation_over_the_mean(outcomes):
+    assert _imbalance(outcomes[0]) == ([10, 20], [0.5, 0.0])
+
+
+def test_pages_say_what_is_missing_and_quote_what_is_html(outcomes):
+    note = {"name": "toy", "profile": "tiny", "failed": ["bad-seed0"]}
+    tables = [_table("4", TABLE, outcomes)]
+    for text in (_markdown(note, tables, outcomes, ["late"]), _page(note, tables, outcomes, ["late"], {})):
+        assert "Failed: bad-seed0." in text
+        assert "Not done, or stopped early: late." in text
+        assert "Evaluation took 10% of the trials" in text
+    assert "Experts &amp; &lt;such&gt;" in _page(note, tables, outcomes, [], {})
+
+
+def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no sweep"):
+        report(tmp_path, tmp_path / "report")
+    (tmp_path / "sweep.json").write_text('{"run_id": "x", "tracking_uri": "y"}')
+    with pytest.raises(UserError, match="has not come to an end yet"):
+        report(tmp_path, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
