@@ -9,6 +9,8 @@ from typing import Any
 # Read when Ray is imported or started.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+# A Ctrl-C is ours to handle: Tune would end its trials and go on as if they had come to their end.
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 # Tune's newer tables cannot be turned off.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 

@@ -213,16 +213,19 @@ def _run(found: Sweep, orders: Sequence[Order], out: Path) -> list[str]:
             verbose=0,
         ),
     )
-    with _Watch(orders, boards):
-        grid = tuner.fit()
+    try:
+        with _Watch(orders, boards):
+            grid = tuner.fit()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("`--resume` does what is missing") from None
     failed = []
     for result in (grid[number] for number in range(len(grid))):
         ran = by_key[(result.config or {})["trial"]]
         if _finished(Path(ran.folder)):
             continue
-        if result.error is not None:
+        if result.error is not None or found.profile.asha is None:
             failed.append(ran.name)
-            reason = str(result.error).strip().splitlines()[-1]
+            reason = str(result.error or "it ended without a result").strip().splitlines()[-1]
             Console(stderr=True).print(f"{ran.name} failed: {reason}", highlight=False, markup=False, soft_wrap=True)
         else:
             _note_stopped(ran, (result.metrics or {}).get("step"))

@@ -52,6 +52,8 @@ COMMANDS = {
         "--text-folder",
         "key=value",
     ),
+    "sweep": ("file", "--out", "--resume", "--dry-run", "key=value"),
+    "report": ("SWEEP", "--out"),
     "describe": ("--config", "--json", "key=value"),
     "bench": ("{moe}", "--config", "--samples", "--repeats", "--threads", "--json", "key=value"),
     "ui": ("--port",),
@@ -304,3 +306,36 @@ def test_as_a_command_of_the_shell(words, status, error, tmp_path):
     assert ran.stderr.startswith(error)
     assert ran.stderr.count("\n") == (1 if error else 0)
     assert "Traceback" not in ran.stdout + ran.stderr
+
+
+def test_evaluate_is_refused_in_one_line(refused, saved, shards):
+    model = saved("model")
+    assert "no such folder" in refused("evaluate", "--model", "nowhere", "--out", "o")
+    assert "holds no text_head" in refused("evaluate", "--model", saved("vae", VAE_PARTS), "--out", "o")
+    assert "--data DIR" in refused("evaluate", "--model", model, "--out", "o")
+    assert "runs/duet/evaluator: no such folder" in refused(
+        "evaluate", "--model", model, "--data", shards, "--out", "o"
+    )
+    assert "holds no evaluator" in refused(
+        "evaluate", "--model", model, "--data", shards, "--evaluator", model, "--out", "o"
+    )
+    assert "belongs to the model" in refused("evaluate", "--model", model, "--out", "o", "moe.experts=3")
+    Path("taken").mkdir()
+    Path("taken/file").touch()
+    assert "exists already and is not overwritten" in refused("evaluate", "--model", model, "--out", "taken")
+
+
+def test_sweeps_and_reports_are_refused_in_one_line(refused, capsys):
+    smoke = Path(__file__).resolve().parents[2] / "sweeps" / "smoke.yaml"
+    assert "no such file" in refused("sweep", "nowhere.yaml")
+    assert "unknown profile 'huge'" in refused("sweep", smoke, "profile=huge")
+    assert "unknown key 'moe.expert'" in refused("sweep", smoke, "moe.expert=3")
+    assert "holds no sweep to resume" in refused("sweep", smoke, "--out", "o", "--resume")
+    assert "holds no sweep" in refused("report", "nowhere")
+    Path("taken").mkdir()
+    Path("taken/file").touch()
+    assert "exists and is not empty" in refused("sweep", smoke, "--out", "taken")
+    assert main(["sweep", str(smoke), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 trials with profile tiny" in printed
+    assert "c-exp-2-seed0" in printed
