@@ -77,15 +77,19 @@ def canonicalise(position_BTPJ3: Tensor, frames_B: Tensor, skeleton: Skeleton) -
     valid_BT111 = _valid(position_BTPJ3.shape[1], frames_B)[:, :, None, None, None]
     height_BTPJ = position_BTPJ3[..., 1].where(valid_BT111.squeeze(-1), torch.inf)
     root_B3 = position_BTPJ3[:, 0, 0, 0]
-    across_B3 = position_BTPJ3[:, 0, 0, skeleton.right_hip] - position_BTPJ3[:, 0, 0, skeleton.left_hip]
-    # y x across = (across_z, 0, -across_x) is where the person faces: this angle away from +z, about y.
-    yaw_B = torch.atan2(across_B3[:, 2], -across_B3[:, 0])
-    turn_B33 = matrix_about_axis("Y", -yaw_B)
+    turn_B33 = _turn_to_front(position_BTPJ3[:, 0, 0], skeleton)
 
     x_BP, z_BP = (root_B3[:, None, axis].expand(-1, position_BTPJ3.shape[2]) for axis in (0, 2))
     origin_BP3 = torch.stack([x_BP, height_BTPJ.amin(dim=(1, 3)), z_BP], dim=-1)
     moved_BTPJ3 = (position_BTPJ3 - origin_BP3[:, None, :, None]) @ turn_B33[:, None, None].mT
     return moved_BTPJ3.where(valid_BT111, 0.0)
+
+
+def _turn_to_front(joints_BJ3: Tensor, skeleton: Skeleton) -> Tensor:
+    """The turn [B, 3, 3] about y after which persons who stand so face +z."""
+    across_B3 = joints_BJ3[:, skeleton.right_hip] - joints_BJ3[:, skeleton.left_hip]
+    # y x across = (across_z, 0, -across_x) is where the person faces: this angle away from +z, about y.
+    return matrix_about_axis("Y", -torch.atan2(across_B3[:, 2], -across_B3[:, 0]))
 
 
 def motion_features(
@@ -126,6 +130,29 @@ def motion_features(
     frames_B = (frames_B - 1).clamp(min=0)
     valid_BT = _valid(features_BTPF.shape[1], frames_B)
     return features_BTPF.where(valid_BT[:, :, None, None], 0.0), frames_B
+
+
+def exchange_persons(features_BTPF: Tensor, exchanged_B: Tensor, skeleton: Skeleton) -> Tensor:
+    """Features of the same motions with the persons in each other's place, in the frame of the new first person.
+
+    Args:
+        features_BTPF: features of both persons; the first frame of each motion is valid.
+        exchanged_B: bool, the motions that change; the others stay as they are.
+        skeleton: whose joints these are.
+
+    Returns:
+        Features [B, T, 2, F].
+    """
+    layout = FeatureLayout.of(skeleton)
+    other_BTPF = features_BTPF.flip(2)
+    joints_BTPJ3 = joints_from_features(other_BTPF, skeleton)
+    turn_B33 = _turn_to_front(joints_BTPJ3[:, 0, 0], skeleton)
+    origin_B3 = joints_BTPJ3[:, 0, 0, 0] * joints_BTPJ3.new_tensor((1.0, 0.0, 1.0))
+    position_BTPJ3 = (joints_BTPJ3 - origin_B3[:, None, None, None]) @ turn_B33[:, None, None].mT
+    velocity_BTPJ3 = other_BTPF[..., layout.velocities].unflatten(-1, (-1, 3)) @ turn_B33[:, None, None].mT
+    rest_BTPF = other_BTPF[..., layout.rotations.start :]
+    turned_BTPF = torch.cat([position_BTPJ3.flatten(-2), velocity_BTPJ3.flatten(-2), rest_BTPF], dim=-1)
+    return torch.where(exchanged_B.to(features_BTPF.device)[:, None, None, None], turned_BTPF, features_BTPF)
 
 
 def joints_from_features(features_F: Tensor, skeleton: Skeleton) -> Tensor:

@@ -19,12 +19,13 @@ from intermoe.datasets.recordings import FPS, MIN_FRAMES
 from intermoe.denoiser import Denoiser, DenoiserConfig
 from intermoe.diffusion import Diffusion, DiffusionConfig, guided
 from intermoe.errors import UserError
-from intermoe.features import Normaliser, joints_from_features, rotations_from_features
+from intermoe.features import Normaliser, exchange_persons, joints_from_features, rotations_from_features
 from intermoe.kinematics import settle
 from intermoe.moe.block import MoeConfig
 from intermoe.motion import Motion
 from intermoe.sampling import normal, prompt_seed
 from intermoe.skeletons import SKELETONS, skeleton_named
+from intermoe.swapping import named_first, swap_caption
 from intermoe.text import TextEncoder, TextStates, encoder_width, load_encoder
 from intermoe.text_head import TextHead
 from intermoe.vae import STRIDE, CausalSkeletalVae, VaeConfig
@@ -40,11 +41,15 @@ class DataConfig(Config):
         skeleton: name of the joints' skeleton.
         encoder: the frozen text encoder whose token states condition the model.
         max_frames: longer recordings are cropped at random; also the longest motion that can be generated.
+        persons: which person is the first: "drawn" at random, as published, or "named", the one whom the caption names
+            first. A prompt that names the second person first is then read with the names exchanged, and the persons
+            of its motion change places.
     """
 
     skeleton: str = "smpl22"
     encoder: Literal["minilm", "clip"] = "clip"
     max_frames: int = Field(default=300, ge=16, le=3000)
+    persons: Literal["drawn", "named"] = "drawn"
 
     @field_validator("skeleton")
     @classmethod
@@ -239,10 +244,17 @@ class InterMoE(nn.Module):
             raise UserError("a prompt is empty", allowed="a sentence")
         seeds = [prompt_seed(seed, prompt, several[:place].count(prompt)) for place, prompt in enumerate(several)]
         noise_BLPZ = normal(seeds, (-(-frames // STRIDE), 2, self.latent), stream=0).to(self.device)
-        condition_BW = self.condition(self.encoder.encode(several))
+        exchanged_B = torch.tensor([self.exchanges(prompt) for prompt in several])
+        texts = [swap_caption(prompt) if self.exchanges(prompt) else prompt for prompt in several]
+        condition_BW = self.condition(self.encoder.encode(texts))
         latent_BLPZ = self.sample(noise_BLPZ, condition_BW, guidance=guidance, on_step=on_step)
-        motions = self.motions(self.decode(latent_BLPZ)[:, :frames], several, settled=True)
+        features_BTPF = exchange_persons(self.decode(latent_BLPZ)[:, :frames], exchanged_B, self.skeleton)
+        motions = self.motions(features_BTPF, several, settled=True)
         return motions[0] if isinstance(prompts, str) else motions
+
+    def exchanges(self, prompt: str) -> bool:
+        """Whether the prompt is read with the names of the persons exchanged (see ``DataConfig.persons``)."""
+        return self.config.data.persons == "named" and named_first(prompt) == 1
 
     def motions(self, features_BTPF: Tensor, captions: Sequence[str], *, settled: bool = False) -> list[Motion]:
         """Raw features [B, T, 2, F] as motions; ``settled`` ones keep to bones of constant length on the ground."""

@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -38,6 +38,7 @@ from intermoe.disk import sha256 as sha256
 from intermoe.errors import UserError
 from intermoe.sampling import Draw
 from intermoe.skeletons import SKELETONS, skeleton_named
+from intermoe.swapping import named_first
 
 CARD = "dataset.json"
 QUARANTINE = "quarantine.jsonl"
@@ -246,6 +247,11 @@ class DatasetFolder:
             swapped_mirrored=tuple(values["swapped_mirrored"].as_py()),
             label=json.loads(values["label"].as_py()),
         )
+
+    def in_named_order(self, recording: MotionRow, drawn: Draw) -> Draw:
+        """The same draw with the person first whom its caption names first, if it names one."""
+        first = named_first(self.caption(recording.caption(replace(drawn, swap=False, mirror=False))).text)
+        return drawn if first is None else replace(drawn, swap=first == 1)
 
     def _caption(self, row: int) -> CaptionRow:
         """The caption in that row; the last few hundred are kept in memory."""

@@ -1,7 +1,9 @@
-"""First and second person exchanged in the sentence that describes a motion.
+"""Who is the first person and who the second, in the sentence that describes a motion.
 
 Training lets the two persons change places. Where a caption says who of them acts ("the first person pushes the
-second"), it has to change with them: otherwise nothing could be learned of who does what.
+second"), it has to change with them: otherwise nothing could be learned of who does what. And since nothing but its
+name makes a person the first, one may always call the person first whom the sentence names first: then the network need
+not learn to read the names at all, only what the sentence says of whom it names first.
 """
 
 import re
@@ -40,6 +42,20 @@ def swap_caption(text: str) -> str:
         'The second person waves a second time at the first, and Person 2 waits.'
     """
     return _NUMBERED.sub(_exchanged, _ORDINAL.sub(_exchanged, text))
+
+
+def named_first(text: str) -> int | None:
+    """Which person a sentence names first: 0 for the first, 1 for the second, None where it names nobody.
+
+    Example:
+        >>> named_first("The second person is pushed by the first."), named_first("Two people bow.")
+        (1, None)
+    """
+    found = [match for pattern in (_ORDINAL, _NUMBERED) if (match := pattern.search(text))]
+    if not found:
+        return None
+    word = min(found, key=lambda match: match.start())[0].lower()
+    return int(word in ("second", "2", "two", "b"))
 
 
 def _exchanged(match: re.Match[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import Evaluator
 from intermoe.evaluation.identity import actors
 from intermoe.evaluation.plausibility import plausibility
-from intermoe.evaluation.protocol import GENERATING, ROWS, EvaluationConfig, Job, Row, plan
-from intermoe.features import joints_from_features
+from intermoe.evaluation.protocol import GENERATING, ROWS, EvaluationConfig, Job, Row, Sample, plan
+from intermoe.features import exchange_persons, joints_from_features
 from intermoe.model import STRIDE, VAE_PARTS, InterMoE, trained_folder
 from intermoe.sampling import normal
 from intermoe.shards import DatasetFolder
@@ -62,11 +62,19 @@ class Request:
     model_seed: int
 
 
-def jobs_of(request: Request, max_frames: int) -> list[Job]:
+def jobs_of(request: Request, max_frames: int, persons: Literal["drawn", "named"]) -> list[Job]:
     """The plan of an evaluation, the same in every process."""
     config = EvaluationConfig.parse(request.config)
     folder = DatasetFolder.open(request.dataset)
-    return plan(folder, config, seed=request.seed, max_frames=max_frames, rows=request.rows, split=request.split)
+    return plan(
+        folder,
+        config,
+        seed=request.seed,
+        max_frames=max_frames,
+        persons=persons,
+        rows=request.rows,
+        split=request.split,
+    )
 
 
 class Embedder:
@@ -86,7 +94,7 @@ class Embedder:
         self.folder = DatasetFolder.open(request.dataset)
         self.model = InterMoE.load(request.model, device=self.device)
         self.evaluator = Evaluator.load(request.evaluator, device=self.device)
-        self.jobs = jobs_of(request, self.model.config.data.max_frames)
+        self.jobs = jobs_of(request, self.model.config.data.max_frames, self.evaluator.data.persons)
 
     def __call__(self, block: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
         """Compute the jobs of a block; Ray Data's form of calling."""
@@ -144,25 +152,36 @@ class Embedder:
         length = int(latents_B.max())
         mask_BL = torch.arange(length) < latents_B[:, None]
         seeds = [sample.drawn.seed for sample in job.samples]
+        exchanged_B = torch.tensor([model.exchanges(self.folder.caption(one.caption).text) for one in job.samples])
+        pairs = zip(job.samples, exchanged_B.tolist(), strict=True)
+        captions = [self._exchanged(sample) if exchanged else sample.caption for sample, exchanged in pairs]
         noise_BLPZ = normal(seeds, (length, 2, model.latent), stream=0) * mask_BL[:, :, None, None]
         latent_BLPZ = model.sample(
             noise_BLPZ.to(self.device),
-            model.condition(self._states(job)),
+            model.condition(self._states(captions)),
             mask_BL=mask_BL.to(self.device),
             guidance=self.request.guidance,
         )
-        return model.decode(latent_BLPZ)[:, : int(frames_B.max())], frames_B.to(self.device)
+        features_BTPF = model.decode(latent_BLPZ)[:, : int(frames_B.max())]
+        return exchange_persons(features_BTPF, exchanged_B, model.skeleton), frames_B.to(self.device)
 
-    def _states(self, job: Job) -> TextStates:
-        """The frozen encoder's states of the captions, which the data set holds."""
-        captions = [self.folder.caption(sample.caption) for sample in job.samples]
+    def _exchanged(self, sample: Sample) -> int:
+        """The row of the sample's caption with the names of the persons exchanged."""
+        recording = self.folder.recording(self.request.split, sample.row)
+        forms = (recording.captions, recording.swapped)
+        one, other = forms if sample.caption in recording.captions else reversed(forms)
+        return other[one.index(sample.caption)]
+
+    def _states(self, rows: Sequence[int]) -> TextStates:
+        """The frozen encoder's states of captions, which the data set holds."""
+        captions = [self.folder.caption(row) for row in rows]
         states_BKW, mask_BK = pad_text([caption.state_KW for caption in captions], self.folder.card.max_tokens)
         return TextStates(states_BKW, mask_BK, torch.tensor([caption.eot for caption in captions]))
 
     def _read(self, job: Job) -> TextStates:
         """What the evaluator's text encoder reads of the captions."""
         if self.evaluator.config.text == "states":
-            found = self._states(job)
+            found = self._states([sample.caption for sample in job.samples])
             return TextStates(*(tensor.to(self.device) for tensor in (found.states_BKW, found.mask_BK, found.eot_B)))
         texts = [self.folder.caption(sample.caption).text for sample in job.samples]
         ids_BK, eot_B = self._tokenizer.tokens(texts)

@@ -109,7 +109,7 @@ def check_request(
         threads=values.workers.cpus,
         model_seed=values.seed,
     )
-    jobs = jobs_of(request, loaded.config.data.max_frames)
+    jobs = jobs_of(request, loaded.config.data.max_frames, judge.data.persons)
     about = {
         "name": values.name,
         "model": str(folder),

@@ -48,6 +48,7 @@ class FeedConfig:
         window: frames of a window.
         stride: frames between the starts of windows.
         augment: whether samples draw crop, swap, mirroring and caption.
+        persons: which person of an interaction is the first: "drawn", or "named" first by the caption.
     """
 
     dataset: str
@@ -60,6 +61,7 @@ class FeedConfig:
     stride: int = 10
     augment: bool = True
     parts: int = 1
+    persons: Literal["drawn", "named"] = "drawn"
 
     def held_out(self, split: str) -> "FeedConfig":
         """The same samples of another split, without augmentation."""
@@ -158,10 +160,13 @@ def _prepare_step(block: dict[str, np.ndarray], feed: FeedConfig, start: int, ra
 def _prepare(feed: FeedConfig, items: list[int], draws: list[Draw]) -> dict[str, np.ndarray]:
     folder = DatasetFolder.open(feed.dataset)
     samples = [_items(feed)[item] for item in items]
+    recordings = {row: folder.recording(feed.split, row) for row in {sample.row for sample in samples}}
+    if feed.samples == "interactions" and feed.persons == "named":
+        draws = [folder.in_named_order(recordings[s.row], drawn) for s, drawn in zip(samples, draws, strict=True)]
     # Windows of one recording that drew the same are cut from one motion: in validation dozens of them.
     keys = [(sample.row, drawn.crop, drawn.swap, drawn.mirror) for sample, drawn in zip(samples, draws, strict=True)]
     firsts = {key: place for place, key in reversed(list(enumerate(keys)))}
-    motions = {key: folder.recording(feed.split, samples[place].row) for key, place in firsts.items()}
+    motions = {key: recordings[samples[place].row] for key, place in firsts.items()}
     distinct = interactions(
         [motion.position_TPJ3 for motion in motions.values()],
         [motion.rotation_TPR6 for motion in motions.values()],

@@ -231,6 +231,7 @@ class DenoiserObjective(nn.Module):
             batch_size=self.settings.train.denoiser.batch_size,
             max_frames=self.settings.data.max_frames,
             parts=self.settings.train.denoiser.accumulate,
+            persons=self.settings.data.persons,
         )
 
     def count(self, batch: Batch) -> Tensor:
@@ -310,6 +311,7 @@ class EvaluatorObjective(nn.Module):
             batch_size=self.settings.train.evaluator.batch_size,
             max_frames=self.settings.data.max_frames,
             parts=self.settings.train.evaluator.accumulate,
+            persons=self.settings.data.persons,
         )
 
     def count(self, batch: Batch) -> Tensor:

@@ -30,6 +30,7 @@ class TrainingConfig(Config):
         batch_size: samples of one optimizer step, over all workers and micro-batches.
         accumulate: micro-batches a worker splits its share into.
         learning_rate: the highest; reached after the warm-up, then down to 0 by a cosine.
+        text_rate: learning rate of the text head, as a share of ``learning_rate``.
         warmup_epochs: epochs of linear warm-up.
         weight_decay: of AdamW.
         betas: of AdamW.
@@ -45,6 +46,7 @@ class TrainingConfig(Config):
     batch_size: int = Field(ge=1)
     accumulate: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-4, gt=0, lt=1)
+    text_rate: float = Field(default=1.0, gt=0, le=1)
     warmup_epochs: float = Field(default=10, ge=0)
     weight_decay: float = Field(default=2e-5, ge=0)
     betas: tuple[Decay, Decay] = (0.9, 0.999)

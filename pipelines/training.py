@@ -106,8 +106,13 @@ class Worker:
                 self.objective, broadcast_buffers=False, find_unused_parameters=True
             )
         self.named_parameters = [(n, p) for n, p in self.objective.named_parameters() if p.requires_grad]
+        text = [p for n, p in self.named_parameters if n.startswith("model.text_head.")]
+        rest = [p for n, p in self.named_parameters if not n.startswith("model.text_head.")]
+        groups = [{"params": rest, "share": 1.0}, {"params": text, "share": self.config.text_rate}]
         self.optimizer = torch.optim.AdamW(
-            [p for _, p in self.named_parameters], betas=self.config.betas, weight_decay=self.config.weight_decay
+            [group for group in groups if group["params"]],
+            betas=self.config.betas,
+            weight_decay=self.config.weight_decay,
         )
         self.steps_an_epoch = feed.count(self.feed) / self.config.batch_size
         self.total = max(1, math.ceil(self.config.epochs * self.steps_an_epoch))
@@ -166,7 +171,7 @@ class Worker:
         """
         torch.manual_seed(step_seed(self.settings.seed, step, self.rank))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, step, self.steps_an_epoch, self.total)
+            group["lr"] = group["share"] * learning_rate(self.config, step, self.steps_an_epoch, self.total)
         self.objective.train()
         count = float(self._all_reduce_tensor(self.objective.count(batch).double()))
         sums: Sums = {}

@@ -105,6 +105,7 @@ def plan(
     *,
     seed: int,
     max_frames: int,
+    persons: Literal["drawn", "named"] = "drawn",
     rows: Sequence[Row] = ROWS,
     split: str = "test",
 ) -> list[Job]:
@@ -115,6 +116,7 @@ def plan(
         config: how to evaluate.
         seed: of all that is drawn.
         max_frames: longer recordings are cropped.
+        persons: which person of a recording is the first, as the evaluator knows it (see ``DataConfig``).
         rows: which rows of the table are wanted.
         split: whose recordings and captions are used.
 
@@ -135,6 +137,8 @@ def plan(
 
     def sample(replication: int, purpose: str, row: int) -> Sample:
         drawn = replace(draw(seed, replication, f"{purpose}/{recordings[row].id}"), mirror=False)
+        if persons == "named":
+            drawn = folder.in_named_order(recordings[row], drawn)
         start, end = crop_bounds(int(index.frames[row]), max_frames, drawn)
         return Sample(row, recordings[row].caption(drawn), drawn, end - start - 1)
 

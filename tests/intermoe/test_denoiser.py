@@ -307,3 +307,19 @@ def test_text_head_ignores_padding_and_company() -> None:
 def test_text_head_refuses_heads_that_do_not_divide_the_width() -> None:
     with pytest.raises(UserError, match="text_heads = 4"):
         TextHead(18, layers=1, hidden=48, heads=4, dropout=0.0)
+
+
+def test_persons_are_alike_but_for_their_embedding():
+    """Without it the persons in each other's place give the result in each other's place; with it they do not."""
+    x_BLPZ, t_B, condition_BW, mask_BL = inputs()
+    for embedded in (False, True):
+        torch.manual_seed(0)
+        config = SMALL.model_copy(update={"person_embedding": embedded})
+        model = Denoiser(config, MoeConfig(experts=4, hidden=40), latent=12, condition=24).eval()
+        for parameter in model.parameters():
+            if not parameter.any():
+                nn.init.normal_(parameter, std=0.1)
+        with torch.no_grad():
+            one = model(x_BLPZ, t_B, condition_BW, mask_BL)
+            other = model(x_BLPZ.flip(2), t_B, condition_BW, mask_BL).flip(2)
+        assert ((one - other).abs().max() < 1e-5) == (not embedded)

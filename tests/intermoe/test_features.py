@@ -6,6 +6,7 @@ from intermoe.features import (
     FeatureLayout,
     Normaliser,
     canonicalise,
+    exchange_persons,
     joints_from_features,
     motion_features,
     rotations_from_features,
@@ -196,3 +197,17 @@ def test_equals_published_preprocessing(published):
 
     normaliser = Normaliser.from_moments(torch.from_numpy(published["mean"]), torch.from_numpy(published["std"]))
     np.testing.assert_allclose(normaliser.normalise(features)[0, :, 0].numpy(), published["normed_m1"], atol=1e-4)
+
+
+def test_exchanged_persons_have_the_features_of_the_exchanged_recording():
+    torch.manual_seed(0)
+    position, rotation = torch.randn(3, 20, 2, 22, 3), torch.randn(3, 20, 2, 21, 6)
+    frames = torch.tensor([20, 12, 20])
+    before, _ = motion_features(position, rotation, frames, SMPL22)
+    wanted, _ = motion_features(position.flip(2), rotation.flip(2), frames, SMPL22)
+    found = exchange_persons(before, torch.tensor([True, True, False]), SMPL22)
+    for row, length in ((0, 19), (1, 11)):
+        torch.testing.assert_close(found[row, :length], wanted[row, :length], atol=1e-4, rtol=1e-4)
+    assert torch.equal(found[2], before[2])
+    back = exchange_persons(found[:1], torch.tensor([True]), SMPL22)
+    torch.testing.assert_close(back, before[:1], atol=1e-4, rtol=1e-4)

@@ -170,6 +170,26 @@ def test_the_words_decide_beyond_the_noise(model):
     assert (latents[0] - latents[1]).abs().max() > 1e-2
 
 
+def test_a_prompt_that_names_the_second_person_first_exchanges_the_persons(model, monkeypatch):
+    """Where the data names persons in the order of the caption: the same motion, each in the other's place."""
+    named = small_model()
+    named.config = named.config.model_copy(update={"data": named.config.data.model_copy(update={"persons": "named"})})
+    monkeypatch.setattr("intermoe.model.prompt_seed", lambda *_: 5)
+    prompts = ["The first person bows to the second.", "The second person bows to the first."]
+    one, other = named.generate(prompts, seconds=1)
+    assert other.caption == prompts[1]
+    apart = [np.linalg.norm(m.joints[:, 0, :, None] - m.joints[:, 1, None], axis=-1) for m in (one, other)]
+    np.testing.assert_allclose(apart[0], apart[1].transpose(0, 2, 1), atol=1e-3)
+    np.testing.assert_allclose(other.rotations, one.rotations[:, ::-1], atol=1e-4)
+    assert (
+        np.abs(other.joints[0, 0, 0, [0, 2]]).max() < 0.02
+    )  # but for smoothing, it stands in the new first person's frame
+    drawn = model.generate(prompts, seconds=1)
+    assert np.abs(drawn[1].rotations - drawn[0].rotations[:, ::-1]).max() > 1e-2
+    nobody = named.generate("Two people bow.", seconds=1)
+    assert difference(nobody, model.generate("Two people bow.", seconds=1)) < 1e-4
+
+
 def test_a_prompt_given_twice_gives_two_motions(model):
     first, other, second = model.generate([PROMPTS[0], PROMPTS[2], PROMPTS[0]], seconds=1, seed=0)
     assert difference(first, second) > 1e-2

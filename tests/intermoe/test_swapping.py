@@ -1,7 +1,7 @@
 import pytest
 
 from intermoe.datasets.duet.captions import TEMPLATES, fill
-from intermoe.swapping import swap_caption
+from intermoe.swapping import named_first, swap_caption
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,19 @@ def test_every_sentence_of_duet_names_the_other_person_and_comes_back():
             sentence, other = (fill(template, actor, "right", words) for actor in (0, 1))
             assert swap_caption(sentence) == other
             assert swap_caption(other) == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("The first person pushes the second.", 0),
+        ("The second person is pushed by the first.", 1),
+        ("An angry second man shoves the first man.", 1),
+        ("person 2 and person 1 bow", 1),
+        ("Two people bow; at first they wait for a second.", None),
+    ],
+)
+def test_who_is_named_first(text, first):
+    assert named_first(text) == first
+    if first is not None:
+        assert named_first(swap_caption(text)) == 1 - first

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from intermoe.features import motion_features
+from intermoe.evaluation.identity import KINDS, actors
+from intermoe.features import joints_from_features, motion_features
 from intermoe.mirroring import mirror_caption, mirror_motion
 from intermoe.sampling import draw, order
 from intermoe.shards import DatasetFolder
 from intermoe.skeletons import SMPL22
-from intermoe.swapping import swap_caption
+from intermoe.swapping import named_first, swap_caption
 from pipelines import feed
 from pipelines.feed import FeedConfig
 
@@ -157,7 +158,7 @@ def test_shapes_and_types(config, whole):
             "features": torch.float32,
             "frames": torch.int64,
         } | (
-            {"states": torch.float32, "mask": torch.bool, "eot": torch.int64}
+            {"states": torch.float32, "mask": torch.bool, "eot": torch.int64, "caption": torch.int64}
             if config.samples == "interactions"
             else {}
         )
@@ -214,3 +215,24 @@ def test_a_stream_may_be_left(config, whole):
 def test_nothing_is_printed(config, capfd):
     list(feed.batches(config, 0, 2, 0, 1))
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_person_whom_the_caption_names_first_is_the_first(config, shards):
+    """In training and in validation, whatever was drawn; the motion has its persons in that order too."""
+    if config.samples == "windows":
+        pytest.skip("a window has no caption")
+    folder = DatasetFolder.open(shards)
+    named = replace(config, persons="named", max_frames=200)
+    held_out = feed.held_out_batches(named.held_out("train"), 0, 1)
+    exchanged = Counter()
+    for batch in [*feed.batches(named, 0, 3, 0, 1), *held_out]:
+        for place, item in enumerate(batch["item"].tolist()):
+            text = folder.caption(int(batch["caption"][place])).text
+            assert named_first(text) == 0
+            recording = folder.recording("train", item)
+            features = batch["features"][place, : int(batch["frames"][place])]
+            acting = actors(joints_from_features(features, SMPL22).numpy())[KINDS.index(recording.label["kind"])]
+            swapped = int(batch["caption"][place]) in (*recording.swapped, *recording.swapped_mirrored)
+            assert acting == recording.label["actor"] ^ swapped
+            exchanged[swapped] += 1
+    assert min(exchanged.values()) > 5

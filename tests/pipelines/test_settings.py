@@ -73,7 +73,12 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
         "person_embedding": False,
     }
     assert values.vae.model_dump() == {"width": 64, "latent": 64, "blocks": 2, "dropout": 0.1}
-    assert values.data.model_dump() == {"skeleton": "smpl22", "encoder": "clip", "max_frames": 300}
+    assert values.data.model_dump() == {
+        "skeleton": "smpl22",
+        "encoder": "clip",
+        "max_frames": 300,
+        "persons": "drawn",
+    }
 
 
 def test_overrides_are_yaml_and_the_last_one_counts(file):

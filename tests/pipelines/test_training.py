@@ -276,6 +276,26 @@ def test_the_logged_learning_rate_is_that_of_the_step(reference, tiny, shards):
             assert rate == pytest.approx(learning_rate(config, step - 1, items / 8, STEPS))
 
 
+def test_the_text_head_may_learn_more_slowly(run_workers, tiny, vae, tmp_path):
+    """AdamW's first step is as long as the learning rate, whatever the gradient: the lengths tell the rates."""
+    moved = {}
+    for rate in (1.0, 0.1):
+        out = tmp_path / str(rate)
+        words = (f"train.denoiser.text_rate={rate}", "train.denoiser.checkpoint_every=1", "train.denoiser.keep=9")
+        run_workers("denoiser", tiny("denoiser", 2, *words), out, vae=vae / "best")
+        first, second = (checkpoint.load(out / "checkpoints" / f"step-{step:08d}").tensors for step in (1, 2))
+        moved[rate] = {
+            part: max(
+                float((second[part][name].double() - first[part][name].double()).abs().max())
+                for name in first[part]
+                if "selection" not in name
+            )
+            for part in ("text_head", "denoiser")
+        }
+    assert moved[0.1]["text_head"] == pytest.approx(0.1 * moved[1.0]["text_head"], rel=0.35)
+    assert moved[0.1]["denoiser"] > 0.5 * moved[1.0]["denoiser"]
+
+
 def test_a_window_averages_over_latent_frames():
     window = Means()
     window.add({"a": 2.0, "b": 1.0}, 4)
