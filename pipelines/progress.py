@@ -34,27 +34,34 @@ class Post:
 
 @ray.remote(num_cpus=0)
 class ProgressBoard:
-    """Keeps what the workers posted last; any process that holds the actor's handle may ask."""
+    """Keeps what the workers posted last; any process that holds the actor's handle may ask.
+
+    Several jobs may share a board, each under a key of its own.
+    """
 
     def __init__(self) -> None:
-        self._latest: Post | None = None
-        self._failure: str | None = None
+        self._latest: dict[str, Post] = {}
+        self._failure: dict[str, str] = {}
 
-    def post(self, step: int, total: int, metrics: Mapping[str, float], stage: str = "train") -> None:
+    def post(self, step: int, total: int, metrics: Mapping[str, float], stage: str = "train", key: str = "") -> None:
         """Take note of a step."""
-        self._latest = Post(step, total, dict(metrics), stage)
+        self._latest[key] = Post(step, total, dict(metrics), stage)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, key: str = "") -> None:
         """Take note of why a worker has given up; the first reason stays."""
-        self._failure = self._failure or reason
+        self._failure.setdefault(key, reason)
 
-    def latest(self) -> Post | None:
+    def latest(self, key: str = "") -> Post | None:
         """What was posted last."""
+        return self._latest.get(key)
+
+    def all_latest(self) -> dict[str, Post]:
+        """What was posted last, by key."""
         return self._latest
 
-    def failure(self) -> str | None:
+    def failure(self, key: str = "") -> str | None:
         """Why a worker has given up, if one has."""
-        return self._failure
+        return self._failure.get(key)
 
 
 class Stages:
@@ -121,8 +128,8 @@ class Stages:
 class Progress:
     """Shows what is posted to a board for as long as the ``with`` block runs."""
 
-    def __init__(self, board: Any, what: str, console: Console | None = None) -> None:
-        self._board, self._what = board, what
+    def __init__(self, board: Any, what: str, console: Console | None = None, key: str = "") -> None:
+        self._board, self._what, self._key = board, what, key
         self._stages = Stages(console)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
@@ -145,7 +152,7 @@ class Progress:
             # Once more after the end, so that the last post is seen.
             ended = self._end.wait(POLL_SECONDS)
             try:
-                post = ray.get(self._board.latest.remote(), timeout=10)
+                post = ray.get(self._board.latest.remote(self._key), timeout=10)
             except (RayError, TimeoutError):
                 # A board that is lost or slow shows nothing; whether the job goes on is not for it to say.
                 continue

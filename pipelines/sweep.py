@@ -190,7 +190,7 @@ def _order(trial: Trial, out: Path, shards: Path, vae: Path, evaluator: Path, pa
 
 def _run(found: Sweep, orders: Sequence[Order], out: Path) -> list[str]:
     """Let Tune run the trials; the names of those that failed."""
-    boards = {order.key: ProgressBoard.remote() for order in orders}  # type: ignore[attr-defined]
+    board = ProgressBoard.remote()  # type: ignore[attr-defined]
     for order in orders:
         Path(order.folder).mkdir(parents=True, exist_ok=True)
     notes = out / "tune"
@@ -198,7 +198,7 @@ def _run(found: Sweep, orders: Sequence[Order], out: Path) -> list[str]:
     by_key = {order.key: order for order in orders}
 
     def one(config: dict[str, Any]) -> None:
-        run_trial({"order": by_key[config["trial"]], "board": boards[config["trial"]]})
+        run_trial({"order": by_key[config["trial"]], "board": board})
 
     tuner = tune.Tuner(
         tune.with_resources(one, {"CPU": _DRIVER_CPUS}),
@@ -214,7 +214,7 @@ def _run(found: Sweep, orders: Sequence[Order], out: Path) -> list[str]:
         ),
     )
     try:
-        with _Watch(orders, boards):
+        with _Watch(orders, board):
             grid = tuner.fit()
     except KeyboardInterrupt:
         raise KeyboardInterrupt("`--resume` does what is missing") from None
@@ -272,8 +272,8 @@ def _hash(value: Any) -> str:
 class _Watch:
     """Shows the trials for as long as the ``with`` block runs: a table where somebody watches, lines where not."""
 
-    def __init__(self, orders: Sequence[Order], boards: dict[str, Any]) -> None:
-        self._orders, self._boards = orders, boards
+    def __init__(self, orders: Sequence[Order], board: Any) -> None:
+        self._orders, self._board = orders, board
         self._console = Console(stderr=True)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="sweep", daemon=True)
@@ -294,7 +294,7 @@ class _Watch:
                     live.update(self._table(self._posts()))
                 live.update(self._table(self._posts()))
             return
-        shown, states = 0.0, dict.fromkeys(self._boards, "")
+        shown, states = 0.0, dict.fromkeys((order.key for order in self._orders), "")
         ended = False
         while not ended:
             ended = self._end.wait(POLL_SECONDS)
@@ -311,13 +311,13 @@ class _Watch:
                 self._console.print(f"{line}{self._left(posts)}", highlight=False, markup=False, soft_wrap=True)
 
     def _posts(self) -> dict[str, Post | None]:
-        found = {}
-        for key, board in self._boards.items():
-            try:
-                found[key] = ray.get(board.latest.remote(), timeout=10)
-            except (RayError, TimeoutError):
-                found[key] = None
-        return found
+        """What each trial posted last, by its key."""
+        try:
+            posts = ray.get(self._board.all_latest.remote(), timeout=10)
+        except (RayError, TimeoutError):
+            posts = {}
+        # The trainings post under their folders.
+        return {order.key: posts.get(str(Path(order.folder) / "denoiser")) for order in self._orders}
 
     @staticmethod
     def _state(order: Order, post: Post | None) -> tuple[str, str, str, str]:

@@ -178,7 +178,7 @@ def _fit(job: Job, settings: Settings, shown: Any, callbacks: Sequence[Any]) -> 
         ),
     )
     try:
-        progress = nullcontext() if shown else Progress(board, f"train {job.target}")
+        progress = nullcontext() if shown else Progress(board, f"train {job.target}", key=job.out)
         with progress, _interruptible(Path(job.out)):
             trainer.fit()
     except WorkerGroupError as error:
@@ -191,7 +191,7 @@ def _fit(job: Job, settings: Settings, shown: Any, callbacks: Sequence[Any]) -> 
         raise
     finally:
         shutil.rmtree(notes, ignore_errors=True)
-    failure = ray.get(board.failure.remote())
+    failure = ray.get(board.failure.remote(job.out))
     if failure:
         raise UserError(failure, where=f"train {job.target}")
 

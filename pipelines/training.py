@@ -217,7 +217,7 @@ class Worker:
             self.tracking.log_metrics({f"train/{name}": value for name, value in metrics.items()}, step)
             group = "moe" if self.job.target == "denoiser" else self.job.target
             self.tracking.log_metrics({f"{group}/{name}": value for name, value in inside.items()}, step)
-            self.board.post.remote(step, self.total, {"loss": loss})
+            self.board.post.remote(step, self.total, {"loss": loss}, key=self.job.out)
 
     def _validate(self, step: int) -> None:
         """Measure the validation split and keep the model if it is the best so far."""
@@ -298,7 +298,7 @@ class Worker:
         ids = sorted({name for name, finite in everyone if not finite} or {name for name, _ in everyone})
         if self.rank == 0:
             reason = f"step {step}: the loss or its gradient is not finite; samples {', '.join(ids)}"
-            ray.get(self.board.fail.remote(reason))
+            ray.get(self.board.fail.remote(reason, key=self.job.out))
 
     def _all_reduce_tensor(self, tensor: Tensor) -> Tensor:
         if self.world > 1:

@@ -83,7 +83,7 @@ def run_trial(config: dict[str, Any]) -> None:
         began = time.monotonic()
 
         def show(_stage: str, count: int, total: int) -> None:
-            board.post.remote(count, total, {}, "evaluate")
+            board.post.remote(count, total, {}, "evaluate", key=str(trained))
 
         wanted = check_request(
             trained,

@@ -218,7 +218,7 @@ def run_workers(together: Together, shards: Path, store: str) -> Callable[..., H
         ended = together(world, lambda host, rank: host.work.remote(rank, world, job, board, stop))
         assert ended == [stop is None] * world
         history = History(store, runs[out])
-        history.failure = ray.get(board.failure.remote())
+        history.failure = ray.get(board.failure.remote(str(out)))
         return history
 
     return run_workers
