@@ -25,6 +25,8 @@ from pipelines.tracking import Run, tracking_uri
 from pipelines.train import train
 
 _COUNT, _SECONDS = 600, 4.0
+# Half of the usual, for somebody is waiting.
+_REPLICATIONS = "evaluation.replications=10"
 PROMPTS = (
     "The first person pushes the second person, who stumbles backwards.",
     "The second person bows to the first person.",
@@ -74,7 +76,9 @@ def demo(out: Path) -> None:
         console.print("[5/6] Evaluator: which caption belongs to which motion")
         train("evaluator", values, dataset=out / "shards", out=out / "evaluator", parent=parent.id)
         console.print("[6/6] Evaluation: the model beside recorded motion, and beside itself before training")
-        wanted = check_request(out / "denoiser", dataset=out / "shards", evaluator=out / "evaluator")
+        wanted = check_request(
+            out / "denoiser", dataset=out / "shards", evaluator=out / "evaluator", overrides=[_REPLICATIONS]
+        )
         results = evaluate(wanted, out=out / "evaluation", progress=stages, parent=parent.id)
     console.print(terminal_table(results))
     _show(console, shares, [file for file in files if file.suffix == ".mp4"])

@@ -22,17 +22,19 @@ def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     assert all(share >= 90 for share in shares.values()), shares
     rows = json.loads((tmp_path / "demo/evaluation/results.json").read_text())["rows"]
     assert {row: len(measures["fid"]["replications"]) for row, measures in rows.items()} == {
-        "real": 20,
-        "generated": 20,
-        "untrained": 5,
+        "real": 10,
+        "generated": 10,
+        "untrained": 2,
     }
     fid = {row: measures["fid"]["mean"] for row, measures in rows.items()}
     assert fid["untrained"] - fid["real"] >= 10 * (fid["generated"] - fid["real"])
     assert rows["real"]["identity"]["mean"] >= 0.98
     assert 0.4 < rows["real"]["identity_shuffled"]["mean"] < 0.6
+    # By far more than chance, and than what always the same person's acting gives.
+    assert rows["generated"]["identity"]["mean"] > 0.72
     videos = re.findall(r"^  (\S+\.mp4)$", done.stdout, re.MULTILINE)
     assert len(videos) == 4
     assert all((tmp_path / video).stat().st_size > 10_000 for video in videos)
     assert "intermoe ui" in done.stdout
-    # Five on two idle cores; a test may share them.
+    # Seven on two idle cores; a test may share them.
     assert minutes < 12
