@@ -137,7 +137,7 @@ class Results:
         if any("identity" in measures for measures in self.values.values()):
             notes.append(
                 "Identity is told by rules of mechanics, not by a network. By chance it is 0.5; where the person named "
-                "first is the first (data.persons), the untrained row tells what always the same motion gives. Swapped: "
+                "first is the first (data.persons), the untrained row tells what one same motion gives. Swapped: "
                 "the captions name the persons the other way round (real: of the same motions, so it is 1 - identity; "
                 "generated: of motions made from them, in the first replication). Shuffled: captions of other samples."
             )
