@@ -28,7 +28,7 @@ State = dict[str, Tensor]
 
 # What the published network holds but never reads in the released configuration.
 _UNUSED = (".ffn.expert_threshold", ".ffn.ema_decay")
-_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError)
+_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError)
 # CLIP's frozen tower, which our data sets have applied already.
 _FROZEN = ("clip_transformer.", "token_embedding.", "positional_embedding", "ln_final.")
 
@@ -89,7 +89,7 @@ class _File:
 
     def same_positions(self, key: str, width: int) -> None:
         """Check a table of positions, as long as it happens to be, against our sinusoids."""
-        if key in self._left:
+        if key in self._left and self._left[key].ndim:
             positions = torch.arange(len(self._left[key]))
             self.same(key, sinusoids(positions, width), "encoding of positions")
 
@@ -144,6 +144,8 @@ def generator_parts(config: ModelConfig, *, denoiser: Path, vae: Path, stats: Pa
             f"{config.moe.alpha}",
             allowed="dynamic, synergistic, between 0 and 1: the published network",
         )
+    if config.denoiser.person_embedding:
+        raise UserError("denoiser.person_embedding = True", allowed="false: the published network has none")
     model = InterMoE(config)
     whole = _File(denoiser, read(denoiser), ("model.",))
     whole.drop(lambda key: key.startswith(_FROZEN))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -209,6 +210,6 @@ def read_parts(folder: Path, jobs: Sequence[Job]) -> dict[str, Arrays]:
         try:
             with np.load(file, allow_pickle=False) as stored:
                 found[job.name] = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise UserError(f"cannot be read: {error}", where=file, allowed="delete it and evaluate again") from None
     return found

@@ -6,7 +6,6 @@ again, and under its name it is whole.
 """
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,9 +169,7 @@ def evaluate(
         )
         results = Results(values=values, about={**wanted.about, "run": run.id})
         run.log_metrics(results.metrics() | {"seconds_generating": seconds}, 0)
-        shutil.rmtree(partial / _PARTS)
-        (partial / _PLAN).unlink()
-        for file in publish(results, partial, out):
+        for file in publish(results, partial, out, (_PARTS, _PLAN)):
             run.log_artifact(file)
         run.log_table(results.columns(), "results_table.json")
         if wanted.model_run is not None:

@@ -21,8 +21,9 @@ from intermoe.evaluation.metrics import Interval
 from intermoe.model import STRIDE, trained_folder
 from intermoe.shards import DatasetFolder
 from pipelines.results import HEADINGS, picture
+from pipelines.settings import flatten
 from pipelines.sweep import SWEEP_FILE
-from pipelines.tracking import Run, curves, flatten
+from pipelines.tracking import Run, curves
 from pipelines.train import run_file
 from pipelines.trial import OUTCOME
 
@@ -108,6 +109,7 @@ def report(folder: Path, out: Path) -> list[Path]:
         UserError: no sweep there, or no trial of it is done.
     """
     note = _note(folder)
+    _check_out(out)
     outcomes = [outcome for trial in note["trials"] if (outcome := _outcome(folder, trial, note["tracking_uri"]))]
     if not outcomes:
         raise UserError("no trial is done", where=folder, allowed="`intermoe sweep --resume`")
@@ -128,6 +130,13 @@ def report(folder: Path, out: Path) -> list[Path]:
         for file in files:
             run.log_artifact(file)
     return files
+
+
+def _check_out(out: Path) -> None:
+    """Raise where something else than an earlier report lies in the report's place."""
+    known = {"report.html", "report.md", "tables.csv"}
+    if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= known):
+        raise UserError("holds something else than a report", where=out, allowed="another --out")
 
 
 def _note(folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -233,17 +234,21 @@ def picture(figure: Any, text: str) -> str:
     return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{data}">'
 
 
-def publish(results: Results, folder: Path, out: Path) -> list[Path]:
+def publish(results: Results, folder: Path, out: Path, used: Sequence[str]) -> list[Path]:
     """Write the results into a folder and give it its name; the files.
 
     Args:
         results: what was found.
         folder: where they are written, beside ``out``.
         out: the name, of a folder that is not there or empty.
+        used: what else lies in the folder, removed once the results are written.
     """
     (folder / "results.json").write_text(json.dumps(results.document(), indent=2) + "\n", "utf-8")
     (folder / "results.md").write_text(markdown(results), "utf-8")
     (folder / "results.html").write_text(page(results), "utf-8")
+    for name in used:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     folder.replace(out)
     return [out / f"results.{suffix}" for suffix in ("json", "md", "html")]
 

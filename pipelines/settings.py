@@ -3,7 +3,7 @@
 Every component brings its own config class; this file composes them and adds how to train.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -178,6 +178,22 @@ def overridden(values: dict[str, Any], overrides: Sequence[str], *, where: objec
             raise UserError(f"{override!r} is no override", allowed="a value that is YAML") from None
         _assign(values, key.split("."), _number(value), key)
     return Settings.parse(values, where=where)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names.
+
+    Example:
+        >>> flatten({"seed": 1, "moe": {"experts": 8}})
+        {'seed': 1, 'moe.experts': 8}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def _number(value: Any) -> Any:

@@ -149,7 +149,7 @@ def _shared(found: Sweep, out: Path, parent: Run) -> tuple[Path, Path, Path]:
     values = base.model_dump(mode="json")
     networks = []
     for target in ("vae", "evaluator"):
-        parts = [card, base.seed, values["data"], values[target], values["train"][target]]
+        parts = [card, base.seed, values["data"], values[target], values["train"][target], values["evaluation"]["pool"]]
         folder = shared / f"{target}-{_hash(parts)}"
         if not done(folder):
             train(

@@ -18,7 +18,7 @@ from intermoe.config import Config
 from intermoe.errors import UserError
 from pipelines import settings
 from pipelines.results import HEADINGS
-from pipelines.settings import Settings
+from pipelines.settings import Settings, flatten
 
 Value = bool | int | float | str
 
@@ -199,7 +199,8 @@ def load(file: Path, overrides: Sequence[str] = ()) -> Sweep:
         path = ("points", number, "set") if number < len(config.points) else ("grid",)
         words = [*common, *_words(point.set), f"seed={seed}"]
         resolved = _settings(profile.config, words, lines.place(*path[:2]), lines, path)
-        key = trial_key(resolved, profile.data)
+        key = trial_key(resolved, profile.data, base)
+        _check_shared(resolved, base, point.name, lines.place(*path[:2]))
         before = trials.get(key)
         rows = (*(before.rows if before else ()), *point.rows.items())
         names = (*(before.points if before else ()), point.name)
@@ -209,10 +210,21 @@ def load(file: Path, overrides: Sequence[str] = ()) -> Sweep:
     return Sweep(config, profile, base, tuple(trials.values()))
 
 
-def trial_key(resolved: Settings, data: DataConfig) -> str:
-    """A hash of what decides a trial's result: its settings but the workers, and its data."""
-    document = [resolved.model_dump(mode="json", exclude={"workers", "name"}), data.model_dump(mode="json")]
+def trial_key(resolved: Settings, data: DataConfig, base: Settings) -> str:
+    """A hash of what decides a trial's result: its settings but the workers, its data, and what all trials share."""
+    values = resolved.model_dump(mode="json", exclude={"workers", "name"})
+    document = [values, data.model_dump(mode="json"), base.seed]
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _check_shared(resolved: Settings, base: Settings, point: str, place: str) -> None:
+    """Raise where a point changes what all points share: data, VAE, evaluator, and how it is evaluated."""
+    shared = [(name, resolved, base) for name in ("data", "vae", "evaluator", "evaluation")]
+    shared += [(name, resolved.train, base.train) for name in ("vae", "evaluator")]  # type: ignore[misc]
+    for name, own, common in shared:
+        if getattr(own, name) != getattr(common, name):
+            section = f"train.{name}" if common is base.train else name
+            raise UserError(f"point {point!r} changes {section}", where=place, allowed="in the profile, for all points")
 
 
 def _settings(preset: str, words: Sequence[str], place: str, lines: "_Lines", path: tuple[str | int, ...]) -> Settings:
@@ -227,7 +239,8 @@ def _settings(preset: str, words: Sequence[str], place: str, lines: "_Lines", pa
 
 
 def _words(values: Mapping[str, Any]) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    # Nested mappings name keys one by one: as a whole they would take the place of a preset's section.
+    return [f"{key}={json.dumps(value, default=str)}" for key, value in flatten(values).items()]
 
 
 def _grid(grid: Mapping[str, Sequence[Value]]) -> list[PointConfig]:

@@ -38,6 +38,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
 
 from intermoe.errors import UserError
+from pipelines.settings import flatten
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 FLUSH_SECONDS = 10.0
@@ -171,14 +172,6 @@ class Run:
     def log_dict(self, document: Mapping[str, Any], file: str) -> None:
         """Add a document as a .json or .yaml file."""
         self._client.log_dict(self.id, dict(document), file)
-
-    def log_text(self, text: str, file: str) -> None:
-        """Add a text, or a page where the name ends in .html."""
-        self._client.log_text(self.id, text, file)
-
-    def log_figure(self, figure: Any, file: str) -> None:
-        """Add a matplotlib figure as an image."""
-        self._client.log_figure(self.id, figure, file)
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], file: str) -> None:
         """Add a table as a .json file, which the page of the run shows as one."""
@@ -324,22 +317,6 @@ def model_folder(model: str | Path) -> Path:
             raise UserError(f"run {model} holds no checkpoint", where=_shown(uri))
         newest = client.get_logged_model(max(logged, key=lambda output: output.step).model_id)
         return Path(download_artifacts(artifact_uri=newest.artifact_location, tracking_uri=uri))
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values under dotted names.
-
-    Example:
-        >>> flatten({"seed": 1, "moe": {"experts": 8}})
-        {'seed': 1, 'moe.experts': 8}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -26,8 +26,8 @@ from pipelines.generate import save_routing_map
 from pipelines.objectives import OBJECTIVES
 from pipelines.progress import Progress, ProgressBoard
 from pipelines.samples import samples
-from pipelines.settings import Settings
-from pipelines.tracking import Run, flatten, tracking_uri
+from pipelines.settings import Settings, flatten
+from pipelines.tracking import Run, tracking_uri
 from pipelines.training import Job, work
 
 # Ray restarts the workers from the newest checkpoint so often before it gives up.
@@ -282,8 +282,8 @@ def _started(
     out: Path,
     vae: Path | None,
     parent: str | None,
-    more: Mapping[str, str],
-    name: str | None,
+    more: Mapping[str, str] = MappingProxyType({}),
+    name: str | None = None,
 ) -> Run:
     """A new run in MLflow and its folder."""
     try:

@@ -28,7 +28,8 @@ from intermoe.sampling import step_seed
 from intermoe.shards import DatasetFolder
 from pipelines import feed
 from pipelines.feed import Batch
-from pipelines.objectives import Means, Sums, build
+from pipelines.objective import Means, Sums
+from pipelines.objectives import build
 from pipelines.settings import Settings, TrainingConfig
 from pipelines.tracking import Run
 

@@ -6,6 +6,7 @@ done already: a trial that is asked for again goes on where it was.
 
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,9 @@ def run_trial(config: dict[str, Any]) -> None:
         )
         mark_done(trained, {"seconds": time.monotonic() - began})
     run_id = run_file(trained)["run_id"]
-    if not (evaluated / "results.json").is_file():
+    if not done(evaluated):
+        # Results without a note: the process ended before MLflow had them all.
+        shutil.rmtree(evaluated, ignore_errors=True)
         began = time.monotonic()
 
         def show(_stage: str, count: int, total: int) -> None:

@@ -2,7 +2,8 @@
 
 Conventions, as in InterGen, whose tables everybody compares with:
 
-- Text and motion embeddings have unit length; distances are Euclidean.
+- Embeddings are taken as the evaluator gives them, of the length of its learned scale (published files too); distances
+  are Euclidean.
 - R-precision and MM-Dist are taken in pools of a fixed number of pairs, in the order given; the last pool, if it is
   not full, is left out.
 - FID and Diversity are those of embeddings times 6 (``SCALE``); Diversity is then halved. MultiModality is not scaled.

@@ -110,3 +110,11 @@ def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
     with pytest.raises(UserError, match="has not come to an end yet"):
         report(tmp_path, tmp_path / "report")
     assert not (tmp_path / "report").exists()
+
+
+def test_nothing_but_an_earlier_report_is_replaced(tmp_path):
+    (tmp_path / "sweep.json").write_text('{"trials": [], "tables": {}, "tracking_uri": "y", "run_id": "x"}')
+    for out in (tmp_path, tmp_path / "sweep.json"):
+        with pytest.raises(UserError, match="holds something else than a report"):
+            report(tmp_path, out)
+    assert (tmp_path / "sweep.json").is_file()

@@ -72,6 +72,21 @@ def write(tmp_path: Path, change=lambda values: None) -> Path:
     return file
 
 
+def test_nested_settings_are_keys_and_leave_the_rest_of_the_section(tmp_path):
+    nested = write(tmp_path, lambda values: values["points"][3].update(set={"moe": {"experts": 4, "c_exp": 2}}))
+    assert [trial.key for trial in load(nested).trials] == [trial.key for trial in load(SMOKE).trials]
+
+
+def test_what_all_points_share_cannot_be_a_points_own(tmp_path):
+    for key, value in (("vae.latent", 8), ("train.vae.epochs", 1), ("evaluator.embedding", 4), ("evaluation.pool", 3)):
+        with pytest.raises(UserError, match=f"point 'c-exp-2' changes {key.rpartition('.')[0]}"):
+            load(write(tmp_path, lambda values, s={key: value}: values["points"][3]["set"].update(s)))
+
+
+def test_another_seed_of_what_is_shared_is_another_trial():
+    assert {t.key for t in load(SMOKE, ["seed=3"]).trials}.isdisjoint(t.key for t in load(SMOKE).trials)
+
+
 def test_two_seeds_are_two_trials(tmp_path):
     file = write(tmp_path, lambda values: values["profiles"]["tiny"].update(seeds=[0, 7]))
     found = load(file)

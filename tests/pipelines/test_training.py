@@ -11,7 +11,7 @@ from intermoe import checkpoint
 from intermoe.errors import UserError
 from intermoe.shards import MOTION_SCHEMA, DatasetFolder, write_rows
 from pipelines import feed
-from pipelines.objectives import Means
+from pipelines.objective import Means
 from pipelines.settings import TrainingConfig
 from pipelines.training import learning_rate
 
@@ -72,7 +72,14 @@ def test_workers_and_micro_batches_change_nothing(
             exact = part == "normaliser" or "bias_E" in name or "selected" in name
             # AdamW divides by the size of the gradient: where that is next to nothing, rounding is all there is.
             bounds = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-4, "atol": 1e-4}
-            if part != "optimizer":
+            if name.endswith("in_proj_bias"):
+                # A bias of the keys adds the same to all logits of a query: its gradient is nothing but rounding.
+                query, _, value = tensor.chunk(3)
+                found_query, _, found_value = after.tensors[part][name].chunk(3)
+                if part != "optimizer":
+                    torch.testing.assert_close(found_query, query, **bounds, msg=f"{part} {name}")
+                    torch.testing.assert_close(found_value, value, **bounds, msg=f"{part} {name}")
+            elif part != "optimizer":
                 torch.testing.assert_close(after.tensors[part][name], tensor, **bounds, msg=f"{part} {name}")
 
 
