@@ -110,17 +110,24 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
         UserError: no such folder, no manifest, a listed file is missing or differs from its checksum.
     """
     folder = Path(folder)
-    files = verify(folder)
-    tensors, documents = {}, {}
-    for file in files:
+    tensors = {}
+    for file in _verified(folder, ".safetensors"):
         try:
-            if file.suffix == ".json":
-                documents[file.stem] = json.loads(file.read_text("utf-8"))
-            else:
-                tensors[file.stem] = load_file(file, device=str(device))
+            tensors[file.stem] = load_file(file, device=str(device))
         except (ValueError, SafetensorError) as error:
             raise UserError(f"{file.name} cannot be read: {error}", where=folder) from None
-    return Checkpoint(tensors, documents)
+    return Checkpoint(tensors, documents(folder))
+
+
+def documents(folder: Path) -> dict[str, Any]:
+    """What the documents of a checkpoint say, without reading its tensors; errors as for ``load``."""
+    found = {}
+    for file in _verified(Path(folder), ".json"):
+        try:
+            found[file.stem] = json.loads(file.read_text("utf-8"))
+        except ValueError as error:
+            raise UserError(f"{file.name} cannot be read: {error}", where=folder) from None
+    return found
 
 
 def verify(folder: Path) -> list[Path]:
@@ -129,8 +136,15 @@ def verify(folder: Path) -> list[Path]:
     Raises:
         UserError: as for ``load``.
     """
+    return _verified(folder)
+
+
+def _verified(folder: Path, suffix: str = "") -> list[Path]:
+    """The files whose names end so, each found to match its checksum."""
     files = []
     for name, entry in _listed(folder).items():
+        if not name.endswith(suffix):
+            continue
         if _sha256(folder / name) != entry["sha256"]:
             raise UserError(
                 f"{name} does not match its checksum in {MANIFEST}: the checkpoint is damaged", where=folder

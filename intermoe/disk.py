@@ -1,8 +1,10 @@
-"""What whole-or-absent folders ask of the disk: checksums, and certainty that something is written."""
+"""What whole-or-absent files and folders ask of the disk: checksums, and certainty that something is written."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def sha256(file: Path) -> str:
@@ -18,3 +20,16 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_json(file: Path, document: Any) -> None:
+    """Write a document as JSON so that the file is there whole or not at all; an earlier one is replaced."""
+    partial = file.with_name(f".{file.name}")
+    partial.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    flush(partial)
+    partial.replace(file)
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether something is there that a new folder would take the place of; an empty folder is not."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))

@@ -25,7 +25,7 @@ from intermoe.moe.block import MoeConfig
 from intermoe.motion import Motion
 from intermoe.sampling import normal, prompt_seed
 from intermoe.skeletons import SKELETONS, skeleton_named
-from intermoe.swapping import named_first, swap_caption
+from intermoe.swapping import Persons, named_first, swap_caption
 from intermoe.text import TextEncoder, TextStates, encoder_width, load_encoder
 from intermoe.text_head import TextHead
 from intermoe.vae import STRIDE, CausalSkeletalVae, VaeConfig
@@ -49,7 +49,7 @@ class DataConfig(Config):
     skeleton: str = "smpl22"
     encoder: Literal["minilm", "clip"] = "clip"
     max_frames: int = Field(default=300, ge=16, le=3000)
-    persons: Literal["drawn", "named"] = "drawn"
+    persons: Persons = "drawn"
 
     @field_validator("skeleton")
     @classmethod
@@ -184,8 +184,8 @@ class InterMoE(nn.Module):
 
     def condition(self, text: TextStates) -> Tensor:
         """The condition [B, W] of token states."""
-        states, mask, eot = (t.to(self.device) for t in (text.states_BKW, text.mask_BK, text.eot_B))
-        return self.text_head(states, mask, eot)
+        text = text.to(self.device)
+        return self.text_head(text.states_BKW, text.mask_BK, text.eot_B)
 
     @overload
     def generate(  # type: ignore[overload-overlap]

@@ -248,6 +248,12 @@ class DatasetFolder:
             label=json.loads(values["label"].as_py()),
         )
 
+    def texts(self) -> list[str]:
+        """The texts of all captions, by their rows; reads no states."""
+        files = -(-self.card.captions // self.card.rows_per_file)
+        tables = [self._file(shard_name("captions/", number)).read(["text"]) for number in range(files)]
+        return [text for table in tables for text in table["text"].to_pylist()]
+
     def in_named_order(self, recording: MotionRow, drawn: Draw) -> Draw:
         """The same draw with the person first whom its caption names first, if it names one."""
         first = named_first(self.caption(recording.caption(replace(drawn, swap=False, mirror=False))).text)

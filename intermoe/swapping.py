@@ -7,6 +7,10 @@ not learn to read the names at all, only what the sentence says of whom it names
 """
 
 import re
+from typing import Literal
+
+Persons = Literal["drawn", "named"]
+"""Which person of a recording is the first: drawn at random, or the one whom the caption names first."""
 
 # What people are called after "first" and "second".
 _PEOPLE = (

@@ -48,6 +48,10 @@ class TextStates:
     mask_BK: Tensor
     eot_B: Tensor
 
+    def to(self, device: str | torch.device) -> "TextStates":
+        """The same on a device."""
+        return TextStates(self.states_BKW.to(device), self.mask_BK.to(device), self.eot_B.to(device))
+
 
 class TextEncoder(ABC):
     """A frozen encoder; the states of a text do not depend on the texts encoded with it.

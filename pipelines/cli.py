@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from intermoe.disk import is_taken
 from intermoe.errors import UserError
 
 # What a verb needs is imported when it runs: `--help` answers at once.
@@ -195,7 +196,7 @@ def _preprocess(options: argparse.Namespace) -> None:
     from pipelines.readers import reader_for
 
     # Mistakes are told before Duet is made and Ray is started, which take a while.
-    if options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir())):
+    if is_taken(options.out):
         raise UserError("exists already and is not overwritten", where=options.out, allowed="a new or an empty folder")
     reader = reader_for(
         options.format,

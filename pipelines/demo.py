@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from intermoe.batches import interactions
+from intermoe.disk import is_taken
 from intermoe.errors import UserError
 from intermoe.evaluation.ranges import Joints, Range
 from intermoe.features import joints_from_features
@@ -44,7 +45,7 @@ def demo(out: Path) -> None:
     Raises:
         UserError: ``out`` is taken.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_taken(out):
         raise UserError("exists and is not empty", where=out, allowed="a new folder, as --out")
     values = settings.load("duet")
     console = Console()

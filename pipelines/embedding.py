@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from intermoe import checkpoint
 from intermoe.batches import interactions, pad_text
 from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import Evaluator
@@ -24,9 +23,10 @@ from intermoe.evaluation.identity import actors
 from intermoe.evaluation.plausibility import plausibility
 from intermoe.evaluation.protocol import GENERATING, ROWS, EvaluationConfig, Job, Row, Sample, plan
 from intermoe.features import exchange_persons, joints_from_features
-from intermoe.model import STRIDE, VAE_PARTS, InterMoE, trained_folder
+from intermoe.model import STRIDE, VAE_PARTS, InterMoE
 from intermoe.sampling import normal
 from intermoe.shards import DatasetFolder
+from intermoe.swapping import Persons
 from intermoe.text import TextEncoder, TextStates, load_encoder
 
 Arrays = dict[str, NDArray[Any]]
@@ -63,7 +63,7 @@ class Request:
     model_seed: int
 
 
-def jobs_of(request: Request, max_frames: int, persons: Literal["drawn", "named"]) -> list[Job]:
+def jobs_of(request: Request, max_frames: int, persons: Persons) -> list[Job]:
     """The plan of an evaluation, the same in every process."""
     config = EvaluationConfig.parse(request.config)
     folder = DatasetFolder.open(request.dataset)
@@ -182,8 +182,7 @@ class Embedder:
     def _read(self, job: Job) -> TextStates:
         """What the evaluator's text encoder reads of the captions."""
         if self.evaluator.config.text == "states":
-            found = self._states([sample.caption for sample in job.samples])
-            return TextStates(*(tensor.to(self.device) for tensor in (found.states_BKW, found.mask_BK, found.eot_B)))
+            return self._states([sample.caption for sample in job.samples]).to(self.device)
         texts = [self.folder.caption(sample.caption).text for sample in job.samples]
         ids_BK, eot_B = self._tokenizer.tokens(texts)
         return self.evaluator.token_states(ids_BK.to(self.device), eot_B.to(self.device))
@@ -198,7 +197,8 @@ class Embedder:
         """The model as it was before training, with its trained VAE."""
         torch.manual_seed(self.request.model_seed)
         model = InterMoE(self.model.config)
-        model.restore(checkpoint.load(trained_folder(self.request.model)), VAE_PARTS)
+        for part in VAE_PARTS:
+            model.get_submodule(part).load_state_dict(self.model.get_submodule(part).state_dict())
         return model.to(self.device).eval()
 
 

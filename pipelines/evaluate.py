@@ -14,6 +14,7 @@ from typing import Any
 import ray.data
 
 from intermoe import checkpoint
+from intermoe.disk import is_taken, write_json
 from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import Evaluator
 from intermoe.evaluation.protocol import GENERATING, ROWS, Job, Row, score
@@ -74,7 +75,7 @@ def check_request(
         raise UserError(f"seed {seed}", allowed="0 or more")
     folder = trained_folder(model_folder(model)).resolve()
     loaded = InterMoE.load(folder)
-    stored = checkpoint.load(folder).documents["config"]
+    stored = checkpoint.documents(folder)["config"]
     values = settings.overridden(stored, _allowed(overrides), where=folder)
     noted = run_file(folder.parent)
     if dataset is None:
@@ -179,7 +180,7 @@ def evaluate(
 
 def check_out(out: Path) -> None:
     """Raise where the folder of the results is taken."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_taken(out):
         raise UserError("exists already and is not overwritten", where=out, allowed="another --out")
 
 
@@ -221,10 +222,7 @@ def _begun(wanted: Evaluation, partial: Path, parent: str | None, run_id: str | 
     digest = wanted.about["data_sha256"][:16]
     profile = {str(split): count for split, count in data.card.recordings.items()}
     run.log_dataset(data.card.name, digest, str(data.path), profile, "evaluation")
-    document = {"about": identity, "run_id": run.id, "tracking_uri": run.uri}
-    unfinished = plan.with_name(f".{plan.name}")
-    unfinished.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
-    unfinished.replace(plan)
+    write_json(plan, {"about": identity, "run_id": run.id, "tracking_uri": run.uri})
     return run
 
 

@@ -23,6 +23,7 @@ from intermoe.batches import Interactions, Window, cut_windows, interactions, pa
 from intermoe.sampling import Draw, batch_items, draw, held_out_draw
 from intermoe.shards import DatasetFolder
 from intermoe.skeletons import skeleton_named
+from intermoe.swapping import Persons
 from pipelines.cluster import quiet_data
 
 Batch = dict[str, Tensor]
@@ -61,7 +62,7 @@ class FeedConfig:
     stride: int = 10
     augment: bool = True
     parts: int = 1
-    persons: Literal["drawn", "named"] = "drawn"
+    persons: Persons = "drawn"
 
     def held_out(self, split: str) -> "FeedConfig":
         """The same samples of another split, without augmentation."""

@@ -26,7 +26,7 @@ from intermoe.text import Clip, TextStates, load_encoder
 from intermoe.vae import vae_loss_counts, vae_losses
 from pipelines.feed import Batch, FeedConfig
 from pipelines.objective import Sums, means_over
-from pipelines.settings import Settings
+from pipelines.settings import Settings, TrainingConfig
 
 
 class VaeObjective(nn.Module):
@@ -109,6 +109,20 @@ def _latent_mask(batch: Batch) -> Tensor:
     return torch.arange(length, device=batch["frames"].device) < (batch["frames"] // STRIDE * STRIDE)[:, None]
 
 
+def _interactions(settings: Settings, training: TrainingConfig, dataset: str) -> FeedConfig:
+    """Interactions of the training split, with their captions."""
+    return FeedConfig(
+        dataset=dataset,
+        split="train",
+        samples="interactions",
+        seed=settings.seed,
+        batch_size=training.batch_size,
+        max_frames=settings.data.max_frames,
+        parts=training.accumulate,
+        persons=settings.data.persons,
+    )
+
+
 class DenoiserObjective(nn.Module):
     """Trains text head and denoiser to predict the clean latents of both persons (section 3.1 of the paper)."""
 
@@ -124,16 +138,7 @@ class DenoiserObjective(nn.Module):
 
     def feed(self, dataset: str) -> FeedConfig:
         """Interactions of the training split."""
-        return FeedConfig(
-            dataset=dataset,
-            split="train",
-            samples="interactions",
-            seed=self.settings.seed,
-            batch_size=self.settings.train.denoiser.batch_size,
-            max_frames=self.settings.data.max_frames,
-            parts=self.settings.train.denoiser.accumulate,
-            persons=self.settings.data.persons,
-        )
+        return _interactions(self.settings, self.settings.train.denoiser, dataset)
 
     def count(self, batch: Batch) -> Tensor:
         """Valid latent frames of both persons."""
@@ -204,16 +209,7 @@ class EvaluatorObjective(nn.Module):
 
     def feed(self, dataset: str) -> FeedConfig:
         """Interactions of the training split."""
-        return FeedConfig(
-            dataset=dataset,
-            split="train",
-            samples="interactions",
-            seed=self.settings.seed,
-            batch_size=self.settings.train.evaluator.batch_size,
-            max_frames=self.settings.data.max_frames,
-            parts=self.settings.train.evaluator.accumulate,
-            persons=self.settings.data.persons,
-        )
+        return _interactions(self.settings, self.settings.train.evaluator, dataset)
 
     def count(self, batch: Batch) -> Tensor:
         """Pairs of caption and motion."""
@@ -291,8 +287,7 @@ def _evaluator_objective(
     encoder = load_encoder(settings.data.encoder, text_folder)
     assert isinstance(encoder, Clip)
     evaluator.take_tokens(*encoder.tables())
-    texts = [dataset.caption(row).text for row in range(dataset.card.captions)]
-    return EvaluatorObjective(settings, evaluator, encoder.tokens(texts))
+    return EvaluatorObjective(settings, evaluator, encoder.tokens(dataset.texts()))
 
 
 OBJECTIVES: Mapping[str, type[AnyObjective]] = {

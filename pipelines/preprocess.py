@@ -27,6 +27,7 @@ import ray.data
 import torch
 
 from intermoe.datasets.recordings import SPLITS, BadRecording, Reader, Recording, Source
+from intermoe.disk import is_taken
 from intermoe.errors import UserError
 from intermoe.mirroring import mirror_caption
 from intermoe.moments import Moments
@@ -79,7 +80,7 @@ def preprocess(
             recording of the training split can be used. Nothing is left behind then, nor after an interruption.
     """
     out = Path(out).absolute()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if is_taken(out):
         raise UserError("exists already and is not overwritten", where=out, allowed="a new or an empty folder")
     sources = reader.sources()
     text_folder = None if text_folder is None else Path(text_folder).absolute()

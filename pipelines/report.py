@@ -20,7 +20,7 @@ from intermoe.errors import UserError
 from intermoe.evaluation.metrics import Interval
 from intermoe.model import STRIDE, trained_folder
 from intermoe.shards import DatasetFolder
-from pipelines.results import HEADINGS, picture
+from pipelines.results import HEAD, HEADINGS, html_table, markdown_table, picture
 from pipelines.settings import flatten
 from pipelines.sweep import SWEEP_FILE
 from pipelines.tracking import Run, curves
@@ -110,11 +110,12 @@ def report(folder: Path, out: Path) -> list[Path]:
     """
     note = _note(folder)
     _check_out(out)
-    outcomes = [outcome for trial in note["trials"] if (outcome := _outcome(folder, trial, note["tracking_uri"]))]
+    done = {trial["key"] for trial in note["trials"] if (folder / "trials" / trial["key"] / OUTCOME).is_file()}
+    outcomes = [_outcome(folder, trial, note["tracking_uri"]) for trial in note["trials"] if trial["key"] in done]
     if not outcomes:
         raise UserError("no trial is done", where=folder, allowed="`intermoe sweep --resume`")
     tables = [_table(number, table, outcomes) for number, table in note["tables"].items()]
-    missing = [trial["points"][0] for trial in note["trials"] if not _is_done(folder, trial)]
+    missing = [trial["points"][0] for trial in note["trials"] if trial["key"] not in done]
     plots = _plots(outcomes)
     partial = out.with_name(f".{out.name}.{uuid4().hex}")
     partial.mkdir(parents=True)
@@ -149,18 +150,12 @@ def _note(folder: Path) -> dict[str, Any]:
     return note
 
 
-def _is_done(folder: Path, trial: Mapping[str, Any]) -> bool:
-    return (folder / "trials" / trial["key"] / OUTCOME).is_file()
-
-
-def _outcome(folder: Path, trial: Mapping[str, Any], uri: str) -> Outcome | None:
-    if not _is_done(folder, trial):
-        return None
+def _outcome(folder: Path, trial: Mapping[str, Any], uri: str) -> Outcome:
     place = folder / "trials" / trial["key"]
     outcome = json.loads((place / OUTCOME).read_text("utf-8"))
     rows = json.loads((place / "evaluation" / "results.json").read_text("utf-8"))["rows"]
     values, real = ({name: m["replications"] for name, m in rows[row].items()} for row in ("generated", "real"))
-    config = checkpoint.load(trained_folder(place / "denoiser")).documents["config"]
+    config = checkpoint.documents(trained_folder(place / "denoiser"))["config"]
     logged = curves(uri, outcome["run"], _CURVES)
     speed = [value for _, value in logged.get("train/samples_a_second", [])]
     return Outcome(
@@ -208,7 +203,7 @@ def _cells(table: PaperTable, line: Line, mark: Callable[[str], str]) -> list[st
     for name in table.measures:
         for side in (lambda one, name=name: one.ours.get(name), lambda one, name=name: one.paper.get(name)):
             interval = side(line)
-            text = "" if interval is None else f"{interval.mean:.3f} ±{interval.half_width:.3f}"
+            text = "" if interval is None else str(interval)
             cells.append(mark(text) if line.row in table.best(name, side) else text)
     return cells
 
@@ -264,17 +259,12 @@ def _markdown(
     lines = [f"# {note['name']}", ""]
     for table in tables:
         lines += [f"## Table {table.number}: {table.title}", ""]
-        lines += _markdown_table(
+        lines += markdown_table(
             ["", *_heads(table)], [[x.row, *_cells(table, x, "**{}**".format)] for x in table.lines]
         )
         lines += [_order_line(table), ""]
-    lines += ["## Cost", "", *_markdown_table(*_cost(outcomes))]
+    lines += ["## Cost", "", *markdown_table(*_cost(outcomes))]
     return "\n".join([*lines, *(f"- {text}" for text in _notes(note, outcomes, missing)), ""])
-
-
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    bars = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
-    return [bars[0], f"|---|{'---:|' * (len(head) - 1)}", *bars[1:], ""]
 
 
 def _page(
@@ -284,26 +274,17 @@ def _page(
     missing: Sequence[str],
     plots: Mapping[str, str],
 ) -> str:
-    from pipelines.results import HEAD
-
     body = [f"<h1>{html.escape(note['name'])}</h1>"]
     for table in tables:
         body.append(f"<h2>Table {html.escape(table.number)}: {html.escape(table.title)}</h2>")
         rows = [[html.escape(x.row), *_cells(table, x, "<b>{}</b>".format)] for x in table.lines]
-        body.append(_html_table(["", *map(html.escape, _heads(table))], rows))
+        body.append(html_table(["", *map(html.escape, _heads(table))], rows))
         body.append(f"<p>{html.escape(_order_line(table))}</p>")
     body += [f"<h2>{html.escape(title)}</h2>{image}" for title, image in plots.items()]
     head, rows = _cost(outcomes)
-    body.append(f"<h2>Cost</h2>{_html_table(head, [[html.escape(cell) for cell in row] for row in rows])}")
+    body.append(f"<h2>Cost</h2>{html_table(head, [[html.escape(cell) for cell in row] for row in rows])}")
     notes = "".join(f"<li>{html.escape(text)}</li>" for text in _notes(note, outcomes, missing))
     return f"{HEAD}<body>{''.join(body)}<ul>{notes}</ul></body></html>\n"
-
-
-def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
-    for first, *rest in rows:
-        lines.append(f"<tr><th>{first}</th>" + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>")
-    return f"<table>{''.join(lines)}</table>"
 
 
 def _csv(tables: Sequence[PaperTable]) -> str:

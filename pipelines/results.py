@@ -61,6 +61,11 @@ class Results:
             for row, measures in self.values.items()
         }
 
+    @cached_property
+    def measures(self) -> list[str]:
+        """The measures that some row has, in the order of their headings."""
+        return [name for name in HEADINGS if any(name in measured for measured in self.values.values())]
+
     def metrics(self, row: Row | None = None) -> dict[str, float]:
         """The means as plain numbers, ``generated/fid`` and so on; of one row alone without its name."""
         return {
@@ -73,10 +78,7 @@ class Results:
     def columns(self) -> dict[str, list[Any]]:
         """The table by columns; a cell that is not known is empty."""
         found: dict[str, list[Any]] = {"row": list(self.intervals)}
-        for name, heading in HEADINGS.items():
-            if any(name in measures for measures in self.intervals.values()):
-                found[heading] = [self.cell(row, name) for row in self.intervals]
-        return found
+        return found | {HEADINGS[name]: [self.cell(row, name) for row in self.intervals] for name in self.measures}
 
     def cell(self, row: Row, name: str) -> str:
         """One number with its interval, where there is more than one replication.
@@ -88,8 +90,7 @@ class Results:
         if name not in self.values[row]:
             return ""
         interval = self.intervals[row][name]
-        several = len(self.values[row][name]) > 1
-        return f"{interval.mean:.3f}" + (f" ±{interval.half_width:.3f}" if several else "")
+        return str(interval) if len(self.values[row][name]) > 1 else f"{interval.mean:.3f}"
 
     def document(self) -> dict[str, Any]:
         """All there is, as plain values."""
@@ -135,7 +136,7 @@ class Results:
                 f"MultiModality: {min(few['captions'], recordings)} captions, {few['samples']} motions of each, "
                 f"{min(few['pairs'], few['samples'])} pairs."
             )
-        if any("identity" in measures for measures in self.values.values()):
+        if "identity" in self.measures:
             notes.append(
                 "Identity is told by rules of mechanics, not by a network. By chance it is 0.5; where the person named "
                 "first is the first (data.persons), the untrained row tells what one same motion gives. Swapped: "
@@ -163,9 +164,7 @@ def markdown(results: Results) -> str:
     """The tables as Markdown."""
     lines = [f"# {results.about['name']}: evaluation", ""]
     for title, head, rows in _plain_tables(results):
-        lines += [f"## {title}", "", f"| | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}"]
-        lines += [f"| {row} | {' | '.join(cells)} |" for row, cells in rows]
-        lines.append("")
+        lines += [f"## {title}", "", *markdown_table(head, rows)]
     lines += [f"- {note}" for note in results.notes()]
     lines += ["", *(f"- {name}: `{results.about[name]}`" for name in ("model", "evaluator", "data"))]
     return "\n".join(lines) + "\n"
@@ -175,12 +174,8 @@ def page(results: Results) -> str:
     """The tables and the plot as one HTML page that needs nothing else."""
     body = [f"<h1>{html.escape(results.about['name'])}: evaluation</h1>"]
     for title, head, rows in _plain_tables(results):
-        cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-        body.append(f"<h2>{html.escape(title)}</h2><table><tr><th></th>{cells}</tr>")
-        for row, values in rows:
-            cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
-            body.append(f"<tr><th>{row}</th>{cells}</tr>")
-        body.append("</table>")
+        escaped = [[html.escape(cell) for cell in row] for row in (head, *rows)]
+        body.append(f"<h2>{html.escape(title)}</h2>{html_table(escaped[0], escaped[1:])}")
     body.append(f"<h2>All measures</h2>{plot(results)}")
     body.append("<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in results.notes()) + "</ul>")
     about = "".join(
@@ -191,12 +186,26 @@ def page(results: Results) -> str:
     return f"{HEAD}<body>{''.join(body)}</body></html>\n"
 
 
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table, numbers to the right, and the empty line that ends it."""
+    bars = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return [bars[0], f"|---|{'---:|' * (len(head) - 1)}", *bars[1:], ""]
+
+
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table of cells that are HTML already; the first of a row is its heading."""
+    lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
+    for first, *rest in rows:
+        lines.append(f"<tr><th>{first}</th>" + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
 def plot(results: Results) -> str:
     """One small plot a measure, the rows below each other with their intervals, as an ``<img>``."""
     from matplotlib.figure import Figure
 
     rows = list(results.intervals)
-    names = [name for name in HEADINGS if any(name in results.intervals[row] for row in rows)]
+    names = results.measures
     across = 4
     down = -(-len(names) // across)
     figure = Figure(figsize=(3.2 * across, (0.8 + 0.35 * len(rows)) * down), layout="constrained", dpi=110)
@@ -255,18 +264,17 @@ def publish(results: Results, folder: Path, out: Path, used: Sequence[str]) -> l
 
 def _known(results: Results) -> list[tuple[str, list[str]]]:
     """The titles of the tables, and the measures in them that some row has."""
-    measured = {name for measures in results.values.values() for name in measures}
-    tables = [(title, [name for name in names if name in measured]) for title, names in TABLES.items()]
+    tables = [(title, [name for name in names if name in results.measures]) for title, names in TABLES.items()]
     return [(title, names) for title, names in tables if names]
 
 
-def _plain_tables(results: Results) -> list[tuple[str, list[str], list[tuple[str, list[str]]]]]:
-    """Of each table its title, its headings, and its rows with their cells."""
+def _plain_tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Of each table its title, its headings, and its rows; their first column names the row."""
     return [
         (
             title,
-            [HEADINGS[name] for name in names],
-            [(str(row), [results.cell(row, name) for name in names]) for row in results.values],
+            ["", *(HEADINGS[name] for name in names)],
+            [[row, *(results.cell(row, name) for name in names)] for row in results.values],
         )
         for title, names in _known(results)
     ]

@@ -149,17 +149,23 @@ def load(config: str, overrides: Sequence[str] = ()) -> Settings:
         path = PRESETS / f"{config}.yaml"
     else:
         raise UserError(f"unknown preset {config!r}", allowed=f"{', '.join(presets())}, or a .yaml file")
+    return overridden(read_yaml(path)[1], overrides, where=config)
+
+
+def read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a YAML file and the mapping that it holds; ``UserError`` where there is none."""
     if not path.is_file():
         raise UserError("no such file", where=path)
     try:
-        values = yaml.safe_load(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        values = yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", where=path) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
         raise UserError(f"not valid YAML: {error}", where=path) from None
     if not isinstance(values, dict):
         raise UserError("holds no keys", where=path)
-    return overridden(values, overrides, where=config)
+    return text, values
 
 
 def overridden(values: dict[str, Any], overrides: Sequence[str], *, where: object) -> Settings:

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from intermoe.disk import is_taken, write_json
 from intermoe.errors import UserError
 from intermoe.shards import CARD, sha256
 from pipelines.describe import describe
@@ -32,7 +33,7 @@ from pipelines.settings import Settings
 from pipelines.sweep_file import Sweep, Trial
 from pipelines.tracking import Run, tracking_uri
 from pipelines.train import run_file, train
-from pipelines.trial import OUTCOME, Order, done, mark_done, run_trial, write_document
+from pipelines.trial import OUTCOME, Order, done, mark_done, run_trial
 
 SWEEP_FILE = "sweep.json"
 _STOPPED = "stopped.json"
@@ -46,7 +47,7 @@ def check_out(out: Path, resume: bool) -> None:
     """Raise where the folder of the sweep is taken, or holds none to resume."""
     if resume and not (out / SWEEP_FILE).is_file():
         raise UserError("holds no sweep to resume", where=out)
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not resume and is_taken(out):
         raise UserError("exists and is not empty", where=out, allowed="another --out, or --resume to go on with it")
 
 
@@ -78,7 +79,7 @@ def sweep(found: Sweep, *, file: Path, out: Path, resume: bool) -> list[str]:
         ]
         tables = {name: table.model_dump(mode="json") for name, table in found.config.tables.items()}
         note = json.loads((out / SWEEP_FILE).read_text("utf-8"))
-        write_document(out / SWEEP_FILE, note | {"trials": plan, "tables": tables, "failed": failed})
+        write_json(out / SWEEP_FILE, note | {"trials": plan, "tables": tables, "failed": failed})
     return failed
 
 
@@ -115,7 +116,7 @@ def _parent(found: Sweep, file: Path, out: Path, resume: bool) -> Run:
     run = Run.start(tracking_uri(), found.base.name, found.config.name, params, tags)
     run.log_artifact(file)
     document = {"name": found.config.name, "profile": found.config.profile, "run_id": run.id, "tracking_uri": run.uri}
-    write_document(out / SWEEP_FILE, document)
+    write_json(out / SWEEP_FILE, document)
     return run
 
 
@@ -253,7 +254,7 @@ def _scheduler(found: Sweep) -> ASHAScheduler | None:
 
 def _note_stopped(order: Order, step: int | None) -> None:
     """A trial that was behind the others: its run ends, and it is not asked for again."""
-    write_document(Path(order.folder) / _STOPPED, {"step": step})
+    write_json(Path(order.folder) / _STOPPED, {"step": step})
     run_id = run_file(Path(order.folder) / "denoiser").get("run_id")
     if run_id:
         run = Run.reopen(order.tracking_uri, run_id)
@@ -278,6 +279,8 @@ class _Watch:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="sweep", daemon=True)
         self._began = time.monotonic()
+        # What has come to its end is read once, not at every look.
+        self._ended: dict[str, tuple[str, str, str, str]] = {}
 
     def __enter__(self) -> "_Watch":
         self._thread.start()
@@ -319,15 +322,16 @@ class _Watch:
         # The trainings post under their folders.
         return {order.key: posts.get(str(Path(order.folder) / "denoiser")) for order in self._orders}
 
-    @staticmethod
-    def _state(order: Order, post: Post | None) -> tuple[str, str, str, str]:
+    def _state(self, order: Order, post: Post | None) -> tuple[str, str, str, str]:
         """State, step, loss and FID of a trial."""
         folder = Path(order.folder)
-        if (folder / OUTCOME).is_file():
+        if order.key not in self._ended and (folder / OUTCOME).is_file():
             results = json.loads((folder / "evaluation" / "results.json").read_text("utf-8"))
-            return "done", "", "", f"{results['rows']['generated']['fid']['mean']:.2f}"
-        if (folder / _STOPPED).is_file():
-            return "stopped", "", "", ""
+            self._ended[order.key] = ("done", "", "", f"{results['rows']['generated']['fid']['mean']:.2f}")
+        if order.key not in self._ended and (folder / _STOPPED).is_file():
+            self._ended[order.key] = ("stopped", "", "", "")
+        if order.key in self._ended:
+            return self._ended[order.key]
         if post is None:
             return "waiting", "", "", ""
         loss = f"{post.metrics['loss']:.4g}" if "loss" in post.metrics else ""

@@ -283,18 +283,9 @@ def _parsed(values: dict[str, Any], lines: "_Lines") -> SweepConfig:
 
 
 def _read(file: Path) -> tuple["_Lines", dict[str, Any]]:
-    if not file.is_file():
-        raise UserError("no such file", where=file)
-    try:
-        text = file.read_text("utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror or error}", where=file) from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"not valid YAML: {error}", where=file) from None
-    if not isinstance(values, dict) or node is None:
-        raise UserError("holds no keys", where=file)
+    text, values = settings.read_yaml(file)
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert node is not None
     lines = _Lines(file, node)
     lines.refuse_repetition()
     return lines, values

@@ -203,8 +203,7 @@ class Run:
         Returns:
             The id of the model in MLflow.
         """
-        outputs = self._client.get_run(self.id).outputs
-        for output in outputs.model_outputs if outputs else ():
+        for output in _logged_models(self._client, self.id):
             if output.step == step:
                 return output.model_id
         model = self._client.create_logged_model(
@@ -229,10 +228,9 @@ class Run:
         other run, or no checkpoint of it.
         """
         try:
-            outputs = self._client.get_run(model_run).outputs
+            logged = _logged_models(self._client, model_run)
         except MlflowException:
             return
-        logged = outputs.model_outputs if outputs else []
         if not logged:
             return
         newest = max(logged, key=lambda output: output.step)
@@ -311,12 +309,17 @@ def model_folder(model: str | Path) -> Path:
     with _explained(uri):
         _check_reachable(uri)
         client = MlflowClient(uri)
-        outputs = client.get_run(str(model)).outputs
-        logged = outputs.model_outputs if outputs else []
+        logged = _logged_models(client, str(model))
         if not logged:
             raise UserError(f"run {model} holds no checkpoint", where=_shown(uri))
         newest = client.get_logged_model(max(logged, key=lambda output: output.step).model_id)
         return Path(download_artifacts(artifact_uri=newest.artifact_location, tracking_uri=uri))
+
+
+def _logged_models(client: MlflowClient, run_id: str) -> list[LoggedModelOutput]:
+    """The checkpoints that a run has logged."""
+    outputs = client.get_run(run_id).outputs
+    return outputs.model_outputs if outputs else []
 
 
 def sqlite_file(uri: str) -> Path | None:

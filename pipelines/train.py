@@ -18,6 +18,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from intermoe import checkpoint
+from intermoe.disk import is_taken, write_json
 from intermoe.errors import UserError
 from intermoe.model import VAE_PARTS, trained_folder
 from intermoe.shards import CARD, DatasetCard, DatasetFolder, sha256
@@ -133,7 +134,7 @@ def check_request(
         vae = _check_vae(settings, vae)
     if resume:
         _check_same(_identity(target, settings, dataset, vae), before, out)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif is_taken(out):
         raise UserError(
             "exists and is not empty", where=out, allowed="a new folder, or --resume to go on with this one"
         )
@@ -301,9 +302,7 @@ def _started(
     document = {"run_id": run.id, "tracking_uri": run.uri, "vae": str(vae) if vae else None}
     document |= {"data": str(dataset.resolve())}
     document |= _identity(target, settings, dataset, vae)
-    partial = out / f".{_RUN_FILE}"
-    partial.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
-    partial.replace(out / _RUN_FILE)
+    write_json(out / _RUN_FILE, document)
     return run
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from intermoe.disk import flush
+from intermoe.disk import write_json
 from pipelines.describe import describe
 from pipelines.evaluate import check_request, evaluate
 from pipelines.settings import Settings
@@ -104,7 +104,7 @@ def run_trial(config: dict[str, Any]) -> None:
         "seconds_training": done(trained).get("seconds"),
         "seconds_evaluating": done(evaluated).get("seconds"),
     }
-    write_document(folder / OUTCOME, outcome)
+    write_json(folder / OUTCOME, outcome)
 
 
 def done(folder: Path) -> dict[str, Any]:
@@ -116,12 +116,4 @@ def done(folder: Path) -> dict[str, Any]:
 
 def mark_done(folder: Path, note: dict[str, Any]) -> None:
     """Note that the step that makes the folder is done."""
-    write_document(folder.with_name(f"{folder.name}.done"), note)
-
-
-def write_document(file: Path, document: dict[str, Any]) -> None:
-    """Write JSON so that the file is there whole or not at all."""
-    partial = file.with_name(f".{file.name}")
-    partial.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
-    flush(partial)
-    partial.replace(file)
+    write_json(folder.with_name(f"{folder.name}.done"), note)

@@ -36,6 +36,9 @@ class Interval:
     mean: float
     half_width: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ±{self.half_width:.3f}"
+
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
         """Of one value a replication.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intermoe.datasets.recordings import FPS
+from intermoe.evaluation.ranges import bone_lengths
 from intermoe.skeletons import Skeleton
 
 Joints = NDArray[np.floating]
@@ -69,8 +70,7 @@ def _skating(joints_TPJ3: Array, skeleton: Skeleton) -> float:
 
 
 def _bone_deviation(joints_TPJ3: Array, skeleton: Skeleton) -> float:
-    parents, children = zip(*skeleton.edges, strict=True)
-    length_TPM = np.linalg.norm(joints_TPJ3[:, :, list(children)] - joints_TPJ3[:, :, list(parents)], axis=-1)
+    length_TPM = bone_lengths(joints_TPJ3, skeleton)
     return float(_CM * np.abs(length_TPM - np.median(length_TPM, axis=0)).mean())
 
 

@@ -22,6 +22,7 @@ from intermoe.evaluation.metrics import TOP, diversity, fid, matching, multimoda
 from intermoe.evaluation.plausibility import MEASURES as PLAUSIBILITY
 from intermoe.sampling import Draw, draw
 from intermoe.shards import DatasetFolder, MotionRow
+from intermoe.swapping import Persons
 
 Row = Literal["real", "generated", "untrained"]
 ROWS: tuple[Row, ...] = ("real", "generated", "untrained")
@@ -105,7 +106,7 @@ def plan(
     *,
     seed: int,
     max_frames: int,
-    persons: Literal["drawn", "named"] = "drawn",
+    persons: Persons = "drawn",
     rows: Sequence[Row] = ROWS,
     split: str = "test",
 ) -> list[Job]:

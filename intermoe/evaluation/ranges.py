@@ -4,6 +4,7 @@ Legend: T frames, P = 2 persons, J joints.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,12 @@ from intermoe.datasets.recordings import FPS
 from intermoe.skeletons import Skeleton
 
 Joints = NDArray[np.float32]
+
+
+def bone_lengths(joints_TPJ3: NDArray[Any], skeleton: Skeleton) -> NDArray[Any]:
+    """Length of each bone of each person in each frame [T, P, J - 1], in the unit of the joints."""
+    parents, children = (list(ends) for ends in zip(*skeleton.edges, strict=True))
+    return np.linalg.norm(joints_TPJ3[:, :, children] - joints_TPJ3[:, :, parents], axis=-1)
 
 
 def measures(joints_TPJ3: Joints, skeleton: Skeleton) -> dict[str, NDArray[np.float32]]:
@@ -25,12 +32,10 @@ def measures(joints_TPJ3: Joints, skeleton: Skeleton) -> dict[str, NDArray[np.fl
         ``bone_length`` [T, P, J - 1], metres; ``foot_height`` [T, P * K, 1], metres of the K joints that touch
         the ground; ``root_speed`` [T - 1, P, 1], metres a second in the ground plane.
     """
-    parents, children = zip(*skeleton.edges, strict=True)
     feet = [contact.joint for contact in skeleton.contacts]
-    bone = joints_TPJ3[:, :, list(children)] - joints_TPJ3[:, :, list(parents)]
     step = np.diff(joints_TPJ3[:, :, 0][:, :, [0, 2]], axis=0)
     return {
-        "bone_length": np.linalg.norm(bone, axis=-1),
+        "bone_length": bone_lengths(joints_TPJ3, skeleton),
         "foot_height": joints_TPJ3[:, :, feet, 1].reshape(len(joints_TPJ3), -1, 1),
         "root_speed": np.linalg.norm(step, axis=-1, keepdims=True) * FPS,
     }

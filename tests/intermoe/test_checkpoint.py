@@ -310,3 +310,17 @@ def test_optimizer_state_that_does_not_fit_is_refused():
         load_optimizer(optimizer, model.named_parameters(), {"exp_avg.third.weight": torch.zeros(1)})
     with pytest.raises(UserError, match=r"shape \[2\] \(allowed: \[8\]\)"):
         load_optimizer(optimizer, model.named_parameters(), {"exp_avg.first.bias": torch.zeros(2)})
+
+
+def test_documents_are_read_without_the_tensors(tmp_path):
+    write(tmp_path / "model")
+    (tmp_path / "model" / "weights.safetensors").write_bytes(
+        b"\0" * (tmp_path / "model/weights.safetensors").stat().st_size
+    )
+    assert checkpoint.documents(tmp_path / "model") == {"config": {"width": 3}}
+    with pytest.raises(UserError, match="does not match its checksum"):
+        load(tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace("3", "4"))
+    with pytest.raises(UserError, match=r"config\.json does not match its checksum"):
+        checkpoint.documents(tmp_path / "model")

@@ -106,9 +106,9 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, module: str, name: str):
 
 
 def change(file: Path, alter: Callable[[State], None]) -> None:
-    saved = torch.load(file, weights_only=False)
-    alter(saved["state_dict"])
-    torch.save(saved, file)
+    state = read(file)
+    alter(state)
+    write(file, state)
 
 
 @pytest.mark.parametrize(

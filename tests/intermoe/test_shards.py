@@ -117,6 +117,11 @@ def test_every_caption_is_read_alike_and_swapped_and_mirrored_with_its_motion(fo
     assert row.caption(replace(drawn, caption=float(np.nextafter(1, 0)))) == form[2]
 
 
+def test_the_texts_are_those_of_the_captions_in_their_order(folder):
+    data = DatasetFolder.open(folder)
+    assert data.texts() == [data.caption(row).text for row in range(data.card.captions)]
+
+
 def test_the_index_lists_ids_and_lengths_in_the_order_of_rows(folder):
     data = DatasetFolder.open(str(folder))
     index = data.index("train")
