@@ -253,7 +253,7 @@ def _train(options: argparse.Namespace) -> None:
     out = options.out or Path("runs") / values.name / options.target
     # Mistakes are told before Ray is started, which takes a while.
     check_request(options.target, values, options.data, out, options.vae, options.resume)
-    with ray_session(values.workers.count * values.workers.cpus):
+    with ray_session(values.workers):
         run = train(
             options.target,
             values,
@@ -309,8 +309,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         guidance=options.guidance,
         text_folder=options.text_folder,
     )
-    workers = wanted.settings.workers
-    with ray_session(workers.count * workers.cpus), Stages() as stages:
+    with ray_session(wanted.settings.workers), Stages() as stages:
         results = evaluate(wanted, out=options.out, progress=stages)
     Console().print(terminal_table(results))
     print(f"{options.out / 'results.html'} has it with a plot; its MLflow run is {results.about['run']}")
@@ -322,17 +321,17 @@ def _sweep(options: argparse.Namespace) -> None:
     from pipelines import sweep_file
     from pipelines.cluster import ray_session
     from pipelines.report import report
-    from pipelines.sweep import check_out, plan_table, sweep
+    from pipelines.sweep import check_request, plan_table, sweep
 
     found = sweep_file.load(options.file, options.overrides)
     out = options.out or Path("runs") / f"{found.config.name}-{found.config.profile}"
     if not options.dry_run:
-        check_out(out, options.resume)
+        check_request(found, out, options.resume)
     Console().print(plan_table(found))
     if options.dry_run:
         return
-    workers = found.base.workers
-    with ray_session(found.profile.concurrent * workers.count * workers.cpus):
+    workers = max((trial.settings.workers for trial in found.trials), key=lambda w: w.count * w.cpus)
+    with ray_session(workers, jobs=found.profile.concurrent):
         failed = sweep(found, file=options.file, out=out, resume=options.resume)
     files = report(out, out / "report")
     print(f"{files[0]} has the tables and plots")

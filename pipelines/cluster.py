@@ -16,6 +16,10 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import ray
 import ray.data
+import torch
+
+from intermoe.errors import UserError
+from pipelines.settings import WorkersConfig
 
 # CPUs that a Ray of our own counts beyond those of the machine: Ray Data's tasks must find a place beside workers that
 # take all CPUs, or both wait for each other.
@@ -24,12 +28,17 @@ _OBJECT_STORE_BYTES = 2 * 1024**3
 
 
 @contextmanager
-def ray_session(cpus: int = 1) -> Iterator[None]:
+def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator[None]:
     """Ray, ready to use: one that this process runs already or RAY_ADDRESS names, else one started for this block.
 
     Args:
-        cpus: CPUs that training workers will ask for at once.
+        workers: what a job will ask for.
+        jobs: how many jobs will do so at once.
+
+    Raises:
+        UserError: the workers want more GPUs than this machine has; a cluster may grow.
     """
+    workers = workers or WorkersConfig()
     if ray.is_initialized():
         yield
         return
@@ -38,7 +47,14 @@ def ray_session(cpus: int = 1) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**options)
     else:
-        own = max(os.cpu_count() or 1, cpus) + _SHARE_OF_DATA
+        gpus = torch.cuda.device_count()
+        if workers.gpu and workers.count > gpus:
+            raise UserError(
+                f"workers.count = {workers.count} with workers.gpu", allowed=f"as many as there are GPUs: {gpus}"
+            )
+        own = max(os.cpu_count() or 1, jobs * workers.count * workers.cpus) + _SHARE_OF_DATA
+        # Ray warns of eight times as many processes as it may start at once, by default one a core; a sweep has more.
+        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(own))
         # "local": not one that somebody happens to have started here, whose CPUs are not ours to plan with.
         ray.init(
             "local",

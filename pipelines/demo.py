@@ -22,8 +22,9 @@ from pipelines.preprocess import preprocess
 from pipelines.progress import Stages
 from pipelines.readers import reader_for
 from pipelines.results import terminal_table
-from pipelines.tracking import Run, tracking_uri
-from pipelines.train import train
+from pipelines.store import tracking_uri
+from pipelines.tracking import Run
+from pipelines.train import Label, train
 
 _COUNT, _SECONDS = 600, 4.0
 # Half of the usual, for somebody is waiting.
@@ -50,14 +51,15 @@ def demo(out: Path) -> None:
     values = settings.load("duet")
     console = Console()
     parent = Run.start(tracking_uri(), values.name, "demo", values.model_dump(mode="json"))
-    with parent, ray_session(values.workers.count * values.workers.cpus), Stages() as stages:
+    with parent, ray_session(values.workers), Stages() as stages:
         console.print("[1/6] Duet, the embedded data set, to shards")
         with reader_for("duet", out / "duet", scratch=out, count=_COUNT) as reader:
             preprocess(reader, name="duet", out=out / "shards", encoder=values.data.encoder, progress=stages)
         console.print("[2/6] Causal-Skeletal VAE: motion to latents and back")
-        train("vae", values, dataset=out / "shards", out=out / "vae", parent=parent.id)
+        label = Label(parent=parent.id)
+        train("vae", values, dataset=out / "shards", out=out / "vae", label=label)
         console.print("[3/6] Denoiser with its mixture of experts: text to latents")
-        train("denoiser", values, dataset=out / "shards", out=out / "denoiser", vae=out / "vae", parent=parent.id)
+        train("denoiser", values, dataset=out / "shards", out=out / "denoiser", vae=out / "vae", label=label)
         console.print("[4/6] From prompts to motions")
         model = InterMoE.load(out / "denoiser")
         files = generate(
@@ -75,7 +77,7 @@ def demo(out: Path) -> None:
         shares = _inside(model, out / "shards", [Motion.load(file).joints for file in files if file.suffix == ".npz"])
         parent.log_metrics({f"inside_data_range/{name}": share for name, share in shares.items()}, 0)
         console.print("[5/6] Evaluator: which caption belongs to which motion")
-        train("evaluator", values, dataset=out / "shards", out=out / "evaluator", parent=parent.id)
+        train("evaluator", values, dataset=out / "shards", out=out / "evaluator", label=label)
         console.print("[6/6] Evaluation: the model beside recorded motion, and beside itself before training")
         wanted = check_request(
             out / "denoiser", dataset=out / "shards", evaluator=out / "evaluator", overrides=[_REPLICATIONS]

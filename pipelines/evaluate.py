@@ -26,7 +26,8 @@ from pipelines.cluster import quiet_data
 from pipelines.embedding import Embedder, Request, jobs_of, read_parts
 from pipelines.results import Results, publish
 from pipelines.settings import Settings
-from pipelines.tracking import Run, model_folder, tracking_uri
+from pipelines.store import tracking_uri
+from pipelines.tracking import Run, model_folder, names_run, trained_on
 from pipelines.train import run_file
 
 _PLAN, _PARTS = "plan.json", "parts"
@@ -78,8 +79,10 @@ def check_request(
     stored = checkpoint.documents(folder)["config"]
     values = settings.overridden(stored, _allowed(overrides), where=folder)
     noted = run_file(folder.parent)
-    if dataset is None:
-        dataset = Path(noted["data"]) if "data" in noted else None
+    if names_run(model):
+        noted = {"run_id": str(model), "data": trained_on(str(model))}
+    if dataset is None and noted.get("data"):
+        dataset = Path(noted["data"])
     if dataset is None:
         raise UserError("it is not noted which data the model was trained on", where=folder, allowed="--data DIR")
     data = DatasetFolder.open(dataset)

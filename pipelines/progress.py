@@ -43,6 +43,11 @@ class ProgressBoard:
         self._latest: dict[str, Post] = {}
         self._failure: dict[str, str] = {}
 
+    def begin(self, key: str = "") -> None:
+        """Forget an earlier attempt at a job."""
+        self._latest.pop(key, None)
+        self._failure.pop(key, None)
+
     def post(self, step: int, total: int, metrics: Mapping[str, float], stage: str = "train", key: str = "") -> None:
         """Take note of a step."""
         self._latest[key] = Post(step, total, dict(metrics), stage)

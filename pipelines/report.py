@@ -20,7 +20,7 @@ from intermoe.errors import UserError
 from intermoe.evaluation.metrics import Interval
 from intermoe.model import STRIDE, trained_folder
 from intermoe.shards import DatasetFolder
-from pipelines.results import HEAD, HEADINGS, html_table, markdown_table, picture
+from pipelines.results import HEADINGS, html_page, html_table, markdown_table, picture
 from pipelines.settings import flatten
 from pipelines.sweep import SWEEP_FILE
 from pipelines.tracking import Run, curves
@@ -96,7 +96,7 @@ class PaperTable:
 
 
 def report(folder: Path, out: Path) -> list[Path]:
-    """Write the report of a sweep and record it on the sweep's MLflow run.
+    """Write the report of a sweep, also of one that is running, and record it on the sweep's MLflow run.
 
     Args:
         folder: of the sweep; trials that are not done are left out.
@@ -126,10 +126,10 @@ def report(folder: Path, out: Path) -> list[Path]:
         shutil.rmtree(out)
     partial.replace(out)
     files = [out / name for name in ("report.html", "report.md", "tables.csv")]
-    run = Run.reopen(note["tracking_uri"], note["run_id"])
-    with run:
-        for file in files:
-            run.log_artifact(file)
+    # Not reopened: whether the sweep's run is at its end is not for a report to say.
+    run = Run(note["tracking_uri"], note["run_id"])
+    for file in files:
+        run.log_artifact(file)
     return files
 
 
@@ -146,7 +146,7 @@ def _note(folder: Path) -> dict[str, Any]:
         raise UserError("holds no sweep", where=folder, allowed="a folder of `intermoe sweep`")
     note: dict[str, Any] = json.loads(file.read_text("utf-8"))
     if "trials" not in note:
-        raise UserError("the sweep has not come to an end yet", where=folder, allowed="`intermoe sweep --resume`")
+        raise UserError("the sweep has not begun its trials yet", where=folder, allowed="`intermoe sweep --resume`")
     return note
 
 
@@ -240,14 +240,15 @@ def _cost(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
 
 def _notes(note: Mapping[str, Any], outcomes: Sequence[Outcome], missing: Sequence[str]) -> list[str]:
     trained, evaluated = (sum(one.seconds[place] for one in outcomes) for place in (0, 1))
+    shared = note["seconds_shared"]
     real = ", ".join(f"{HEADINGS[name]} {np.mean(outcomes[0].real[name]):.3f}" for name in ("r_precision_top1", "fid"))
     found = [
         f"Profile {note['profile']}. Ours: mean and 95% interval over seeds and replications. The paper's: InterHuman.",
         f"Recorded motion by the same evaluator: {real}.",
-        f"Evaluation took {evaluated / (trained + evaluated):.0%} of the trials' time.",
+        f"Training the VAE took {shared['vae']:,.0f} s, the evaluator {shared['evaluator']:,.0f} s.",
+        f"Of the trials' time, evaluation took {evaluated / (trained + evaluated):.0%}.",
     ]
-    if note["failed"]:
-        found.append(f"Failed: {', '.join(note['failed'])}.")
+    found += [f"Failed: {name}: {reason}" for name, reason in note["failed"].items()]
     if missing:
         found.append(f"Not done, or stopped early: {', '.join(missing)}.")
     return found
@@ -284,7 +285,7 @@ def _page(
     head, rows = _cost(outcomes)
     body.append(f"<h2>Cost</h2>{html_table(head, [[html.escape(cell) for cell in row] for row in rows])}")
     notes = "".join(f"<li>{html.escape(text)}</li>" for text in _notes(note, outcomes, missing))
-    return f"{HEAD}<body>{''.join(body)}<ul>{notes}</ul></body></html>\n"
+    return html_page(note["name"], [*body, f"<ul>{notes}</ul>"])
 
 
 def _csv(tables: Sequence[PaperTable]) -> str:

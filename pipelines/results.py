@@ -183,7 +183,7 @@ def page(results: Results) -> str:
         for name, value in results.about.items()
     )
     body.append(f"<h2>What was evaluated</h2><table class='about'>{about}</table>")
-    return f"{HEAD}<body>{''.join(body)}</body></html>\n"
+    return html_page("Evaluation", body)
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -281,7 +281,7 @@ def _plain_tables(results: Results) -> list[tuple[str, list[str], list[list[str]
 
 
 _COLOURS: Mapping[Row, str] = {"real": "#333333", "generated": "#d1495b", "untrained": "#9a9a9a"}
-HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evaluation</title><style>
+_STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 0.5em 0 1.5em }
 th, td { padding: 0.25em 0.8em; border-bottom: 1px solid #ddd }
@@ -289,4 +289,10 @@ td { text-align: right; font-variant-numeric: tabular-nums } th { text-align: le
 tr:first-child th:not(:first-child) { text-align: right }
 .about td { text-align: left; overflow-wrap: anywhere } img { max-width: 100% }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em }
-</style></head>"""
+"""
+
+
+def html_page(title: str, body: Sequence[str]) -> str:
+    """One self-contained HTML page."""
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'

@@ -6,52 +6,60 @@ So a sweep that is resumed, or whose file has changed, does what is missing and 
 
 import hashlib
 import json
+import math
 import shutil
-import threading
-import time
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import ray
 from ray import tune
-from ray.exceptions import RayError
 from ray.tune.schedulers import ASHAScheduler
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
+from intermoe.datasets.recordings import Reader
 from intermoe.disk import is_taken, write_json
 from intermoe.errors import UserError
-from intermoe.shards import CARD, sha256
+from intermoe.evaluation.protocol import check_split
+from intermoe.shards import CARD, DatasetFolder, sha256
 from pipelines.describe import describe
+from pipelines.objectives import DenoiserObjective
 from pipelines.preprocess import preprocess
-from pipelines.progress import LINE_SECONDS, POLL_SECONDS, Post, ProgressBoard, Stages
+from pipelines.progress import ProgressBoard, Stages
 from pipelines.readers import reader_for
 from pipelines.settings import Settings
+from pipelines.store import tracking_uri
 from pipelines.sweep_file import Sweep, Trial
-from pipelines.tracking import Run, tracking_uri
-from pipelines.train import run_file, train
-from pipelines.trial import OUTCOME, Order, done, mark_done, run_trial
+from pipelines.tracking import Run
+from pipelines.train import Label, run_file, train
+from pipelines.trial import OUTCOME, STOPPED, Order, done, mark_done, run_trial, seconds, timed
+from pipelines.watch import Watch
 
 SWEEP_FILE = "sweep.json"
-_STOPPED = "stopped.json"
 # Ray Tune starts a trial again so often before it counts as failed.
 _RETRIES = 1
 # Of a CPU: what a trial's own process asks for; its workers ask for themselves.
-_DRIVER_CPUS = 0.1
+_DRIVER_CPUS = 0.01
 
 
-def check_out(out: Path, resume: bool) -> None:
-    """Raise where the folder of the sweep is taken, or holds none to resume."""
+def check_request(found: Sweep, out: Path, resume: bool) -> None:
+    """Look whether such a sweep can begin, without Ray and without writing anything.
+
+    Raises:
+        UserError: the folder of the sweep is taken, or holds none to resume; the recordings are not there.
+    """
     if resume and not (out / SWEEP_FILE).is_file():
         raise UserError("holds no sweep to resume", where=out)
     if not resume and is_taken(out):
         raise UserError("exists and is not empty", where=out, allowed="another --out, or --resume to go on with it")
+    if found.profile.data.root is not None and not _shards(found, out).is_dir():
+        with _reader(found, scratch=out) as reader:
+            reader.sources()
 
 
-def sweep(found: Sweep, *, file: Path, out: Path, resume: bool) -> list[str]:
+def sweep(found: Sweep, *, file: Path, out: Path, resume: bool) -> dict[str, str]:
     """Run what is missing of a sweep and record it in MLflow; Ray must be running.
 
     Args:
@@ -61,25 +69,20 @@ def sweep(found: Sweep, *, file: Path, out: Path, resume: bool) -> list[str]:
         resume: whether to go on with what ``out`` holds.
 
     Returns:
-        The names of the trials that failed.
+        The trials that failed, by name, each with the reason.
 
     Raises:
         UserError: ``out`` is taken, or what the trials share cannot be made.
     """
-    check_out(out, resume)
+    check_request(found, out, resume)
     parent = _parent(found, file, out, resume)
     with parent:
         shards, vae, evaluator = _shared(found, out, parent)
+        _note_plan(found, out, vae, evaluator, {})
         orders = [_order(trial, out, shards, vae, evaluator, parent, found) for trial in found.trials]
         missing = [order for order in orders if not _finished(Path(order.folder))]
-        failed = _run(found, missing, out) if missing else []
-        plan = [
-            {"key": t.key, "points": list(t.points), "seed": t.seed, "rows": [list(row) for row in t.rows]}
-            for t in found.trials
-        ]
-        tables = {name: table.model_dump(mode="json") for name, table in found.config.tables.items()}
-        note = json.loads((out / SWEEP_FILE).read_text("utf-8"))
-        write_json(out / SWEEP_FILE, note | {"trials": plan, "tables": tables, "failed": failed})
+        failed = _run(found, missing, out) if missing else {}
+        _note_plan(found, out, vae, evaluator, failed)
     return failed
 
 
@@ -89,27 +92,51 @@ def plan_table(found: Sweep) -> Table:
     for name, side in (("trial", "left"), ("stands for", "left"), ("steps", "right"), ("trainable", "right")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     table.add_column("active", justify="right")
+    recordings = _training_recordings(found)
     for trial in found.trials:
         parameters = describe(trial.settings)["parameters"]
         rows = ", ".join(f"{number}: {row}" for number, row in trial.rows) or ", ".join(trial.points)
-        steps = _steps(trial.settings, found)
+        training = trial.settings.train.denoiser
+        steps = math.ceil(training.epochs * recordings / training.batch_size) if recordings else None
         sizes = (f"{parameters[name]:,}" for name in ("trainable", "active"))
         table.add_row(trial.name, rows, f"{steps:,}" if steps else "?", *sizes)
     return table
 
 
-def _steps(resolved: Settings, found: Sweep) -> int | None:
-    """Optimizer steps of a trial, where the number of recordings is known before they are read."""
-    if found.profile.data.format != "duet":
+def _training_recordings(found: Sweep) -> int | None:
+    """Recordings of the training split, as far as that is known before they are read."""
+    if found.profile.data.format == "duet" and found.profile.data.root is None:
+        return round(found.profile.data.count * 0.8)
+    try:
+        with _reader(found, scratch=Path()) as reader:
+            return sum(source.split == "train" for source in reader.sources())
+    except UserError:
         return None
-    recordings = round(found.profile.data.count * 0.8)
-    return round(resolved.train.denoiser.epochs * recordings / resolved.train.denoiser.batch_size)
+
+
+def _reader(found: Sweep, scratch: Path) -> AbstractContextManager[Reader]:
+    data = found.profile.data
+    return reader_for(
+        data.format,
+        data.root,
+        scratch=scratch,
+        mapping=data.mapping,
+        scale=data.scale,
+        count=data.count,
+        seed=data.seed,
+    )
+
+
+def _shards(found: Sweep, out: Path) -> Path:
+    return out / "shared" / f"data-{_hash(found.profile.data.model_dump(mode='json'))}"
 
 
 def _parent(found: Sweep, file: Path, out: Path, resume: bool) -> Run:
     if resume:
         before = json.loads((out / SWEEP_FILE).read_text("utf-8"))
-        return Run.reopen(before["tracking_uri"], before["run_id"])
+        run = Run.reopen(before["tracking_uri"], before["run_id"])
+        run.log_artifact(file)
+        return run
     out.mkdir(parents=True, exist_ok=True)
     tags = {"intermoe.target": "sweep", "intermoe.out": str(out.resolve())}
     params = {"profile": found.config.profile, "trials": len(found.trials), **found.base.model_dump(mode="json")}
@@ -120,24 +147,24 @@ def _parent(found: Sweep, file: Path, out: Path, resume: bool) -> Run:
     return run
 
 
+def _note_plan(found: Sweep, out: Path, vae: Path, evaluator: Path, failed: Mapping[str, str]) -> None:
+    """What a report needs to know; it may be asked for while trials are running."""
+    trials = [
+        {"key": trial.key, "points": trial.points, "seed": trial.seed, "rows": trial.rows} for trial in found.trials
+    ]
+    tables = {name: table.model_dump(mode="json") for name, table in found.config.tables.items()}
+    note = json.loads((out / SWEEP_FILE).read_text("utf-8"))
+    shared = {"vae": seconds(vae), "evaluator": seconds(evaluator)}
+    note |= {"trials": trials, "tables": tables, "seconds_shared": shared, "failed": dict(failed)}
+    write_json(out / SWEEP_FILE, note)
+
+
 def _shared(found: Sweep, out: Path, parent: Run) -> tuple[Path, Path, Path]:
     """Shards, VAE and evaluator, made where they are missing."""
     base, data = found.base, found.profile.data
-    shared = out / "shared"
-    shards = shared / f"data-{_hash(data.model_dump(mode='json'))}"
+    shared, shards = out / "shared", _shards(found, out)
     if not shards.is_dir():
-        with (
-            reader_for(
-                data.format,
-                data.root,
-                scratch=shared,
-                mapping=data.mapping,
-                scale=data.scale,
-                count=data.count,
-                seed=data.seed,
-            ) as reader,
-            Stages() as stages,
-        ):
+        with _reader(found, scratch=shared) as reader, Stages() as stages:
             preprocess(
                 reader,
                 name=found.config.name,
@@ -146,23 +173,29 @@ def _shared(found: Sweep, out: Path, parent: Run) -> tuple[Path, Path, Path]:
                 text_folder=data.text_folder,
                 progress=stages,
             )
+    check_split(DatasetFolder.open(shards), base.evaluation, "test")
     card = sha256(shards / CARD)
     values = base.model_dump(mode="json")
     networks = []
     for target in ("vae", "evaluator"):
-        parts = [card, base.seed, values["data"], values[target], values["train"][target], values["evaluation"]["pool"]]
+        parts = [card, base.seed, values["data"], values[target], values["train"][target]]
+        if target == "evaluator":  # whose best checkpoint is the best at finding the own caption in a pool
+            parts.append(values["evaluation"]["pool"])
         folder = shared / f"{target}-{_hash(parts)}"
         if not done(folder):
-            train(
-                target,
-                base,
-                dataset=shards,
-                out=folder,
-                text_folder=data.text_folder,
-                resume=bool(run_file(folder)),
-                tags={"intermoe.sweep": parent.id},
-            )
-            mark_done(folder, {"done": True})
+            before = run_file(folder)
+            with timed(folder):
+                train(
+                    target,
+                    # The folder's hash has what decides its result; what else has changed since, it need not know.
+                    Settings.parse(before["settings"] | {"workers": values["workers"]}) if before else base,
+                    dataset=shards,
+                    out=folder,
+                    text_folder=data.text_folder,
+                    resume=bool(before),
+                    label=Label(tags={"intermoe.sweep": parent.id}),
+                )
+            mark_done(folder)
         networks.append(folder)
     return shards, networks[0], networks[1]
 
@@ -189,8 +222,8 @@ def _order(trial: Trial, out: Path, shards: Path, vae: Path, evaluator: Path, pa
     )
 
 
-def _run(found: Sweep, orders: Sequence[Order], out: Path) -> list[str]:
-    """Let Tune run the trials; the names of those that failed."""
+def _run(found: Sweep, orders: Sequence[Order], out: Path) -> dict[str, str]:
+    """Let Tune run the trials; those that failed, each with the reason."""
     board = ProgressBoard.remote()  # type: ignore[attr-defined]
     for order in orders:
         Path(order.folder).mkdir(parents=True, exist_ok=True)
@@ -215,18 +248,21 @@ def _run(found: Sweep, orders: Sequence[Order], out: Path) -> list[str]:
         ),
     )
     try:
-        with _Watch(orders, board):
+        with Watch(orders, board):
             grid = tuner.fit()
     except KeyboardInterrupt:
+        for order in orders:
+            if not _finished(Path(order.folder)):
+                _end_run(order)
         raise KeyboardInterrupt("`--resume` does what is missing") from None
-    failed = []
+    failed = {}
     for result in (grid[number] for number in range(len(grid))):
         ran = by_key[(result.config or {})["trial"]]
         if _finished(Path(ran.folder)):
             continue
         if result.error is not None or found.profile.asha is None:
-            failed.append(ran.name)
             reason = str(result.error or "it ended without a result").strip().splitlines()[-1]
+            failed[ran.name] = reason
             Console(stderr=True).print(f"{ran.name} failed: {reason}", highlight=False, markup=False, soft_wrap=True)
         else:
             _note_stopped(ran, (result.metrics or {}).get("step"))
@@ -244,7 +280,7 @@ def _scheduler(found: Sweep) -> ASHAScheduler | None:
         return None
     return ASHAScheduler(
         time_attr="step",
-        metric=f"validation/{asha.metric}",
+        metric=f"validation/{DenoiserObjective.watched}",
         mode="min",
         max_t=10**9,
         grace_period=asha.grace_steps,
@@ -254,113 +290,22 @@ def _scheduler(found: Sweep) -> ASHAScheduler | None:
 
 def _note_stopped(order: Order, step: int | None) -> None:
     """A trial that was behind the others: its run ends, and it is not asked for again."""
-    write_json(Path(order.folder) / _STOPPED, {"step": step})
+    write_json(Path(order.folder) / STOPPED, {"step": step})
+    _end_run(order, {"intermoe.stopped": f"behind the others at step {step}"})
+
+
+def _end_run(order: Order, tags: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Note in MLflow that a trial was ended, which its own process did not live to do."""
     run_id = run_file(Path(order.folder) / "denoiser").get("run_id")
     if run_id:
-        run = Run.reopen(order.tracking_uri, run_id)
-        run.set_tags({"intermoe.stopped": f"behind the others at step {step}"})
+        run = Run(order.tracking_uri, run_id)
+        run.set_tags(tags)
         run.finish("KILLED")
 
 
 def _finished(folder: Path) -> bool:
-    return (folder / OUTCOME).is_file() or (folder / _STOPPED).is_file()
+    return (folder / OUTCOME).is_file() or (folder / STOPPED).is_file()
 
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
-
-
-class _Watch:
-    """Shows the trials for as long as the ``with`` block runs: a table where somebody watches, lines where not."""
-
-    def __init__(self, orders: Sequence[Order], board: Any) -> None:
-        self._orders, self._board = orders, board
-        self._console = Console(stderr=True)
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="sweep", daemon=True)
-        self._began = time.monotonic()
-        # What has come to its end is read once, not at every look.
-        self._ended: dict[str, tuple[str, str, str, str]] = {}
-
-    def __enter__(self) -> "_Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        if self._console.is_terminal:
-            with Live(console=self._console, refresh_per_second=2) as live:
-                while not self._end.wait(POLL_SECONDS):
-                    live.update(self._table(self._posts()))
-                live.update(self._table(self._posts()))
-            return
-        shown, states = 0.0, dict.fromkeys((order.key for order in self._orders), "")
-        ended = False
-        while not ended:
-            ended = self._end.wait(POLL_SECONDS)
-            posts = self._posts()
-            for order in self._orders:
-                state = self._state(order, posts[order.key])[0]
-                if state != states[order.key]:
-                    states[order.key] = state
-                    self._console.print(f"{order.name}: {state}", highlight=False, markup=False)
-            if time.monotonic() - shown >= LINE_SECONDS:
-                shown = time.monotonic()
-                at_work = [self._line(order, posts[order.key]) for order in self._orders]
-                line = "; ".join(filter(None, at_work))
-                self._console.print(f"{line}{self._left(posts)}", highlight=False, markup=False, soft_wrap=True)
-
-    def _posts(self) -> dict[str, Post | None]:
-        """What each trial posted last, by its key."""
-        try:
-            posts = ray.get(self._board.all_latest.remote(), timeout=10)
-        except (RayError, TimeoutError):
-            posts = {}
-        # The trainings post under their folders.
-        return {order.key: posts.get(str(Path(order.folder) / "denoiser")) for order in self._orders}
-
-    def _state(self, order: Order, post: Post | None) -> tuple[str, str, str, str]:
-        """State, step, loss and FID of a trial."""
-        folder = Path(order.folder)
-        if order.key not in self._ended and (folder / OUTCOME).is_file():
-            results = json.loads((folder / "evaluation" / "results.json").read_text("utf-8"))
-            self._ended[order.key] = ("done", "", "", f"{results['rows']['generated']['fid']['mean']:.2f}")
-        if order.key not in self._ended and (folder / _STOPPED).is_file():
-            self._ended[order.key] = ("stopped", "", "", "")
-        if order.key in self._ended:
-            return self._ended[order.key]
-        if post is None:
-            return "waiting", "", "", ""
-        loss = f"{post.metrics['loss']:.4g}" if "loss" in post.metrics else ""
-        return post.stage, f"{post.step}/{post.total}", loss, ""
-
-    def _line(self, order: Order, post: Post | None) -> str:
-        state, step, loss, _ = self._state(order, post)
-        return f"{order.name} {state} {step}{f' loss {loss}' if loss else ''}" if step else ""
-
-    def _share(self, order: Order, post: Post | None) -> float:
-        """How much of a trial is done, if evaluation takes a fifth of it."""
-        state = self._state(order, post)[0]
-        if state in ("done", "stopped"):
-            return 1.0
-        if post is None or not post.total:
-            return 0.0
-        return 0.8 * post.step / post.total if post.stage == "train" else 0.8 + 0.2 * post.step / post.total
-
-    def _left(self, posts: dict[str, Post | None]) -> str:
-        share = sum(self._share(order, posts[order.key]) for order in self._orders) / len(self._orders)
-        if share < 0.01:
-            return ""
-        seconds = (time.monotonic() - self._began) * (1 - share) / share
-        return f" ({share:.0%}, {timedelta(seconds=round(seconds))} left)"
-
-    def _table(self, posts: dict[str, Post | None]) -> Table:
-        table = Table("trial", "state", title=f"Trials{self._left(posts)}", title_justify="left")
-        for name in ("step", "loss", "FID"):
-            table.add_column(name, justify="right")
-        for order in self._orders:
-            table.add_row(order.name, *self._state(order, posts[order.key]))
-        return table

@@ -6,10 +6,11 @@ The file is looked through as a whole before anything starts; what is wrong in i
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field
@@ -48,15 +49,13 @@ class DataConfig(Config):
 
 
 class AshaConfig(Config):
-    """Stop trials that are behind the others, by a measure on the validation split (Tune's ASHA).
+    """Stop trials that are behind the others by their loss on the validation split (Tune's ASHA).
 
     Attributes:
-        metric: which of the measures under ``validation/`` of a training; lower is better.
         grace_steps: optimizer steps that every trial may take.
         reduction: of so many trials that reach a rung, one goes on.
     """
 
-    metric: str = "diffusion"
     grace_steps: int = Field(ge=1)
     reduction: int = Field(default=3, ge=2)
 
@@ -76,7 +75,7 @@ class ProfileConfig(Config):
     config: str
     data: DataConfig
     set: dict[str, Any] = Field(default_factory=dict)
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     concurrent: int = Field(default=1, ge=1)
     asha: AshaConfig | None = None
 
@@ -194,6 +193,8 @@ def load(file: Path, overrides: Sequence[str] = ()) -> Sweep:
     base = _settings(profile.config, common, place, lines, ("profiles", config.profile, "set"))
     points = [*config.points, *_grid(config.grid)]
     _check(config, lines)
+    _check_names(points, len(config.points), lines)
+    _check_data(profile.data, base, lines, ("profiles", config.profile, "data"))
     trials: dict[str, Trial] = {}
     for seed, (number, point) in itertools.product(profile.seeds, enumerate(points)):
         path = ("points", number, "set") if number < len(config.points) else ("grid",)
@@ -204,7 +205,7 @@ def load(file: Path, overrides: Sequence[str] = ()) -> Sweep:
         before = trials.get(key)
         rows = (*(before.rows if before else ()), *point.rows.items())
         names = (*(before.points if before else ()), point.name)
-        trials[key] = Trial(key, names, seed, resolved, tuple(dict.fromkeys(rows)))
+        trials[key] = Trial(key, tuple(dict.fromkeys(names)), seed, resolved, tuple(dict.fromkeys(rows)))
     if not trials:
         raise UserError("names no point", where=file, allowed="points or grid")
     return Sweep(config, profile, base, tuple(trials.values()))
@@ -249,17 +250,35 @@ def _grid(grid: Mapping[str, Sequence[Value]]) -> list[PointConfig]:
     found = []
     for values in itertools.product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))
-        parts = [f"{key.rpartition('.')[2].replace('_', '')}{value}" for key, value in chosen.items()]
-        found.append(PointConfig(name="_".join(parts).lower(), set=chosen))
+        parts = [f"{key.rpartition('.')[2]}-{value}" for key, value in chosen.items()]
+        found.append(PointConfig(name=re.sub(r"[^a-z0-9._-]", "-", "_".join(parts).lower()), set=chosen))
     return found
 
 
-def _check(config: SweepConfig, lines: "_Lines") -> None:
+def _check_names(points: Sequence[PointConfig], listed: int, lines: "_Lines") -> None:
+    """Raise where two points have one name; the first so many are listed in the file, the others the grid's."""
     names: set[str] = set()
-    for number, point in enumerate(config.points):
+    for number, point in enumerate(points):
         if point.name in names:
-            raise UserError(f"the name {point.name!r} is given twice", where=lines.place("points", number, "name"))
+            place = lines.place("points", number, "name") if number < listed else lines.place("grid")
+            raise UserError(f"the name {point.name!r} is given twice", where=place)
         names.add(point.name)
+
+
+def _check_data(data: DataConfig, base: Settings, lines: "_Lines", path: tuple[str, ...]) -> None:
+    """Raise where the recordings are not said, or are not encoded as the settings want them."""
+    if data.format != "duet" and data.root is None:
+        raise UserError("the folder of the recordings is not given", where=lines.place(*path), allowed="root: DIR")
+    if data.encoder != base.data.encoder:
+        raise UserError(
+            f"encoder = {data.encoder!r}",
+            where=lines.place(*path, "encoder"),
+            allowed=f"{base.data.encoder!r}, as data.encoder of the settings",
+        )
+
+
+def _check(config: SweepConfig, lines: "_Lines") -> None:
+    for number, point in enumerate(config.points):
         for table, row in point.rows.items():
             where = lines.place("points", number, "rows", table)
             if table not in config.tables:

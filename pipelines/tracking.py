@@ -8,14 +8,12 @@ import json
 import logging
 import os
 import re
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 # MLflow reads these when it is imported: no calls home, no running commentary.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -39,6 +37,7 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from intermoe.errors import UserError
 from pipelines.settings import flatten
+from pipelines.store import check_reachable, shown, sqlite_file, tracking_uri
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 FLUSH_SECONDS = 10.0
@@ -50,18 +49,6 @@ _DIGEST_LENGTH = 36
 _RUN_ID = re.compile("[0-9a-f]{32}")
 
 _log = logging.getLogger(__name__)
-
-
-def tracking_uri() -> str:
-    """The address of the MLflow store, the same wherever it is used from.
-
-    It is ``MLFLOW_TRACKING_URI`` where that is set, otherwise the file mlflow.db in the working directory. Ray workers
-    have another working directory, so the driver asks once and hands the answer on.
-    """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    if (database := sqlite_file(uri)) is not None:
-        return f"sqlite:///{database.absolute()}"
-    return uri if urlsplit(uri).scheme else str(Path(uri).absolute())
 
 
 class Run:
@@ -112,7 +99,7 @@ class Run:
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent
         with _explained(uri):
-            _check_reachable(uri)
+            check_reachable(uri)
             client = MlflowClient(uri)
             run = client.create_run(_experiment_id(client, uri, experiment), tags=all_tags, run_name=name)
             flat = [Param(key, _param(value)) for key, value in flatten(params).items()]
@@ -130,7 +117,7 @@ class Run:
             UserError: the store does not answer, or has no such run.
         """
         with _explained(uri):
-            _check_reachable(uri)
+            check_reachable(uri)
             MlflowClient(uri).update_run(id, status="RUNNING")
             return cls(uri, id)
 
@@ -289,7 +276,7 @@ def curves(uri: str, run_id: str, wanted: re.Pattern[str]) -> dict[str, list[tup
         UserError: the store does not answer, or has no such run.
     """
     with _explained(uri):
-        _check_reachable(uri)
+        check_reachable(uri)
         client = MlflowClient(uri)
         names = sorted(name for name in client.get_run(run_id).data.metrics if wanted.fullmatch(name))
         return {name: [(m.step, m.value) for m in client.get_metric_history(run_id, name)] for name in names}
@@ -303,29 +290,40 @@ def model_folder(model: str | Path) -> Path:
     Raises:
         UserError: it is neither, or the run holds no checkpoint.
     """
-    if not _RUN_ID.fullmatch(str(model)) or Path(model).exists():
+    if not names_run(model):
         return Path(model)
     uri = tracking_uri()
     with _explained(uri):
-        _check_reachable(uri)
+        check_reachable(uri)
         client = MlflowClient(uri)
         logged = _logged_models(client, str(model))
         if not logged:
-            raise UserError(f"run {model} holds no checkpoint", where=_shown(uri))
+            raise UserError(f"run {model} holds no checkpoint", where=shown(uri))
         newest = client.get_logged_model(max(logged, key=lambda output: output.step).model_id)
         return Path(download_artifacts(artifact_uri=newest.artifact_location, tracking_uri=uri))
+
+
+def names_run(model: str | Path) -> bool:
+    """Whether a model is named by the id of an MLflow run, and not by its folder."""
+    return bool(_RUN_ID.fullmatch(str(model))) and not Path(model).exists()
+
+
+def trained_on(run_id: str) -> Path | None:
+    """The data set that a run was trained on; None where it notes none."""
+    uri = tracking_uri()
+    with _explained(uri):
+        check_reachable(uri)
+        inputs = MlflowClient(uri).get_run(run_id).inputs
+    for used in inputs.dataset_inputs if inputs else []:
+        if {tag.key: tag.value for tag in used.tags}.get("mlflow.data.context") == "training":
+            return Path(json.loads(used.dataset.source)["uri"])
+    return None
 
 
 def _logged_models(client: MlflowClient, run_id: str) -> list[LoggedModelOutput]:
     """The checkpoints that a run has logged."""
     outputs = client.get_run(run_id).outputs
     return outputs.model_outputs if outputs else []
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The database file of a store, where it is one."""
-    file = uri.removeprefix("sqlite:///")
-    return Path(file) if file != uri else None
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
@@ -346,37 +344,13 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     return found.experiment_id
 
 
-def _check_reachable(uri: str) -> None:
-    """Say at once what MLflow would try for minutes."""
-    address = urlsplit(uri)
-    database = sqlite_file(uri)
-    if address.scheme in ("http", "https"):
-        try:
-            port = address.port or (443 if address.scheme == "https" else 80)
-            socket.create_connection((address.hostname or "", port), timeout=10).close()
-        except (OSError, ValueError) as error:
-            raise UserError(f"MLflow does not answer: {error}", where=_shown(uri)) from None
-    elif database is not None:
-        try:
-            database.parent.mkdir(parents=True, exist_ok=True)
-            with database.open("ab"):
-                pass
-        except OSError as error:
-            raise UserError(f"cannot be written: {error.strerror}", where=database) from None
-
-
 @contextmanager
 def _explained(uri: str) -> Iterator[None]:
     """Turn what MLflow raises into one line."""
     try:
         yield
     except MlflowException as error:
-        raise UserError(f"MLflow: {_first_line(error)}", where=_shown(uri)) from error
-
-
-def _shown(uri: str) -> str:
-    """The address without the name and password that it may hold."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+        raise UserError(f"MLflow: {_first_line(error)}", where=shown(uri)) from error
 
 
 def _first_line(error: Exception) -> str:

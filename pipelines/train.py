@@ -1,19 +1,17 @@
 """From shards to a trained network: checks what is asked for, opens the MLflow run, lets Ray Train do the work."""
 
 import json
-import os
 import shutil
 import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import ray
-import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
@@ -28,12 +26,28 @@ from pipelines.objectives import OBJECTIVES
 from pipelines.progress import Progress, ProgressBoard
 from pipelines.samples import samples
 from pipelines.settings import Settings, flatten
-from pipelines.tracking import Run, tracking_uri
+from pipelines.store import tracking_uri
+from pipelines.tracking import Run
 from pipelines.training import Job, work
 
 # Ray restarts the workers from the newest checkpoint so often before it gives up.
 _RESTARTS = 2
 _RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Label:
+    """By what a training is found in MLflow.
+
+    Attributes:
+        name: of the run; the target if None.
+        parent: the run that it belongs to.
+        tags: beside its own.
+    """
+
+    name: str | None = None
+    parent: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def train(
@@ -45,9 +59,7 @@ def train(
     vae: Path | None = None,
     text_folder: Path | None = None,
     resume: bool = False,
-    parent: str | None = None,
-    tags: Mapping[str, str] = MappingProxyType({}),
-    name: str | None = None,
+    label: Label | None = None,
     board: Any = None,
     callbacks: Sequence[Any] = (),
 ) -> str:
@@ -61,9 +73,7 @@ def train(
         vae: the run or checkpoint of the VAE, which the denoiser needs.
         text_folder: where CLIP's weights lie, for an evaluator that reads its tokens, if not in the hub's cache.
         resume: go on with what ``out`` holds.
-        parent: the MLflow run that this one belongs to.
-        tags: of the MLflow run, beside its own.
-        name: of the MLflow run; the target if None.
+        label: of its run in MLflow.
         board: a ``ProgressBoard`` that somebody else shows; without it, progress is shown here.
         callbacks: of Ray Train; they hear of every validation.
 
@@ -74,7 +84,7 @@ def train(
         UserError: the data set does not fit the settings, ``out`` exists, or the loss is not finite.
     """
     card, vae = check_request(target, settings, dataset, out, vae, resume)
-    run = _reopened(out) if resume else _started(target, settings, dataset, out, vae, parent, tags, name)
+    run = _reopened(out) if resume else _started(target, settings, dataset, out, vae, label or Label())
     values = settings.model_dump(mode="json")
     job = Job(
         target=target,
@@ -138,16 +148,6 @@ def check_request(
         raise UserError(
             "exists and is not empty", where=out, allowed="a new folder, or --resume to go on with this one"
         )
-    # A cluster may grow; this machine does not.
-    if (
-        settings.workers.gpu
-        and not os.environ.get("RAY_ADDRESS")
-        and torch.cuda.device_count() < settings.workers.count
-    ):
-        raise UserError(
-            f"workers.count = {settings.workers.count} with workers.gpu",
-            allowed=f"as many as there are GPUs: {torch.cuda.device_count()}",
-        )
     return card, vae
 
 
@@ -163,6 +163,7 @@ def _fit(job: Job, settings: Settings, shown: Any, callbacks: Sequence[Any]) -> 
     notes = Path(job.out) / "ray"
     shutil.rmtree(notes, ignore_errors=True)
     board = shown or ProgressBoard.remote()  # type: ignore[attr-defined]
+    ray.get(board.begin.remote(job.out))
     trainer = TorchTrainer(
         work,
         train_loop_config={"job": job, "board": board},
@@ -282,20 +283,19 @@ def _started(
     dataset: Path,
     out: Path,
     vae: Path | None,
-    parent: str | None,
-    more: Mapping[str, str] = MappingProxyType({}),
-    name: str | None = None,
+    label: Label,
 ) -> Run:
     """A new run in MLflow and its folder."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot be made: {error.strerror}", where=out) from None
-    tags = {"intermoe.target": target, "intermoe.out": str(out.resolve()), **more}
+    tags = {"intermoe.target": target, "intermoe.out": str(out.resolve()), **label.tags}
     if vae:
         tags |= {"intermoe.vae": str(vae), "intermoe.vae_run": str(run_file(vae.parent).get("run_id", ""))}
     try:
-        run = Run.start(tracking_uri(), settings.name, name or target, settings.model_dump(mode="json"), tags, parent)
+        values = settings.model_dump(mode="json")
+        run = Run.start(tracking_uri(), settings.name, label.name or target, values, tags, label.parent)
     except BaseException:
         out.rmdir()
         raise

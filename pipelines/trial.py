@@ -7,7 +7,10 @@ done already: a trial that is asked for again goes on where it was.
 import json
 import os
 import shutil
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +21,11 @@ from intermoe.disk import write_json
 from pipelines.describe import describe
 from pipelines.evaluate import check_request, evaluate
 from pipelines.settings import Settings
-from pipelines.train import run_file, train
+from pipelines.train import Label, run_file, train
 
-OUTCOME = "trial.json"
+# In a trial's folder: it came to its end; it was behind the others.
+OUTCOME, STOPPED = "trial.json", "stopped.json"
+_NOTE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,27 +68,24 @@ def run_trial(config: dict[str, Any]) -> None:
     text_folder = Path(order.text_folder) if order.text_folder else None
     trained, evaluated = folder / "denoiser", folder / "evaluation"
     if not done(trained):
-        began = time.monotonic()
-        train(
-            "denoiser",
-            settings,
-            dataset=Path(order.dataset),
-            out=trained,
-            vae=Path(order.vae),
-            text_folder=text_folder,
-            resume=bool(run_file(trained)),
-            parent=order.parent,
-            tags=order.tags,
-            name=order.name,
-            board=board,
-            callbacks=[TuneReportCallback()],
-        )
-        mark_done(trained, {"seconds": time.monotonic() - began})
+        with timed(trained):
+            train(
+                "denoiser",
+                settings,
+                dataset=Path(order.dataset),
+                out=trained,
+                vae=Path(order.vae),
+                text_folder=text_folder,
+                resume=bool(run_file(trained)),
+                label=Label(order.name, order.parent, order.tags),
+                board=board,
+                callbacks=[TuneReportCallback()],
+            )
+        mark_done(trained)
     run_id = run_file(trained)["run_id"]
     if not done(evaluated):
         # Results without a note: the process ended before MLflow had them all.
         shutil.rmtree(evaluated, ignore_errors=True)
-        began = time.monotonic()
 
         def show(_stage: str, count: int, total: int) -> None:
             board.post.remote(count, total, {}, "evaluate", key=str(trained))
@@ -95,25 +97,57 @@ def run_trial(config: dict[str, Any]) -> None:
             rows=("real", "generated"),
             text_folder=text_folder,
         )
-        evaluate(wanted, out=evaluated, progress=show, run_id=run_id)
-        mark_done(evaluated, {"seconds": time.monotonic() - began})
+        with timed(evaluated):
+            evaluate(wanted, out=evaluated, progress=show, run_id=run_id)
+        mark_done(evaluated)
     outcome = {
         "key": order.key,
         "run": run_id,
         "parameters": describe(settings)["parameters"],
-        "seconds_training": done(trained).get("seconds"),
-        "seconds_evaluating": done(evaluated).get("seconds"),
+        "seconds_training": seconds(trained),
+        "seconds_evaluating": seconds(evaluated),
     }
     write_json(folder / OUTCOME, outcome)
 
 
-def done(folder: Path) -> dict[str, Any]:
-    """What was noted when the step that makes the folder was done; empty where it is not."""
-    note = folder.with_name(f"{folder.name}.done")
-    found: dict[str, Any] = json.loads(note.read_text("utf-8")) if note.is_file() else {}
-    return found
+def done(folder: Path) -> bool:
+    """Whether the step that makes the folder is done."""
+    return folder.with_name(f"{folder.name}.done").is_file()
 
 
-def mark_done(folder: Path, note: dict[str, Any]) -> None:
+def mark_done(folder: Path) -> None:
     """Note that the step that makes the folder is done."""
-    write_json(folder.with_name(f"{folder.name}.done"), note)
+    write_json(folder.with_name(f"{folder.name}.done"), {})
+
+
+@contextmanager
+def timed(folder: Path) -> Iterator[None]:
+    """Add up what the step that makes the folder takes, over all attempts.
+
+    It is noted every few seconds, so that little is lost with a process that is killed.
+    """
+    before, began, ended = seconds(folder), time.monotonic(), threading.Event()
+
+    def note() -> None:
+        last = False
+        while not last:
+            last = ended.wait(_NOTE_SECONDS)
+            write_json(_clock(folder), {"seconds": before + time.monotonic() - began})
+
+    thread = threading.Thread(target=note, name="clock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def seconds(folder: Path) -> float:
+    """What the step that makes the folder has taken so far."""
+    clock = _clock(folder)
+    return float(json.loads(clock.read_text("utf-8"))["seconds"]) if clock.is_file() else 0.0
+
+
+def _clock(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.seconds")

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from intermoe.errors import UserError
-from pipelines.tracking import sqlite_file, tracking_uri
+from pipelines.store import sqlite_file, tracking_uri
 
 
 def ui(host: str = "127.0.0.1", port: int = 5000) -> None:

@@ -124,16 +124,8 @@ def plan(
     Raises:
         UserError: the split is empty, or has fewer recordings than a pool.
     """
-    index = folder.index(split) if split in folder.card.recordings else None
-    count = 0 if index is None else len(index.ids)
-    if index is None or not count:
-        raise UserError(f"the {split} split is empty", where=folder.path)
-    if count < config.pool:
-        raise UserError(
-            f"evaluation.pool = {config.pool}",
-            where=folder.path,
-            allowed=f"at most {count}, the recordings of the {split} split",
-        )
+    count = check_split(folder, config, split)
+    index = folder.index(split)
     recordings = [_without_motion(folder.recording(split, row)) for row in range(count)]
 
     def sample(replication: int, purpose: str, row: int) -> Sample:
@@ -171,6 +163,24 @@ def plan(
             for start in range(0, len(samples), config.batch_size)
         ]
     return sorted(jobs, key=lambda job: job.purpose not in GENERATING)
+
+
+def check_split(folder: DatasetFolder, config: EvaluationConfig, split: str) -> int:
+    """The number of recordings of a split, after a look whether they fill a pool.
+
+    Raises:
+        UserError: they do not.
+    """
+    count = len(folder.index(split).ids) if split in folder.card.recordings else 0
+    if not count:
+        raise UserError(f"the {split} split is empty", where=folder.path)
+    if count < config.pool:
+        raise UserError(
+            f"evaluation.pool = {config.pool}",
+            where=folder.path,
+            allowed=f"at most {count}, the recordings of the {split} split",
+        )
+    return count
 
 
 def untrained_replications(config: EvaluationConfig) -> int:

@@ -15,6 +15,7 @@ from intermoe.evaluation.protocol import ROWS
 from pipelines import embedding
 from pipelines.evaluate import check_request, evaluate
 from pipelines.results import HEADINGS, Results, page
+from pipelines.tracking import Run
 
 OVERRIDES = ("evaluation.multimodality.captions=2",)
 
@@ -258,6 +259,25 @@ def test_models_of_other_data_are_refused(ask, evaluator, denoiser, vae, tmp_pat
 def test_a_model_without_a_note_of_its_data_wants_to_be_told(denoiser, evaluator):
     with pytest.raises(UserError, match="which data the model was trained on"):
         check_request(denoiser, evaluator=evaluator)
+
+
+def test_a_model_of_mlflow_brings_its_data_and_hears_of_its_evaluation(
+    denoiser, evaluator, shards, store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    with Run.start(store, "tests", "denoiser", {}) as trained:
+        trained.log_checkpoint(denoiser / "best", 3, {})
+    with pytest.raises(UserError, match="which data the model was trained on"):
+        check_request(trained.id, evaluator=evaluator)
+    trained.log_dataset("other", "0", "nowhere", {}, "evaluation")
+    trained.log_dataset("tiny", "1", str(shards), {}, "training")
+    wanted = check_request(trained.id, evaluator=evaluator, overrides=["evaluation.replications=1"], rows=["real"])
+    assert wanted.about["data"] == str(shards)
+    results = evaluate(wanted, out=tmp_path / "out", progress=lambda *_: None)
+    run = MlflowClient(store).get_run(results.about["run"])
+    assert run.data.tags["intermoe.model_run"] == trained.id
+    models = MlflowClient(store).get_run(trained.id).outputs.model_outputs
+    assert [used.model_id for used in run.inputs.model_inputs] == [made.model_id for made in models]
 
 
 def test_a_damaged_part_is_told(tmp_path, reference):

@@ -106,3 +106,15 @@ def test_a_lost_board_stops_nothing(board, output, monkeypatch):
     with Progress(lost, "train", plain(output)):
         time.sleep(0.2)
     assert output.getvalue() == ""
+
+
+def test_another_attempt_at_a_job_finds_nothing_of_the_one_before(ray_session):
+    board = ProgressBoard.remote()
+    for key in ("mine", "other"):
+        ray.get([board.post.remote(3, 4, {}, key=key), board.fail.remote("not finite", key=key)])
+    ray.get(board.begin.remote("mine"))
+    assert ray.get(board.failure.remote("mine")) is None
+    assert ray.get(board.latest.remote("mine")) is None
+    assert ray.get(board.failure.remote("other")) == "not finite"
+    ray.get(board.fail.remote("again", key="mine"))
+    assert ray.get(board.failure.remote("mine")) == "again"

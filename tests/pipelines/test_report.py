@@ -1,6 +1,7 @@
 """The report's tables, orders and groups, on made-up outcomes; tests/pipelines/test_sweep.py has it of a real sweep."""
 
 import csv
+import html
 import io
 
 import pytest
@@ -94,12 +95,17 @@ def test_imbalance_is_the_deviation_over_the_mean(outcomes):
 
 
 def test_pages_say_what_is_missing_and_quote_what_is_html(outcomes):
-    note = {"name": "toy", "profile": "tiny", "failed": ["bad-seed0"]}
+    note = {
+        "name": "toy",
+        "profile": "tiny",
+        "failed": {"bad-seed0": "no such file"},
+        "seconds_shared": {"vae": 20.0, "evaluator": 5.0},
+    }
     tables = [_table("4", TABLE, outcomes)]
     for text in (_markdown(note, tables, outcomes, ["late"]), _page(note, tables, outcomes, ["late"], {})):
-        assert "Failed: bad-seed0." in text
+        assert "Failed: bad-seed0: no such file" in text
         assert "Not done, or stopped early: late." in text
-        assert "Evaluation took 10% of the trials" in text
+        assert "Of the trials' time, evaluation took 10%." in html.unescape(text)
     assert "Experts &amp; &lt;such&gt;" in _page(note, tables, outcomes, [], {})
 
 
@@ -107,7 +113,7 @@ def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no sweep"):
         report(tmp_path, tmp_path / "report")
     (tmp_path / "sweep.json").write_text('{"run_id": "x", "tracking_uri": "y"}')
-    with pytest.raises(UserError, match="has not come to an end yet"):
+    with pytest.raises(UserError, match="has not begun its trials yet"):
         report(tmp_path, tmp_path / "report")
     assert not (tmp_path / "report").exists()
 

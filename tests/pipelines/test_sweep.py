@@ -156,5 +156,5 @@ def test_trials_that_fail_or_fall_behind_do_not_stop_the_others(tmp_path):
     states = {run.data.tags["intermoe.point"]: run.info.status for run in children}
     assert states == {"good": "FINISHED", "slow": "KILLED"}
     report = (tmp_path / "out/report/report.md").read_text()
-    assert "Failed: broken-seed0." in report
+    assert "Failed: broken-seed0: " in report
     assert "slow" in report

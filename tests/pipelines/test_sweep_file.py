@@ -114,7 +114,48 @@ def test_a_grid_is_every_combination(tmp_path):
         (4, 1),
         (4, 2),
     ]
-    assert found.trials[0].name == "experts2_cexp0.5-seed0"
+    assert found.trials[0].name == "experts-2_c_exp-0.5-seed0"
+
+
+def test_a_grid_of_words_has_names_too(tmp_path):
+    file = write(tmp_path, lambda values: values.update(points=[], grid={"moe.bias_init": [-0.5, "calibrated"]}))
+    assert [trial.points for trial in load(file).trials] == [("bias_init--0.5",), ("bias_init-calibrated",)]
+    odd = write(tmp_path, lambda values: values.update(points=[], grid={"moe.router": ["Motion & text"]}))
+    with pytest.raises(UserError, match=r"sweep\.yaml:\d+: duet: moe\.router = 'Motion & text'"):
+        load(odd)
+
+
+@pytest.mark.parametrize("value", ["four", 2.5, "2026-01-01"])
+def test_a_value_of_the_wrong_type_is_told_with_its_key(tmp_path, value):
+    for change in (
+        lambda values: values.update(grid={"moe.experts": [2, value]}),
+        lambda values: values["points"][3]["set"].update({"moe.experts": value}),
+    ):
+        with pytest.raises(UserError, match=r"sweep\.yaml:\d+: duet: moe\.experts = .*\(allowed: "):
+            load(write(tmp_path, change))
+
+
+def test_a_name_of_the_grid_may_not_be_a_points_too(tmp_path):
+    def change(values: dict) -> None:
+        values["points"][3] |= {"name": "experts-2"}
+        values["grid"] = {"moe.experts": [2]}
+
+    file = write(tmp_path, change)
+    line = file.read_text().splitlines().index("grid:") + 2
+    with pytest.raises(UserError, match=rf"sweep\.yaml:{line}: the name 'experts-2' is given twice"):
+        load(file)
+
+
+def test_recordings_that_are_not_said_or_encoded_otherwise_are_refused(tmp_path):
+    def data(values: dict, **words: object) -> None:
+        values["profiles"]["tiny"]["data"] = words
+
+    with pytest.raises(UserError, match=r"the folder of the recordings is not given \(allowed: root: DIR\)"):
+        load(write(tmp_path, lambda values: data(values, format="interhuman")))
+    with pytest.raises(UserError, match=r"sweep\.yaml:\d+: encoder = 'clip' \(allowed: 'minilm'"):
+        load(write(tmp_path, lambda values: data(values, format="duet", encoder="clip")))
+    with pytest.raises(UserError, match=r"seeds\.1 = -1"):
+        load(write(tmp_path, lambda values: values["profiles"]["tiny"].update(seeds=[0, -1])))
 
 
 def test_changing_one_point_changes_one_key(tmp_path):

@@ -16,7 +16,8 @@ from mlflow.exceptions import MlflowException
 
 from intermoe.errors import UserError
 from pipelines import tracking
-from pipelines.tracking import Run, model_folder, tracking_uri
+from pipelines.store import tracking_uri
+from pipelines.tracking import Run, model_folder
 
 
 @pytest.fixture(scope="session")
@@ -247,7 +248,7 @@ def test_a_store_that_goes_away_stops_nothing_and_loses_nothing(uri, client, mon
 
 def test_mlflow_says_nothing_on_its_own(tmp_path):
     script = (
-        "from pipelines.tracking import Run, model_folder, tracking_uri\n"
+        "from pipelines.store import tracking_uri\nfrom pipelines.tracking import Run, model_folder\n"
         "with Run.start(tracking_uri(), 'quiet', 'r', {'a': 1}) as run: run.log_metrics({'x': 1.0}, 1)\n"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW")}

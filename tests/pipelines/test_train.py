@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from intermoe import checkpoint
 from intermoe.errors import UserError
 from intermoe.shards import CARD, DatasetFolder
-from pipelines.train import _started, check_request, resumable_step, train
+from pipelines.train import Label, _started, check_request, resumable_step, train
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +170,7 @@ def begun(ray_session, tiny, shards, store, tmp_path_factory):
     out = tmp_path_factory.mktemp("begun") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", store)
-        _started("vae", tiny("vae", 4), shards, out, None, None).finish("KILLED")
+        _started("vae", tiny("vae", 4), shards, out, None, Label()).finish("KILLED")
     return out
 
 
@@ -234,7 +234,6 @@ def test_what_is_right_is_not_refused(request_of, shards, vae, tmp_path):
         (("vae.width=4",), {}, "vae.width of the VAE is 8 (allowed: 4, as in the config)"),
         (("vae.latent=8",), {}, "vae.latent of the VAE is 4"),
         ((), {"resume": True}, "holds no run to resume"),
-        (("workers.gpu=true", "workers.count=4"), {}, "workers.count = 4 with workers.gpu"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line_before_anything_is_written(

@@ -1,0 +1,99 @@
+"""What is shown of a sweep: where nobody watches lines, else a table."""
+
+import io
+import json
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from rich.console import Console
+
+from pipelines import watch
+from pipelines.progress import ProgressBoard
+from pipelines.trial import OUTCOME, STOPPED, Order
+from pipelines.watch import Watch
+
+
+def order(folder: Path, name: str) -> Order:
+    (folder / name).mkdir()
+    return Order(
+        key=name,
+        name=f"{name}-seed0",
+        settings={},
+        folder=str(folder / name),
+        dataset="",
+        vae="",
+        evaluator="",
+        text_folder=None,
+        tracking_uri="",
+        parent="",
+        tags={},
+    )
+
+
+@pytest.fixture
+def board(ray_session):
+    return ProgressBoard.remote()
+
+
+@pytest.fixture
+def orders(tmp_path, board) -> list[Order]:
+    """One that waits, one in training, one in evaluation, one that is done, one that was stopped."""
+    made = [order(tmp_path, name) for name in ("waits", "trains", "judged", "done", "stopped")]
+    ray.get(board.post.remote(30, 60, {"loss": 0.25}, key=str(tmp_path / "trains/denoiser")))
+    ray.get(board.post.remote(10, 40, {}, "evaluate", key=str(tmp_path / "judged/denoiser")))
+    (tmp_path / "done/evaluation").mkdir()
+    results = {"rows": {"generated": {"fid": {"mean": 12.345}}}}
+    (tmp_path / "done/evaluation/results.json").write_text(json.dumps(results))
+    (tmp_path / "done" / OUTCOME).write_text("{}")
+    (tmp_path / "stopped" / STOPPED).write_text("{}")
+    return made
+
+
+def test_the_table_has_state_step_loss_and_fid_of_each(orders, board):
+    console = Console(width=100, file=io.StringIO())
+    shown = Watch(orders, board, console)
+    console.print(shown._table(shown._posts()))
+    cells = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in console.file.getvalue().splitlines()
+        if line.startswith("│")
+    ]
+    assert cells == [
+        ["waits-seed0", "waiting", "", "", ""],
+        ["trains-seed0", "train", "30/60", "0.25", ""],
+        ["judged-seed0", "evaluate", "10/40", "", ""],
+        ["done-seed0", "done", "", "", "12.35"],
+        ["stopped-seed0", "stopped", "", "", ""],
+    ]
+
+
+def test_the_time_left_follows_from_the_share_that_is_done(orders, board, monkeypatch):
+    shown = Watch(orders, board)
+    # Nothing; half of the two thirds that training is; these two thirds and a quarter of the last; all; all.
+    share = (0 + 1 / 3 + 2 / 3 + 1 / 12 + 2) / 5
+    monkeypatch.setattr(watch.time, "monotonic", lambda: shown._began + 100)
+    left = round(100 * (1 - share) / share)
+    assert shown._left(shown._posts()) == f" ({share:.0%}, 0:{left // 60:02}:{left % 60:02} left)"
+    fresh = Watch(orders[:1], board)
+    assert fresh._left({"waits": None}) == ""
+
+
+def test_where_nobody_watches_every_change_of_state_is_a_line(orders, board, tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0.05)
+    console = Console(width=200, file=io.StringIO())
+    with Watch(orders, board, console):
+        time.sleep(0.5)
+        (tmp_path / "waits" / STOPPED).write_text("{}")
+        time.sleep(0.5)
+    lines = console.file.getvalue().splitlines()
+    assert lines[:5] == [
+        "waits-seed0: waiting",
+        "trains-seed0: train",
+        "judged-seed0: evaluate",
+        "done-seed0: done",
+        "stopped-seed0: stopped",
+    ]
+    assert lines[5].startswith("trains-seed0 train 30/60 loss 0.25; judged-seed0 evaluate 10/40 (")
+    assert lines[6:] == ["waits-seed0: stopped"]
