@@ -59,7 +59,8 @@ class Watch:
                 shown = time.monotonic()
                 at_work = [self._line(order, posts[order.key]) for order in self._orders]
                 line = "; ".join(filter(None, at_work))
-                self._console.print(f"{line}{self._left(posts)}", highlight=False, markup=False, soft_wrap=True)
+                if line:
+                    self._console.print(f"{line}{self._left(posts)}", highlight=False, markup=False, soft_wrap=True)
 
     def _posts(self) -> dict[str, Post | None]:
         """What each trial posted last, by its key."""

@@ -3,12 +3,15 @@
 import csv
 import html
 import io
+from dataclasses import replace
 
 import pytest
 
 from intermoe.errors import UserError
 from intermoe.evaluation.metrics import Interval
-from pipelines.report import Outcome, _cells, _csv, _imbalance, _markdown, _order_line, _page, _spread, _table, report
+from pipelines.outcomes import Outcome
+from pipelines.plots import _imbalance, _spread
+from pipelines.report import Agreement, _cells, _csv, _markdown, _order_line, _page, _table, report
 
 TABLE = {
     "title": "Experts & <such>",
@@ -58,10 +61,15 @@ def test_ours_is_over_seeds_and_replications(outcomes):
 
 def test_the_papers_order_is_counted_by_pairs(outcomes):
     table = _table("4", TABLE, outcomes)
-    assert table.order("fid") == (2, 3)  # four and eight have changed places
-    assert table.order("r_precision_top1") == (2, 3)  # equal is no order
-    assert "by FID it does not hold (2 of 3 pairs of rows)" in _order_line(table)
-    assert _table("4", TABLE, outcomes[:2]).order("fid") == (1, 1)
+    # Four and eight have changed places; their intervals, 31 ±1.4 and 43 ±2.2, do not overlap, nor do the others.
+    assert table.agreement("fid") == Agreement(same=2, pairs=3, clear_same=2, clear=3)
+    # Equal is no order.
+    assert table.agreement("r_precision_top1") == Agreement(same=2, pairs=3, clear_same=2, clear=2)
+    text = "by FID it does not hold (2 of 3 pairs of rows, 2 of the 3 whose intervals do not overlap)"
+    assert text in _order_line(table)
+    assert _table("4", TABLE, outcomes[:2]).agreement("fid") == Agreement(1, 1, 1, 1)
+    near = [replace(outcomes[1], values={"fid": [30.0, 46.0]}), outcomes[2]]
+    assert _table("4", TABLE, near).agreement("fid") == Agreement(0, 1, 0, 0)
     assert "too few rows" in _order_line(_table("4", TABLE, outcomes[:1]))
 
 
@@ -101,7 +109,11 @@ def test_pages_say_what_is_missing_and_quote_what_is_html(outcomes):
         "failed": {"bad-seed0": "no such file"},
         "seconds_shared": {"vae": 20.0, "evaluator": 5.0},
     }
+    note["trials"] = [{"seed": 0}]
     tables = [_table("4", TABLE, outcomes)]
+    assert "over the replications of evaluation; how much" in _markdown(note, tables, outcomes, [])
+    note["trials"] = [{"seed": 0}, {"seed": 0}, {"seed": 7}]
+    assert "over 2 seeds and the replications of evaluation." in _markdown(note, tables, outcomes, [])
     for text in (_markdown(note, tables, outcomes, ["late"]), _page(note, tables, outcomes, ["late"], {})):
         assert "Failed: bad-seed0: no such file" in text
         assert "Not done, or stopped early: late." in text

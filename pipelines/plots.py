@@ -1,0 +1,89 @@
+"""The plots of a sweep's report: measures over a setting, training curves, load balance, cost."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipelines.outcomes import Outcome, mean_of, pooled
+from pipelines.results import HEADINGS, picture
+
+_SPREAD = ("moe.experts", "moe.c_exp")
+
+
+def plots(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Pictures by their titles, each an ``<img>`` that holds its data."""
+    from matplotlib.figure import Figure
+
+    found = {}
+    for key in _SPREAD:
+        group = _spread(outcomes, key)
+        if len(group) < 2:
+            continue
+        figure = Figure(figsize=(9, 3), layout="constrained", dpi=110)
+        for axis, name in zip(figure.subplots(1, 3), ("fid", "r_precision_top1", "mm_dist"), strict=True):
+            intervals = [pooled([one.values[name] for one in group[value]]) for value in group]
+            means = [mean_of(interval) for interval in intervals]
+            widths = [interval.half_width if interval else 0.0 for interval in intervals]
+            axis.errorbar(range(len(group)), means, yerr=widths, fmt="o-", capsize=3, color="#d1495b")
+            axis.set_xticks(range(len(group)), [f"{value:g}" for value in group])
+            axis.set_xlabel(key)
+            axis.set_title(HEADINGS[name], fontsize=10)
+            axis.grid(alpha=0.3)
+        found[f"Over {key}"] = picture(figure, f"measures over {key}")
+    figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=110)
+    loss, balance = figure.subplots(1, 2)
+    for one in outcomes:
+        points = one.curves.get("train/loss", [])
+        loss.plot([step for step, _ in points], [value for _, value in points], label=one.name, linewidth=1)
+        steps, spread = _imbalance(one)
+        balance.plot(steps, spread, label=one.name, linewidth=1)
+    loss.set(title="Training loss", xlabel="step", yscale="log")
+    balance.set(title="Imbalance: deviation of the experts' loads over their mean", xlabel="step")
+    balance.title.set_fontsize(9)
+    loss.legend(fontsize=6)
+    for axis in (loss, balance):
+        axis.grid(alpha=0.3)
+    found["Training"] = picture(figure, "training loss and load balance of all trials")
+    figure = Figure(figsize=(9, 0.8 + 0.28 * len(outcomes)), layout="constrained", dpi=110)
+    sizes = {
+        "training, s": [one.seconds[0] for one in outcomes],
+        "tokens/s": [one.tokens_a_second for one in outcomes],
+        "trainable, millions": [one.parameters["trainable"] / 1e6 for one in outcomes],
+        "active, millions": [one.parameters["active"] / 1e6 for one in outcomes],
+    }
+    for number, (axis, (title, values)) in enumerate(zip(figure.subplots(1, 4), sizes.items(), strict=True)):
+        axis.barh(range(len(outcomes)), values, color="#5b7f95")
+        axis.set_yticks(range(len(outcomes)), [one.name for one in outcomes] if number == 0 else [""] * len(outcomes))
+        axis.tick_params(labelsize=7)
+        axis.invert_yaxis()
+        axis.set_title(title, fontsize=9)
+    found["Cost by trial"] = picture(figure, "time, speed and size of all trials")
+    return found
+
+
+def _spread(outcomes: Sequence[Outcome], key: str) -> dict[float, list[Outcome]]:
+    """The largest set of trials that differ in that setting alone (and in their seeds), by its values."""
+    groups: dict[str, dict[float, list[Outcome]]] = {}
+    for one in outcomes:
+        rest = {name: value for name, value in one.settings.items() if name not in (key, "seed", "name")}
+        if rest.get("moe.selection") != "dense":
+            values = groups.setdefault(json.dumps(rest, sort_keys=True, default=str), {})
+            values.setdefault(float(one.settings[key]), []).append(one)
+    largest = max(groups.values(), key=len, default={})
+    return dict(sorted(largest.items()))
+
+
+def _imbalance(one: Outcome) -> tuple[list[int], list[float]]:
+    """Standard deviation of the experts' loads over their mean, averaged over the layers, by step."""
+    layers: dict[str, dict[int, list[float]]] = {}
+    for name, points in one.curves.items():
+        if name.startswith("moe/"):
+            for step, value in points:
+                layers.setdefault(name.split("/")[1], {}).setdefault(step, []).append(value)
+    steps = sorted({step for layer in layers.values() for step in layer})
+    spread = []
+    for step in steps:
+        loads = [np.array(layer[step]) for layer in layers.values() if step in layer]
+        spread.append(float(np.mean([load.std() / max(load.mean(), 1e-9) for load in loads])))
+    return steps, spread
