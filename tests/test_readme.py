@@ -12,9 +12,10 @@ import pytest
 from published_files import JUDGE_WORDS, SMALL_WORDS, evaluator_file, small_files, write_stats
 
 from intermoe.datasets.duet import write_duet
+from pipelines import sweep_file
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+BLOCKS = re.findall(r"```(bash|python|yaml)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
 INTERMOE = [line for line in COMMANDS if line.startswith("intermoe ")]
 
@@ -48,6 +49,16 @@ def test_the_picture_is_there() -> None:
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "README.md").read_text())
     assert pictures
     assert all((ROOT / picture).read_bytes()[:4] == b"\x89PNG" for picture in pictures)
+
+
+def test_the_sweep_file_is_one(tmp_path: Path) -> None:
+    (text,) = (block for kind, block in BLOCKS if kind == "yaml")
+    (tmp_path / "sweep.yaml").write_text(text)
+    found = sweep_file.load(tmp_path / "sweep.yaml")
+    assert len(found.trials) == 12
+    assert {(trial.settings.moe.experts, trial.settings.moe.c_exp, trial.seed) for trial in found.trials} == {
+        (experts, c_exp, seed) for experts in (4, 8) for c_exp in (1, 2) for seed in (0, 1, 2)
+    }
 
 
 @pytest.mark.slow
