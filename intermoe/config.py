@@ -5,7 +5,8 @@ A config class stands beside what it configures (``VaeConfig`` in vae.py); this 
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, Self, get_args
+from types import UnionType
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -45,26 +46,28 @@ class Config(BaseModel):
 def _explain(config: type[Config], error: ValidationError, where: object) -> UserError:
     errors = error.errors()
     first = errors[0]
-    path = [str(part) for part in first["loc"]]
+    at = first["loc"]
+    path = [str(part) for part in at]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         known = list(_fields_at(config, path[:-1]))
         nearest = _nearest(config, path, known)
         allowed = ", ".join(known) + (f"; did you mean {nearest!r}?" if nearest else "")
-        return UserError(f"unknown key {key!r}", where=where, allowed=allowed)
+        return UserError(f"unknown key {key!r}", where=where, allowed=allowed, key=at)
     if first["type"] == "missing":
-        return UserError(f"key {key!r} is missing", where=where)
+        return UserError(f"key {key!r} is missing", where=where, key=at)
     message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if first["type"] == "model_type":
         message = f"keys below it: {', '.join(_fields_at(config, path))}"
     elif first["type"] == "value_error" and isinstance(first["input"], Mapping):
         # A rule that ties several keys of a section together: the message names them.
-        return UserError(f"{key}: {message}" if key else message, where=where)
-    elif isinstance(first["loc"][-1], str) and path[-1] not in _fields_at(config, path[:-1]):
+        return UserError(f"{key}: {message}" if key else message, where=where, key=at)
+    elif not _step_kinds(_kinds_at(config, path[:-1]), path[-1]):
         # A field that may be of several kinds: there is an error for each, below the field under the kind's name.
-        kinds = [other["msg"] for other in errors if other["loc"][:-1] == first["loc"][:-1]]
+        kinds = [other["msg"] for other in errors if other["loc"][:-1] == at[:-1]]
         key, message = ".".join(path[:-1]), " or ".join(text.removeprefix("Input should be ") for text in kinds)
-    return UserError(f"{key} = {first['input']!r}", where=where, allowed=message)
+        at = at[:-1]
+    return UserError(f"{key} = {first['input']!r}", where=where, allowed=message, key=at)
 
 
 def _nearest(config: type[Config], path: list[str], known: list[str]) -> str | None:
@@ -78,24 +81,45 @@ def _nearest(config: type[Config], path: list[str], known: list[str]) -> str | N
 
 def _keys(config: type[Config], prefix: str = "") -> Iterator[str]:
     """All keys of the config and of those in it, dotted."""
-    for name in config.model_fields:
+    for name, field in config.model_fields.items():
         yield prefix + name
-        if inner := _section(config, name):
-            yield from _keys(inner, f"{prefix}{name}.")
+        for kind in _one_by_one(field.annotation):
+            if isinstance(kind, type) and issubclass(kind, Config):
+                yield from _keys(kind, f"{prefix}{name}.")
 
 
 def _fields_at(config: type[Config], path: list[str]) -> Mapping[str, Any]:
-    """The fields of the config that ``path`` leads to from ``config``."""
+    """The fields of the config that ``path`` leads to from ``config``; none where it leads to no config."""
+    kinds = _kinds_at(config, path)
+    return next((kind.model_fields for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), {})
+
+
+def _kinds_at(config: type[Config], path: list[str]) -> list[Any]:
+    """The types that a value may have at ``path``."""
+    kinds: list[Any] = [config]
     for part in path:
-        inner = _section(config, part)
-        if inner is None:
-            break
-        config = inner
-    return config.model_fields
+        kinds = _step_kinds(kinds, part)
+    return kinds
 
 
-def _section(config: type[Config], name: str) -> type[Config] | None:
-    """The config class that the field of that name holds, if it holds one."""
-    field = config.model_fields.get(name)
-    kinds = () if field is None else (field.annotation, *get_args(field.annotation))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), None)
+def _step_kinds(kinds: list[Any], part: str) -> list[Any]:
+    """The types that a value may have one step further: a field, a key of a mapping, a place in a sequence."""
+    found: list[Any] = []
+    for kind in kinds:
+        origin, inner = get_origin(kind), get_args(kind)
+        if isinstance(kind, type) and issubclass(kind, Config):
+            found += _one_by_one(kind.model_fields[part].annotation) if part in kind.model_fields else []
+        elif origin is dict:
+            found += _one_by_one(inner[1])
+        elif origin is tuple and part.isdecimal():
+            found += _one_by_one(
+                inner[0] if len(inner) == 2 and inner[1] is ... else inner[min(int(part), len(inner) - 1)]
+            )
+    return found
+
+
+def _one_by_one(annotation: Any) -> list[Any]:
+    """The types that an annotation allows, without what is said of their ranges."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return list(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else [annotation]

@@ -6,6 +6,9 @@ class UserError(Exception):
 
     The command line prints it as ``error: <message>`` and exits with 2; it never shows a traceback.
 
+    Attributes:
+        key: of a configuration: the names and numbers that lead to the value at fault.
+
     Example:
         >>> raise UserError("batch_size 10", where="train.denoiser", allowed="a multiple of 4 workers")
         Traceback (most recent call last):
@@ -13,7 +16,10 @@ class UserError(Exception):
         intermoe.errors.UserError: train.denoiser: batch_size 10 (allowed: a multiple of 4 workers)
     """
 
-    def __init__(self, what: str, *, where: object = None, allowed: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, where: object = None, allowed: str | None = None, key: tuple[str | int, ...] = ()
+    ) -> None:
+        self.key = key
         message = what if where is None else f"{where}: {what}"
         if allowed is not None:
             message += f" (allowed: {allowed})"

@@ -216,6 +216,6 @@ def _assign(values: dict[str, Any], path: list[str], value: Any, key: str) -> No
     for part in path[:-1]:
         inner = values.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise UserError(f"unknown key {key!r}", allowed=f"{part} is a single value")
+            raise UserError(f"unknown key {key!r}", allowed=f"{part} is a single value", key=tuple(key.split(".")))
         values = inner
     values[path[-1]] = value

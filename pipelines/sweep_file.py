@@ -7,12 +7,11 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field
 
 from intermoe.config import Config
@@ -20,8 +19,12 @@ from intermoe.errors import UserError
 from pipelines import settings
 from pipelines.results import HEADINGS
 from pipelines.settings import Settings, flatten
+from pipelines.yaml_lines import Lines
 
 Value = bool | int | float | str
+Where = tuple[str | int, ...]
+# What all points of a sweep have in common.
+_SHARED = ("data", "vae", "evaluator", "evaluation", "train.vae", "train.evaluator")
 
 
 class DataConfig(Config):
@@ -104,7 +107,7 @@ class TableConfig(Config):
     """
 
     title: str
-    rows: dict[str, dict[str, tuple[float, float]]]
+    rows: dict[str, dict[str, tuple[float, Annotated[float, Field(ge=0)]]]]
 
 
 class SweepConfig(Config):
@@ -176,39 +179,83 @@ def load(file: Path, overrides: Sequence[str] = ()) -> Sweep:
         overrides: ``profile=NAME``, or ``key=value`` for the settings of all points.
 
     Raises:
-        UserError: not such a file, an unknown key, a value out of range, an unknown table or row, a name given twice;
-            with the line.
+        UserError: not such a file, an unknown key, a value out of range, an unknown table or row, a name given twice,
+            a row that two points stand for; with the line.
     """
-    lines, values = _read(file)
-    for override in [word for word in overrides if word.startswith("profile=")]:
-        values["profile"] = override.partition("=")[2]
+    text, values = settings.read_yaml(file)
+    lines = Lines(file, text)
+    chosen = [word.partition("=")[2] for word in overrides if word.startswith("profile=")]
+    overrides = [word for word in overrides if not word.startswith("profile=")]
+    values |= {"profile": chosen[-1]} if chosen else {}
     config = _parsed(values, lines)
     if config.profile not in config.profiles:
-        raise UserError(
-            f"unknown profile {config.profile!r}", where=lines.place("profile"), allowed=", ".join(config.profiles)
-        )
+        where = "on the command line" if chosen else lines.place("profile")
+        raise UserError(f"unknown profile {config.profile!r}", where=where, allowed=", ".join(config.profiles))
     profile = config.profiles[config.profile]
-    common = [*_words(profile.set), *(word for word in overrides if not word.startswith("profile="))]
-    place = lines.place("profiles", config.profile)
-    base = _settings(profile.config, common, place, lines, ("profiles", config.profile, "set"))
-    points = [*config.points, *_grid(config.grid)]
-    _check(config, lines)
-    _check_names(points, len(config.points), lines)
-    _check_data(profile.data, base, lines, ("profiles", config.profile, "data"))
-    trials: dict[str, Trial] = {}
-    for seed, (number, point) in itertools.product(profile.seeds, enumerate(points)):
-        path = ("points", number, "set") if number < len(config.points) else ("grid",)
-        words = [*common, *_words(point.set), f"seed={seed}"]
-        resolved = _settings(profile.config, words, lines.place(*path[:2]), lines, path)
-        key = trial_key(resolved, profile.data, base)
-        _check_shared(resolved, base, point.name, lines.place(*path[:2]))
-        before = trials.get(key)
-        rows = (*(before.rows if before else ()), *point.rows.items())
-        names = (*(before.points if before else ()), point.name)
-        trials[key] = Trial(key, tuple(dict.fromkeys(names)), seed, resolved, tuple(dict.fromkeys(rows)))
-    if not trials:
+    path: Where = ("profiles", config.profile)
+    common = _words(profile.set, lines, (*path, "set"))
+    base = _settings(profile.config, common, lines, (*path, "set"))
+    if overrides:
+        common += overrides
+        try:
+            base = settings.load(profile.config, common)
+        except UserError as error:
+            raise UserError(str(error), where="on the command line") from None
+    _check_data(profile.data, base, lines, (*path, "data"))
+    _check_tables(config, lines)
+    points: list[tuple[PointConfig, Where]] = [(p, ("points", number)) for number, p in enumerate(config.points)]
+    points += [(point, ("grid",)) for point in _grid(config.grid)]
+    _check_names(points, lines)
+    resolver = _Resolver(profile, base, common, lines)
+    for seed, (point, at) in itertools.product(profile.seeds, points):
+        resolver.add(point, seed, at)
+    if not resolver.trials:
         raise UserError("names no point", where=file, allowed="points or grid")
-    return Sweep(config, profile, base, tuple(trials.values()))
+    return Sweep(config, profile, base, tuple(resolver.trials.values()))
+
+
+class _Resolver:
+    """Points to trials: those that come down to the same settings are one."""
+
+    def __init__(self, profile: ProfileConfig, base: Settings, common: Sequence[str], lines: Lines) -> None:
+        self._profile, self._base, self._common, self._lines = profile, base, common, lines
+        self.trials: dict[str, Trial] = {}
+        self._owners: dict[tuple[int, str, str], Trial] = {}
+
+    def add(self, point: PointConfig, seed: int, path: Where) -> None:
+        """Resolve a point with a seed; ``path`` is where in the file it stands."""
+        section = path if path == ("grid",) else (*path, "set")
+        words = _words(point.set, self._lines, section)
+        for key, allowed in (("seed", "seeds, in the profile"), ("name", "in the profile, for all points")):
+            if key in flatten(point.set):
+                place = self._lines.place(*section, key)
+                raise UserError(f"point {point.name!r} sets {key}", where=place, allowed=allowed)
+        resolved = _settings(self._profile.config, [*self._common, *words, f"seed={seed}"], self._lines, section)
+        self._check_shared(resolved, point.name, section)
+        key = trial_key(resolved, self._profile.data, self._base)
+        before = self.trials.get(key)
+        names, rows = (before.points, before.rows) if before else ((), ())
+        names = tuple(dict.fromkeys((*names, point.name)))
+        trial = Trial(key, names, seed, resolved, tuple(dict.fromkeys((*rows, *point.rows.items()))))
+        for table, row in point.rows.items():
+            owner = self._owners.setdefault((seed, table, row), trial)
+            if owner.key != key:
+                place = self._lines.place(*path, "rows", table)
+                raise UserError(f"row {row!r} of table {table} has another point, {owner.points[0]!r}", where=place)
+        self.trials[key] = trial
+
+    def _check_shared(self, resolved: Settings, point: str, section: Where) -> None:
+        """Raise where a point changes what all points share: data, VAE, evaluator, and how it is evaluated."""
+        own, common = (one.model_dump(mode="json") for one in (resolved, self._base))
+        for name in _SHARED:
+            one, other = own, common
+            for part in name.split("."):
+                one, other = one[part], other[part]
+            if one != other:
+                place = self._lines.place(*section, *name.split("."))
+                raise UserError(
+                    f"point {point!r} changes {name}", where=place, allowed="in the profile, for all points"
+                )
 
 
 def trial_key(resolved: Settings, data: DataConfig, base: Settings) -> str:
@@ -218,54 +265,49 @@ def trial_key(resolved: Settings, data: DataConfig, base: Settings) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _check_shared(resolved: Settings, base: Settings, point: str, place: str) -> None:
-    """Raise where a point changes what all points share: data, VAE, evaluator, and how it is evaluated."""
-    shared = [(name, resolved, base) for name in ("data", "vae", "evaluator", "evaluation")]
-    shared += [(name, resolved.train, base.train) for name in ("vae", "evaluator")]  # type: ignore[misc]
-    for name, own, common in shared:
-        if getattr(own, name) != getattr(common, name):
-            section = f"train.{name}" if common is base.train else name
-            raise UserError(f"point {point!r} changes {section}", where=place, allowed="in the profile, for all points")
-
-
-def _settings(preset: str, words: Sequence[str], place: str, lines: "_Lines", path: tuple[str | int, ...]) -> Settings:
+def _settings(preset: str, words: Sequence[str], lines: Lines, section: Where) -> Settings:
+    """Settings, and where they cannot be, the line in the section that is at fault."""
     try:
         return settings.load(preset, words)
     except UserError as error:
-        # The line of the key that is named, where it stands in this section.
-        for key in lines.keys(*path):
-            if key in str(error) or f"{key.rpartition('.')[2]} = " in str(error):
-                place = lines.place(*path, key)
-        raise UserError(str(error), where=place) from None
+        below = ".".join(map(str, error.key))
+        for leaf in lines.leaves(*section):
+            # A rule that ties several keys names them as they are called in their section.
+            named = leaf.removeprefix(f"{below}.")
+            if leaf == below or re.search(rf"(?<![\w.]){re.escape(named)}(?![\w.])", str(error)):
+                raise UserError(str(error), where=lines.place(*section, *leaf.split("."))) from None
+        raise UserError(str(error), where=lines.place(*section, *error.key)) from None
 
 
-def _words(values: Mapping[str, Any]) -> list[str]:
-    # Nested mappings name keys one by one: as a whole they would take the place of a preset's section.
+def _words(values: Mapping[str, Any], lines: Lines, section: Where) -> list[str]:
+    """Overrides; nested mappings name keys one by one: as a whole they would take the place of a preset's section."""
+    leaves = lines.leaves(*section) if values else []
+    for leaf in leaves:
+        if leaves.count(leaf) > 1:
+            raise UserError(f"key {leaf!r} is given twice", where=lines.place(*section, *leaf.split(".")))
     return [f"{key}={json.dumps(value, default=str)}" for key, value in flatten(values).items()]
 
 
 def _grid(grid: Mapping[str, Sequence[Value]]) -> list[PointConfig]:
-    if not grid:
-        return []
     found = []
-    for values in itertools.product(*grid.values()):
+    for values in itertools.product(*grid.values()) if grid else ():
         chosen = dict(zip(grid, values, strict=True))
-        parts = [f"{key.rpartition('.')[2]}-{value}" for key, value in chosen.items()]
-        found.append(PointConfig(name=re.sub(r"[^a-z0-9._-]", "-", "_".join(parts).lower()), set=chosen))
+        words = "_".join(f"{key.rpartition('.')[2]}-{value}" for key, value in chosen.items())
+        name = re.sub(r"[^a-z0-9._-]+", "-", words.lower()).lstrip("._-") or "grid"
+        found.append(PointConfig(name=name, set=chosen))
     return found
 
 
-def _check_names(points: Sequence[PointConfig], listed: int, lines: "_Lines") -> None:
-    """Raise where two points have one name; the first so many are listed in the file, the others the grid's."""
+def _check_names(points: Sequence[tuple[PointConfig, Where]], lines: Lines) -> None:
+    """Raise where two points have one name, those of the grid among them."""
     names: set[str] = set()
-    for number, point in enumerate(points):
+    for point, path in points:
         if point.name in names:
-            place = lines.place("points", number, "name") if number < listed else lines.place("grid")
-            raise UserError(f"the name {point.name!r} is given twice", where=place)
+            raise UserError(f"the name {point.name!r} is given twice", where=lines.place(*path, "name"))
         names.add(point.name)
 
 
-def _check_data(data: DataConfig, base: Settings, lines: "_Lines", path: tuple[str, ...]) -> None:
+def _check_data(data: DataConfig, base: Settings, lines: Lines, path: Where) -> None:
     """Raise where the recordings are not said, or are not encoded as the settings want them."""
     if data.format != "duet" and data.root is None:
         raise UserError("the folder of the recordings is not given", where=lines.place(*path), allowed="root: DIR")
@@ -277,7 +319,8 @@ def _check_data(data: DataConfig, base: Settings, lines: "_Lines", path: tuple[s
         )
 
 
-def _check(config: SweepConfig, lines: "_Lines") -> None:
+def _check_tables(config: SweepConfig, lines: Lines) -> None:
+    """Raise where a table, a row or a measure is not known."""
     for number, point in enumerate(config.points):
         for table, row in point.rows.items():
             where = lines.place("points", number, "rows", table)
@@ -294,70 +337,8 @@ def _check(config: SweepConfig, lines: "_Lines") -> None:
                     raise UserError(f"unknown measure {measure!r}", where=where, allowed=", ".join(HEADINGS))
 
 
-def _parsed(values: dict[str, Any], lines: "_Lines") -> SweepConfig:
+def _parsed(values: dict[str, Any], lines: Lines) -> SweepConfig:
     try:
         return SweepConfig.parse(values)
     except UserError as error:
-        raise UserError(str(error), where=lines.of_message(str(error))) from None
-
-
-def _read(file: Path) -> tuple["_Lines", dict[str, Any]]:
-    text, values = settings.read_yaml(file)
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert node is not None
-    lines = _Lines(file, node)
-    lines.refuse_repetition()
-    return lines, values
-
-
-class _Lines:
-    """Where in the file a value stands."""
-
-    def __init__(self, file: Path, root: yaml.Node) -> None:
-        self._file, self._root = file, root
-
-    def place(self, *path: str | int) -> str:
-        """File and line of the value that the path leads to, or of what it leads to as far as it goes."""
-        node, line = self._root, self._root.start_mark.line
-        for part in path:
-            for key, value in self._children(node):
-                if key == str(part):
-                    node, line = value, value.start_mark.line
-                    break
-            else:
-                break
-        return f"{self._file}:{line + 1}"
-
-    def keys(self, *path: str | int) -> list[str]:
-        """The keys of the mapping that the path leads to."""
-        node = self._root
-        for part in path:
-            node = dict(self._children(node)).get(str(part), node)
-        return [key for key, _ in self._children(node)]
-
-    def of_message(self, message: str) -> str:
-        """File and line of the key that a message of ``Config.parse`` names."""
-        named = message.partition("'")[2].partition("'")[0] if "key '" in message else message.partition(" =")[0]
-        return self.place(*named.partition(":")[0].split("."))
-
-    def refuse_repetition(self) -> None:
-        """YAML takes the last of two equal keys and says nothing."""
-        for node in self._all(self._root):
-            seen: set[str] = set()
-            for key, value in self._children(node) if isinstance(node, yaml.MappingNode) else ():
-                if key in seen:
-                    raise UserError(f"key {key!r} is given twice", where=f"{self._file}:{value.start_mark.line + 1}")
-                seen.add(key)
-
-    def _all(self, node: yaml.Node) -> Iterator[yaml.Node]:
-        yield node
-        for _, child in self._children(node):
-            yield from self._all(child)
-
-    @staticmethod
-    def _children(node: yaml.Node) -> list[tuple[str, yaml.Node]]:
-        if isinstance(node, yaml.MappingNode):
-            return [(str(key.value), value) for key, value in node.value]
-        if isinstance(node, yaml.SequenceNode):
-            return [(str(number), value) for number, value in enumerate(node.value)]
-        return []
+        raise UserError(str(error), where=lines.place(*error.key)) from None

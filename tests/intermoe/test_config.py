@@ -95,3 +95,32 @@ def test_a_mistake_is_told_in_one_line(values, message):
 def test_a_key_that_belongs_to_another_section_is_found_there():
     assert "did you mean 'maybe.width'?" in refused({"name": "x", "width": 8})
     assert "did you mean 'name'?" in refused({"name": "x", "inner": {"name": 8}})
+
+
+class Many(Config):
+    named: dict[str, Inner] = Field(default_factory=dict)
+    listed: tuple[Inner, ...] = ()
+    numbers: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("values", "message", "key"),
+    [
+        ({"named": {"a.b": {"width": 0}}}, "named.a.b.width = 0 (allowed: greater than", ("named", "a.b", "width")),
+        ({"listed": [{}, {"width": 0}]}, "listed.1.width = 0 (allowed: greater than", ("listed", 1, "width")),
+        (
+            {"named": {"a": {"widht": 8}}},
+            f"unknown key 'named.a.widht' (allowed: {KEYS}; did you mean 'named.a.width'?)",
+            ("named", "a", "widht"),
+        ),
+        ({"listed": [{"kind": "mild"}]}, "listed.0.kind = 'mild' (allowed: 'soft' or 'hard')", ("listed", 0, "kind")),
+        ({"numbers": {"x": [1, "two"]}}, "numbers.x.1 = 'two' (allowed: a valid number", ("numbers", "x", 1)),
+        ({"named": 3}, "named = 3 (allowed: a valid dictionary", ("named",)),
+        ({"named": {"a": 3}}, f"named.a = 3 (allowed: keys below it: {KEYS})", ("named", "a")),
+    ],
+)
+def test_mistakes_inside_mappings_and_sequences_are_told_with_their_keys(values, message, key):
+    with pytest.raises(UserError) as caught:
+        Many.parse(values)
+    assert str(caught.value).startswith(message)
+    assert caught.value.key == key

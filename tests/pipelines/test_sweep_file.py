@@ -141,7 +141,7 @@ def test_a_name_of_the_grid_may_not_be_a_points_too(tmp_path):
         values["grid"] = {"moe.experts": [2]}
 
     file = write(tmp_path, change)
-    line = file.read_text().splitlines().index("grid:") + 2
+    line = file.read_text().splitlines().index("grid:") + 1
     with pytest.raises(UserError, match=rf"sweep\.yaml:{line}: the name 'experts-2' is given twice"):
         load(file)
 
@@ -170,35 +170,106 @@ def test_changing_one_point_changes_one_key(tmp_path):
 
 
 TEXT = SMOKE.read_text()
+LAST = "    set: {moe.experts: 4, moe.c_exp: 2}"
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("{moe.experts: 4, moe.c_exp: 2}", "{moe.expert: 4}", "unknown key 'moe.expert'"),
-        ("{moe.experts: 4, moe.c_exp: 2}", "{moe.experts: 4, moe.c_exp: 9}", "c_exp = 9.0 is more than experts = 4"),
-        ("moe.hidden: 16", "moe.hidden: -1", "moe.hidden = -1"),
-        ('rows: {"5": "2"}', 'rows: {"7": "2"}', "unknown table '7' (allowed: 2, 5)"),
-        ('rows: {"5": "2"}', 'rows: {"5": "3"}', "table 5 has no row '3' (allowed: 1, 2)"),
-        ("- name: dense", "- name: full", "the name 'full' is given twice"),
+        (LAST, "    set: {moe.expert: 4}", "duet: unknown key 'moe.expert' (allowed: "),
+        (LAST, "    set: {moe.experts: 4, moe.expert: 4}", "duet: unknown key 'moe.expert' (allowed: "),
+        (LAST, "    set: {moe.experts: 4, moe.c_exp: 9}", "duet: moe: c_exp = 9.0 is more than experts = 4"),
+        (LAST, "    set: {moe: {experts: 4}, moe.experts: 2}", "key 'moe.experts' is given twice"),
+        (LAST, "    set: {vae.latent: 8}", "point 'c-exp-2' changes vae (allowed: in the profile"),
+        (LAST, "    set: {seed: 3}", "point 'c-exp-2' sets seed (allowed: seeds, in the profile)"),
+        (LAST, "    set: {name: mine}", "point 'c-exp-2' sets name (allowed: in the profile, for all points)"),
+        (LAST, "    set: &a {moe: *a}", "a value holds itself"),
+        ("      moe.hidden: 16", "      moe.hidden: -1", "duet: moe.hidden = -1 (allowed: "),
+        # The same last name stands in other sections, before and after.
+        ("      train.vae.epochs: 0.1", "      train.vae.epochs: -1", "duet: train.vae.epochs = -1"),
+        (
+            "      train.evaluator.batch_size: 8",
+            "      train.evaluator.batch_size: 0",
+            "duet: train.evaluator.batch_size = 0",
+        ),
+        (
+            "      workers.count: 1",
+            "      workers.count: 3",
+            "duet: train.vae.batch_size = 16 is not divided by workers",
+        ),
+        ('    rows: {"5": "2"}', '    rows: {"7": "2"}', "unknown table '7' (allowed: 2, 5)"),
+        ('    rows: {"5": "2"}', '    rows: {"5": "3"}', "table 5 has no row '3' (allowed: 1, 2)"),
+        ('    rows: {"5": "2"}', '    rows: {"5": "1"}', "row '1' of table 5 has another point, 'full'"),
+        ("  - name: dense", "  - name: full", "the name 'full' is given twice"),
+        ("  - name: dense", "  - name: Dense!", "points.1.name = 'Dense!' (allowed: "),
         ("profile: tiny", "profile: huge", "unknown profile 'huge' (allowed: tiny)"),
-        ("concurrent: 2", "concurent: 2", "unknown key 'profiles.tiny.concurent'"),
-        ("concurrent: 2", "concurrent: 0", "concurrent = 0"),
-        ("count: 48}", "count: 48}\n    config: duet", "key 'config' is given twice"),
-        ("fid: [4.878, 0.073]}", "fids: [4.878, 0.073]}", "unknown measure 'fids'"),
+        ("    concurrent: 2", "    concurent: 2", "unknown key 'profiles.tiny.concurent' (allowed: config, data, set"),
+        (
+            "    concurrent: 2",
+            "    concurrent: 0",
+            "profiles.tiny.concurrent = 0 (allowed: greater than or equal to 1)",
+        ),
+        (
+            "    concurrent: 2",
+            "    asha: {grace_steps: 4, reduction: 1}",
+            "profiles.tiny.asha.reduction = 1 (allowed: greater than or equal to 2)",
+        ),
+        (
+            "    data: {format: duet, count: 48}",
+            "    data: {format: duet, cuont: 48}",
+            "unknown key 'profiles.tiny.data.cuont' (allowed: format, root, encoder, text_folder, count, seed, mapping",
+        ),
+        ("    data: {format: duet, count: 48}", "    data: {format: duet, count: 0}", "profiles.tiny.data.count = 0"),
+        ("tables:", "tablez:", "unknown key 'tablez' (allowed: "),
+        (
+            '      "1": {r_precision_top1: [0.512, 0.004], fid: [4.677, 0.069]}',
+            '      "0.8": {r_precision_top1: [0.512, 0.004], fid: [4.677]}',
+            "key 'tables.5.rows.0.8.fid.1' is missing",
+        ),
+        (
+            '      "2": {r_precision_top1',
+            "      2: {r_precision_top1",
+            "tables.5.rows.2.[key] = 2 (allowed: a valid string)",
+        ),
+        ("fid: [4.878, 0.073]}", "fids: [4.878, 0.073]}", "unknown measure 'fids' (allowed: r_precision_top1, "),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path, old, new, message):
     assert TEXT.count(old) == 1
     file = tmp_path / "bad.yaml"
     file.write_text(TEXT.replace(old, new))
-    line = TEXT[: TEXT.index(old)].count("\n") + 1 + new.count("\n")
+    line = TEXT[: TEXT.index(old)].count("\n") + 1
     with pytest.raises(UserError) as caught:
         load(file)
-    assert message in str(caught.value)
-    assert str(caught.value).startswith(f"{file}:")
-    told = int(str(caught.value).split(":")[1])
-    assert told in (line, line + 1) or "profile" in message
+    assert str(caught.value).startswith(f"{file}:{line}: {message}")
+
+
+def test_a_key_that_is_given_twice_is_told_with_the_line_of_the_second(tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text("name: a\nprofile: b\nprofiles: {}\nname: c\n")
+    with pytest.raises(UserError, match=r"bad\.yaml:4: key 'name' is given twice"):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("profile=huge", "on the command line: unknown profile 'huge' (allowed: tiny)"),
+        ("moe.expert=3", "on the command line: duet: unknown key 'moe.expert'"),
+        ("moe.experts", "on the command line: 'moe.experts' is no override"),
+    ],
+)
+def test_what_is_wrong_on_the_command_line_is_not_blamed_on_the_file(word, message):
+    with pytest.raises(UserError) as caught:
+        load(SMOKE, [word])
+    assert str(caught.value).startswith(message)
+
+
+def test_a_grid_with_keys_that_are_none_is_refused_by_the_key(tmp_path):
+    for key in ("moe._experts", "moe.", "", "seed"):
+        file = write(tmp_path, lambda values, key=key: values.update(points=[], grid={key: [4]}))
+        with pytest.raises(UserError, match=r"sweep\.yaml:\d+: .*(unknown key|sets seed)"):
+            load(file)
 
 
 @pytest.mark.parametrize(
