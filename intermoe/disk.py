@@ -1,10 +1,15 @@
 """What whole-or-absent files and folders ask of the disk: checksums, and certainty that something is written."""
 
+import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from intermoe.errors import UserError
 
 
 def sha256(file: Path) -> str:
@@ -33,3 +38,18 @@ def write_json(file: Path, document: Any) -> None:
 def is_taken(folder: Path) -> bool:
     """Whether something is there that a new folder would take the place of; an empty folder is not."""
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same out of a folder; the lock ends with the process, however it ends.
+
+    Raises:
+        UserError: another process has it.
+    """
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError("another process is at work here", where=folder) from None
+        yield

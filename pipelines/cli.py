@@ -321,10 +321,13 @@ def _sweep(options: argparse.Namespace) -> None:
     from pipelines import sweep_file
     from pipelines.cluster import ray_session
     from pipelines.report import report
-    from pipelines.sweep import check_request, plan_table, sweep
+    from pipelines.sweep import check_request, noted_overrides, plan_table, sweep
 
-    found = sweep_file.load(options.file, options.overrides)
+    overrides = options.overrides
+    found = sweep_file.load(options.file, overrides)
     out = options.out or Path("runs") / f"{found.config.name}-{found.config.profile}"
+    if options.resume and not overrides and (overrides := noted_overrides(out)):
+        found = sweep_file.load(options.file, overrides)
     if not options.dry_run:
         check_request(found, out, options.resume)
     Console().print(plan_table(found))
@@ -332,9 +335,9 @@ def _sweep(options: argparse.Namespace) -> None:
         return
     workers = max((trial.settings.workers for trial in found.trials), key=lambda w: w.count * w.cpus)
     with ray_session(workers, jobs=found.profile.concurrent):
-        failed = sweep(found, file=options.file, out=out, resume=options.resume)
-    files = report(out, out / "report")
-    print(f"{files[0]} has the tables and plots")
+        failed = sweep(found, file=options.file, out=out, resume=options.resume, overrides=overrides)
+    if len(failed) < len(found.trials):
+        print(f"{report(out, out / 'report')[0]} has the tables and plots")
     if failed:
         raise UserError(f"{len(failed)} trials failed: {', '.join(failed)}", where=out, allowed="--resume tries again")
 

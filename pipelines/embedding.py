@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intermoe.batches import interactions, pad_text
+from intermoe.disk import flush
 from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import Evaluator
 from intermoe.evaluation.identity import actors
@@ -130,6 +131,7 @@ class Embedder:
         partial = self.parts / f".{job.name}.npz"
         with partial.open("wb") as file:
             np.savez(file, allow_pickle=False, **found)
+        flush(partial)
         partial.replace(self.parts / f"{job.name}.npz")
 
     def _recorded(self, job: Job) -> tuple[Tensor, Tensor]:

@@ -155,6 +155,7 @@ def evaluate(
         UserError: ``out`` is taken, or a half-made evaluation of something else lies beside it.
     """
     check_out(out)
+    out = out.absolute()
     partial = out.with_name(f".{out.name}.partial")
     run = _begun(wanted, partial, parent, run_id)
     with run:
@@ -197,6 +198,10 @@ def _allowed(overrides: Sequence[str]) -> Sequence[str]:
 
 def _begun(wanted: Evaluation, partial: Path, parent: str | None, run_id: str | None) -> Run:
     """The MLflow run of this evaluation: a new one, or that of the interrupted one that goes on."""
+    try:
+        (partial / _PARTS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot be made: {error.strerror}", where=partial) from None
     plan = partial / _PLAN
     # As JSON gives it back.
     identity = json.loads(json.dumps(dict(wanted.about)))
@@ -207,10 +212,6 @@ def _begun(wanted: Evaluation, partial: Path, parent: str | None, run_id: str | 
                 "holds a half-made evaluation of something else", where=partial, allowed="delete it, or another --out"
             )
         return Run.reopen(before["tracking_uri"], before["run_id"])
-    try:
-        (partial / _PARTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot be made: {error.strerror}", where=partial) from None
     tags = {
         "intermoe.target": "evaluate",
         "intermoe.model": wanted.request.model,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t
 
 from intermoe import checkpoint
 from intermoe.evaluation.metrics import Interval
@@ -27,6 +28,7 @@ class Outcome:
 
     Attributes:
         name: of its first point and seed.
+        point: the names of its points.
         rows: the tables and rows that it stands for.
         settings: all settings, under dotted names.
         values: measure -> one value a replication; of its generated row.
@@ -38,6 +40,7 @@ class Outcome:
     """
 
     name: str
+    point: str
     rows: tuple[tuple[str, str], ...]
     settings: Mapping[str, Any]
     values: Mapping[str, Sequence[float]]
@@ -65,6 +68,7 @@ def read_outcome(folder: Path, trial: Mapping[str, Any], uri: str) -> Outcome:
     speed = [value for _, value in logged.get("train/samples_a_second", [])]
     return Outcome(
         name=f"{trial['points'][0]}" + (f" (seed {trial['seed']})" if trial["seed"] else ""),
+        point=", ".join(trial["points"]),
         rows=tuple((table, row) for table, row in trial["rows"]),
         settings=flatten(config),
         values=values,
@@ -83,9 +87,21 @@ def _tokens(place: Path, config: Mapping[str, Any]) -> float:
 
 
 def pooled(values: Sequence[Sequence[float]]) -> Interval | None:
-    """The interval over all values of several trials, which differ in their seeds; None where there is none."""
-    joined = [value for one in values for value in one]
-    return Interval.of(joined) if joined else None
+    """The interval of trials that differ in their seeds alone, from the replications of each; None where none has any.
+
+    Of one seed it is over the replications, as in the literature. Of several it is over the seeds' means, whose spread
+    is that of training and evaluation together, by Student's t: all replications as one sample would hide it.
+
+    Example:
+        >>> str(pooled([[1.0, 3.0], [5.0, 5.0]]))
+        '3.500 ±19.059'
+    """
+    known = [list(one) for one in values if len(one)]
+    if len(known) < 2:
+        return Interval.of(known[0]) if known else None
+    means = np.array([np.mean(one) for one in known])
+    spread = means.std(ddof=1) / np.sqrt(len(means))
+    return Interval(float(means.mean()), float(t.ppf(0.975, len(means) - 1) * spread))
 
 
 def mean_of(interval: Interval | None) -> float:

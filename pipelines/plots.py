@@ -2,20 +2,32 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines.outcomes import Outcome, mean_of, pooled
-from pipelines.results import HEADINGS, picture
+from pipelines.results import HEADINGS, png
 
 _SPREAD = ("moe.experts", "moe.c_exp")
+PLOTS = (*(f"over-{key}.png" for key in _SPREAD), "training.png", "cost.png")
 
 
-def plots(outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """Pictures by their titles, each an ``<img>`` that holds its data."""
+@dataclass(frozen=True)
+class Plot:
+    """A picture of the report: a name for its file, a title, a text for those who do not see it, and the PNG."""
+
+    name: str
+    title: str
+    text: str
+    png: bytes
+
+
+def plots(outcomes: Sequence[Outcome]) -> list[Plot]:
+    """The plots of a report; one over a setting only where trials differ in it alone."""
     from matplotlib.figure import Figure
 
-    found = {}
+    found = []
     for key in _SPREAD:
         group = _spread(outcomes, key)
         if len(group) < 2:
@@ -30,7 +42,7 @@ def plots(outcomes: Sequence[Outcome]) -> dict[str, str]:
             axis.set_xlabel(key)
             axis.set_title(HEADINGS[name], fontsize=10)
             axis.grid(alpha=0.3)
-        found[f"Over {key}"] = picture(figure, f"measures over {key}")
+        found.append(Plot(f"over-{key}.png", f"Over {key}", f"measures over {key}", png(figure)))
     figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=110)
     loss, balance = figure.subplots(1, 2)
     for one in outcomes:
@@ -44,7 +56,7 @@ def plots(outcomes: Sequence[Outcome]) -> dict[str, str]:
     loss.legend(fontsize=6)
     for axis in (loss, balance):
         axis.grid(alpha=0.3)
-    found["Training"] = picture(figure, "training loss and load balance of all trials")
+    found.append(Plot("training.png", "Training", "training loss and load balance of all trials", png(figure)))
     figure = Figure(figsize=(9, 0.8 + 0.28 * len(outcomes)), layout="constrained", dpi=110)
     sizes = {
         "training, s": [one.seconds[0] for one in outcomes],
@@ -58,7 +70,7 @@ def plots(outcomes: Sequence[Outcome]) -> dict[str, str]:
         axis.tick_params(labelsize=7)
         axis.invert_yaxis()
         axis.set_title(title, fontsize=9)
-    found["Cost by trial"] = picture(figure, "time, speed and size of all trials")
+    found.append(Plot("cost.png", "Cost by trial", "time, speed and size of all trials", png(figure)))
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
+from intermoe.disk import write_json
 from intermoe.evaluation.metrics import Interval
 from intermoe.evaluation.protocol import Row
 
@@ -188,7 +189,7 @@ def page(results: Results) -> str:
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table, numbers to the right, and the empty line that ends it."""
-    bars = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    bars = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in (head, *rows)]
     return [bars[0], f"|---|{'---:|' * (len(head) - 1)}", *bars[1:], ""]
 
 
@@ -230,17 +231,21 @@ def plot(results: Results) -> str:
         axis.grid(axis="x", alpha=0.3)
     for axis in axes[len(names) :]:
         axis.set_visible(False)
-    return picture(figure, "mean and interval of each measure")
+    return image(png(figure), "mean and interval of each measure")
 
 
-def picture(figure: Any, text: str) -> str:
-    """A matplotlib figure as an ``<img>`` that holds its data, with a text for those who do not see it."""
+def png(figure: Any) -> bytes:
+    """A matplotlib figure as the bytes of a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     stream = io.BytesIO()
     FigureCanvasAgg(figure).print_png(stream)
-    data = base64.b64encode(stream.getvalue()).decode()
-    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{data}">'
+    return stream.getvalue()
+
+
+def image(data: bytes, text: str) -> str:
+    """A PNG as an ``<img>`` that holds its data, with a text for those who do not see it."""
+    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
 
 
 def publish(results: Results, folder: Path, out: Path, used: Sequence[str]) -> list[Path]:
@@ -252,7 +257,7 @@ def publish(results: Results, folder: Path, out: Path, used: Sequence[str]) -> l
         out: the name, of a folder that is not there or empty.
         used: what else lies in the folder, removed once the results are written.
     """
-    (folder / "results.json").write_text(json.dumps(results.document(), indent=2) + "\n", "utf-8")
+    write_json(folder / "results.json", results.document())
     (folder / "results.md").write_text(markdown(results), "utf-8")
     (folder / "results.html").write_text(page(results), "utf-8")
     for name in used:

@@ -4,14 +4,11 @@ Every trial has a folder named after a hash of all that decides its result, and 
 So a sweep that is resumed, or whose file has changed, does what is missing and nothing else.
 """
 
-import hashlib
 import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from ray import tune
@@ -19,22 +16,17 @@ from ray.tune.schedulers import ASHAScheduler
 from rich.console import Console
 from rich.table import Table
 
-from intermoe.datasets.recordings import Reader
-from intermoe.disk import is_taken, write_json
+from intermoe.disk import locked, write_json
 from intermoe.errors import UserError
-from intermoe.evaluation.protocol import check_split
-from intermoe.shards import CARD, DatasetFolder, sha256
 from pipelines.describe import describe
 from pipelines.objectives import DenoiserObjective
-from pipelines.preprocess import preprocess
-from pipelines.progress import ProgressBoard, Stages
-from pipelines.readers import reader_for
-from pipelines.settings import Settings
+from pipelines.progress import ProgressBoard
+from pipelines.shared import check_recordings, make_shared, training_recordings
 from pipelines.store import tracking_uri
 from pipelines.sweep_file import Sweep, Trial
 from pipelines.tracking import Run
-from pipelines.train import Label, run_file, train
-from pipelines.trial import OUTCOME, STOPPED, Order, done, mark_done, run_trial, seconds, timed
+from pipelines.train import run_file
+from pipelines.trial import FAILED, OUTCOME, STOPPED, Order, run_trial, seconds
 from pipelines.watch import Watch
 
 SWEEP_FILE = "sweep.json"
@@ -50,16 +42,32 @@ def check_request(found: Sweep, out: Path, resume: bool) -> None:
     Raises:
         UserError: the folder of the sweep is taken, or holds none to resume; the recordings are not there.
     """
-    if resume and not (out / SWEEP_FILE).is_file():
+    before = _note(out)
+    if resume and not before:
         raise UserError("holds no sweep to resume", where=out)
-    if not resume and is_taken(out):
-        raise UserError("exists and is not empty", where=out, allowed="another --out, or --resume to go on with it")
-    if found.profile.data.root is not None and not _shards(found, out).is_dir():
-        with _reader(found, scratch=out) as reader:
-            reader.sources()
+    # What a process left that was killed before the sweep had begun is hidden.
+    visible = [file for file in out.glob("*") if not file.name.startswith(".")]
+    if not resume and (visible or out.is_file()):
+        allowed = "another --out" + (", or --resume to go on with it" if before else "")
+        raise UserError("exists and is not empty", where=out, allowed=allowed)
+    for key, value in (("name", found.config.name), ("profile", found.config.profile)) if resume else ():
+        if before[key] != value:
+            raise UserError(f"{key} {value!r}", where=out, allowed=f"{before[key]!r}, as in the sweep that is resumed")
+    check_recordings(found, out)
 
 
-def sweep(found: Sweep, *, file: Path, out: Path, resume: bool) -> dict[str, str]:
+def noted_overrides(out: Path) -> list[str]:
+    """The overrides that the sweep in a folder was last run with; none where there is no sweep."""
+    return list(_note(out).get("overrides", []))
+
+
+def _note(out: Path) -> dict[str, Any]:
+    file = out / SWEEP_FILE
+    found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return found
+
+
+def sweep(found: Sweep, *, file: Path, out: Path, resume: bool, overrides: Sequence[str] = ()) -> dict[str, str]:
     """Run what is missing of a sweep and record it in MLflow; Ray must be running.
 
     Args:
@@ -67,6 +75,7 @@ def sweep(found: Sweep, *, file: Path, out: Path, resume: bool) -> dict[str, str
         file: that it was read from, kept with it.
         out: the folder of the sweep.
         resume: whether to go on with what ``out`` holds.
+        overrides: that it was read with, kept for a resumed sweep.
 
     Returns:
         The trials that failed, by name, each with the reason.
@@ -75,12 +84,19 @@ def sweep(found: Sweep, *, file: Path, out: Path, resume: bool) -> dict[str, str
         UserError: ``out`` is taken, or what the trials share cannot be made.
     """
     check_request(found, out, resume)
-    parent = _parent(found, file, out, resume)
-    with parent:
-        shards, vae, evaluator = _shared(found, out, parent)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot be made: {error.strerror}", where=out) from None
+    with locked(out), _parent(found, file, out, resume, overrides) as parent:
+        shards, vae, evaluator = make_shared(found, out, parent)
         _note_plan(found, out, vae, evaluator, {})
         orders = [_order(trial, out, shards, vae, evaluator, parent, found) for trial in found.trials]
-        missing = [order for order in orders if not _finished(Path(order.folder))]
+        missing = [order for order in orders if not _finished(order, found)]
+        for order in orders:
+            if order not in missing:
+                # It may stand for other rows now.
+                _tag(order, order.tags)
         failed = _run(found, missing, out) if missing else {}
         _note_plan(found, out, vae, evaluator, failed)
     return failed
@@ -92,7 +108,7 @@ def plan_table(found: Sweep) -> Table:
     for name, side in (("trial", "left"), ("stands for", "left"), ("steps", "right"), ("trainable", "right")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     table.add_column("active", justify="right")
-    recordings = _training_recordings(found)
+    recordings = training_recordings(found)
     for trial in found.trials:
         parameters = describe(trial.settings)["parameters"]
         rows = ", ".join(f"{number}: {row}" for number, row in trial.rows) or ", ".join(trial.points)
@@ -103,47 +119,19 @@ def plan_table(found: Sweep) -> Table:
     return table
 
 
-def _training_recordings(found: Sweep) -> int | None:
-    """Recordings of the training split, as far as that is known before they are read."""
-    if found.profile.data.format == "duet" and found.profile.data.root is None:
-        return round(found.profile.data.count * 0.8)
-    try:
-        with _reader(found, scratch=Path()) as reader:
-            return sum(source.split == "train" for source in reader.sources())
-    except UserError:
-        return None
-
-
-def _reader(found: Sweep, scratch: Path) -> AbstractContextManager[Reader]:
-    data = found.profile.data
-    return reader_for(
-        data.format,
-        data.root,
-        scratch=scratch,
-        mapping=data.mapping,
-        scale=data.scale,
-        count=data.count,
-        seed=data.seed,
-    )
-
-
-def _shards(found: Sweep, out: Path) -> Path:
-    return out / "shared" / f"data-{_hash(found.profile.data.model_dump(mode='json'))}"
-
-
-def _parent(found: Sweep, file: Path, out: Path, resume: bool) -> Run:
+def _parent(found: Sweep, file: Path, out: Path, resume: bool, overrides: Sequence[str]) -> Run:
+    """The sweep's run in MLflow, and its note in the folder."""
+    note = _note(out)
     if resume:
-        before = json.loads((out / SWEEP_FILE).read_text("utf-8"))
-        run = Run.reopen(before["tracking_uri"], before["run_id"])
-        run.log_artifact(file)
-        return run
-    out.mkdir(parents=True, exist_ok=True)
-    tags = {"intermoe.target": "sweep", "intermoe.out": str(out.resolve())}
-    params = {"profile": found.config.profile, "trials": len(found.trials), **found.base.model_dump(mode="json")}
-    run = Run.start(tracking_uri(), found.base.name, found.config.name, params, tags)
+        run = Run.reopen(note["tracking_uri"], note["run_id"])
+    else:
+        tags = {"intermoe.target": "sweep", "intermoe.out": str(out.resolve())}
+        params = {"profile": found.config.profile, "trials": len(found.trials), **found.base.model_dump(mode="json")}
+        run = Run.start(tracking_uri(), found.base.name, found.config.name, params, tags)
+        note = {"name": found.config.name, "profile": found.config.profile}
+        note |= {"run_id": run.id, "tracking_uri": run.uri}
+    write_json(out / SWEEP_FILE, note | {"overrides": list(overrides)})
     run.log_artifact(file)
-    document = {"name": found.config.name, "profile": found.config.profile, "run_id": run.id, "tracking_uri": run.uri}
-    write_json(out / SWEEP_FILE, document)
     return run
 
 
@@ -153,51 +141,9 @@ def _note_plan(found: Sweep, out: Path, vae: Path, evaluator: Path, failed: Mapp
         {"key": trial.key, "points": trial.points, "seed": trial.seed, "rows": trial.rows} for trial in found.trials
     ]
     tables = {name: table.model_dump(mode="json") for name, table in found.config.tables.items()}
-    note = json.loads((out / SWEEP_FILE).read_text("utf-8"))
     shared = {"vae": seconds(vae), "evaluator": seconds(evaluator)}
-    note |= {"trials": trials, "tables": tables, "seconds_shared": shared, "failed": dict(failed)}
-    write_json(out / SWEEP_FILE, note)
-
-
-def _shared(found: Sweep, out: Path, parent: Run) -> tuple[Path, Path, Path]:
-    """Shards, VAE and evaluator, made where they are missing."""
-    base, data = found.base, found.profile.data
-    shared, shards = out / "shared", _shards(found, out)
-    if not shards.is_dir():
-        with _reader(found, scratch=shared) as reader, Stages() as stages:
-            preprocess(
-                reader,
-                name=found.config.name,
-                out=shards,
-                encoder=data.encoder,
-                text_folder=data.text_folder,
-                progress=stages,
-            )
-    check_split(DatasetFolder.open(shards), base.evaluation, "test")
-    card = sha256(shards / CARD)
-    values = base.model_dump(mode="json")
-    networks = []
-    for target in ("vae", "evaluator"):
-        parts = [card, base.seed, values["data"], values[target], values["train"][target]]
-        if target == "evaluator":  # whose best checkpoint is the best at finding the own caption in a pool
-            parts.append(values["evaluation"]["pool"])
-        folder = shared / f"{target}-{_hash(parts)}"
-        if not done(folder):
-            before = run_file(folder)
-            with timed(folder):
-                train(
-                    target,
-                    # The folder's hash has what decides its result; what else has changed since, it need not know.
-                    Settings.parse(before["settings"] | {"workers": values["workers"]}) if before else base,
-                    dataset=shards,
-                    out=folder,
-                    text_folder=data.text_folder,
-                    resume=bool(before),
-                    label=Label(tags={"intermoe.sweep": parent.id}),
-                )
-            mark_done(folder)
-        networks.append(folder)
-    return shards, networks[0], networks[1]
+    plan = {"trials": trials, "tables": tables, "seconds_shared": shared, "failed": dict(failed)}
+    write_json(out / SWEEP_FILE, _note(out) | plan)
 
 
 def _order(trial: Trial, out: Path, shards: Path, vae: Path, evaluator: Path, parent: Run, found: Sweep) -> Order:
@@ -227,6 +173,8 @@ def _run(found: Sweep, orders: Sequence[Order], out: Path) -> dict[str, str]:
     board = ProgressBoard.remote()  # type: ignore[attr-defined]
     for order in orders:
         Path(order.folder).mkdir(parents=True, exist_ok=True)
+        for note in (STOPPED, FAILED):
+            Path(order.folder, note).unlink(missing_ok=True)
     notes = out / "tune"
     shutil.rmtree(notes, ignore_errors=True)
     by_key = {order.key: order for order in orders}
@@ -244,30 +192,47 @@ def _run(found: Sweep, orders: Sequence[Order], out: Path) -> dict[str, str]:
             name=found.config.name,
             storage_path=str(notes.resolve()),
             failure_config=tune.FailureConfig(max_failures=_RETRIES),
+            callbacks=[_Ends(by_key)],
             verbose=0,
         ),
     )
     try:
         with Watch(orders, board):
-            grid = tuner.fit()
+            tuner.fit()
     except KeyboardInterrupt:
         for order in orders:
-            if not _finished(Path(order.folder)):
-                _end_run(order)
+            if not _finished(order, found):
+                _tag(order, {}, end=True)
         raise KeyboardInterrupt("`--resume` does what is missing") from None
-    failed = {}
-    for result in (grid[number] for number in range(len(grid))):
-        ran = by_key[(result.config or {})["trial"]]
-        if _finished(Path(ran.folder)):
-            continue
-        if result.error is not None or found.profile.asha is None:
-            reason = str(result.error or "it ended without a result").strip().splitlines()[-1]
-            failed[ran.name] = reason
-            Console(stderr=True).print(f"{ran.name} failed: {reason}", highlight=False, markup=False, soft_wrap=True)
-        else:
-            _note_stopped(ran, (result.metrics or {}).get("step"))
     shutil.rmtree(notes, ignore_errors=True)
+    failed = {}
+    for order in orders:
+        if not _finished(order, found):
+            file = Path(order.folder) / FAILED
+            failed[order.name] = json.loads(file.read_text("utf-8"))["reason"] if file.is_file() else "no result"
+    for name, reason in failed.items():
+        Console(stderr=True).print(f"{name} failed: {reason}", highlight=False, markup=False, soft_wrap=True)
     return failed
+
+
+class _Ends(tune.Callback):
+    """Notes in a trial's folder that it was stopped or has failed, at once: the driver may be killed before all end."""
+
+    def __init__(self, orders: Mapping[str, Order]) -> None:
+        self._orders = orders
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """It has come to its end, or it was behind the others: its run ends, and it is not asked for again."""
+        order = self._orders[_trial_name(trial)]
+        if not (Path(order.folder) / OUTCOME).is_file():
+            step = trial.last_result.get("step")
+            write_json(Path(order.folder) / STOPPED, {"step": step})
+            _tag(order, {"intermoe.stopped": f"behind the others at step {step}"}, end=True)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """It has failed for the last time."""
+        error = str(trial.get_error() or "its process ended").strip().splitlines()[-1]
+        write_json(Path(self._orders[_trial_name(trial)].folder) / FAILED, {"reason": error})
 
 
 def _trial_name(trial: Any) -> str:
@@ -288,24 +253,17 @@ def _scheduler(found: Sweep) -> ASHAScheduler | None:
     )
 
 
-def _note_stopped(order: Order, step: int | None) -> None:
-    """A trial that was behind the others: its run ends, and it is not asked for again."""
-    write_json(Path(order.folder) / STOPPED, {"step": step})
-    _end_run(order, {"intermoe.stopped": f"behind the others at step {step}"})
-
-
-def _end_run(order: Order, tags: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Note in MLflow that a trial was ended, which its own process did not live to do."""
+def _tag(order: Order, tags: Mapping[str, str], end: bool = False) -> None:
+    """Set tags of a trial's run, if it has one; with ``end``, say that it was ended, as its own process did not."""
     run_id = run_file(Path(order.folder) / "denoiser").get("run_id")
     if run_id:
-        run = Run(order.tracking_uri, run_id)
+        run = Run.attach(order.tracking_uri, run_id)
         run.set_tags(tags)
-        run.finish("KILLED")
+        if end:
+            run.finish("KILLED")
 
 
-def _finished(folder: Path) -> bool:
-    return (folder / OUTCOME).is_file() or (folder / STOPPED).is_file()
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+def _finished(order: Order, found: Sweep) -> bool:
+    """Whether a trial need not run: it is done, or was stopped by what would stop it again."""
+    stopped = found.profile.asha is not None and (Path(order.folder) / STOPPED).is_file()
+    return stopped or (Path(order.folder) / OUTCOME).is_file()

@@ -31,6 +31,7 @@ from mlflow.entities import (
     Metric,
     Param,
 )
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
@@ -101,7 +102,11 @@ class Run:
         with _explained(uri):
             check_reachable(uri)
             client = MlflowClient(uri)
-            run = client.create_run(_experiment_id(client, uri, experiment), tags=all_tags, run_name=name)
+            experiment_id = _experiment_id(client, uri, experiment)
+            # A process that was killed before it had noted its run anywhere left one.
+            run = _child(client, experiment_id, all_tags)
+            if run is None:
+                run = client.create_run(experiment_id, tags=all_tags, run_name=name)
             flat = [Param(key, _param(value)) for key, value in flatten(params).items()]
             for part in _parts(flat, _PARAMS):
                 client.log_batch(run.info.run_id, params=part)
@@ -116,9 +121,20 @@ class Run:
         Raises:
             UserError: the store does not answer, or has no such run.
         """
+        run = cls.attach(uri, id)
+        with _explained(uri):
+            run._client.update_run(id, status="RUNNING")
+        return run
+
+    @classmethod
+    def attach(cls, uri: str, id: str) -> Self:
+        """Add to a run without a word on whether it is at its end.
+
+        Raises:
+            UserError: the store does not answer, or has no such run.
+        """
         with _explained(uri):
             check_reachable(uri)
-            MlflowClient(uri).update_run(id, status="RUNNING")
             return cls(uri, id)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -161,7 +177,9 @@ class Run:
         self._client.log_dict(self.id, dict(document), file)
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], file: str) -> None:
-        """Add a table as a .json file, which the page of the run shows as one."""
+        """Add a table as a .json file, which the page of the run shows as one; once, as MLflow would lengthen it."""
+        if any(found.path == file for found in self._client.list_artifacts(self.id)):
+            return
         self._client.log_table(self.id, {name: list(values) for name, values in columns.items()}, file)
 
     def log_dataset(self, name: str, digest: str, source: str, profile: Mapping[str, Any], context: str) -> None:
@@ -221,6 +239,8 @@ class Run:
         if not logged:
             return
         newest = max(logged, key=lambda output: output.step)
+        if any(f"evaluated/{name}" in self._logged for name in metrics):
+            return
         self._client.log_inputs(self.id, models=[LoggedModelInput(newest.model_id)])
         now = int(time.time() * 1000)
         points = [
@@ -324,6 +344,15 @@ def _logged_models(client: MlflowClient, run_id: str) -> list[LoggedModelOutput]
     """The checkpoints that a run has logged."""
     outputs = client.get_run(run_id).outputs
     return outputs.model_outputs if outputs else []
+
+
+def _child(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> MlflowRun | None:
+    """The run of the same parent that was to write into the same folder, if there is one."""
+    names = ("mlflow.parentRunId", "intermoe.out")
+    if not all(name in tags for name in names):
+        return None
+    found = client.search_runs([experiment_id], f"tags.`{names[0]}` = '{tags[names[0]]}'")
+    return next((run for run in found if run.data.tags.get(names[1]) == tags[names[1]]), None)
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:

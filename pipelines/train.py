@@ -43,11 +43,13 @@ class Label:
         name: of the run; the target if None.
         parent: the run that it belongs to.
         tags: beside its own.
+        uri: of the MLflow store; that of this process if None.
     """
 
     name: str | None = None
     parent: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    uri: str | None = None
 
 
 def train(
@@ -98,10 +100,9 @@ def train(
         reports=bool(callbacks),
     )
     with run:
-        if not resume:
-            profile = card.recordings | {"frames": card.frames, "quarantined": card.quarantined}
-            run.log_dataset(card.name, sha256(dataset / CARD)[:16], str(dataset.resolve()), profile, "training")
-            run.log_dict(values, "config.json")
+        profile = card.recordings | {"frames": card.frames, "quarantined": card.quarantined}
+        run.log_dataset(card.name, sha256(dataset / CARD)[:16], str(dataset.resolve()), profile, "training")
+        run.log_dict(values, "config.json")
         run.measure_system()
         _fit(job, settings, board, callbacks)
         best = out / "best"
@@ -251,10 +252,10 @@ def _check_vae(settings: Settings, path: Path | None) -> Path:
 
 
 def _identity(target: str, settings: Settings, dataset: Path, vae: Path | None) -> dict[str, Any]:
-    """What must stay the same for a run to go on: all but the workers, of which there may be more or fewer."""
+    """What must stay the same for a run to go on: all but its name and the workers, of which there may be others."""
     return {
         "target": target,
-        "settings": settings.model_dump(mode="json", exclude={"workers"}),
+        "settings": settings.model_dump(mode="json", exclude={"workers", "name"}),
         "dataset": sha256(dataset / CARD),
         "vae_sha256": sha256(vae / checkpoint.MANIFEST) if vae else None,
     }
@@ -295,7 +296,8 @@ def _started(
         tags |= {"intermoe.vae": str(vae), "intermoe.vae_run": str(run_file(vae.parent).get("run_id", ""))}
     try:
         values = settings.model_dump(mode="json")
-        run = Run.start(tracking_uri(), settings.name, label.name or target, values, tags, label.parent)
+        uri = label.uri or tracking_uri()
+        run = Run.start(uri, settings.name, label.name or target, values, tags, label.parent)
     except BaseException:
         out.rmdir()
         raise

@@ -235,7 +235,8 @@ class Worker:
         if self.rank == 0 and step and found[self.objective.watched] < self.best:
             self.best = found[self.objective.watched]
             self._write(self.run_folder / "best", step)
-        if self.job.reports and step:
+        # After the last step there is nothing left to stop.
+        if self.job.reports and 0 < step < self.total:
             ray.train.report({"step": step, **{f"validation/{name}": value for name, value in found.items()}})
 
     def _save(self, step: int) -> None:

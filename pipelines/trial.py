@@ -23,8 +23,8 @@ from pipelines.evaluate import check_request, evaluate
 from pipelines.settings import Settings
 from pipelines.train import Label, run_file, train
 
-# In a trial's folder: it came to its end; it was behind the others.
-OUTCOME, STOPPED = "trial.json", "stopped.json"
+# In a trial's folder: it came to its end; it was behind the others; it failed.
+OUTCOME, STOPPED, FAILED = "trial.json", "stopped.json", "failed.json"
 _NOTE_SECONDS = 5.0
 
 
@@ -68,6 +68,9 @@ def run_trial(config: dict[str, Any]) -> None:
     text_folder = Path(order.text_folder) if order.text_folder else None
     trained, evaluated = folder / "denoiser", folder / "evaluation"
     if not done(trained):
+        if not run_file(trained):
+            # What a process left that was killed before anything had begun.
+            shutil.rmtree(trained, ignore_errors=True)
         with timed(trained):
             train(
                 "denoiser",

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pipelines.progress import LINE_SECONDS, POLL_SECONDS, Post
-from pipelines.trial import OUTCOME, STOPPED, Order
+from pipelines.trial import FAILED, OUTCOME, STOPPED, Order
 
 
 class Watch:
@@ -27,6 +27,8 @@ class Watch:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="sweep", daemon=True)
         self._began = time.monotonic()
+        # How much of a trial was done when it was first heard of: what a resumed one had done before.
+        self._first: dict[str, float] = {}
         # What has come to its end is read once, not at every look.
         self._ended: dict[str, tuple[str, str, str, str]] = {}
 
@@ -77,8 +79,9 @@ class Watch:
         if order.key not in self._ended and (folder / OUTCOME).is_file():
             results = json.loads((folder / "evaluation" / "results.json").read_text("utf-8"))
             self._ended[order.key] = ("done", "", "", f"{results['rows']['generated']['fid']['mean']:.2f}")
-        if order.key not in self._ended and (folder / STOPPED).is_file():
-            self._ended[order.key] = ("stopped", "", "", "")
+        for note, state in ((STOPPED, "stopped"), (FAILED, "failed")):
+            if order.key not in self._ended and (folder / note).is_file():
+                self._ended[order.key] = (state, "", "", "")
         if order.key in self._ended:
             return self._ended[order.key]
         if post is None:
@@ -93,17 +96,22 @@ class Watch:
     def _share(self, order: Order, post: Post | None) -> float:
         """How much of a trial is done, if evaluation takes a third of it."""
         state = self._state(order, post)[0]
-        if state in ("done", "stopped"):
+        if state in ("done", "stopped", "failed"):
             return 1.0
         if post is None or not post.total:
             return 0.0
         return (post.step / post.total * 2 if post.stage == "train" else 2 + post.step / post.total) / 3
 
     def _left(self, posts: dict[str, Post | None]) -> str:
-        share = sum(self._share(order, posts[order.key]) for order in self._orders) / len(self._orders)
-        if share < 0.01:
+        shares = {order.key: self._share(order, posts[order.key]) for order in self._orders}
+        for key, post in posts.items():
+            if post is not None:
+                self._first.setdefault(key, shares[key])
+        share = sum(shares.values()) / len(shares)
+        since = share - sum(self._first.values()) / len(shares)
+        if since < 0.01:
             return ""
-        seconds = (time.monotonic() - self._began) * (1 - share) / share
+        seconds = (time.monotonic() - self._began) * (1 - share) / since
         return f" ({share:.0%}, {timedelta(seconds=round(seconds))} left)"
 
     def _table(self, posts: dict[str, Post | None]) -> Table:

@@ -10,8 +10,8 @@ import pytest
 from intermoe.errors import UserError
 from intermoe.evaluation.metrics import Interval
 from pipelines.outcomes import Outcome
-from pipelines.plots import _imbalance, _spread
-from pipelines.report import Agreement, _cells, _csv, _markdown, _order_line, _page, _table, report
+from pipelines.plots import PLOTS, Plot, _imbalance, _spread, plots
+from pipelines.report import Agreement, Made, _cells, _csv, _markdown, _order_line, _page, _points, _table, report
 
 TABLE = {
     "title": "Experts & <such>",
@@ -26,6 +26,7 @@ TABLE = {
 def outcome(name: str, row: str, fid: list[float], r: list[float], **settings: object) -> Outcome:
     return Outcome(
         name=name,
+        point=name.partition("-")[0],
         rows=(("4", row),),
         settings={"moe.experts": 8, "moe.c_exp": 1.0, "moe.selection": "dynamic", "seed": 0, "name": "x", **settings},
         values={"fid": fid, "r_precision_top1": r, "mm_dist": fid},
@@ -51,25 +52,31 @@ def outcomes() -> list[Outcome]:
     ]
 
 
-def test_ours_is_over_seeds_and_replications(outcomes):
+def test_ours_is_over_the_replications_of_one_seed_or_the_means_of_several(outcomes):
     table = _table("4", TABLE, outcomes)
+    assert table.lines[1].ours["fid"] == Interval.of([30.0, 32.0])
     line = table.lines[2]
-    assert line.ours["fid"] == Interval.of([40.0, 42.0, 44.0, 46.0])
+    # Two means, 41 and 45: 12.706 standard errors of 2 to each side.
+    assert line.ours["fid"].mean == 43.0
+    assert line.ours["fid"].half_width == pytest.approx(12.706 * 2, rel=1e-4)
+    assert [line.seeds for line in table.lines] == [1, 1, 2]
     assert line.paper["fid"] == Interval(3.0, 0.1)
     assert table.measures == ("r_precision_top1", "fid")
 
 
 def test_the_papers_order_is_counted_by_pairs(outcomes):
     table = _table("4", TABLE, outcomes)
-    # Four and eight have changed places; their intervals, 31 ±1.4 and 43 ±2.2, do not overlap, nor do the others.
-    assert table.agreement("fid") == Agreement(same=2, pairs=3, clear_same=2, clear=3)
+    # Four and eight have changed places; only none and four, 51 ±1.4 and 31 ±1.4, are told apart.
+    assert table.agreement("fid") == Agreement(same=2, pairs=3, clear_same=1, clear=1)
     # Equal is no order.
     assert table.agreement("r_precision_top1") == Agreement(same=2, pairs=3, clear_same=2, clear=2)
-    text = "by FID it does not hold (2 of 3 pairs of rows, 2 of the 3 whose intervals do not overlap)"
+    text = "by FID it does not hold (2 of 3 pairs of rows, 1 of the 1 whose intervals do not overlap)"
     assert text in _order_line(table)
     assert _table("4", TABLE, outcomes[:2]).agreement("fid") == Agreement(1, 1, 1, 1)
     near = [replace(outcomes[1], values={"fid": [30.0, 46.0]}), outcomes[2]]
     assert _table("4", TABLE, near).agreement("fid") == Agreement(0, 1, 0, 0)
+    equal = {**TABLE, "rows": {row: {**numbers, "fid": [3.0, 0.1]} for row, numbers in TABLE["rows"].items()}}
+    assert _table("4", equal, outcomes).agreement("fid") == Agreement(0, 0, 0, 0)
     assert "too few rows" in _order_line(_table("4", TABLE, outcomes[:1]))
 
 
@@ -82,9 +89,17 @@ def test_the_best_of_each_side_are_marked(outcomes):
     assert _cells(missing, missing.lines[1], str)[0] == ""
 
 
+def test_all_points_are_shown_whether_or_not_they_stand_for_a_row_of_the_paper(outcomes):
+    table = _points([replace(one, rows=()) for one in outcomes])
+    assert table.measures == ("r_precision_top1", "fid", "mm_dist")
+    assert [line.row for line in table.lines] == ["none", "four", "eight"]
+    assert _cells(table, table.lines[1], "*{}".format) == ["*0.300 ±0.000", "*31.000 ±1.386", "*31.000 ±1.386"]
+
+
 def test_the_csv_has_every_number(outcomes):
-    rows = list(csv.DictReader(io.StringIO(_csv([_table("4", TABLE, outcomes)]))))
-    assert len(rows) == 6
+    rows = list(csv.DictReader(io.StringIO(_csv([_table("4", TABLE, outcomes), _points(outcomes)]))))
+    assert len(rows) == 6 + 9
+    assert [row["paper"] for row in rows if not row["table"]] == [""] * 9
     fid = next(row for row in rows if (row["row"], row["measure"]) == ("four", "fid"))
     assert (float(fid["ours"]), float(fid["paper"]), float(fid["paper_half_width"])) == (31.0, 4.0, 0.1)
 
@@ -111,14 +126,26 @@ def test_pages_say_what_is_missing_and_quote_what_is_html(outcomes):
     }
     note["trials"] = [{"seed": 0}]
     tables = [_table("4", TABLE, outcomes)]
-    assert "over the replications of evaluation; how much" in _markdown(note, tables, outcomes, [])
+    made = Made(note, tables, outcomes, ["late (seed 3)"], [Plot("cost.png", "Cost <of it>", "bars", b"PNG")])
+    assert "over the replications of evaluation; how much" in _markdown(made)
     note["trials"] = [{"seed": 0}, {"seed": 0}, {"seed": 7}]
-    assert "over 2 seeds and the replications of evaluation." in _markdown(note, tables, outcomes, [])
-    for text in (_markdown(note, tables, outcomes, ["late"]), _page(note, tables, outcomes, ["late"], {})):
+    assert "over 2 seeds (of each the mean" in _markdown(made)
+    assert "\n| four (1 of 2 seeds) |" in _markdown(made)
+    assert "\n| eight |" in _markdown(made)
+    assert "![bars](cost.png)" in _markdown(made)
+    assert '<h2>Cost &lt;of it&gt;</h2><img alt="bars" src="data:image/png;base64,UE5H">' in _page(made)
+    for text in (_markdown(made), _page(made)):
         assert "Failed: bad-seed0: no such file" in text
-        assert "Not done, or stopped early: late." in text
+        assert "Not done, or stopped early: late (seed 3)." in text
         assert "Of the trials' time, evaluation took 10%." in html.unescape(text)
-    assert "Experts &amp; &lt;such&gt;" in _page(note, tables, outcomes, [], {})
+    assert "Experts &amp; &lt;such&gt;" in _page(made)
+
+
+def test_plots_are_drawn_and_named(outcomes):
+    made = plots(outcomes)
+    assert [plot.name for plot in made] == ["over-moe.experts.png", "training.png", "cost.png"]
+    assert {plot.name for plot in made} <= set(PLOTS)
+    assert all(plot.png.startswith(b"\x89PNG") for plot in made)
 
 
 def test_a_folder_that_is_no_sweep_is_refused(tmp_path):

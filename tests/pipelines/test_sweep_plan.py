@@ -1,17 +1,24 @@
-"""What is looked at before a sweep begins, and what it says it would do; test_sweep.py has whole sweeps."""
+"""What is looked at before a sweep begins, what it says it would do, what is noted; test_sweep.py has whole sweeps."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 from rich.console import Console
 
 from intermoe.datasets.duet import write_duet
+from intermoe.disk import locked
 from intermoe.errors import UserError
 from pipelines import sweep_file
 from pipelines.settings import flatten
-from pipelines.sweep import SWEEP_FILE, _shared, check_request, plan_table
+from pipelines.shared import make_shared
+from pipelines.sweep import SWEEP_FILE, _Ends, _finished, check_request, noted_overrides, plan_table, sweep
+from pipelines.sweep_file import AshaConfig
 from pipelines.tracking import Run
+from pipelines.trial import FAILED, OUTCOME, STOPPED, Order
 
 SMOKE = Path(__file__).resolve().parents[2] / "sweeps" / "smoke.yaml"
 
@@ -53,10 +60,84 @@ def test_a_folder_that_is_taken_or_holds_no_sweep_is_refused(tmp_path):
     found = sweep_file.load(SMOKE)
     with pytest.raises(UserError, match="holds no sweep to resume"):
         check_request(found, tmp_path, resume=True)
-    (tmp_path / SWEEP_FILE).write_text("{}")
+    # What a killed process left of its first note is nobody's work.
+    (tmp_path / f".{SWEEP_FILE}").write_text("{")
+    check_request(found, tmp_path, resume=False)
+    (tmp_path / SWEEP_FILE).write_text('{"name": "smoke", "profile": "tiny", "overrides": ["moe.sigma=0.1"]}')
     check_request(found, tmp_path, resume=True)
-    with pytest.raises(UserError, match="exists and is not empty"):
+    assert noted_overrides(tmp_path) == ["moe.sigma=0.1"]
+    assert noted_overrides(tmp_path / "none") == []
+    with pytest.raises(UserError, match=r"exists and is not empty \(allowed: another --out, or --resume"):
         check_request(found, tmp_path, resume=False)
+    for note, message in (
+        ('{"name": "other", "profile": "tiny"}', "name 'smoke' (allowed: 'other', as in the sweep that is resumed)"),
+        ('{"name": "smoke", "profile": "paper"}', "profile 'tiny' (allowed: 'paper', as in the sweep"),
+    ):
+        (tmp_path / SWEEP_FILE).write_text(note)
+        with pytest.raises(UserError) as caught:
+            check_request(found, tmp_path, resume=True)
+        assert message in str(caught.value)
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="exists and is not empty"):
+        check_request(sweep_file.load(SMOKE), tmp_path / "file", resume=False)
+    with pytest.raises(UserError, match="cannot be made"):
+        sweep(sweep_file.load(SMOKE), file=SMOKE, out=tmp_path / "file" / "out", resume=False)
+
+
+def test_two_processes_do_not_run_one_sweep(tmp_path):
+    with locked(tmp_path), pytest.raises(UserError, match="another process is at work here"):
+        sweep(sweep_file.load(SMOKE), file=SMOKE, out=tmp_path, resume=False)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+class Stopped:
+    """Of a trial of Tune, what its callbacks look at."""
+
+    def __init__(self, key: str, error: str | None = None) -> None:
+        self.config, self.last_result, self._error = {"trial": key}, {"step": 8}, error
+
+    def get_error(self) -> str | None:
+        return self._error
+
+
+def test_a_trial_that_is_stopped_or_fails_is_noted_at_once(tmp_path, store):
+    run = Run.start(store, "tests", "slow", {})
+    (tmp_path / "denoiser").mkdir()
+    (tmp_path / "denoiser/run.json").write_text(json.dumps({"run_id": run.id}))
+    order = Order(
+        key="k",
+        name="slow-seed0",
+        settings={},
+        folder=str(tmp_path),
+        dataset="",
+        vae="",
+        evaluator="",
+        text_folder=None,
+        tracking_uri=store,
+        parent="",
+        tags={},
+    )
+    ends = _Ends({"k": order})
+    ends.on_trial_error(3, [], Stopped("k", "Traceback\n  File\nOSError: no space left\n"))
+    assert json.loads((tmp_path / FAILED).read_text()) == {"reason": "OSError: no space left"}
+    ends.on_trial_complete(3, [], Stopped("k"))
+    assert json.loads((tmp_path / STOPPED).read_text()) == {"step": 8}
+    found = MlflowClient(store).get_run(run.id)
+    assert found.info.status == "KILLED"
+    assert found.data.tags["intermoe.stopped"] == "behind the others at step 8"
+    # One that came to its end was not stopped. Without ASHA, what it stopped is asked for again.
+    plain = sweep_file.load(SMOKE)
+    with_asha = replace(plain, profile=plain.profile.model_copy(update={"asha": AshaConfig(grace_steps=1)}))
+    assert _finished(order, with_asha)
+    assert not _finished(order, plain)
+    (tmp_path / STOPPED).unlink()
+    (tmp_path / OUTCOME).write_text("{}")
+    ends.on_trial_complete(3, [], Stopped("k"))
+    assert not (tmp_path / STOPPED).exists()
+    assert _finished(order, plain)
 
 
 @pytest.mark.slow
@@ -67,17 +148,17 @@ def test_what_is_shared_is_made_once_and_gone_on_with_when_the_rest_of_the_file_
     found = load(tmp_path)
     with Run.start(store, "tests", "sweep", {}) as parent:
         with pytest.raises(UserError, match=r"evaluation\.pool = 40 \(allowed: at most \d, the recordings of the test"):
-            _shared(load(tmp_path, "evaluation.pool=40"), tmp_path, parent)
-        made = _shared(found, tmp_path, parent)
+            make_shared(load(tmp_path, "evaluation.pool=40"), tmp_path, parent)
+        made = make_shared(found, tmp_path, parent)
         when = [(path / "best/manifest.json").stat().st_mtime_ns for path in made[1:]]
         # As if the process had ended between the last checkpoint and the note.
         made[1].with_name(f"{made[1].name}.done").unlink()
         changed = load(tmp_path, "train.denoiser.epochs=3", "moe.sigma=0.005")
         assert flatten(changed.base.model_dump()) != flatten(found.base.model_dump())
-        assert _shared(changed, tmp_path, parent) == made
+        assert make_shared(changed, tmp_path, parent) == made
         assert made[1].with_name(f"{made[1].name}.done").is_file()
         assert (made[2] / "best/manifest.json").stat().st_mtime_ns == when[1]
-        other = _shared(load(tmp_path, "train.vae.learning_rate=0.001"), tmp_path, parent)
+        other = make_shared(load(tmp_path, "train.vae.learning_rate=0.001"), tmp_path, parent)
     assert other[0] == made[0]
     assert other[1] != made[1]
     assert other[2] == made[2]

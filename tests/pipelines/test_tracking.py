@@ -81,6 +81,45 @@ def test_a_run_holds_its_parameters_tags_and_parent(uri, client, folder):
     assert client.get_run(parent.id).info.experiment_id == run.info.experiment_id
 
 
+def test_a_child_that_nobody_noted_is_found_again(uri, client):
+    """Its process was killed between making the run and writing down which it is."""
+    parent, other = start(uri), start(uri)
+    tags = {"intermoe.out": "/runs/a"}
+    lost = start(uri, params={"seed": 1}, tags=tags, parent=parent.id)
+    again = start(uri, params={"seed": 1}, tags=tags, parent=parent.id)
+    assert again.id == lost.id
+    assert client.get_run(lost.id).data.params == {"seed": "1"}
+    assert start(uri, tags={"intermoe.out": "/runs/b"}, parent=parent.id).id != lost.id
+    assert start(uri, tags=tags, parent=other.id).id != lost.id
+    # Without a parent, another training into a folder that was emptied is another run.
+    assert start(uri, tags=tags).id != start(uri, tags=tags).id
+
+
+def test_a_report_adds_to_a_run_that_has_ended_and_leaves_it_so(uri, client, tmp_path):
+    run = start(uri)
+    run.finish("KILLED")
+    (tmp_path / "report.md").write_text("x")
+    Run.attach(uri, run.id).log_artifact(tmp_path / "report.md")
+    assert client.get_run(run.id).info.status == "KILLED"
+    assert [file.path for file in client.list_artifacts(run.id)] == ["report.md"]
+    with pytest.raises(UserError, match="not found"):
+        Run.attach(uri, "0" * 32)
+
+
+def test_what_an_evaluation_says_is_said_once(uri, client, tmp_path):
+    """One whose process ended before that was noted is made again."""
+    (tmp_path / "weights").write_text("x")
+    trained = start(uri)
+    trained.log_checkpoint(tmp_path, 5, {})
+    for _ in range(2):
+        run = Run.reopen(uri, trained.id)
+        run.log_table({"row": ["a"], "fid": ["1"]}, "table.json")
+        run.log_evaluated(trained.id, {"fid": 1.5})
+    table = json.loads(Path(client.download_artifacts(trained.id, "table.json")).read_text())
+    assert table["data"] == [["a", "1"]]
+    assert points(client, trained, "evaluated/fid") == [(0, 1.5)]
+
+
 def test_points_wait_and_are_sent_together(uri, client, monkeypatch):
     run = start(uri)
     run.log_metrics({"loss": 2.0, "odd": math.nan}, 0)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pipelines import watch
 from pipelines.progress import ProgressBoard
-from pipelines.trial import OUTCOME, STOPPED, Order
+from pipelines.trial import FAILED, OUTCOME, STOPPED, Order
 from pipelines.watch import Watch
 
 
@@ -69,15 +69,17 @@ def test_the_table_has_state_step_loss_and_fid_of_each(orders, board):
     ]
 
 
-def test_the_time_left_follows_from_the_share_that_is_done(orders, board, monkeypatch):
+def test_the_time_left_follows_from_what_was_done_since_the_beginning(orders, board, tmp_path, monkeypatch):
     shown = Watch(orders, board)
-    # Nothing; half of the two thirds that training is; these two thirds and a quarter of the last; all; all.
-    share = (0 + 1 / 3 + 2 / 3 + 1 / 12 + 2) / 5
+    # What was done before, such as by a sweep that is resumed, says nothing of the pace.
+    assert shown._left(shown._posts()) == ""
+    ray.get(board.post.remote(60, 60, {}, key=str(tmp_path / "trains/denoiser")))
+    # Nothing; the two thirds that training is; these and a quarter of the last; all; all.
+    share = (0 + 2 / 3 + 2 / 3 + 1 / 12 + 2) / 5
+    since = 1 / 3 / 5
     monkeypatch.setattr(watch.time, "monotonic", lambda: shown._began + 100)
-    left = round(100 * (1 - share) / share)
-    assert shown._left(shown._posts()) == f" ({share:.0%}, 0:{left // 60:02}:{left % 60:02} left)"
-    fresh = Watch(orders[:1], board)
-    assert fresh._left({"waits": None}) == ""
+    minutes, seconds = divmod(round(100 * (1 - share) / since), 60)
+    assert shown._left(shown._posts()) == f" ({share:.0%}, 0:{minutes:02}:{seconds:02} left)"
 
 
 def test_where_nobody_watches_every_change_of_state_is_a_line(orders, board, tmp_path, monkeypatch):
@@ -85,7 +87,7 @@ def test_where_nobody_watches_every_change_of_state_is_a_line(orders, board, tmp
     console = Console(width=200, file=io.StringIO())
     with Watch(orders, board, console):
         time.sleep(0.5)
-        (tmp_path / "waits" / STOPPED).write_text("{}")
+        (tmp_path / "waits" / FAILED).write_text("{}")
         time.sleep(0.5)
     lines = console.file.getvalue().splitlines()
     assert lines[:5] == [
@@ -95,5 +97,5 @@ def test_where_nobody_watches_every_change_of_state_is_a_line(orders, board, tmp
         "done-seed0: done",
         "stopped-seed0: stopped",
     ]
-    assert lines[5].startswith("trains-seed0 train 30/60 loss 0.25; judged-seed0 evaluate 10/40 (")
-    assert lines[6:] == ["waits-seed0: stopped"]
+    assert lines[5].startswith("trains-seed0 train 30/60 loss 0.25; judged-seed0 evaluate 10/40")
+    assert lines[6:] == ["waits-seed0: failed"]

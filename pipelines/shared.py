@@ -1,0 +1,118 @@
+"""What all trials of a sweep share: shards, VAE and evaluator, made once and found again by what they are made of."""
+
+import hashlib
+import json
+import shutil
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from intermoe.datasets.recordings import Reader
+from intermoe.errors import UserError
+from intermoe.evaluation.protocol import check_split
+from intermoe.shards import CARD, DatasetFolder, sha256
+from pipelines.preprocess import preprocess
+from pipelines.progress import Stages
+from pipelines.readers import reader_for
+from pipelines.settings import Settings
+from pipelines.sweep_file import Sweep
+from pipelines.tracking import Run
+from pipelines.train import Label, run_file, train
+from pipelines.trial import done, mark_done, timed
+
+
+def make_shared(found: Sweep, out: Path, parent: Run) -> tuple[Path, Path, Path]:
+    """The folders of shards, VAE and evaluator, made where they are missing.
+
+    Raises:
+        UserError: the recordings cannot be read, or are too few.
+    """
+    base, data = found.base, found.profile.data
+    shared, shards = out / "shared", shards_folder(found, out)
+    for leftover in shared.glob(".*"):
+        shutil.rmtree(leftover)
+    if not shards.is_dir():
+        with _reader(found, scratch=shared) as reader, Stages() as stages:
+            preprocess(
+                reader,
+                name=found.config.name,
+                out=shards,
+                encoder=data.encoder,
+                text_folder=data.text_folder,
+                progress=stages,
+            )
+    check_split(DatasetFolder.open(shards), base.evaluation, "test")
+    card = sha256(shards / CARD)
+    values = base.model_dump(mode="json")
+    networks = []
+    for target in ("vae", "evaluator"):
+        parts = [card, base.seed, values["data"], values[target], values["train"][target]]
+        if target == "evaluator":  # whose best checkpoint is the best at finding the own caption in a pool
+            parts.append(values["evaluation"]["pool"])
+        folder = shared / f"{target}-{_hash(parts)}"
+        if not done(folder):
+            before = run_file(folder)
+            if not before:
+                shutil.rmtree(folder, ignore_errors=True)
+            with timed(folder):
+                train(
+                    target,
+                    _as_begun(base, before),
+                    dataset=shards,
+                    out=folder,
+                    text_folder=data.text_folder,
+                    resume=bool(before),
+                    label=Label(tags={"intermoe.sweep": parent.id}, uri=parent.uri),
+                )
+            mark_done(folder)
+        networks.append(folder)
+    return shards, networks[0], networks[1]
+
+
+def _as_begun(base: Settings, before: dict[str, Any]) -> Settings:
+    """The settings that a half-done training began with.
+
+    The name of its folder has what decides its result; what else of the file has changed since, it need not know.
+    """
+    now = base.model_dump(mode="json")
+    return Settings.parse(before["settings"] | {name: now[name] for name in ("name", "workers")}) if before else base
+
+
+def check_recordings(found: Sweep, out: Path) -> None:
+    """Raise where shards have to be made of recordings that are not there; Duet's are made too."""
+    if found.profile.data.format != "duet" and not shards_folder(found, out).is_dir():
+        with _reader(found, scratch=out) as reader:
+            reader.sources()
+
+
+def training_recordings(found: Sweep) -> int | None:
+    """Recordings of the training split, as far as that is known before they are read."""
+    if found.profile.data.format == "duet":
+        return round(found.profile.data.count * 0.8)
+    try:
+        with _reader(found, scratch=Path()) as reader:
+            return sum(source.split == "train" for source in reader.sources())
+    except UserError:
+        return None
+
+
+def _reader(found: Sweep, scratch: Path) -> AbstractContextManager[Reader]:
+    data = found.profile.data
+    return reader_for(
+        data.format,
+        data.root,
+        scratch=scratch,
+        mapping=data.mapping,
+        scale=data.scale,
+        count=data.count,
+        seed=data.seed,
+    )
+
+
+def shards_folder(found: Sweep, out: Path) -> Path:
+    """Where the shards of a sweep lie, or will."""
+    return out / "shared" / f"data-{_hash(found.profile.data.model_dump(mode='json'))}"
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
