@@ -139,6 +139,7 @@ def evaluate(
     progress: Callable[[str, int, int], None],
     parent: str | None = None,
     run_id: str | None = None,
+    step: int = 0,
 ) -> Results:
     """Evaluate, write ``results.json``, ``results.md`` and ``results.html`` into ``out``, and record all in MLflow.
 
@@ -150,6 +151,7 @@ def evaluate(
         progress: told of a stage, how much of it is done, and of how much.
         parent: the MLflow run that this one belongs to.
         run_id: the MLflow run to record in; a new one if None.
+        step: of what is measured in that run's curves: how many evaluations it had before.
 
     Raises:
         UserError: ``out`` is taken, or a half-made evaluation of something else lies beside it.
@@ -173,12 +175,12 @@ def evaluate(
             split=request.split,
         )
         results = Results(values=values, about={**wanted.about, "run": run.id})
-        run.log_metrics(results.metrics() | {"seconds_generating": seconds}, 0)
+        run.log_metrics(results.metrics() | {"seconds_generating": seconds}, step)
         for file in publish(results, partial, out, (_PARTS, _PLAN)):
             run.log_artifact(file)
         run.log_table(results.columns(), "results_table.json")
         if wanted.model_run is not None:
-            run.log_evaluated(wanted.model_run, results.metrics("generated"))
+            run.log_evaluated(wanted.model_run, results.metrics("generated"), step)
     return results
 
 

@@ -61,7 +61,7 @@ def read_outcome(folder: Path, trial: Mapping[str, Any], uri: str) -> Outcome:
     """
     place = folder / "trials" / trial["key"]
     outcome = json.loads((place / OUTCOME).read_text("utf-8"))
-    rows = json.loads((place / "evaluation" / "results.json").read_text("utf-8"))["rows"]
+    rows = json.loads((place / outcome["evaluation"] / "results.json").read_text("utf-8"))["rows"]
     values, real = ({name: m["replications"] for name, m in rows[row].items()} for row in ("generated", "real"))
     config = checkpoint.documents(trained_folder(place / "denoiser"))["config"]
     logged = curves(uri, outcome["run"], _CURVES)

@@ -1,23 +1,20 @@
 """What all trials of a sweep share: shards, VAE and evaluator, made once and found again by what they are made of."""
 
-import hashlib
-import json
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from intermoe.datasets.recordings import Reader
+from intermoe.disk import digest
 from intermoe.errors import UserError
 from intermoe.evaluation.protocol import check_split
 from intermoe.shards import CARD, DatasetFolder, sha256
 from pipelines.preprocess import preprocess
 from pipelines.progress import Stages
 from pipelines.readers import reader_for
-from pipelines.settings import Settings
 from pipelines.sweep_file import Sweep
 from pipelines.tracking import Run
-from pipelines.train import Label, run_file, train
+from pipelines.train import Label, as_begun, run_file, train
 from pipelines.trial import done, mark_done, timed
 
 
@@ -49,7 +46,7 @@ def make_shared(found: Sweep, out: Path, parent: Run) -> tuple[Path, Path, Path]
         parts = [card, base.seed, values["data"], values[target], values["train"][target]]
         if target == "evaluator":  # whose best checkpoint is the best at finding the own caption in a pool
             parts.append(values["evaluation"]["pool"])
-        folder = shared / f"{target}-{_hash(parts)}"
+        folder = shared / f"{target}-{digest(parts)}"
         if not done(folder):
             before = run_file(folder)
             if not before:
@@ -57,7 +54,7 @@ def make_shared(found: Sweep, out: Path, parent: Run) -> tuple[Path, Path, Path]
             with timed(folder):
                 train(
                     target,
-                    _as_begun(base, before),
+                    as_begun(base, folder),
                     dataset=shards,
                     out=folder,
                     text_folder=data.text_folder,
@@ -67,15 +64,6 @@ def make_shared(found: Sweep, out: Path, parent: Run) -> tuple[Path, Path, Path]
             mark_done(folder)
         networks.append(folder)
     return shards, networks[0], networks[1]
-
-
-def _as_begun(base: Settings, before: dict[str, Any]) -> Settings:
-    """The settings that a half-done training began with.
-
-    The name of its folder has what decides its result; what else of the file has changed since, it need not know.
-    """
-    now = base.model_dump(mode="json")
-    return Settings.parse(before["settings"] | {name: now[name] for name in ("name", "workers")}) if before else base
 
 
 def check_recordings(found: Sweep, out: Path) -> None:
@@ -111,8 +99,4 @@ def _reader(found: Sweep, scratch: Path) -> AbstractContextManager[Reader]:
 
 def shards_folder(found: Sweep, out: Path) -> Path:
     """Where the shards of a sweep lie, or will."""
-    return out / "shared" / f"data-{_hash(found.profile.data.model_dump(mode='json'))}"
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+    return out / "shared" / f"data-{digest(found.profile.data.model_dump(mode='json'))}"

@@ -1,7 +1,8 @@
 """From a sweep file to trained and evaluated trials: what they share is made once, then Ray Tune runs them.
 
-Every trial has a folder named after a hash of all that decides its result, and is done when ``trial.json`` lies in it.
-So a sweep that is resumed, or whose file has changed, does what is missing and nothing else.
+Every trial has a folder named after a hash of all that decides what it learns, with a folder in it for each way in
+which it was evaluated, and is done when ``trial.json`` lies in it. So a sweep that is resumed, or whose file has
+changed, does what is missing and nothing else.
 """
 
 import json
@@ -16,7 +17,7 @@ from ray.tune.schedulers import ASHAScheduler
 from rich.console import Console
 from rich.table import Table
 
-from intermoe.disk import locked, write_json
+from intermoe.disk import digest, locked, write_json
 from intermoe.errors import UserError
 from pipelines.describe import describe
 from pipelines.objectives import DenoiserObjective
@@ -156,6 +157,7 @@ def _order(trial: Trial, out: Path, shards: Path, vae: Path, evaluator: Path, pa
         dataset=str(shards.resolve()),
         vae=str(vae.resolve()),
         evaluator=str(evaluator.resolve()),
+        evaluation=f"evaluation-{digest([trial.settings.evaluation.model_dump(mode='json'), evaluator.name])}",
         text_folder=str(text_folder.resolve()) if text_folder else None,
         tracking_uri=parent.uri,
         parent=parent.id,
@@ -173,7 +175,8 @@ def _run(found: Sweep, orders: Sequence[Order], out: Path) -> dict[str, str]:
     board = ProgressBoard.remote()  # type: ignore[attr-defined]
     for order in orders:
         Path(order.folder).mkdir(parents=True, exist_ok=True)
-        for note in (STOPPED, FAILED):
+        # Of an earlier attempt, or of an evaluation that is not the one asked for now.
+        for note in (OUTCOME, STOPPED, FAILED):
             Path(order.folder, note).unlink(missing_ok=True)
     notes = out / "tune"
     shutil.rmtree(notes, ignore_errors=True)
@@ -264,6 +267,8 @@ def _tag(order: Order, tags: Mapping[str, str], end: bool = False) -> None:
 
 
 def _finished(order: Order, found: Sweep) -> bool:
-    """Whether a trial need not run: it is done, or was stopped by what would stop it again."""
-    stopped = found.profile.asha is not None and (Path(order.folder) / STOPPED).is_file()
-    return stopped or (Path(order.folder) / OUTCOME).is_file()
+    """Whether a trial need not run: it is done, evaluated as asked for, or was stopped by what would stop it again."""
+    outcome = Path(order.folder) / OUTCOME
+    if found.profile.asha is not None and (Path(order.folder) / STOPPED).is_file():
+        return True
+    return outcome.is_file() and json.loads(outcome.read_text("utf-8"))["evaluation"] == order.evaluation

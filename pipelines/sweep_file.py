@@ -3,7 +3,6 @@
 The file is looked through as a whole before anything starts; what is wrong in it is told with its line.
 """
 
-import hashlib
 import itertools
 import json
 import re
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from intermoe.config import Config
+from intermoe.disk import digest
 from intermoe.errors import UserError
 from pipelines import settings
 from pipelines.results import HEADINGS
@@ -53,6 +53,8 @@ class DataConfig(Config):
 
 class AshaConfig(Config):
     """Stop trials that are behind the others by their loss on the validation split (Tune's ASHA).
+
+    A sweep that is resumed compares the trials that it still has to do, with each other.
 
     Attributes:
         grace_steps: optimizer steps that every trial may take.
@@ -135,7 +137,7 @@ class Trial:
     """What is trained and evaluated once, for all points that come down to it.
 
     Attributes:
-        key: a hash of all that decides the result.
+        key: a hash of all that decides what is learned.
         points: names of the points.
         seed: of the training.
         settings: all settings.
@@ -259,10 +261,10 @@ class _Resolver:
 
 
 def trial_key(resolved: Settings, data: DataConfig, base: Settings) -> str:
-    """A hash of what decides a trial's result: its settings but the workers, its data, and what all trials share."""
-    values = resolved.model_dump(mode="json", exclude={"workers", "name"})
-    document = [values, data.model_dump(mode="json"), base.seed]
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
+    """A hash of what decides what a trial learns: its settings but those of evaluation, its data, the shared seed."""
+    rest = ("workers", "name", "evaluation", "evaluator")
+    values = resolved.model_dump(mode="json", exclude=dict.fromkeys(rest, True) | {"train": {"evaluator"}})
+    return digest([values, data.model_dump(mode="json"), base.seed])
 
 
 def _settings(preset: str, words: Sequence[str], lines: Lines, section: Where) -> Settings:

@@ -177,10 +177,13 @@ class Run:
         self._client.log_dict(self.id, dict(document), file)
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], file: str) -> None:
-        """Add a table as a .json file, which the page of the run shows as one; once, as MLflow would lengthen it."""
+        """Add a table as a .json file, which the page of the run shows as one; an earlier one is replaced."""
         if any(found.path == file for found in self._client.list_artifacts(self.id)):
-            return
-        self._client.log_table(self.id, {name: list(values) for name, values in columns.items()}, file)
+            # MLflow would add its rows to those that are there.
+            rows = list(zip(*columns.values(), strict=True))
+            self._client.log_dict(self.id, {"columns": list(columns), "data": rows}, file)
+        else:
+            self._client.log_table(self.id, {name: list(values) for name, values in columns.items()}, file)
 
     def log_dataset(self, name: str, digest: str, source: str, profile: Mapping[str, Any], context: str) -> None:
         """Note which data the run used.
@@ -226,7 +229,7 @@ class Run:
         self._client.log_outputs(self.id, [LoggedModelOutput(model.model_id, step)])
         return model.model_id
 
-    def log_evaluated(self, model_run: str, metrics: Mapping[str, float]) -> None:
+    def log_evaluated(self, model_run: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Say that this run looked at the newest checkpoint of another run, and what it found.
 
         The numbers then stand on the page of the checkpoint too. Nothing is said where the store does not know the
@@ -239,13 +242,12 @@ class Run:
         if not logged:
             return
         newest = max(logged, key=lambda output: output.step)
-        if any(f"evaluated/{name}" in self._logged for name in metrics):
-            return
         self._client.log_inputs(self.id, models=[LoggedModelInput(newest.model_id)])
         now = int(time.time() * 1000)
         points = [
-            Metric(f"evaluated/{name}", float(value), now, 0, model_id=newest.model_id)
+            Metric(f"evaluated/{name}", float(value), now, step, model_id=newest.model_id)
             for name, value in metrics.items()
+            if step > self._logged.get(f"evaluated/{name}", -1)
         ]
         self._client.log_batch(self.id, metrics=points)
 

@@ -152,6 +152,15 @@ def check_request(
     return card, vae
 
 
+def as_begun(settings: Settings, out: Path) -> Settings:
+    """The settings that the run in ``out`` began with, if one did, with the name and the workers of ``settings``.
+
+    For a caller who knows that nothing else that has changed since has to do with this training.
+    """
+    now = settings.model_dump(mode="json")
+    return Settings.parse(now | run_file(out).get("settings", {}) | {"workers": now["workers"]})
+
+
 def resumable_step(out: Path) -> int:
     """The step that ``resume`` goes on from."""
     folder = checkpoint.latest(out / "checkpoints")

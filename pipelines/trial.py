@@ -20,8 +20,8 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from intermoe.disk import write_json
 from pipelines.describe import describe
 from pipelines.evaluate import check_request, evaluate
-from pipelines.settings import Settings
-from pipelines.train import Label, run_file, train
+from pipelines.settings import Settings, flatten
+from pipelines.train import Label, as_begun, run_file, train
 
 # In a trial's folder: it came to its end; it was behind the others; it failed.
 OUTCOME, STOPPED, FAILED = "trial.json", "stopped.json", "failed.json"
@@ -40,6 +40,7 @@ class Order:
         dataset: the folder of shards.
         vae: the run of the VAE.
         evaluator: the run of the evaluator.
+        evaluation: name of the folder of the evaluation.
         text_folder: of CLIP's weights, if not in the hub's cache.
         tracking_uri: of MLflow.
         parent: the sweep's run.
@@ -53,6 +54,7 @@ class Order:
     dataset: str
     vae: str
     evaluator: str
+    evaluation: str
     text_folder: str | None
     tracking_uri: str
     parent: str
@@ -66,7 +68,7 @@ def run_trial(config: dict[str, Any]) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = order.tracking_uri
     settings, folder = Settings.parse(order.settings), Path(order.folder)
     text_folder = Path(order.text_folder) if order.text_folder else None
-    trained, evaluated = folder / "denoiser", folder / "evaluation"
+    trained, evaluated = folder / "denoiser", folder / order.evaluation
     if not done(trained):
         if not run_file(trained):
             # What a process left that was killed before anything had begun.
@@ -74,7 +76,7 @@ def run_trial(config: dict[str, Any]) -> None:
         with timed(trained):
             train(
                 "denoiser",
-                settings,
+                as_begun(settings, trained),
                 dataset=Path(order.dataset),
                 out=trained,
                 vae=Path(order.vae),
@@ -97,15 +99,18 @@ def run_trial(config: dict[str, Any]) -> None:
             trained,
             dataset=Path(order.dataset),
             evaluator=order.evaluator,
+            overrides=[f"evaluation.{name}={value}" for name, value in flatten(order.settings["evaluation"]).items()],
             rows=("real", "generated"),
             text_folder=text_folder,
         )
+        earlier = len(list(folder.glob("evaluation-*.done")))
         with timed(evaluated):
-            evaluate(wanted, out=evaluated, progress=show, run_id=run_id)
+            evaluate(wanted, out=evaluated, progress=show, run_id=run_id, step=earlier)
         mark_done(evaluated)
     outcome = {
         "key": order.key,
         "run": run_id,
+        "evaluation": order.evaluation,
         "parameters": describe(settings)["parameters"],
         "seconds_training": seconds(trained),
         "seconds_evaluating": seconds(evaluated),

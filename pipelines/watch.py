@@ -77,7 +77,7 @@ class Watch:
         """State, step, loss and FID of a trial."""
         folder = Path(order.folder)
         if order.key not in self._ended and (folder / OUTCOME).is_file():
-            results = json.loads((folder / "evaluation" / "results.json").read_text("utf-8"))
+            results = json.loads((folder / order.evaluation / "results.json").read_text("utf-8"))
             self._ended[order.key] = ("done", "", "", f"{results['rows']['generated']['fid']['mean']:.2f}")
         for note, state in ((STOPPED, "stopped"), (FAILED, "failed")):
             if order.key not in self._ended and (folder / note).is_file():

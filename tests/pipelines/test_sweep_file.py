@@ -165,8 +165,10 @@ def test_changing_one_point_changes_one_key(tmp_path):
         for trial in load(write(tmp_path, lambda values: values["points"][3]["set"].update({"moe.c_exp": 3}))).trials
     }
     assert [name for name in before if before[name] != after[name]] == ["c-exp-2-seed0"]
-    moved = write(tmp_path, lambda values: values["profiles"]["tiny"]["set"].update({"workers.count": 2}))
-    assert [trial.key for trial in load(moved).trials] == list(before.values())
+    # How it is evaluated, and by how many workers it is trained, does not change what is learned.
+    for key, value in (("workers.count", 2), ("evaluation.replications", 3), ("evaluator.embedding", 16)):
+        moved = write(tmp_path, lambda values, s={key: value}: values["profiles"]["tiny"]["set"].update(s))
+        assert [trial.key for trial in load(moved).trials] == list(before.values())
 
 
 TEXT = SMOKE.read_text()

@@ -115,6 +115,7 @@ def test_a_trial_that_is_stopped_or_fails_is_noted_at_once(tmp_path, store):
         dataset="",
         vae="",
         evaluator="",
+        evaluation="evaluation-1",
         text_folder=None,
         tracking_uri=store,
         parent="",
@@ -134,10 +135,12 @@ def test_a_trial_that_is_stopped_or_fails_is_noted_at_once(tmp_path, store):
     assert _finished(order, with_asha)
     assert not _finished(order, plain)
     (tmp_path / STOPPED).unlink()
-    (tmp_path / OUTCOME).write_text("{}")
+    (tmp_path / OUTCOME).write_text('{"evaluation": "evaluation-1"}')
     ends.on_trial_complete(3, [], Stopped("k"))
     assert not (tmp_path / STOPPED).exists()
     assert _finished(order, plain)
+    # It is evaluated otherwise now.
+    assert not _finished(replace(order, evaluation="evaluation-2"), plain)
 
 
 @pytest.mark.slow

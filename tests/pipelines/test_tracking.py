@@ -111,13 +111,13 @@ def test_what_an_evaluation_says_is_said_once(uri, client, tmp_path):
     (tmp_path / "weights").write_text("x")
     trained = start(uri)
     trained.log_checkpoint(tmp_path, 5, {})
-    for _ in range(2):
+    for step, fid in ((0, 1.5), (0, 1.5), (1, 2.5)):
         run = Run.reopen(uri, trained.id)
-        run.log_table({"row": ["a"], "fid": ["1"]}, "table.json")
-        run.log_evaluated(trained.id, {"fid": 1.5})
+        run.log_table({"row": ["a"], "fid": [str(fid)]}, "table.json")
+        run.log_evaluated(trained.id, {"fid": fid}, step)
     table = json.loads(Path(client.download_artifacts(trained.id, "table.json")).read_text())
-    assert table["data"] == [["a", "1"]]
-    assert points(client, trained, "evaluated/fid") == [(0, 1.5)]
+    assert table == {"columns": ["row", "fid"], "data": [["a", "2.5"]]}
+    assert points(client, trained, "evaluated/fid") == [(0, 1.5), (1, 2.5)]
 
 
 def test_points_wait_and_are_sent_together(uri, client, monkeypatch):

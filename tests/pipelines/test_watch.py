@@ -25,6 +25,7 @@ def order(folder: Path, name: str) -> Order:
         dataset="",
         vae="",
         evaluator="",
+        evaluation="evaluation-1",
         text_folder=None,
         tracking_uri="",
         parent="",
@@ -43,9 +44,9 @@ def orders(tmp_path, board) -> list[Order]:
     made = [order(tmp_path, name) for name in ("waits", "trains", "judged", "done", "stopped")]
     ray.get(board.post.remote(30, 60, {"loss": 0.25}, key=str(tmp_path / "trains/denoiser")))
     ray.get(board.post.remote(10, 40, {}, "evaluate", key=str(tmp_path / "judged/denoiser")))
-    (tmp_path / "done/evaluation").mkdir()
+    (tmp_path / "done/evaluation-1").mkdir()
     results = {"rows": {"generated": {"fid": {"mean": 12.345}}}}
-    (tmp_path / "done/evaluation/results.json").write_text(json.dumps(results))
+    (tmp_path / "done/evaluation-1/results.json").write_text(json.dumps(results))
     (tmp_path / "done" / OUTCOME).write_text("{}")
     (tmp_path / "stopped" / STOPPED).write_text("{}")
     return made
