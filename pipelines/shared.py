@@ -39,31 +39,34 @@ def make_shared(found: Sweep, out: Path, parent: Run) -> tuple[Path, Path, Path]
                 progress=stages,
             )
     check_split(DatasetFolder.open(shards), base.evaluation, "test")
-    card = sha256(shards / CARD)
-    values = base.model_dump(mode="json")
-    networks = []
-    for target in ("vae", "evaluator"):
-        parts = [card, base.seed, values["data"], values[target], values["train"][target]]
-        if target == "evaluator":  # whose best checkpoint is the best at finding the own caption in a pool
-            parts.append(values["evaluation"]["pool"])
-        folder = shared / f"{target}-{digest(parts)}"
-        if not done(folder):
-            before = run_file(folder)
-            if not before:
-                shutil.rmtree(folder, ignore_errors=True)
-            with timed(folder):
-                train(
-                    target,
-                    as_begun(base, folder),
-                    dataset=shards,
-                    out=folder,
-                    text_folder=data.text_folder,
-                    resume=bool(before),
-                    label=Label(tags={"intermoe.sweep": parent.id}, uri=parent.uri),
-                )
-            mark_done(folder)
-        networks.append(folder)
-    return shards, networks[0], networks[1]
+    vae, evaluator = (make_network(target, found, shards, parent) for target in ("vae", "evaluator"))
+    return shards, vae, evaluator
+
+
+def make_network(target: str, found: Sweep, shards: Path, parent: Run) -> Path:
+    """The run of the VAE or of the evaluator, beside the shards; trained where it is missing, or to its end."""
+    base, values = found.base, found.base.model_dump(mode="json")
+    parts = [sha256(shards / CARD), base.seed, values["data"], values[target], values["train"][target]]
+    if target == "evaluator":  # whose best checkpoint is the best at finding the own caption in a pool
+        parts.append(values["evaluation"]["pool"])
+    folder = shards.with_name(f"{target}-{digest(parts)}")
+    if not done(folder):
+        begun = bool(run_file(folder))
+        if not begun:
+            # What a process left that was killed before anything had begun.
+            shutil.rmtree(folder, ignore_errors=True)
+        with timed(folder):
+            train(
+                target,
+                as_begun(base, folder),
+                dataset=shards,
+                out=folder,
+                text_folder=found.profile.data.text_folder,
+                resume=begun,
+                label=Label(tags={"intermoe.sweep": parent.id}, uri=parent.uri),
+            )
+        mark_done(folder)
+    return folder
 
 
 def check_recordings(found: Sweep, out: Path) -> None:

@@ -99,7 +99,12 @@ def run_trial(config: dict[str, Any]) -> None:
             trained,
             dataset=Path(order.dataset),
             evaluator=order.evaluator,
-            overrides=[f"evaluation.{name}={value}" for name, value in flatten(order.settings["evaluation"]).items()],
+            # Not those that the model was stored with: they may have changed since it was trained.
+            overrides=[
+                f"{name}={json.dumps(value)}"
+                for name, value in flatten(order.settings).items()
+                if name.startswith(("evaluation.", "workers."))
+            ],
             rows=("real", "generated"),
             text_folder=text_folder,
         )

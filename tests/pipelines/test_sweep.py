@@ -128,20 +128,6 @@ def test_killed_and_resumed_it_ends_in_the_same_table_and_nothing_is_done_twice(
     assert ("2", "fid") in different
     assert different <= {("2", "fid"), ("2", "r_precision_top1")}
 
-    # Another way to evaluate: nothing is trained.
-    trained = [path.stat().st_mtime_ns for path in tmp_path.glob("out/trials/*/denoiser.done")]
-    run(tmp_path, tmp_path / "changed.yaml", "--resume", "evaluation.replications=3")
-    assert [path.stat().st_mtime_ns for path in tmp_path.glob("out/trials/*/denoiser.done")] == trained
-    client, _, children = runs_of(tmp_path)
-    for child in children:
-        if "c-exp-2" in child.data.tags["intermoe.point"] and child.data.params["moe.c_exp"] == "2.0":
-            continue  # the point as it was before it changed
-        history = client.get_metric_history(child.info.run_id, "generated/fid")
-        assert [metric.step for metric in history] == [0, 1]
-    results = tmp_path.glob("out/trials/*/evaluation-*/results.json")
-    counts = sorted(len(json.loads(path.read_text())["rows"]["real"]["fid"]["replications"]) for path in results)
-    assert counts == [2, 2, 2, 2, 3, 3, 3]
-
 
 # Runs a sweep in a Ray of its own, then waits until all that the sweep has asked for is free again.
 FREED = """

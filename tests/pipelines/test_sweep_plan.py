@@ -1,6 +1,7 @@
 """What is looked at before a sweep begins, what it says it would do, what is noted; test_sweep.py has whole sweeps."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,11 @@ from intermoe.datasets.duet import write_duet
 from intermoe.disk import locked
 from intermoe.errors import UserError
 from pipelines import sweep_file
-from pipelines.settings import flatten
-from pipelines.shared import make_shared
+from pipelines.shared import make_network, make_shared, shards_folder
 from pipelines.sweep import SWEEP_FILE, _Ends, _finished, check_request, noted_overrides, plan_table, sweep
 from pipelines.sweep_file import AshaConfig
 from pipelines.tracking import Run
-from pipelines.trial import FAILED, OUTCOME, STOPPED, Order
+from pipelines.trial import FAILED, OUTCOME, STOPPED, Order, seconds
 
 SMOKE = Path(__file__).resolve().parents[2] / "sweeps" / "smoke.yaml"
 
@@ -144,24 +144,34 @@ def test_a_trial_that_is_stopped_or_fails_is_noted_at_once(tmp_path, store):
 
 
 @pytest.mark.slow
-def test_what_is_shared_is_made_once_and_gone_on_with_when_the_rest_of_the_file_has_changed(
-    ray_session, store, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+def test_what_is_shared_is_made_once_and_gone_on_with_when_the_rest_of_the_file_has_changed(shards, store, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(shards, copy)
     found = load(tmp_path)
     with Run.start(store, "tests", "sweep", {}) as parent:
-        with pytest.raises(UserError, match=r"evaluation\.pool = 40 \(allowed: at most \d, the recordings of the test"):
-            make_shared(load(tmp_path, "evaluation.pool=40"), tmp_path, parent)
-        made = make_shared(found, tmp_path, parent)
-        when = [(path / "best/manifest.json").stat().st_mtime_ns for path in made[1:]]
+        made = make_network("vae", found, copy, parent)
+        note = made.with_name(f"{made.name}.done")
+        when = note.stat().st_mtime_ns
+        assert make_network("vae", found, copy, parent) == made
+        assert note.stat().st_mtime_ns == when
         # As if the process had ended between the last checkpoint and the note.
-        made[1].with_name(f"{made[1].name}.done").unlink()
-        changed = load(tmp_path, "train.denoiser.epochs=3", "moe.sigma=0.005")
-        assert flatten(changed.base.model_dump()) != flatten(found.base.model_dump())
-        assert make_shared(changed, tmp_path, parent) == made
-        assert made[1].with_name(f"{made[1].name}.done").is_file()
-        assert (made[2] / "best/manifest.json").stat().st_mtime_ns == when[1]
-        other = make_shared(load(tmp_path, "train.vae.learning_rate=0.001"), tmp_path, parent)
-    assert other[0] == made[0]
-    assert other[1] != made[1]
-    assert other[2] == made[2]
+        note.unlink()
+        changed = load(tmp_path, "train.denoiser.epochs=3", "moe.sigma=0.005", "evaluation.pool=3", "name=other")
+        assert changed.base.model_dump() != found.base.model_dump()
+        assert make_network("vae", changed, copy, parent) == made
+        assert note.is_file()
+    (run,) = (json.loads(file.read_text())["run_id"] for file in tmp_path.glob("vae-*/run.json"))
+    tags = MlflowClient(store).get_run(run).data.tags
+    assert tags["intermoe.sweep"] == parent.id
+    assert seconds(made) > 0
+
+
+def test_shards_with_too_few_recordings_to_evaluate_are_told_before_anything_is_trained(shards, store, tmp_path):
+    found = load(tmp_path, "evaluation.pool=40")
+    shutil.copytree(shards, shards_folder(found, tmp_path))
+    with (
+        Run.start(store, "tests", "sweep", {}) as parent,
+        pytest.raises(UserError, match=r"evaluation\.pool = 40 \(allowed: at most \d, the recordings of the test"),
+    ):
+        make_shared(found, tmp_path, parent)
+    assert not list(tmp_path.glob("shared/vae-*"))

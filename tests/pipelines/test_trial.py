@@ -1,10 +1,15 @@
 """The steps of a trial: whether they are done, and how long they took in all."""
 
+import json
 import time
 from contextlib import suppress
 
+from mlflow import MlflowClient
+
 from pipelines import trial
-from pipelines.trial import done, mark_done, seconds, timed
+from pipelines.progress import ProgressBoard
+from pipelines.tracking import Run
+from pipelines.trial import OUTCOME, Order, done, mark_done, run_trial, seconds, timed
 
 
 def test_a_step_is_done_when_that_is_noted(tmp_path):
@@ -36,3 +41,39 @@ def test_the_time_is_noted_while_it_passes(tmp_path, monkeypatch):
         while seconds(tmp_path / "denoiser") < 0.1 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert seconds(tmp_path / "denoiser") >= 0.1
+
+
+def test_a_trial_that_is_evaluated_otherwise_is_not_trained_again(
+    run_workers, tiny, vae, shards, store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    run_workers("evaluator", tiny("evaluator", 2), tmp_path / "evaluator")
+    values = tiny("denoiser", 2, "evaluation.multimodality.captions=0")
+    run_workers("denoiser", values, tmp_path / "denoiser", vae=vae / "best")
+    run = Run.start(store, "tests", "trial", {})
+    (tmp_path / "denoiser/run.json").write_text(json.dumps({"run_id": run.id, "data": str(shards)}))
+    mark_done(tmp_path / "denoiser")
+    board = ProgressBoard.remote()
+    for name, replications in (("evaluation-1", 2), ("evaluation-1", 2), ("evaluation-2", 1)):
+        evaluation = values.evaluation.model_copy(update={"replications": replications})
+        order = Order(
+            key="k",
+            name="full-seed0",
+            settings=values.model_copy(update={"evaluation": evaluation}).model_dump(mode="json"),
+            folder=str(tmp_path),
+            dataset=str(shards),
+            vae=str(vae),
+            evaluator=str(tmp_path / "evaluator"),
+            evaluation=name,
+            text_folder=None,
+            tracking_uri=store,
+            parent="",
+            tags={},
+        )
+        run_trial({"order": order, "board": board})
+        assert json.loads((tmp_path / OUTCOME).read_text())["evaluation"] == name
+        rows = json.loads((tmp_path / name / "results.json").read_text())["rows"]
+        assert len(rows["generated"]["fid"]["replications"]) == replications
+    history = MlflowClient(store).get_metric_history(run.id, "generated/fid")
+    assert [point.step for point in history] == [0, 1]
+    assert seconds(tmp_path / "evaluation-2") > 0
