@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, product
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class Plot:
 
 def plots(outcomes: Sequence[Outcome]) -> list[Plot]:
     """The plots of a report; one over a setting only where trials differ in it alone."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     found = []
@@ -45,11 +47,13 @@ def plots(outcomes: Sequence[Outcome]) -> list[Plot]:
         found.append(Plot(f"over-{key}.png", f"Over {key}", f"measures over {key}", png(figure)))
     figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=110)
     loss, balance = figure.subplots(1, 2)
-    for one in outcomes:
+    # Of so many curves none looks like another.
+    styles = cycle(product(("-", "--", ":"), [colormaps["tab20"](number) for number in range(20)]))
+    for one, (dash, colour) in zip(outcomes, styles, strict=False):
+        line = {"label": one.name, "linewidth": 1, "linestyle": dash, "color": colour}
         points = one.curves.get("train/loss", [])
-        loss.plot([step for step, _ in points], [value for _, value in points], label=one.name, linewidth=1)
-        steps, spread = _imbalance(one)
-        balance.plot(steps, spread, label=one.name, linewidth=1)
+        loss.plot([step for step, _ in points], [value for _, value in points], **line)
+        balance.plot(*_imbalance(one), **line)
     loss.set(title="Training loss", xlabel="step", yscale="log")
     balance.set(title="Imbalance: deviation of the experts' loads over their mean", xlabel="step")
     balance.title.set_fontsize(9)

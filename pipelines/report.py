@@ -236,7 +236,7 @@ def _order_line(table: PaperTable) -> str:
         if found.pairs:
             verdict = "holds" if found.same == found.pairs else "does not hold"
             counts = f"{found.same} of {found.pairs} pairs of rows"
-            counts += f", {found.clear_same} of the {found.clear} whose intervals do not overlap"
+            counts += f", {found.clear_same} of the {found.clear} whose intervals do not overlap" if found.clear else ""
             parts.append(f"by {HEADINGS[name].rstrip(' ↑↓→')} it {verdict} ({counts})")
     return "The paper's order of rows: " + ("; ".join(parts) if parts else "too few rows to compare") + "."
 

@@ -290,9 +290,10 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 0.5em 0 1.5em }
 th, td { padding: 0.25em 0.8em; border-bottom: 1px solid #ddd }
-td { text-align: right; font-variant-numeric: tabular-nums } th { text-align: left; font-weight: 600 }
+td { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+th { text-align: left; font-weight: 600 }
 tr:first-child th:not(:first-child) { text-align: right }
-.about td { text-align: left; overflow-wrap: anywhere } img { max-width: 100% }
+.about td { text-align: left; overflow-wrap: anywhere; white-space: normal } img { max-width: 100% }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em }
 """
 
