@@ -183,7 +183,7 @@ def _fit(job: Job, settings: Settings, shown: Any, callbacks: Sequence[Any]) -> 
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": 1} if workers.gpu else {}),
         ),
         run_config=RunConfig(
-            name=f"{settings.name}-{job.target}",
+            name=f"{settings.name}-{job.target}-{job.run_id}",
             storage_path=str(notes),
             callbacks=list(callbacks),
             failure_config=FailureConfig(max_failures=_RESTARTS, controller_failure_limit=_RESTARTS),  # type: ignore[call-arg]

@@ -71,13 +71,13 @@ def test_the_table_has_state_step_loss_and_fid_of_each(orders, board):
 
 
 def test_the_time_left_follows_from_what_was_done_since_the_beginning(orders, board, tmp_path, monkeypatch):
-    shown = Watch(orders, board)
+    shown = Watch(orders[:3], board)
     # What was done before, such as by a sweep that is resumed, says nothing of the pace.
     assert shown._left(shown._posts()) == ""
     ray.get(board.post.remote(60, 60, {}, key=str(tmp_path / "trains/denoiser")))
-    # Nothing; the two thirds that training is; these and a quarter of the last; all; all.
-    share = (0 + 2 / 3 + 2 / 3 + 1 / 12 + 2) / 5
-    since = 1 / 3 / 5
+    # Nothing; the two thirds that training is, of which half is new; these and a quarter of the last.
+    share = (0 + 2 / 3 + 2 / 3 + 1 / 12) / 3
+    since = 1 / 3 / 3
     monkeypatch.setattr(watch.time, "monotonic", lambda: shown._began + 100)
     minutes, seconds = divmod(round(100 * (1 - share) / since), 60)
     assert shown._left(shown._posts()) == f" ({share:.0%}, 0:{minutes:02}:{seconds:02} left)"
