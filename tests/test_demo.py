@@ -36,5 +36,5 @@ def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     assert len(videos) == 4
     assert all((tmp_path / video).stat().st_size > 10_000 for video in videos)
     assert "intermoe ui" in done.stdout
-    # Seven on two idle cores; a test may share them.
-    assert minutes < 12
+    # Seven on two idle cores; those of a test may be busy, or slower.
+    assert minutes < 18
