@@ -6,7 +6,7 @@ A config class stands beside what it configures (``VaeConfig`` in vae.py); this 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from types import UnionType
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Self, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -84,14 +84,14 @@ def _keys(config: type[Config], prefix: str = "") -> Iterator[str]:
     for name, field in config.model_fields.items():
         yield prefix + name
         for kind in _one_by_one(field.annotation):
-            if isinstance(kind, type) and issubclass(kind, Config):
+            if _is_config(kind):
                 yield from _keys(kind, f"{prefix}{name}.")
 
 
 def _fields_at(config: type[Config], path: list[str]) -> Mapping[str, Any]:
     """The fields of the config that ``path`` leads to from ``config``; none where it leads to no config."""
     kinds = _kinds_at(config, path)
-    return next((kind.model_fields for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), {})
+    return next((kind.model_fields for kind in kinds if _is_config(kind)), {})
 
 
 def _kinds_at(config: type[Config], path: list[str]) -> list[Any]:
@@ -107,7 +107,7 @@ def _step_kinds(kinds: list[Any], part: str) -> list[Any]:
     found: list[Any] = []
     for kind in kinds:
         origin, inner = get_origin(kind), get_args(kind)
-        if isinstance(kind, type) and issubclass(kind, Config):
+        if _is_config(kind):
             found += _one_by_one(kind.model_fields[part].annotation) if part in kind.model_fields else []
         elif origin is dict:
             found += _one_by_one(inner[1])
@@ -123,3 +123,7 @@ def _one_by_one(annotation: Any) -> list[Any]:
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     return list(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else [annotation]
+
+
+def _is_config(kind: Any) -> TypeGuard[type[Config]]:
+    return isinstance(kind, type) and issubclass(kind, Config)

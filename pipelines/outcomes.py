@@ -102,8 +102,3 @@ def pooled(values: Sequence[Sequence[float]]) -> Interval | None:
     means = np.array([np.mean(one) for one in known])
     spread = means.std(ddof=1) / np.sqrt(len(means))
     return Interval(float(means.mean()), float(t.ppf(0.975, len(means) - 1) * spread))
-
-
-def mean_of(interval: Interval | None) -> float:
-    """Not a number where there is none."""
-    return float("nan") if interval is None else interval.mean

@@ -7,7 +7,8 @@ from itertools import cycle, product
 
 import numpy as np
 
-from pipelines.outcomes import Outcome, mean_of, pooled
+from intermoe.evaluation.metrics import Interval
+from pipelines.outcomes import Outcome, pooled
 from pipelines.results import HEADINGS, png
 
 _SPREAD = ("moe.experts", "moe.c_exp")
@@ -36,9 +37,9 @@ def plots(outcomes: Sequence[Outcome]) -> list[Plot]:
             continue
         figure = Figure(figsize=(9, 3), layout="constrained", dpi=110)
         for axis, name in zip(figure.subplots(1, 3), ("fid", "r_precision_top1", "mm_dist"), strict=True):
-            intervals = [pooled([one.values[name] for one in group[value]]) for value in group]
-            means = [mean_of(interval) for interval in intervals]
-            widths = [interval.half_width if interval else 0.0 for interval in intervals]
+            unknown = Interval(float("nan"), 0.0)
+            intervals = [pooled([one.values[name] for one in group[value]]) or unknown for value in group]
+            means, widths = zip(*((interval.mean, interval.half_width) for interval in intervals), strict=True)
             axis.errorbar(range(len(group)), means, yerr=widths, fmt="o-", capsize=3, color="#d1495b")
             axis.set_xticks(range(len(group)), [f"{value:g}" for value in group])
             axis.set_xlabel(key)

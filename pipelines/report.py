@@ -3,7 +3,6 @@
 import csv
 import html
 import io
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ import numpy as np
 
 from intermoe.errors import UserError
 from intermoe.evaluation.metrics import Interval
-from pipelines.outcomes import Outcome, mean_of, pooled, read_outcome
+from pipelines.outcomes import Outcome, pooled, read_outcome
 from pipelines.plots import PLOTS, Plot, plots
 from pipelines.results import HEADINGS, html_page, html_table, image, markdown_table
-from pipelines.sweep import SWEEP_FILE
+from pipelines.sweep import read_note
 from pipelines.tracking import Run
 from pipelines.trial import OUTCOME
 
@@ -85,7 +84,7 @@ class PaperTable:
 
     def best(self, measure: str, side: Callable[[Line], Interval | None]) -> set[str]:
         """The rows that are best by a measure, on one side; several where they are equal, none where none can be."""
-        known = {line.row: mean_of(side(line)) for line in self.lines if side(line) is not None}
+        known = {line.row: interval.mean for line in self.lines if (interval := side(line)) is not None}
         if not known or "→" in HEADINGS[measure]:
             return set()
         best = max(known.values()) if "↑" in HEADINGS[measure] else min(known.values())
@@ -177,10 +176,9 @@ def _check_out(out: Path) -> None:
 
 
 def _note(folder: Path) -> dict[str, Any]:
-    file = folder / SWEEP_FILE
-    if not file.is_file():
+    note = read_note(folder)
+    if not note:
         raise UserError("holds no sweep", where=folder, allowed="a folder of `intermoe sweep`")
-    note: dict[str, Any] = json.loads(file.read_text("utf-8"))
     if "trials" not in note:
         raise UserError("the sweep has not begun its trials yet", where=folder, allowed="`intermoe sweep --resume`")
     return note
@@ -191,8 +189,7 @@ def _table(number: str, table: Mapping[str, Any], outcomes: Sequence[Outcome]) -
     lines = []
     for row, paper in table["rows"].items():
         own = [outcome for outcome in outcomes if (number, row) in outcome.rows]
-        ours = {name: pooled([outcome.values.get(name, ()) for outcome in own]) for name in measures}
-        lines.append(Line(row, ours, {name: Interval(*numbers) for name, numbers in paper.items()}, len(own)))
+        lines.append(_line(row, own, measures, {name: Interval(*numbers) for name, numbers in paper.items()}))
     return PaperTable(number, table["title"], measures, tuple(lines))
 
 
@@ -202,9 +199,14 @@ def _points(outcomes: Sequence[Outcome]) -> PaperTable:
     lines = []
     for point in dict.fromkeys(one.point for one in outcomes):
         own = [one for one in outcomes if one.point == point]
-        ours = {name: pooled([one.values.get(name, ()) for one in own]) for name in measures}
-        lines.append(Line(point, ours, {}, len(own)))
+        lines.append(_line(point, own, measures, {}))
     return PaperTable("", "All points", measures, tuple(lines))
+
+
+def _line(row: str, own: Sequence[Outcome], measures: Sequence[str], paper: Mapping[str, Interval]) -> Line:
+    """The row that some trials, of one seed each, stand for."""
+    ours = {name: pooled([one.values.get(name, ()) for one in own]) for name in measures}
+    return Line(row, ours, paper, len(own))
 
 
 def _cells(table: PaperTable, line: Line, mark: Callable[[str], str]) -> list[str]:

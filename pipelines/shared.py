@@ -14,8 +14,8 @@ from pipelines.progress import Stages
 from pipelines.readers import reader_for
 from pipelines.sweep_file import Sweep
 from pipelines.tracking import Run
-from pipelines.train import Label, as_begun, run_file, train
-from pipelines.trial import done, mark_done, timed
+from pipelines.train import Label
+from pipelines.trial import done, train_to_the_end
 
 
 def make_shared(found: Sweep, out: Path, parent: Run) -> tuple[Path, Path, Path]:
@@ -51,21 +51,8 @@ def make_network(target: str, found: Sweep, shards: Path, parent: Run) -> Path:
         parts.append(values["evaluation"]["pool"])
     folder = shards.with_name(f"{target}-{digest(parts)}")
     if not done(folder):
-        begun = bool(run_file(folder))
-        if not begun:
-            # What a process left that was killed before anything had begun.
-            shutil.rmtree(folder, ignore_errors=True)
-        with timed(folder):
-            train(
-                target,
-                as_begun(base, folder),
-                dataset=shards,
-                out=folder,
-                text_folder=found.profile.data.text_folder,
-                resume=begun,
-                label=Label(tags={"intermoe.sweep": parent.id}, uri=parent.uri),
-            )
-        mark_done(folder)
+        label = Label(tags={"intermoe.sweep": parent.id}, uri=parent.uri)
+        train_to_the_end(target, base, folder, dataset=shards, text_folder=found.profile.data.text_folder, label=label)
     return folder
 
 

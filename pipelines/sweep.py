@@ -43,7 +43,7 @@ def check_request(found: Sweep, out: Path, resume: bool) -> None:
     Raises:
         UserError: the folder of the sweep is taken, or holds none to resume; the recordings are not there.
     """
-    before = _note(out)
+    before = read_note(out)
     if resume and not before:
         raise UserError("holds no sweep to resume", where=out)
     # What a process left that was killed before the sweep had begun is hidden.
@@ -59,10 +59,11 @@ def check_request(found: Sweep, out: Path, resume: bool) -> None:
 
 def noted_overrides(out: Path) -> list[str]:
     """The overrides that the sweep in a folder was last run with; none where there is no sweep."""
-    return list(_note(out).get("overrides", []))
+    return list(read_note(out).get("overrides", []))
 
 
-def _note(out: Path) -> dict[str, Any]:
+def read_note(out: Path) -> dict[str, Any]:
+    """What a sweep has noted in its folder; empty where there is none."""
     file = out / SWEEP_FILE
     found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     return found
@@ -122,7 +123,7 @@ def plan_table(found: Sweep) -> Table:
 
 def _parent(found: Sweep, file: Path, out: Path, resume: bool, overrides: Sequence[str]) -> Run:
     """The sweep's run in MLflow, and its note in the folder."""
-    note = _note(out)
+    note = read_note(out)
     if resume:
         run = Run.reopen(note["tracking_uri"], note["run_id"])
     else:
@@ -144,7 +145,7 @@ def _note_plan(found: Sweep, out: Path, vae: Path, evaluator: Path, failed: Mapp
     tables = {name: table.model_dump(mode="json") for name, table in found.config.tables.items()}
     shared = {"vae": seconds(vae), "evaluator": seconds(evaluator)}
     plan = {"trials": trials, "tables": tables, "seconds_shared": shared, "failed": dict(failed)}
-    write_json(out / SWEEP_FILE, _note(out) | plan)
+    write_json(out / SWEEP_FILE, read_note(out) | plan)
 
 
 def _order(trial: Trial, out: Path, shards: Path, vae: Path, evaluator: Path, parent: Run, found: Sweep) -> Order:

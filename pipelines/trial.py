@@ -70,23 +70,17 @@ def run_trial(config: dict[str, Any]) -> None:
     text_folder = Path(order.text_folder) if order.text_folder else None
     trained, evaluated = folder / "denoiser", folder / order.evaluation
     if not done(trained):
-        if not run_file(trained):
-            # What a process left that was killed before anything had begun.
-            shutil.rmtree(trained, ignore_errors=True)
-        with timed(trained):
-            train(
-                "denoiser",
-                as_begun(settings, trained),
-                dataset=Path(order.dataset),
-                out=trained,
-                vae=Path(order.vae),
-                text_folder=text_folder,
-                resume=bool(run_file(trained)),
-                label=Label(order.name, order.parent, order.tags),
-                board=board,
-                callbacks=[TuneReportCallback()],
-            )
-        mark_done(trained)
+        train_to_the_end(
+            "denoiser",
+            settings,
+            trained,
+            dataset=Path(order.dataset),
+            vae=Path(order.vae),
+            text_folder=text_folder,
+            label=Label(order.name, order.parent, order.tags),
+            board=board,
+            callbacks=[TuneReportCallback()],
+        )
     run_id = run_file(trained)["run_id"]
     if not done(evaluated):
         # Results without a note: the process ended before MLflow had them all.
@@ -121,6 +115,26 @@ def run_trial(config: dict[str, Any]) -> None:
         "seconds_evaluating": seconds(evaluated),
     }
     write_json(folder / OUTCOME, outcome)
+
+
+def train_to_the_end(target: str, settings: Settings, folder: Path, **options: Any) -> None:
+    """Train into a folder, or go on with what has begun there, and note that it is done.
+
+    The folder is named by all that decides the result: what else has changed since it was begun does not matter.
+
+    Args:
+        target: as for ``train``.
+        settings: of a training that begins now.
+        folder: of the run.
+        options: the others of ``train``.
+    """
+    begun = bool(run_file(folder))
+    if not begun:
+        # What a process left that was killed before anything had begun.
+        shutil.rmtree(folder, ignore_errors=True)
+    with timed(folder):
+        train(target, as_begun(settings, folder), out=folder, resume=begun, **options)
+    mark_done(folder)
 
 
 def done(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow import MlflowClient
+from orders import make_order
 from rich.console import Console
 
 from intermoe.datasets.duet import write_duet
@@ -18,7 +19,7 @@ from pipelines.shared import make_network, make_shared, shards_folder
 from pipelines.sweep import SWEEP_FILE, _Ends, _finished, check_request, noted_overrides, plan_table, sweep
 from pipelines.sweep_file import AshaConfig
 from pipelines.tracking import Run
-from pipelines.trial import FAILED, OUTCOME, STOPPED, Order, seconds
+from pipelines.trial import FAILED, OUTCOME, STOPPED, seconds
 
 SMOKE = Path(__file__).resolve().parents[2] / "sweeps" / "smoke.yaml"
 
@@ -107,20 +108,7 @@ def test_a_trial_that_is_stopped_or_fails_is_noted_at_once(tmp_path, store):
     run = Run.start(store, "tests", "slow", {})
     (tmp_path / "denoiser").mkdir()
     (tmp_path / "denoiser/run.json").write_text(json.dumps({"run_id": run.id}))
-    order = Order(
-        key="k",
-        name="slow-seed0",
-        settings={},
-        folder=str(tmp_path),
-        dataset="",
-        vae="",
-        evaluator="",
-        evaluation="evaluation-1",
-        text_folder=None,
-        tracking_uri=store,
-        parent="",
-        tags={},
-    )
+    order = make_order(tmp_path, name="slow-seed0", tracking_uri=store)
     ends = _Ends({"k": order})
     ends.on_trial_error(3, [], Stopped("k", "Traceback\n  File\nOSError: no space left\n"))
     assert json.loads((tmp_path / FAILED).read_text()) == {"reason": "OSError: no space left"}

@@ -5,11 +5,12 @@ import time
 from contextlib import suppress
 
 from mlflow import MlflowClient
+from orders import make_order
 
 from pipelines import trial
 from pipelines.progress import ProgressBoard
 from pipelines.tracking import Run
-from pipelines.trial import OUTCOME, Order, done, mark_done, run_trial, seconds, timed
+from pipelines.trial import OUTCOME, done, mark_done, run_trial, seconds, timed
 
 
 def test_a_step_is_done_when_that_is_noted(tmp_path):
@@ -56,19 +57,14 @@ def test_a_trial_that_is_evaluated_otherwise_is_not_trained_again(
     board = ProgressBoard.remote()
     for name, replications in (("evaluation-1", 2), ("evaluation-1", 2), ("evaluation-2", 1)):
         evaluation = values.evaluation.model_copy(update={"replications": replications})
-        order = Order(
-            key="k",
-            name="full-seed0",
+        order = make_order(
+            tmp_path,
             settings=values.model_copy(update={"evaluation": evaluation}).model_dump(mode="json"),
-            folder=str(tmp_path),
             dataset=str(shards),
             vae=str(vae),
             evaluator=str(tmp_path / "evaluator"),
             evaluation=name,
-            text_folder=None,
             tracking_uri=store,
-            parent="",
-            tags={},
         )
         run_trial({"order": order, "board": board})
         assert json.loads((tmp_path / OUTCOME).read_text())["evaluation"] == name

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from orders import make_order
 from rich.console import Console
 
 from pipelines import watch
@@ -17,20 +18,7 @@ from pipelines.watch import Watch
 
 def order(folder: Path, name: str) -> Order:
     (folder / name).mkdir()
-    return Order(
-        key=name,
-        name=f"{name}-seed0",
-        settings={},
-        folder=str(folder / name),
-        dataset="",
-        vae="",
-        evaluator="",
-        evaluation="evaluation-1",
-        text_folder=None,
-        tracking_uri="",
-        parent="",
-        tags={},
-    )
+    return make_order(folder / name, key=name, name=f"{name}-seed0")
 
 
 @pytest.fixture
