@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from intermoe.disk import flush as _flush
-from intermoe.disk import sha256 as _sha256
 from intermoe.errors import UserError
+from intermoe.files import flush as _flush
+from intermoe.files import sha256 as _sha256
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")

@@ -121,7 +121,8 @@ def guided(
     Both go through the denoiser as one batch of 2B; the unconditional half has a condition of zeros.
 
     Args:
-        denoiser: takes noised latents, timesteps, condition and mask, such as :class:`intermoe.denoiser.Denoiser`.
+        denoiser: takes noised latents, timesteps, condition and mask, such as
+            :class:`intermoe.networks.denoiser.Denoiser`.
         condition_BW: text condition of each sample.
         mask_BL: bool, the valid latent frames; the result is zero beyond them.
         scale: the guidance scale w; 1 is no guidance.

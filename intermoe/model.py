@@ -7,56 +7,31 @@ Z = N * C, K text tokens, W text width.
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Self, overload
+from typing import Self, overload
 
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from intermoe import checkpoint
+from intermoe.body.conventions import FPS, MIN_FRAMES
+from intermoe.body.features import Normaliser, exchange_persons, joints_from_features, rotations_from_features
+from intermoe.body.kinematics import settle
+from intermoe.body.skeletons import skeleton_named
 from intermoe.config import Config
-from intermoe.datasets.recordings import FPS, MIN_FRAMES
-from intermoe.denoiser import Denoiser, DenoiserConfig
+from intermoe.data.draws import normal, prompt_seed
+from intermoe.data.shards import DataConfig
 from intermoe.diffusion import Diffusion, DiffusionConfig, guided
 from intermoe.errors import UserError
-from intermoe.features import Normaliser, exchange_persons, joints_from_features, rotations_from_features
-from intermoe.kinematics import settle
 from intermoe.moe.block import MoeConfig
 from intermoe.motion import Motion
-from intermoe.sampling import normal, prompt_seed
-from intermoe.skeletons import SKELETONS, skeleton_named
-from intermoe.swapping import Persons, named_first, swap_caption
-from intermoe.text import TextEncoder, TextStates, encoder_width, load_encoder
-from intermoe.text_head import TextHead
-from intermoe.vae import STRIDE, CausalSkeletalVae, VaeConfig
+from intermoe.networks.denoiser import Denoiser, DenoiserConfig
+from intermoe.networks.vae import STRIDE, CausalSkeletalVae, VaeConfig
+from intermoe.text.captions import named_first, swap_caption
+from intermoe.text.encoders import TextEncoder, TextStates, encoder_width, load_encoder
+from intermoe.text.head import TextHead
 
 VAE_PARTS = ("normaliser", "vae")
 PARTS = (*VAE_PARTS, "text_head", "denoiser")
-
-
-class DataConfig(Config):
-    """What the data of a model are.
-
-    Attributes:
-        skeleton: name of the joints' skeleton.
-        encoder: the frozen text encoder whose token states condition the model.
-        max_frames: longer recordings are cropped at random; also the longest motion that can be generated.
-        persons: which person is the first: "drawn" at random, as published, or "named", the one whom the caption names
-            first. A prompt that names the second person first is then read with the names exchanged, and the persons
-            of its motion change places.
-    """
-
-    skeleton: str = "smpl22"
-    encoder: Literal["minilm", "clip"] = "clip"
-    max_frames: int = Field(default=300, ge=16, le=3000)
-    persons: Persons = "drawn"
-
-    @field_validator("skeleton")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in SKELETONS:
-            raise ValueError(f"one of {', '.join(SKELETONS)}")
-        return name
 
 
 class ModelConfig(Config):
@@ -101,6 +76,22 @@ class InterMoE(nn.Module):
         self.diffusion = Diffusion(config.diffusion)
         self._encoder: TextEncoder | None = None
         self._text_folder: Path | None = None
+
+    @classmethod
+    def initial(cls, config: ModelConfig, normaliser: Normaliser | None = None, *, seed: int = 0) -> Self:
+        """The networks as they are before any training: the same seed gives the same weights.
+
+        Args:
+            config: of the networks.
+            normaliser: of the data they are trained on.
+            seed: of the weights.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = cls(config)
+        if normaliser is not None:
+            model.normaliser = normaliser
+        return model
 
     @classmethod
     def load(

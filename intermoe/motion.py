@@ -13,8 +13,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from intermoe.body.skeletons import Skeleton, skeleton_named
 from intermoe.errors import UserError
-from intermoe.skeletons import Skeleton, skeleton_named
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ def _write_npz(motion: Motion, path: Path) -> list[Path]:
 def _write_bvh(motion: Motion, path: Path) -> list[Path]:
     import torch
 
-    from intermoe.kinematics import fit_rotations, rest_offsets
+    from intermoe.body.kinematics import fit_rotations, rest_offsets
     from intermoe.render.bvh import write_bvh
 
     files = []

@@ -6,7 +6,6 @@ Legend: P = 2 persons, B batch, L latent frames, D width, H hidden width, E expe
 """
 
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -14,9 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-# Read when PyTorch's profiler starts: without it, lines of its own on the console.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +22,7 @@ from intermoe.errors import UserError
 from intermoe.moe.block import DenseBlock, MoeBlock
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import Assignment
-from intermoe.vae import STRIDE
+from intermoe.networks.vae import STRIDE
 from pipelines.settings import Settings
 
 FORMS = ("block", "dense", "scatter")

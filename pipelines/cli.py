@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from intermoe.disk import is_taken
 from intermoe.errors import UserError
+from intermoe.files import is_taken
 
 # What a verb needs is imported when it runs: `--help` answers at once.
 
@@ -190,10 +190,10 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _preprocess(options: argparse.Namespace) -> None:
-    from pipelines.cluster import ray_session
-    from pipelines.preprocess import preprocess
-    from pipelines.progress import Stages
-    from pipelines.readers import reader_for
+    from pipelines.cluster.progress import Stages
+    from pipelines.cluster.session import ray_session
+    from pipelines.preprocess.preprocess import preprocess
+    from pipelines.preprocess.sources import reader_for
 
     # Mistakes are told before Duet is made and Ray is started, which take a while.
     if is_taken(options.out):
@@ -246,8 +246,8 @@ def _import(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from pipelines import settings
-    from pipelines.cluster import ray_session
-    from pipelines.train import check_request, train
+    from pipelines.cluster.session import ray_session
+    from pipelines.train.train import check_request, train
 
     values = settings.load(options.config, options.overrides)
     out = options.out or Path("runs") / values.name / options.target
@@ -268,9 +268,9 @@ def _train(options: argparse.Namespace) -> None:
 
 def _generate(options: argparse.Namespace) -> None:
     from intermoe.model import InterMoE
+    from pipelines.cluster.progress import Stages
     from pipelines.generate import generate
-    from pipelines.progress import Stages
-    from pipelines.tracking import model_folder
+    from pipelines.tracking.queries import model_folder
 
     model = InterMoE.load(model_folder(options.model), text_folder=options.text_folder)
     with Stages() as stages:
@@ -292,10 +292,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from intermoe.evaluation.protocol import ROWS
-    from pipelines.cluster import ray_session
-    from pipelines.evaluate import check_out, check_request, evaluate
-    from pipelines.progress import Stages
-    from pipelines.results import terminal_table
+    from pipelines.cluster.progress import Stages
+    from pipelines.cluster.session import ray_session
+    from pipelines.evaluate.evaluate import check_out, check_request, evaluate
+    from pipelines.evaluate.results import terminal_table
 
     check_out(options.out)
     wanted = check_request(
@@ -318,16 +318,16 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _sweep(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from pipelines import sweep_file
-    from pipelines.cluster import ray_session
-    from pipelines.report import report
-    from pipelines.sweep import check_request, noted_overrides, plan_table, sweep
+    from pipelines.cluster.session import ray_session
+    from pipelines.report.report import report
+    from pipelines.sweep.file import load as load_sweep
+    from pipelines.sweep.sweep import check_request, noted_overrides, plan_table, sweep
 
     overrides = options.overrides
-    found = sweep_file.load(options.file, overrides)
+    found = load_sweep(options.file, overrides)
     out = options.out or Path("runs") / f"{found.config.name}-{found.config.profile}"
     if options.resume and not overrides and (overrides := noted_overrides(out)):
-        found = sweep_file.load(options.file, overrides)
+        found = load_sweep(options.file, overrides)
     if not options.dry_run:
         check_request(found, out, options.resume)
     Console().print(plan_table(found))
@@ -343,7 +343,7 @@ def _sweep(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from pipelines.report import report
+    from pipelines.report.report import report
 
     for file in report(options.sweep, options.out or options.sweep / "report"):
         print(file)
@@ -369,7 +369,7 @@ def _bench(options: argparse.Namespace) -> None:
 
     from pipelines import settings
     from pipelines.bench import as_table, bench_moe, device_name, token_count
-    from pipelines.progress import Stages
+    from pipelines.cluster.progress import Stages
 
     values = settings.load(options.config, options.overrides)
     with Stages() as stages:
@@ -388,7 +388,7 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _ui(options: argparse.Namespace) -> None:
-    from pipelines.ui import ui
+    from pipelines.tracking.ui import ui
 
     ui(port=options.port)
 

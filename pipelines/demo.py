@@ -5,26 +5,26 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from intermoe.batches import interactions
-from intermoe.disk import is_taken
+from intermoe.body.features import joints_from_features
+from intermoe.data.batches import interactions
+from intermoe.data.draws import UNDRAWN
+from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.ranges import Joints, Range
-from intermoe.features import joints_from_features
+from intermoe.files import is_taken
 from intermoe.model import InterMoE
 from intermoe.motion import Motion
-from intermoe.sampling import UNDRAWN
-from intermoe.shards import DatasetFolder
 from pipelines import settings
-from pipelines.cluster import ray_session
-from pipelines.evaluate import check_request, evaluate
+from pipelines.cluster.progress import Stages
+from pipelines.cluster.session import ray_session
+from pipelines.evaluate.evaluate import check_request, evaluate
+from pipelines.evaluate.results import terminal_table
 from pipelines.generate import generate
-from pipelines.preprocess import preprocess
-from pipelines.progress import Stages
-from pipelines.readers import reader_for
-from pipelines.results import terminal_table
-from pipelines.store import tracking_uri
-from pipelines.tracking import Run
-from pipelines.train import Label, train
+from pipelines.preprocess.preprocess import preprocess
+from pipelines.preprocess.sources import reader_for
+from pipelines.tracking.address import tracking_uri
+from pipelines.tracking.runs import Run
+from pipelines.train.train import Label, train
 
 _COUNT, _SECONDS = 600, 4.0
 # Half of the usual, for somebody is waiting.

@@ -6,13 +6,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from intermoe.conditioning import AdaptiveLayerNorm
-from intermoe.datasets.recordings import FPS
-from intermoe.model import STRIDE, InterMoE
+from intermoe.body.conventions import FPS
+from intermoe.layers.conditioning import AdaptiveLayerNorm
+from intermoe.model import InterMoE
 from intermoe.moe.block import DenseBlock, MoeBlock
 from intermoe.moe.experts import Experts
 from intermoe.moe.router import Router
-from intermoe.text import encoder_width
+from intermoe.networks.vae import STRIDE
+from intermoe.text.encoders import encoder_width
 from pipelines.settings import Settings
 
 _TEXT_TOKENS = 77

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from intermoe.errors import UserError
 from intermoe.model import InterMoE
-from intermoe.moe.recording import RoutingMap, recorded_routing
+from intermoe.moe.routing_map import RoutingMap, recorded_routing
 from intermoe.motion import Motion
 
 SUFFIXES = (".npz", ".bvh", ".mp4", ".png")

@@ -6,8 +6,8 @@ from typing import Any
 from intermoe import checkpoint
 from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import PART
-from intermoe.published import State, evaluator_parts, generator_parts
-from intermoe.shards import sha256
+from intermoe.files import sha256
+from intermoe.released_weights import State, evaluator_parts, generator_parts
 from pipelines.settings import Settings
 
 

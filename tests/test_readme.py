@@ -12,7 +12,7 @@ import pytest
 from published_files import JUDGE_WORDS, SMALL_WORDS, evaluator_file, small_files, write_stats
 
 from intermoe.datasets.duet import write_duet
-from pipelines import sweep_file
+from pipelines.sweep.file import load as load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(r"```(bash|python|yaml)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -54,7 +54,7 @@ def test_the_picture_is_there() -> None:
 def test_the_sweep_file_is_one(tmp_path: Path) -> None:
     (text,) = (block for kind, block in BLOCKS if kind == "yaml")
     (tmp_path / "sweep.yaml").write_text(text)
-    found = sweep_file.load(tmp_path / "sweep.yaml")
+    found = load_sweep(tmp_path / "sweep.yaml")
     assert len(found.trials) == 12
     assert {(trial.settings.moe.experts, trial.settings.moe.c_exp, trial.seed) for trial in found.trials} == {
         (experts, c_exp, seed) for experts in (4, 8) for c_exp in (1, 2) for seed in (0, 1, 2)

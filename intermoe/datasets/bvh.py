@@ -14,15 +14,16 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
+from intermoe.body.conventions import FPS, MIN_FRAMES, SPLITS
+from intermoe.body.rotations import sixd_from_matrix
+from intermoe.body.skeletons import skeleton_named
 from intermoe.datasets.bvh_figure import check_figure, mapped_motion, mapped_rest_offsets
 from intermoe.datasets.bvh_file import Bvh, parse_bvh
 from intermoe.datasets.joint_mapping import load_mapping
 from intermoe.datasets.jumps import jump_frames, sound_pieces
-from intermoe.datasets.recordings import FPS, MIN_FRAMES, SPLITS, BadRecording, Recording, Source, check_id
+from intermoe.datasets.recordings import BadRecording, Recording, Source, check_id
 from intermoe.datasets.resampling import resample_pose
 from intermoe.errors import UserError
-from intermoe.rotations import sixd_from_matrix
-from intermoe.skeletons import skeleton_named
 
 _COLUMNS = ("id", "person1", "person2", "split", "captions")
 

@@ -6,12 +6,12 @@ Legend: T frames, N points of the file, J joints of the skeleton.
 import torch
 from torch import Tensor
 
+from intermoe.body.kinematics import forward_kinematics
+from intermoe.body.rotations import matrix_from_euler
+from intermoe.body.skeletons import Skeleton, skeleton_named
 from intermoe.datasets.bvh_file import Bvh, global_pose
 from intermoe.datasets.joint_mapping import JointMapping
 from intermoe.datasets.recordings import BadRecording
-from intermoe.kinematics import forward_kinematics
-from intermoe.rotations import matrix_from_euler
-from intermoe.skeletons import Skeleton, skeleton_named
 
 # From the feet to the head joint, metres: a small child stands 0.7, a tall adult 1.9. Outside, the scale is wrong, and
 # with it whatever else is measured in metres.

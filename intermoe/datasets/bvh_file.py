@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from intermoe.body.rotations import matrix_from_euler
 from intermoe.datasets.recordings import BadRecording
-from intermoe.rotations import matrix_from_euler
 
 _CHANNELS = {f"{axis}{kind}" for axis in "XYZ" for kind in ("position", "rotation")}
 

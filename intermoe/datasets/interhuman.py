@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from intermoe.datasets.recordings import SPLITS, BadRecording, Recording, Source, check_id
+from intermoe.body.conventions import SPLITS
+from intermoe.body.skeletons import SMPL22, Skeleton
+from intermoe.datasets.recordings import BadRecording, Recording, Source, check_id
 from intermoe.errors import UserError
-from intermoe.skeletons import SMPL22, Skeleton
 
 # A line of a motion file: 62 x 3 positions, then 51 x 6 rotations; the body's joints come first in both.
 _WIDTH = 492

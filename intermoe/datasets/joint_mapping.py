@@ -12,9 +12,9 @@ from typing import Self
 import yaml
 from pydantic import model_validator
 
+from intermoe.body.skeletons import SKELETONS, skeleton_named
 from intermoe.config import Config
 from intermoe.errors import UserError
-from intermoe.skeletons import SKELETONS, skeleton_named
 
 _AXES = ("x", "y", "z", "-x", "-y", "-z")
 

@@ -5,16 +5,14 @@ Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotatio
 
 import re
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from intermoe.skeletons import Skeleton
+from intermoe.body.conventions import MIN_FRAMES, SPLITS
+from intermoe.body.skeletons import Skeleton
 
-FPS = 30
-MIN_FRAMES = 15
-SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 # Farther than this from the origin, a position is in another unit or an error: metres.
 _FARTHEST = 100.0
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -14,14 +14,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from intermoe import checkpoint
-from intermoe.conditioning import sinusoids
+from intermoe.body.features import FeatureLayout, Normaliser
+from intermoe.body.skeletons import skeleton_named
 from intermoe.config import Config
+from intermoe.data.shards import DataConfig
 from intermoe.errors import UserError
-from intermoe.features import FeatureLayout, Normaliser
-from intermoe.model import DataConfig, trained_folder
-from intermoe.skeletons import skeleton_named
-from intermoe.text import MAX_TOKENS, TextStates, encoder_width
-from intermoe.text_head import TextHead
+from intermoe.layers.conditioning import sinusoids
+from intermoe.model import trained_folder
+from intermoe.text.encoders import MAX_TOKENS, TextStates, encoder_width
+from intermoe.text.head import TextHead
 
 PART = "evaluator"
 
@@ -159,6 +160,15 @@ class Evaluator(nn.Module):
         rows = (config.vocabulary, MAX_TOKENS) if config.text == "tokens" else (0, 0)
         self.register_buffer("token_VW", torch.zeros(rows[0], width))
         self.register_buffer("position_KW", torch.zeros(rows[1], width))
+
+    @classmethod
+    def initial(cls, config: EvaluatorConfig, data: DataConfig, normaliser: Normaliser, *, seed: int = 0) -> Self:
+        """The networks as they are before any training: the same seed gives the same weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            evaluator = cls(config, data)
+        evaluator.normaliser = normaliser
+        return evaluator
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> Self:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from intermoe.skeletons import SMPL22
+from intermoe.body.skeletons import SMPL22
 
 Joints = NDArray[np.floating]
 Scores = NDArray[np.float64]

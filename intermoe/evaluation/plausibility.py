@@ -8,9 +8,9 @@ Legend: T frames, P = 2 persons, J joints, K joints that touch the ground, M bon
 import numpy as np
 from numpy.typing import NDArray
 
-from intermoe.datasets.recordings import FPS
+from intermoe.body.conventions import FPS
+from intermoe.body.skeletons import Skeleton
 from intermoe.evaluation.ranges import bone_lengths
-from intermoe.skeletons import Skeleton
 
 Joints = NDArray[np.floating]
 Array = NDArray[np.float64]
@@ -46,7 +46,7 @@ def plausibility(joints_TPJ3: Joints, skeleton: Skeleton) -> dict[str, float]:
         - ``jerk_m_s3``: mean size of the third derivative of the joints' positions.
 
     Example:
-        >>> from intermoe.skeletons import SMPL22
+        >>> from intermoe.body.skeletons import SMPL22
         >>> standing = np.zeros((10, 2, 22, 3)) + [[[0, 0, 0]], [[5, 0, 0]]]
         >>> set(plausibility(standing, SMPL22).values())
         {0.0}

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from intermoe.batches import crop_bounds
 from intermoe.config import Config
+from intermoe.data.batches import crop_bounds
+from intermoe.data.draws import Draw, draw
+from intermoe.data.shards import DatasetFolder, MotionRow
 from intermoe.errors import UserError
 from intermoe.evaluation.identity import KINDS
 from intermoe.evaluation.metrics import TOP, diversity, fid, matching, multimodality, random_pairs
 from intermoe.evaluation.plausibility import MEASURES as PLAUSIBILITY
-from intermoe.sampling import Draw, draw
-from intermoe.shards import DatasetFolder, MotionRow
-from intermoe.swapping import Persons
+from intermoe.text.captions import Persons
 
 Row = Literal["real", "generated", "untrained"]
 ROWS: tuple[Row, ...] = ("real", "generated", "untrained")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from intermoe.datasets.recordings import FPS
-from intermoe.skeletons import Skeleton
+from intermoe.body.conventions import FPS
+from intermoe.body.skeletons import Skeleton
 
 Joints = NDArray[np.float32]
 
@@ -45,7 +45,7 @@ class Range:
     """The 1st to 99th percentile of each measure over recorded motion.
 
     Example:
-        >>> from intermoe.skeletons import SMPL22
+        >>> from intermoe.body.skeletons import SMPL22
         >>> standing = np.zeros((20, 2, 22, 3), dtype=np.float32)
         >>> Range.of([standing], SMPL22).share_inside([standing], SMPL22)
         {'bone_length': 1.0, 'foot_height': 1.0, 'root_speed': 1.0}

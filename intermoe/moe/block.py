@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from intermoe.conditioning import AdaptiveLayerNorm
 from intermoe.config import Config
+from intermoe.layers.conditioning import AdaptiveLayerNorm
 from intermoe.moe.experts import DenseFeedForward, Experts
 from intermoe.moe.paradigms import DynamicSelection, ExpertChoice, TokenChoice, UniformAssignment
 from intermoe.moe.pool import Scope, TokenPool

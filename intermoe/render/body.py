@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from intermoe.skeletons import Skeleton
+from intermoe.body.skeletons import Skeleton
 
 # Radius in metres of the bone that ends in a joint, at its beginning and at that joint. "left_" and "right_" dropped.
 _RADII = {

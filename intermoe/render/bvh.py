@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from intermoe.rotations import euler_zxy_from_matrix
-from intermoe.skeletons import Skeleton
+from intermoe.body.rotations import euler_zxy_from_matrix
+from intermoe.body.skeletons import Skeleton
 
 # A leaf has no child to show its direction; its End Site goes on as its own bone does, by so many metres.
 _TIP = 0.05

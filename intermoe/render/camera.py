@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from intermoe.skeletons import Skeleton
+from intermoe.body.skeletons import Skeleton
 
 _FIELD_OF_VIEW = np.deg2rad(28.0)
 _ELEVATION = np.deg2rad(14.0)

@@ -4,17 +4,20 @@ Legend: P = 2 persons, L latent frames, E experts, M layers, Q denoising stages,
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from intermoe.moe.recording import RoutingMap
-from intermoe.motion import Motion
+from intermoe.moe.routing_map import RoutingMap
+from intermoe.networks.vae import STRIDE
 from intermoe.render.lettering import FAINT_INK, INK, PERSON_NAMES, draw_caption, draw_legend, font
 from intermoe.render.painter import PERSON_COLOURS
 from intermoe.render.strip import PANEL_WIDTH, panels
-from intermoe.vae import STRIDE
+
+if TYPE_CHECKING:  # a motion draws itself: it imports this module
+    from intermoe.motion import Motion
 
 _MOMENTS = 8
 _EDGE, _LABELS, _GAP = 24, 220, 14
@@ -22,7 +25,7 @@ _IDLE = (236, 239, 243)
 _PANEL_HEIGHT, _LAYER_GAP = 160, 3
 
 
-def write_routing_map(motion: Motion, routing: RoutingMap, path: Path) -> None:
+def write_routing_map(motion: "Motion", routing: RoutingMap, path: Path) -> None:
     """Draw a PNG: time across, experts down by layer, one panel a person and denoising stage.
 
     A cell is as strong as the expert's mean gate over the stage's steps, and grey where it was never assigned. The key

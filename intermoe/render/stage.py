@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from intermoe.body.skeletons import Skeleton
 from intermoe.render.body import Body
 from intermoe.render.camera import Camera
 from intermoe.render.painter import PERSON_COLOURS, SAMPLES, Painter, colour_tables, paint_bodies
-from intermoe.skeletons import Skeleton
 
 # Joints lie inside the flesh: the sole is this much below the lowest joint, whose height is 0.
 SOLE = 0.03

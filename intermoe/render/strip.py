@@ -4,15 +4,18 @@ Legend: T frames, P = 2 persons, J joints.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from intermoe.motion import Motion
 from intermoe.render.camera import Margins, best_azimuth, framing_camera
 from intermoe.render.lettering import INK, draw_caption, draw_legend, font
 from intermoe.render.stage import Stage
+
+if TYPE_CHECKING:  # a motion draws itself: it imports this module
+    from intermoe.motion import Motion
 
 PANEL_WIDTH, _PANEL_HEIGHTS = 288, (208, 240, 272, 304, 336, 368)
 _GAP = 6
@@ -50,7 +53,7 @@ def key_frames(joints_TPJ3: NDArray, count: int) -> list[int]:
     return chosen.tolist()
 
 
-def write_strip(motion: Motion, path: Path, frames: int = 8) -> None:
+def write_strip(motion: "Motion", path: Path, frames: int = 8) -> None:
     """Draw ``frames`` key frames (see ``key_frames``) side by side as a PNG, all at one scale.
 
     Each panel follows the two people; the grid on the ground shows how they travel. The caption stands above, the time
@@ -73,7 +76,7 @@ def write_strip(motion: Motion, path: Path, frames: int = 8) -> None:
     picture.save(path, "PNG")
 
 
-def panels(motion: Motion, chosen: list[int]) -> list[Image.Image]:
+def panels(motion: "Motion", chosen: list[int]) -> list[Image.Image]:
     """The chosen frames, each seen by the same camera moved along with the middle between the two people."""
     joints_NPJ3 = motion.joints[chosen].astype(np.float64)
     middle_N3 = (joints_NPJ3.min((1, 2)) + joints_NPJ3.max((1, 2))) / 2 * [1, 0, 1]

@@ -5,16 +5,19 @@ Legend: T frames.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 from PIL import Image, ImageDraw
 
-from intermoe.motion import Motion
 from intermoe.render.camera import Margins, best_azimuth, framing_camera
 from intermoe.render.lettering import FAINT_INK, INK, draw_caption, draw_legend, font
 from intermoe.render.painter import PERSON_COLOURS, colour_tables
 from intermoe.render.stage import Stage
+
+if TYPE_CHECKING:  # a motion draws itself: it imports this module
+    from intermoe.motion import Motion
 
 _MP4_SIZE = (960, 540)
 _GIF_SIZE = (640, 360)
@@ -22,7 +25,7 @@ _GIF_FPS = 15
 _TRACK, _VEIL = (206, 212, 221), (240, 242, 246)
 
 
-def write_video(motion: Motion, path: Path) -> None:
+def write_video(motion: "Motion", path: Path) -> None:
     """Draw a motion as ``.mp4`` (960 x 540, its own frame rate) or ``.gif`` (640 x 360, at most 15 frames a second).
 
     Both show the caption, who is who, the time and the frame number. The camera stands still and sees both people
@@ -34,7 +37,7 @@ def write_video(motion: Motion, path: Path) -> None:
         _write_mp4(motion, path)
 
 
-def video_frames(motion: Motion, width: int, height: int, step: int = 1) -> Iterator[Image.Image]:
+def video_frames(motion: "Motion", width: int, height: int, step: int = 1) -> Iterator[Image.Image]:
     """Every ``step``-th frame of the motion as an RGB picture with its lettering."""
     unit = height / 540
     edge = 28 * unit
@@ -67,7 +70,7 @@ def video_frames(motion: Motion, width: int, height: int, step: int = 1) -> Iter
         yield picture
 
 
-def _write_mp4(motion: Motion, path: Path) -> None:
+def _write_mp4(motion: "Motion", path: Path) -> None:
     width, height = _MP4_SIZE
     # faststart puts the index in front: a browser starts to play before it has the whole file.
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
@@ -84,7 +87,7 @@ def _write_mp4(motion: Motion, path: Path) -> None:
         container.mux(stream.encode())
 
 
-def _write_gif(motion: Motion, path: Path) -> None:
+def _write_gif(motion: "Motion", path: Path) -> None:
     step = max(round(motion.fps / _GIF_FPS), 1)
     pictures = list(video_frames(motion, *_GIF_SIZE, step))
     palette = _palette(pictures)

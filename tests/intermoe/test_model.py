@@ -7,16 +7,17 @@ import pytest
 import torch
 
 from intermoe import checkpoint
+from intermoe.body.features import FeatureLayout, Normaliser
+from intermoe.body.skeletons import SMPL22
+from intermoe.data.draws import normal, prompt_seed
+from intermoe.data.shards import DataConfig
 from intermoe.diffusion import guided
 from intermoe.errors import UserError
-from intermoe.features import FeatureLayout, Normaliser
-from intermoe.model import PARTS, VAE_PARTS, DataConfig, InterMoE, ModelConfig
+from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig
 from intermoe.moe.paradigms import DynamicSelection
 from intermoe.moe.selection import after_step
 from intermoe.motion import Motion
-from intermoe.sampling import normal, prompt_seed
-from intermoe.skeletons import SMPL22
-from intermoe.text import TextStates
+from intermoe.text.encoders import TextStates
 
 # Legend: B batch, T frames, L latent frames, P = 2 persons, F features, N latent joints, C channels, Z = N * C,
 # K text tokens, W text width.

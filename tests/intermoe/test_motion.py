@@ -9,12 +9,12 @@ import torch
 
 import intermoe.render.bvh
 import intermoe.render.video
+from intermoe.body.kinematics import forward_kinematics
+from intermoe.body.rotations import matrix_from_axis_angle, sixd_from_matrix
+from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.bvh_file import global_pose, parse_bvh
 from intermoe.errors import UserError
-from intermoe.kinematics import forward_kinematics
 from intermoe.motion import Motion
-from intermoe.rotations import matrix_from_axis_angle, sixd_from_matrix
-from intermoe.skeletons import SMPL22
 
 
 @pytest.fixture

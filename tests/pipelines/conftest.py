@@ -3,22 +3,27 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import ray
 import torch
+from mlflow import MlflowClient
 
 from intermoe.datasets.duet import write_duet
 from intermoe.datasets.interhuman import InterHumanReader
-from pipelines import feed, settings, tracking, training
-from pipelines.objectives import OBJECTIVES
-from pipelines.preprocess import preprocess
-from pipelines.progress import ProgressBoard
+from intermoe.training.samples import Batch, SampleStream, interaction_stream
+from intermoe.training.step import StepOutcome, TrainingStep
+from pipelines import settings
+from pipelines.cluster.progress import ProgressBoard
+from pipelines.preprocess.preprocess import preprocess
 from pipelines.settings import Settings
+from pipelines.tracking.runs import Run
+from pipelines.train import feed
+from pipelines.train import worker as train_worker
 
 # Ray's workers do not import test modules: what they need of this one travels with the task.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -70,26 +75,27 @@ def tiny(shards: Path) -> Callable[..., Settings]:
     def tiny(target: str, steps: int, *overrides: str) -> Settings:
         often = f"train.{target}.log_every=1 train.{target}.validate_every=1000 train.{target}.checkpoint_every=1000"
         words = [*TINY.split(), *often.split(), *overrides]
-        training_config = getattr(settings.load("duet", words).train, target)
-        objective = OBJECTIVES[target].feed(_Bare(settings.load("duet", words)), str(shards))
-        epochs = (steps - 0.5) * training_config.batch_size / feed.count(objective)
+        values = settings.load("duet", words)
+        epochs = (steps - 0.5) * getattr(values.train, target).batch_size / samples_per_epoch(target, values, shards)
         return settings.load("duet", [*words, f"train.{target}.epochs={epochs!r}"])
 
     return tiny
 
 
-class _Bare:
-    """An objective without its networks, to ask which samples it takes."""
-
-    def __init__(self, values: Settings) -> None:
-        self.settings = values
+def samples_per_epoch(target: str, values: Settings, dataset: Path) -> int:
+    """Samples of the training split, counted without the networks."""
+    training = getattr(values.train, target)
+    if target != "vae":
+        return interaction_stream(str(dataset), training, values.data, 0).num_samples
+    stream = SampleStream(str(dataset), "train", "windows", 0, training.batch_size, values.data.max_frames)
+    return replace(stream, window=training.window, stride=training.stride).num_samples
 
 
 class History:
     """What one training has logged in MLflow."""
 
     def __init__(self, uri: str, run_id: str) -> None:
-        self._client, self._id = tracking.MlflowClient(uri), run_id
+        self._client, self._id = MlflowClient(uri), run_id
         self.failure: str | None = None
 
     def __call__(self, name: str) -> list[tuple[int, float]]:
@@ -101,6 +107,19 @@ class History:
 
 class Stopped(Exception):
     """A worker was told to fall over here."""
+
+
+class Stumbling:
+    """A ``TrainingStep`` with another call."""
+
+    def __init__(self, take_step: TrainingStep, call: Callable[[int, Batch], StepOutcome]) -> None:
+        self._take_step, self._call = take_step, call
+
+    def __call__(self, step: int, batch: Batch) -> StepOutcome:
+        return self._call(step, batch)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._take_step, name)
 
 
 class Host:
@@ -118,21 +137,20 @@ class Host:
         """What a function of rank and world gives here."""
         return function(rank, world)
 
-    def work(self, rank: int, world: int, job: training.Job, board: Any, stop: int | None) -> bool:
+    def work(self, job: train_worker.Job, board: Any, stop: int | None) -> bool:
         """Train; with ``stop``, fall over before the step of that number. Whether it went to the end."""
         batches, feed.batches = feed.batches, _batches
         try:
-            values = Settings.parse(job.settings)
-            worker = training.Worker(job, values, board, rank, world, torch.device("cpu"))
-            step = worker._step
+            work = train_worker.Worker(job, Settings.parse(job.settings), board, torch.device("cpu"))
+            take_step = work.take_step
 
-            def stumble(number: int, batch: feed.Batch) -> Any:
+            def stumble(number: int, batch: Batch) -> StepOutcome:
                 if number == stop:
                     raise Stopped
-                return step(number, batch)
+                return take_step(number, batch)
 
-            worker._step = stumble  # type: ignore[method-assign]
-            worker.run()
+            work.take_step = Stumbling(take_step, stumble)  # type: ignore[assignment]
+            work.run()
         except Stopped:
             return False
         finally:
@@ -140,9 +158,9 @@ class Host:
         return True
 
 
-def _batches(of: feed.FeedConfig, first: int, last: int, rank: int, world: int) -> Iterator[feed.Batch]:
+def _batches(stream: SampleStream, first: int, last: int, *, rank: int, world: int) -> Iterator[Batch]:
     for step in range(first, last):
-        yield feed._tensors(feed._prepare_step({"id": np.array([step])}, of, 0, rank, world))
+        yield stream.batch(step, rank=rank, world=world)
 
 
 Together = Callable[[int, Callable[[Any, int], Any]], list[Any]]
@@ -203,9 +221,9 @@ def run_workers(together: Together, shards: Path, store: str) -> Callable[..., H
     ) -> History:
         plain = values.model_dump(mode="json")
         if out not in runs:
-            runs[out] = tracking.Run.start(store, "tests", target, plain).id
+            runs[out] = Run.start(store, "tests", target, plain).id
         board = ProgressBoard.remote()
-        job = training.Job(
+        job = train_worker.Job(
             target=target,
             settings=plain,
             dataset=str(dataset),
@@ -215,7 +233,7 @@ def run_workers(together: Together, shards: Path, store: str) -> Callable[..., H
             tracking_uri=store,
             run_id=runs[out],
         )
-        ended = together(world, lambda host, rank: host.work.remote(rank, world, job, board, stop))
+        ended = together(world, lambda host, rank: host.work.remote(job, board, stop))
         assert ended == [stop is None] * world
         history = History(store, runs[out])
         history.failure = ray.get(board.failure.remote(str(out)))

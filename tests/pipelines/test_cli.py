@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from intermoe import checkpoint
+from intermoe.data.shards import CARD, DatasetCard, EncoderCard
 from intermoe.model import PARTS, VAE_PARTS, InterMoE
 from intermoe.motion import Motion
-from intermoe.shards import CARD, DatasetCard, EncoderCard
 from pipelines import settings
 from pipelines.cli import main, parse, parser
 
@@ -67,9 +67,9 @@ def no_ray_and_a_folder_of_its_own(monkeypatch, tmp_path):
     def start(*_args, **_kwargs):
         pytest.fail("Ray is started")
 
-    monkeypatch.setattr("pipelines.cluster.ray_session", start)
+    monkeypatch.setattr("pipelines.cluster.session.ray_session", start)
     monkeypatch.setattr("ray.init", start)
-    monkeypatch.setattr("pipelines.tracking.Run.start", lambda *_: pytest.fail("a run is opened"))
+    monkeypatch.setattr("pipelines.tracking.runs.Run.start", lambda *_: pytest.fail("a run is opened"))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 

@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from intermoe.model import InterMoE
-from intermoe.text import TextStates
+from intermoe.text.encoders import TextStates
 from pipelines import settings
 from pipelines.cli import main
 from pipelines.describe import as_lines, describe
@@ -137,7 +137,7 @@ def test_experts_cost_as_often_as_a_token_meets_one():
 
 
 def test_json_holds_what_describe_gives_without_weights_or_data(capsys, monkeypatch):
-    monkeypatch.setattr("intermoe.text.load_encoder", lambda *_: pytest.fail("no weights are needed"))
+    monkeypatch.setattr("intermoe.text.encoders.load_encoder", lambda *_: pytest.fail("no weights are needed"))
     monkeypatch.setattr("intermoe.model.load_encoder", lambda *_: pytest.fail("no weights are needed"))
     assert main(["describe", "--config", "interhuman", "moe.experts=4", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

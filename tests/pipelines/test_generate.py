@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from intermoe.body.skeletons import SMPL22
 from intermoe.errors import UserError
 from intermoe.motion import Motion
-from intermoe.skeletons import SMPL22
 from pipelines import generate as module
 from pipelines.generate import generate, save_all
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from published_files import JUDGE_WORDS, SMALL_WORDS, evaluator_file, small_files, write_stats
 
+from intermoe.data.shards import DatasetFolder
 from intermoe.datasets.duet import write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.model import InterMoE
-from intermoe.shards import DatasetFolder
-from pipelines import feed, settings
+from pipelines import settings
 from pipelines.cli import main
-from pipelines.evaluate import check_request, evaluate
-from pipelines.objectives import build
-from pipelines.preprocess import preprocess
+from pipelines.evaluate.evaluate import check_request, evaluate
+from pipelines.preprocess.preprocess import preprocess
+from pipelines.train.objectives import build
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_an_evaluator_that_reads_tokens_can_be_trained(clip_shards, clip_folder,
     values = settings.load("interhuman", words)
     folder = DatasetFolder.open(clip_shards)
     objective = build("evaluator", values, folder, vae=None, text_folder=clip_folder).eval()
-    batch = next(feed.held_out_batches(objective.feed(str(clip_shards)).held_out("train"), 0, 1))
+    batch = next(objective.stream(str(clip_shards)).held_out("train").held_out_batches(rank=0, world=1))
     loss = objective(batch)["contrast"]
     loss.backward()
     assert loss > 0

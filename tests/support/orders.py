@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pipelines.trial import Order
+from pipelines.sweep.trial import Order
 
 
 def make_order(folder: Path, **known: Any) -> Order:

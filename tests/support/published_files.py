@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from intermoe.conditioning import sinusoids
-from intermoe.denoiser import DenoiserConfig
+from intermoe.body.skeletons import SMPL22
+from intermoe.data.shards import DataConfig
 from intermoe.evaluation.evaluator import EvaluatorConfig
-from intermoe.model import DataConfig, InterMoE, ModelConfig
+from intermoe.layers.conditioning import sinusoids
+from intermoe.model import InterMoE, ModelConfig
 from intermoe.moe.block import MoeConfig
-from intermoe.skeletons import SMPL22
-from intermoe.vae import VaeConfig
+from intermoe.networks.denoiser import DenoiserConfig
+from intermoe.networks.vae import VaeConfig
 
 State = dict[str, Tensor]
 SMALL = ModelConfig(

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from intermoe.body.kinematics import forward_kinematics
+from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet.curves import Array, gate, smooth, sway
 from intermoe.datasets.duet.gait import SIDES, SIGN, Foot, Pace, ahead_of, left_of, plan_feet
 from intermoe.datasets.duet.limbs import about, bend_limb, unit
-from intermoe.kinematics import forward_kinematics
-from intermoe.skeletons import SMPL22
 
 _JOINT = {name: number for number, name in enumerate(SMPL22.joint_names)}
 _SOLE = 0.02  # the toe joint lies that far above the floor

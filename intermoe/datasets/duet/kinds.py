@@ -9,6 +9,9 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
+from intermoe.body.kinematics import forward_kinematics
+from intermoe.body.rotations import sixd_from_matrix
+from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet import contests, greetings, walks
 from intermoe.datasets.duet.captions import write_captions
 from intermoe.datasets.duet.curves import Array
@@ -16,9 +19,6 @@ from intermoe.datasets.duet.figure import Figure
 from intermoe.datasets.duet.limbs import about
 from intermoe.datasets.duet.stage import Scene, Stage
 from intermoe.datasets.recordings import Recording
-from intermoe.kinematics import forward_kinematics
-from intermoe.rotations import sixd_from_matrix
-from intermoe.skeletons import SMPL22
 
 KINDS: Mapping[str, Callable[[Stage], Scene]] = MappingProxyType(
     {

@@ -6,8 +6,8 @@ Legend: T frames.
 import numpy as np
 import torch
 
+from intermoe.body.rotations import matrix_about_axis
 from intermoe.datasets.duet.curves import Array
-from intermoe.rotations import matrix_about_axis
 
 
 def about(axis: str, radians_T: Array) -> Array:

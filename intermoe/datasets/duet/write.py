@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from intermoe.body.conventions import SPLITS
 from intermoe.datasets.duet.kinds import make_interaction
-from intermoe.datasets.recordings import SPLITS, Recording
+from intermoe.datasets.recordings import Recording
 from intermoe.errors import UserError
 
 # A row of InterHuman: 62 positions, then 51 local rotations in 6D; ours are the first 22 and the first 21.

@@ -5,11 +5,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from intermoe import checkpoint
+from intermoe.data.shards import DataConfig
 from intermoe.errors import UserError
 from intermoe.evaluation.contrast import contrastive_sum
 from intermoe.evaluation.evaluator import Evaluator, EvaluatorConfig
-from intermoe.model import DataConfig
-from intermoe.text import TextStates
+from intermoe.text.encoders import TextStates
 
 SMALL = EvaluatorConfig(
     text="states",

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.evaluation.plausibility import _RADII, _segment_distances, interpenetration, plausibility
-from intermoe.skeletons import SMPL22
 
 FRAMES = 30
 

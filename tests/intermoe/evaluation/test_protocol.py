@@ -7,23 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from intermoe.data.shards import (
+    CAPTION_SCHEMA,
+    MOTION_SCHEMA,
+    DatasetCard,
+    DatasetFolder,
+    EncoderCard,
+    shard_name,
+    write_rows,
+)
 from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.errors import UserError
 from intermoe.evaluation.identity import KINDS
 from intermoe.evaluation.metrics import SCALE, fid, matching
 from intermoe.evaluation.plausibility import MEASURES
 from intermoe.evaluation.protocol import ROWS, EvaluationConfig, identity_is_known, plan, score
-from intermoe.shards import (
-    CAPTION_SCHEMA,
-    MOTION_SCHEMA,
-    DatasetCard,
-    DatasetFolder,
-    EncoderCard,
-    sha256,
-    shard_name,
-    write_rows,
-)
-from intermoe.swapping import swap_caption
+from intermoe.files import sha256
+from intermoe.text.captions import swap_caption
 
 CONFIG = EvaluationConfig.parse(
     {

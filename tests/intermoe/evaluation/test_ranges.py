@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.evaluation.ranges import Range, measures
-from intermoe.skeletons import SMPL22
 
 # Legend: T frames, P = 2 persons, J = 22 joints.
 MEASURES = {"bone_length", "foot_height", "root_speed"}

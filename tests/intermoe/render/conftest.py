@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from intermoe.kinematics import forward_kinematics
+from intermoe.body.kinematics import forward_kinematics
+from intermoe.body.rotations import matrix_from_axis_angle, sixd_from_matrix
+from intermoe.body.skeletons import SMPL22
 from intermoe.motion import Motion
-from intermoe.rotations import matrix_from_axis_angle, sixd_from_matrix
-from intermoe.skeletons import SMPL22
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from intermoe.moe.recording import RoutingMap
+from intermoe.moe.routing_map import RoutingMap
 from intermoe.render.painter import PERSON_COLOURS
 from intermoe.render.routing import write_routing_map
 

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from intermoe.body.skeletons import SMPL22
 from intermoe.render.camera import Margins, best_azimuth, framing_camera
 from intermoe.render.stage import SOLE, Stage
-from intermoe.skeletons import SMPL22
 
 SIZE = 480, 270
 

@@ -1,0 +1,1 @@
+"""Bodies: skeletons, rotations, kinematics, and the features that describe their motion."""

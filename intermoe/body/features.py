@@ -1,0 +1,229 @@
+"""The numbers that describe a motion to the networks: from joints to features and back.
+
+A person-frame is positions, velocities (next - current), local rotations in 6D and ground contacts, in this order; for
+InterHuman's 22 joints that makes 66 + 66 + 126 + 4 = 262. Both persons stand in the canonical frame of person 1's
+first frame. Everything works on whole padded batches; padding never reaches a valid number.
+
+Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, K contacts, F features of a
+person-frame. Metres; y up.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from intermoe.body.rotations import matrix_about_axis
+from intermoe.body.skeletons import Skeleton
+
+# A joint rests where it moves less than this between two frames: squared metres, as the published code has it.
+_CONTACT_SQUARED_STEP = 1e-3
+# A feature whose standard deviation is below this does not vary: dividing by it would only magnify rounding.
+_SMALLEST_STD = 1e-3
+
+
+@dataclass(frozen=True)
+class FeatureLayout:
+    """Where each kind of number stands among the F features of a person-frame.
+
+    Example:
+        >>> from intermoe.body.skeletons import SMPL22
+        >>> layout = FeatureLayout.of(SMPL22)
+        >>> layout.rotations, layout.size
+        (slice(132, 258, None), 262)
+    """
+
+    positions: slice
+    velocities: slice
+    rotations: slice
+    contacts: slice
+
+    @classmethod
+    def of(cls, skeleton: Skeleton) -> Self:
+        """The layout for that skeleton: 3J positions, 3J velocities, 6R rotations, contacts in the skeleton's order."""
+        velocities = 3 * skeleton.joints
+        rotations = 2 * velocities
+        contacts = rotations + 6 * (skeleton.joints - 1)
+        return cls(
+            positions=slice(0, velocities),
+            velocities=slice(velocities, rotations),
+            rotations=slice(rotations, contacts),
+            contacts=slice(contacts, skeleton.features),
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of features F."""
+        return int(self.contacts.stop)
+
+
+def canonicalise(position_BTPJ3: Tensor, frames_B: Tensor, skeleton: Skeleton) -> Tensor:
+    """Move both persons into the canonical frame of person 1.
+
+    Person 1's root starts above the origin and faces +z. One yaw and one shift along the ground serve both persons, so
+    that they keep their places relative to each other; in height each person stands on the own lowest point over the
+    valid frames. (Making each person canonical alone and then placing person 2 by the relative yaw and offset, as
+    published, is this same motion.)
+
+    Args:
+        position_BTPJ3: world positions [B, T, 2, J, 3], metres; any value, even NaN, beyond the valid frames.
+        frames_B: number of valid frames [B].
+        skeleton: names the hips that tell where a person faces.
+
+    Returns:
+        Positions [B, T, 2, J, 3], zero beyond the valid frames.
+    """
+    valid_BT111 = _valid(position_BTPJ3.shape[1], frames_B)[:, :, None, None, None]
+    height_BTPJ = position_BTPJ3[..., 1].where(valid_BT111.squeeze(-1), torch.inf)
+    root_B3 = position_BTPJ3[:, 0, 0, 0]
+    turn_B33 = _turn_to_front(position_BTPJ3[:, 0, 0], skeleton)
+
+    x_BP, z_BP = (root_B3[:, None, axis].expand(-1, position_BTPJ3.shape[2]) for axis in (0, 2))
+    origin_BP3 = torch.stack([x_BP, height_BTPJ.amin(dim=(1, 3)), z_BP], dim=-1)
+    moved_BTPJ3 = (position_BTPJ3 - origin_BP3[:, None, :, None]) @ turn_B33[:, None, None].mT
+    return moved_BTPJ3.where(valid_BT111, 0.0)
+
+
+def _turn_to_front(joints_BJ3: Tensor, skeleton: Skeleton) -> Tensor:
+    """The turn [B, 3, 3] about y after which persons who stand so face +z."""
+    across_B3 = joints_BJ3[:, skeleton.right_hip] - joints_BJ3[:, skeleton.left_hip]
+    # y x across = (across_z, 0, -across_x) is where the person faces: this angle away from +z, about y.
+    return matrix_about_axis("Y", -torch.atan2(across_B3[:, 2], -across_B3[:, 0]))
+
+
+def motion_features(
+    position_BTPJ3: Tensor, rotation_BTPR6: Tensor, frames_B: Tensor, skeleton: Skeleton
+) -> tuple[Tensor, Tensor]:
+    """Features of padded motions, in the canonical frame.
+
+    A velocity needs the next frame, so a motion of n frames has n - 1 frames of features. Contact: the joint lies below
+    its height of ``skeleton.contacts`` and moves less than sqrt(0.001) metres to the next frame.
+
+    Args:
+        position_BTPJ3: world positions [B, T, 2, J, 3], metres.
+        rotation_BTPR6: local rotations [B, T, 2, J - 1, 6]; taken as they are.
+        frames_B: number of valid frames [B].
+        skeleton: whose joints these are.
+
+    Returns:
+        Features [B, T - 1, 2, F], zero beyond the valid ones, and the number of valid ones [B].
+    """
+    position_BTPJ3 = canonicalise(position_BTPJ3, frames_B, skeleton)
+    current_BTPJ3 = position_BTPJ3[:, :-1]
+    velocity_BTPJ3 = position_BTPJ3[:, 1:] - current_BTPJ3
+
+    joints_K = [contact.joint for contact in skeleton.contacts]
+    height_K = current_BTPJ3.new_tensor([contact.height for contact in skeleton.contacts])
+    slow_BTPK = velocity_BTPJ3[..., joints_K, :].square().sum(-1) < _CONTACT_SQUARED_STEP
+    low_BTPK = current_BTPJ3[..., joints_K, 1] < height_K
+
+    features_BTPF = torch.cat(
+        [
+            current_BTPJ3.flatten(-2),
+            velocity_BTPJ3.flatten(-2),
+            rotation_BTPR6[:, :-1].flatten(-2),
+            (slow_BTPK & low_BTPK).to(current_BTPJ3.dtype),
+        ],
+        dim=-1,
+    )
+    frames_B = (frames_B - 1).clamp(min=0)
+    valid_BT = _valid(features_BTPF.shape[1], frames_B)
+    return features_BTPF.where(valid_BT[:, :, None, None], 0.0), frames_B
+
+
+def exchange_persons(features_BTPF: Tensor, exchanged_B: Tensor, skeleton: Skeleton) -> Tensor:
+    """Features of the same motions with the persons in each other's place, in the frame of the new first person.
+
+    Args:
+        features_BTPF: features of both persons; the first frame of each motion is valid.
+        exchanged_B: bool, the motions that change; the others stay as they are.
+        skeleton: whose joints these are.
+
+    Returns:
+        Features [B, T, 2, F].
+    """
+    layout = FeatureLayout.of(skeleton)
+    other_BTPF = features_BTPF.flip(2)
+    joints_BTPJ3 = joints_from_features(other_BTPF, skeleton)
+    turn_B33 = _turn_to_front(joints_BTPJ3[:, 0, 0], skeleton)
+    origin_B3 = joints_BTPJ3[:, 0, 0, 0] * joints_BTPJ3.new_tensor((1.0, 0.0, 1.0))
+    position_BTPJ3 = (joints_BTPJ3 - origin_B3[:, None, None, None]) @ turn_B33[:, None, None].mT
+    velocity_BTPJ3 = other_BTPF[..., layout.velocities].unflatten(-1, (-1, 3)) @ turn_B33[:, None, None].mT
+    rest_BTPF = other_BTPF[..., layout.rotations.start :]
+    turned_BTPF = torch.cat([position_BTPJ3.flatten(-2), velocity_BTPJ3.flatten(-2), rest_BTPF], dim=-1)
+    return torch.where(exchanged_B.to(features_BTPF.device)[:, None, None, None], turned_BTPF, features_BTPF)
+
+
+def joints_from_features(features_F: Tensor, skeleton: Skeleton) -> Tensor:
+    """Joint positions [..., J, 3] in metres that the features [..., F] hold."""
+    return features_F[..., FeatureLayout.of(skeleton).positions].unflatten(-1, (skeleton.joints, 3))
+
+
+def rotations_from_features(features_F: Tensor, skeleton: Skeleton) -> Tensor:
+    """Local rotations [..., J - 1, 6] of joints 1..J-1 in 6D that the features [..., F] hold."""
+    return features_F[..., FeatureLayout.of(skeleton).rotations].unflatten(-1, (skeleton.joints - 1, 6))
+
+
+class Normaliser(nn.Module):
+    """Brings every feature to mean 0 and standard deviation 1 over the training split, the same for both persons.
+
+    Mean and deviation are buffers: they travel with the weights of the network that was trained on them.
+
+    Example:
+        >>> normaliser = Normaliser.from_moments(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 0.0]))
+        >>> normaliser.normalise(torch.tensor([5.0, 6.0]))
+        tensor([2., 1.])
+    """
+
+    mean_F: Tensor
+    std_F: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_F", torch.zeros(features))
+        self.register_buffer("std_F", torch.ones(features))
+
+    @classmethod
+    def from_moments(cls, mean_F: Tensor, std_F: Tensor) -> Self:
+        """A normaliser with that mean [F] and standard deviation [F]; a deviation below 0.001 counts as 1."""
+        normaliser = cls(len(mean_F))
+        normaliser.mean_F.copy_(mean_F)
+        normaliser.std_F.copy_(std_F.where(std_F >= _SMALLEST_STD, 1.0))
+        return normaliser
+
+    def normalise(self, features_F: Tensor) -> Tensor:
+        """Normalised features [..., F]: (x - mean) / std."""
+        return (features_F - self.mean_F) / self.std_F
+
+    def denormalise(self, features_F: Tensor) -> Tensor:
+        """Features [..., F] in metres again: x std + mean."""
+        return features_F * self.std_F + self.mean_F
+
+
+def _valid(length: int, frames_B: Tensor) -> Tensor:
+    """Mask [B, length] of the frames that are not padding."""
+    return torch.arange(length, device=frames_B.device) < frames_B[:, None]
+
+
+# The image of R in the mirror x -> -x is M R M with M = diag(-1, 1, 1): R01, R02, R10 and R20 change their sign.
+# 6D holds R00, R01, R10, R11, R20, R21.
+_SIXD_SIGNS = (1.0, -1.0, -1.0, 1.0, -1.0, 1.0)
+
+
+def mirror_motion(position_J3: Tensor, rotation_R6: Tensor, skeleton: Skeleton) -> tuple[Tensor, Tensor]:
+    """The motion as a mirror at the plane x = 0 shows it.
+
+    Args:
+        position_J3: joint positions [..., J, 3].
+        rotation_R6: local rotations of joints 1..J-1 in 6D [..., J - 1, 6].
+        skeleton: says which joint takes whose place.
+
+    Returns:
+        Positions and rotations of the same shapes.
+    """
+    order_J = list(skeleton.mirrored)
+    order_R = [joint - 1 for joint in order_J[1:]]
+    position_J3 = position_J3[..., order_J, :] * position_J3.new_tensor((-1.0, 1.0, 1.0))
+    rotation_R6 = rotation_R6[..., order_R, :] * rotation_R6.new_tensor(_SIXD_SIGNS)
+    return position_J3, rotation_R6

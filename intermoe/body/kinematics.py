@@ -1,0 +1,209 @@
+"""Kinematics: from local rotations to joint positions, and from positions back to rotations and a T-pose.
+
+Legend: T frames, J joints, R = J - 1 joints with a local rotation in the data (all but the root), B bodies (frames and
+persons in a row), C children of a joint; the other leading dimensions are free (batch, frames, persons).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from intermoe.body.rotations import matrix_from_6d, sixd_from_matrix
+from intermoe.body.skeletons import Skeleton
+
+# Frames before and after, and their weights in a smoothed frame.
+_SMOOTHING = {-2: 1 / 12, -1: 3 / 12, 0: 4 / 12, 1: 3 / 12, 2: 1 / 12}
+
+
+def forward_kinematics(
+    root_position: Tensor, rotation_J33: Tensor, offset_J3: Tensor, parents: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Joint positions and global rotations of posed skeletons.
+
+    Args:
+        root_position: [..., 3], metres.
+        rotation_J33: local rotations [..., J, 3, 3]; joint 0 is the root and turns the whole body.
+        offset_J3: rest-pose offset of each joint from its parent [..., J, 3], metres; that of the root is not used.
+        parents: parent of each joint, -1 for the root; a parent comes before its children.
+
+    Returns:
+        Positions [..., J, 3] in metres and global rotations [..., J, 3, 3].
+    """
+    offset_J3 = offset_J3.expand(*rotation_J33.shape[:-2], 3)
+    position, rotation = [root_position], [rotation_J33[..., 0, :, :]]
+    for joint, parent in enumerate(parents):
+        if parent < 0:
+            continue
+        step = (rotation[parent] @ offset_J3[..., joint, :, None]).squeeze(-1)
+        position.append(position[parent] + step)
+        rotation.append(rotation[parent] @ rotation_J33[..., joint, :, :])
+    return torch.stack(position, dim=-2), torch.stack(rotation, dim=-3)
+
+
+def bone_offsets(position_TJ3: Tensor, skeleton: Skeleton) -> Tensor:
+    """A T-pose with the bone lengths of a motion and the directions of the skeleton's own T-pose.
+
+    Args:
+        position_TJ3: joints [..., T, J, 3]; the length of a bone is its median over the frames.
+        skeleton: gives the directions.
+
+    Returns:
+        Offset of each joint from its parent [..., J, 3] in the unit of the positions; that of the root is 0.
+    """
+    rest_J3 = torch.tensor(skeleton.rest_offsets, dtype=position_TJ3.dtype, device=position_TJ3.device)
+    length_J = _bones(position_TJ3, skeleton).norm(dim=-1).median(dim=-2).values
+    return torch.nn.functional.normalize(rest_J3, dim=-1) * length_J[..., None]
+
+
+def rest_offsets(position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton, *, rounds: int = 60) -> Tensor:
+    """The T-pose that a motion's own local rotations are relative to, found from the motion.
+
+    People's bones do not point where the skeleton's do in their T-pose; a bone that is 10 degrees off there is 10
+    degrees off in every frame. With the lengths of ``bone_offsets``, alternates between the orientation of the root in
+    each frame (with which the local rotations put the bones nearest to their places) and the direction of each bone in
+    the T-pose (its mean over the frames, turned back by the rotations, or the skeleton's where the frames contradict
+    each other). A body that moves no joint leaves the T-pose open; then one that fits is found near the skeleton's.
+
+    Args:
+        position_TJ3: joints of one person [..., T, J, 3].
+        rotation_TR6: local 6D of joints 1..J-1 [..., T, J - 1, 6].
+        skeleton: its tree, and where the search begins.
+        rounds: alternations.
+
+    Returns:
+        Offset of each joint from its parent [..., J, 3] in the unit of the positions; that of the root is 0.
+    """
+    position_TJ3, rotation_TR33 = position_TJ3.double(), matrix_from_6d(rotation_TR6.double())
+    parents = torch.tensor(skeleton.parents, device=position_TJ3.device).clamp(min=0)
+    start_J3 = bone_offsets(position_TJ3, skeleton)
+    length_J = start_J3.norm(dim=-1, keepdim=True)
+    bone_TJ3 = _bones(position_TJ3, skeleton)
+    # Rotation of each joint's parent as seen from the root: what moves the bone from the parent to the joint.
+    turn = [torch.eye(3, dtype=torch.float64, device=position_TJ3.device).expand_as(rotation_TR33[..., 0, :, :])]
+    for joint, parent in _steps(skeleton):
+        turn.append(turn[parent] @ rotation_TR33[..., joint - 1, :, :])
+    turn_TJ33 = torch.stack(turn, dim=-3)[..., parents, :, :]
+    offset_J3 = start_J3
+    for _ in range(rounds):
+        posed_TJ3 = (turn_TJ33 @ offset_J3[..., None, :, :, None]).squeeze(-1)
+        root_T33 = _nearest_rotation(bone_TJ3.mT @ posed_TJ3)
+        unposed_TJ3 = ((root_T33[..., None, :, :] @ turn_TJ33).mT @ bone_TJ3[..., None]).squeeze(-1)
+        mean_J3 = unposed_TJ3.mean(dim=-3)
+        # Where the frames contradict each other their mean is short, and the skeleton's own direction takes over.
+        doubt_J = 1 - (mean_J3.norm(dim=-1, keepdim=True) / length_J.clamp(min=1e-9)).clamp(max=1)
+        offset_J3 = torch.nn.functional.normalize(mean_J3 + doubt_J * start_J3, dim=-1) * length_J
+    return offset_J3.to(rotation_TR6.dtype)
+
+
+def fit_rotations(
+    position_J3: Tensor, rotation_R6: Tensor, skeleton: Skeleton, offset_J3: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Rotations with which ``forward_kinematics`` returns given joints as nearly as bones of fixed length can.
+
+    Generated motion holds positions and local rotations that agree only roughly, and no orientation of the root. That
+    is taken from the hips and the spine (orthogonal Procrustes); then, from the root outwards, each local rotation is
+    kept and corrected by the smallest turn that points its bone where the child should be (Procrustes where there are
+    several children). Each joint aims from where it has come to stand, so errors of bone lengths do not add up. Exact
+    rotations and offsets come back unchanged. Every frame alone, in closed form.
+
+    Args:
+        position_J3: joints [..., J, 3], finite.
+        rotation_R6: local 6D of joints 1..J-1 [..., J - 1, 6], finite.
+        skeleton: the tree.
+        offset_J3: T-pose [..., J, 3], the same in all frames: the recording's own, or ``rest_offsets``.
+
+    Returns:
+        Position of the root [..., 3] and local rotations [..., J, 3, 3], joint 0 that of the root in the world.
+    """
+    target_J3, guess_R33 = position_J3.double(), matrix_from_6d(rotation_R6.double())
+    offset_J3 = offset_J3.double().expand(target_J3.shape)
+    children: list[list[int]] = [[] for _ in skeleton.parents]
+    for joint, parent in _steps(skeleton):
+        children[parent].append(joint)
+    place: list[Tensor] = [target_J3[..., 0, :]]
+    turn: list[Tensor] = []
+    local: list[Tensor] = []
+    for joint, parent in enumerate(skeleton.parents):
+        if parent < 0:
+            bone_C3 = target_J3[..., children[joint], :] - place[joint][..., None, :]
+            turn_33 = _nearest_rotation(bone_C3.mT @ offset_J3[..., children[joint], :])
+            local.append(turn_33)
+        else:
+            place.append(place[parent] + (turn[parent] @ offset_J3[..., joint, :, None]).squeeze(-1))
+            turn_33 = turn[parent] @ guess_R33[..., joint - 1, :, :]
+            if children[joint]:
+                bone_C3 = target_J3[..., children[joint], :] - place[joint][..., None, :]
+                posed_C3 = offset_J3[..., children[joint], :] @ turn_33.mT
+                turn_33 = _smallest_turn(posed_C3, bone_C3) @ turn_33
+            local.append(turn[parent].mT @ turn_33)
+        turn.append(turn_33)
+    return position_J3[..., 0, :], torch.stack(local, dim=-3).to(rotation_R6.dtype)
+
+
+def settle(position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton) -> tuple[Tensor, Tensor]:
+    """A motion that a body with bones of constant length can make, as near as may be to a given one.
+
+    A network's joints and local rotations agree only roughly, its bones breathe, and a small step remains where one
+    latent frame ends and the next begins. Settling smooths over five frames (at 30 frames a second, what moves once a
+    second keeps 97% of its swing, what shakes with the latent frames 17%) and fits rotations of a body whose bones keep
+    their length, left and right alike. The result is what its BVH holds, so that every form of a generated motion shows
+    the same. The ground is put where the feet mostly come lowest: at the 5th percentile, over the frames, of the lowest
+    joint.
+
+    Args:
+        position_TJ3: joints [..., T, J, 3], finite, y up.
+        rotation_TR6: local 6D of joints 1..J-1 [..., T, J - 1, 6], finite.
+        skeleton: the tree.
+
+    Returns:
+        Joints and local rotations of the same shapes; the ground is at y = 0.
+    """
+    position_TJ3, rotation_TR6 = _smooth(position_TJ3), _smooth(rotation_TR6)
+    offset_J3 = rest_offsets(position_TJ3, rotation_TR6, skeleton)
+    # A body's two sides are alike: what a bone and its mirror image measure differently is error.
+    length_J = offset_J3.norm(dim=-1, keepdim=True)
+    both_J = (length_J + length_J[..., list(skeleton.mirrored), :]) / 2
+    offset_J3 = (offset_J3 * (both_J / length_J.clamp(min=1e-9)))[..., None, :, :]
+    root_T3, rotation_TJ33 = fit_rotations(position_TJ3, rotation_TR6, skeleton, offset_J3)
+    settled_TJ3, _ = forward_kinematics(root_T3, rotation_TJ33, offset_J3, skeleton.parents)
+    lowest_T = settled_TJ3[..., 1].amin(dim=-1)
+    settled_TJ3[..., 1] -= lowest_T.quantile(0.05, dim=-1)[..., None, None]
+    return settled_TJ3, sixd_from_matrix(rotation_TJ33[..., 1:, :, :])
+
+
+def _smooth(x_TND: Tensor) -> Tensor:
+    """Weighted mean over two frames before and after, the first and last frame repeated at the ends [..., T, N, D]."""
+    frames = x_TND.shape[-3]
+    place_T = torch.arange(frames, device=x_TND.device)
+    weighted = [
+        weight * x_TND.index_select(-3, (place_T + shift).clamp(0, frames - 1)) for shift, weight in _SMOOTHING.items()
+    ]
+    return torch.stack(weighted).sum(dim=0)
+
+
+def _steps(skeleton: Skeleton) -> list[tuple[int, int]]:
+    """Every joint but the root with its parent, parents first."""
+    return [(joint, parent) for joint, parent in enumerate(skeleton.parents) if parent >= 0]
+
+
+def _bones(position_J3: Tensor, skeleton: Skeleton) -> Tensor:
+    """Vector from the parent to each joint [..., J, 3]; that of the root is 0."""
+    return position_J3 - position_J3[..., torch.tensor(skeleton.parents, device=position_J3.device).clamp(min=0), :]
+
+
+def _nearest_rotation(matrix_33: Tensor) -> Tensor:
+    """The rotation R with the greatest trace of R^T M: solves an orthogonal Procrustes problem, never by a mirror."""
+    u_33, _, vt_33 = torch.linalg.svd(matrix_33)
+    sign = torch.ones_like(matrix_33[..., 0])
+    sign[..., 2] = torch.linalg.det(u_33 @ vt_33)
+    return (u_33 * sign[..., None, :]) @ vt_33
+
+
+def _smallest_turn(from_C3: Tensor, to_C3: Tensor) -> Tensor:
+    """The rotation that takes vectors nearest to others; of several that do equally well, the smallest."""
+    reach = (from_C3.norm(dim=-1) * to_C3.norm(dim=-1)).sum(-1)
+    # One bone leaves the turn about itself open. A pull towards no turn at all, too weak to move the bone, decides it.
+    pull = 1e-6 * reach + 1e-12
+    eye_33 = torch.eye(3, dtype=from_C3.dtype, device=from_C3.device)
+    return _nearest_rotation(to_C3.mT @ from_C3 + pull[..., None, None] * eye_33)

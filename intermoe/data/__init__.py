@@ -1,0 +1,1 @@
+"""Shards on disk, what samples draw, and batches made of them."""

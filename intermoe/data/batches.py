@@ -1,0 +1,126 @@
+"""From recordings to the batches that networks see: crop, swap, mirror, canonical frame, features, padding.
+
+Everything runs on whole batches in torch. Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1, F features
+of a person in a frame, K text tokens, W text width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from intermoe.body.conventions import MIN_FRAMES
+from intermoe.body.features import mirror_motion, motion_features
+from intermoe.body.skeletons import Skeleton
+from intermoe.data.draws import Draw
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """A batch of interactions, both persons in the canonical frame.
+
+    Attributes:
+        features_BTPF: float32, not normalised, zero beyond the frames of a sample.
+        frames_B: int64, valid frames of each sample.
+    """
+
+    features_BTPF: Tensor
+    frames_B: Tensor
+
+
+def interactions(
+    positions: Sequence[NDArray[np.float32]],
+    rotations: Sequence[NDArray[np.float32]],
+    draws: Sequence[Draw],
+    skeleton: Skeleton,
+    max_frames: int,
+) -> Interactions:
+    """Crop, swap, mirror and bring into the canonical frame what the samples hold.
+
+    Args:
+        positions: a sample each, [T, 2, J, 3], metres.
+        rotations: a sample each, [T, 2, R, 6].
+        draws: what each sample drew.
+        skeleton: whose joints these are.
+        max_frames: recordings longer than this are cropped; the features have one frame less than the crop.
+
+    Returns:
+        Features padded to ``max_frames - 1`` frames (299 of 300, as velocities need the next frame).
+    """
+    batch, joints = len(positions), skeleton.joints
+    position_BTPJ3 = torch.zeros(batch, max_frames, 2, joints, 3)
+    rotation_BTPR6 = torch.zeros(batch, max_frames, 2, joints - 1, 6)
+    frames = []
+    for row, (position, rotation, drawn) in enumerate(zip(positions, rotations, draws, strict=True)):
+        crop = slice(*crop_bounds(len(position), max_frames, drawn))
+        length = crop.stop - crop.start
+        position_BTPJ3[row, :length] = torch.tensor(position[crop])
+        rotation_BTPR6[row, :length] = torch.tensor(rotation[crop])
+        frames.append(length)
+    swap_B = torch.tensor([drawn.swap for drawn in draws])[:, None, None, None, None]
+    mirror_B = torch.tensor([drawn.mirror for drawn in draws])[:, None, None, None, None]
+    position_BTPJ3 = torch.where(swap_B, position_BTPJ3.flip(2), position_BTPJ3)
+    rotation_BTPR6 = torch.where(swap_B, rotation_BTPR6.flip(2), rotation_BTPR6)
+    mirrored_position, mirrored_rotation = mirror_motion(position_BTPJ3, rotation_BTPR6, skeleton)
+    position_BTPJ3 = torch.where(mirror_B, mirrored_position, position_BTPJ3)
+    rotation_BTPR6 = torch.where(mirror_B, mirrored_rotation, rotation_BTPR6)
+    features_BTPF, frames_B = motion_features(position_BTPJ3, rotation_BTPR6, torch.tensor(frames), skeleton)
+    return Interactions(features_BTPF, frames_B)
+
+
+def crop_bounds(frames: int, max_frames: int, drawn: Draw) -> tuple[int, int]:
+    """First frame and end of the crop that a recording of so many frames is given."""
+    room = max(0, frames - max_frames)
+    start = int(drawn.crop * (room + 1))
+    return start, start + min(frames, max_frames)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of one person in one recording: what the VAE trains on."""
+
+    row: int
+    person: int
+    start: int
+
+
+def windows(frames: Sequence[int], max_frames: int, window: int, stride: int) -> list[Window]:
+    """All windows of all recordings, each person alone.
+
+    Args:
+        frames: frames of each recording.
+        max_frames: longer recordings are cropped to this first; a window lies in the crop.
+        window: frames of features of a window.
+        stride: frames between the starts of two windows.
+
+    Example:
+        >>> len(windows([85, 20], max_frames=300, window=64, stride=10))
+        8
+    """
+    found = []
+    for row, total in enumerate(frames):
+        features = min(total, max_frames) - 1
+        starts = range(0, max(1, features - window + 1), stride) if features >= MIN_FRAMES - 1 else range(0)
+        found += [Window(row, person, start) for start in starts for person in (0, 1)]
+    return found
+
+
+def cut_windows(batch: Interactions, chosen: Sequence[Window], window: int) -> tuple[Tensor, Tensor]:
+    """The windows [B, window, F] of a batch, zero beyond its frames, and their valid frames [B]."""
+    features_BTPF = torch.nn.functional.pad(batch.features_BTPF, (0, 0, 0, 0, 0, window))
+    cut = [features_BTPF[row, w.start : w.start + window, w.person] for row, w in enumerate(chosen)]
+    starts_B = torch.tensor([w.start for w in chosen])
+    return torch.stack(cut), (batch.frames_B - starts_B).clamp(0, window)
+
+
+def pad_text(states: Sequence[NDArray[np.float32]], tokens: int) -> tuple[Tensor, Tensor]:
+    """Token states [B, K, W], zero beyond each text, and the mask [B, K] of what is text; K is ``tokens``."""
+    states_BKW = torch.zeros(len(states), tokens, states[0].shape[1])
+    mask_BK = torch.zeros(len(states), tokens, dtype=torch.bool)
+    for row, state in enumerate(states):
+        states_BKW[row, : len(state)] = torch.tensor(state)
+        mask_BK[row, : len(state)] = True
+    return states_BKW, mask_BK

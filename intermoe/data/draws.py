@@ -1,0 +1,125 @@
+"""Which samples a training step sees, and what each of them draws.
+
+Both are pure functions of the seed, so that neither the number of workers nor an interruption changes them. The
+samples of all epochs form one endless stream, each epoch a permutation of its own; step ``k`` takes the samples
+``k * B`` to ``(k + 1) * B``, so that every batch is full.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Streams of random numbers that must differ although their seeds are equal.
+_ORDER, _SAMPLE, _STEP, _PROMPT = range(4)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one sample draws in one epoch.
+
+    Attributes:
+        crop: where the crop begins, as a share of the room there is, in [0, 1).
+        swap: whether the two persons change places, in motion and caption.
+        mirror: whether left and right change places, in motion and caption.
+        caption: which caption is read, as a share of their number, in [0, 1).
+        seed: for what is drawn inside the training step: posterior noise, timestep, noise, dropped condition.
+    """
+
+    crop: float
+    swap: bool
+    mirror: bool
+    caption: float
+    seed: int
+
+
+UNDRAWN = Draw(crop=0.0, swap=False, mirror=False, caption=0.0, seed=0)
+
+
+def order(seed: int, epoch: int, items: int) -> NDArray[np.int64]:
+    """The order [items] in which an epoch visits its samples.
+
+    Example:
+        >>> sorted(order(seed=0, epoch=3, items=4).tolist())
+        [0, 1, 2, 3]
+    """
+    return np.random.default_rng([_ORDER, seed, epoch]).permutation(items)
+
+
+@lru_cache(maxsize=4)
+def _cached_order(seed: int, epoch: int, items: int) -> NDArray[np.int64]:
+    return order(seed, epoch, items)
+
+
+def batch_items(
+    seed: int, step: int, batch: int, items: int, *, rank: int = 0, world: int = 1, micro_batches: int = 1
+) -> Iterator[tuple[int, int]]:
+    """The (epoch, item) pairs of one worker's share of the global batch of a step.
+
+    The global batch falls into ``micro_batches``, and of each of them worker ``rank`` of ``world`` takes the
+    rank-th run: together, in the order of their ranks, the workers hold the same micro-batches, whatever their number.
+
+    Example:
+        >>> whole = list(batch_items(0, 5, 4, 10))
+        >>> whole == [*batch_items(0, 5, 4, 10, rank=0, world=2), *batch_items(0, 5, 4, 10, rank=1, world=2)]
+        True
+    """
+    micro = batch // micro_batches
+    share = micro // world
+    for number in range(micro_batches):
+        first = step * batch + number * micro + rank * share
+        for position in range(first, first + share):
+            epoch, place = divmod(position, items)
+            yield epoch, int(_cached_order(seed, epoch, items)[place])
+
+
+def draw(seed: int, epoch: int, sample: str) -> Draw:
+    """What the sample of that id draws in that epoch."""
+    rng = np.random.default_rng([_SAMPLE, seed, epoch, _number(sample)])
+    crop, caption = rng.random(2)
+    swap, mirror = rng.random(2) < 0.5
+    return Draw(float(crop), bool(swap), bool(mirror), float(caption), int(rng.integers(2**62)))
+
+
+def held_out_draw(seed: int, sample: str) -> Draw:
+    """What a sample draws in validation: no augmentation, the same noise every time."""
+    rng = np.random.default_rng([_SAMPLE, seed, _number(sample)])
+    return Draw(UNDRAWN.crop, UNDRAWN.swap, UNDRAWN.mirror, UNDRAWN.caption, int(rng.integers(2**62)))
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of what a worker draws in a step apart from its samples (dropout)."""
+    return int(np.random.default_rng([_STEP, seed, step, rank]).integers(2**62))
+
+
+def prompt_seed(seed: int, prompt: str, repeat: int) -> int:
+    """Seed of the noise for the repeat-th motion of a prompt, whatever the batch it is generated in."""
+    return int(np.random.default_rng([_PROMPT, seed, _number(prompt), repeat]).integers(2**62))
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(sha256(text.encode()).digest()[:8], "little")
+
+
+def normal(seed_B: Sequence[int], shape: tuple[int, ...], stream: int) -> Tensor:
+    """Standard normal noise [B, *shape], float32, each sample's from its own seed.
+
+    A shorter first dimension gives a prefix of the same noise, so that padding changes nothing.
+
+    Args:
+        seed_B: a seed for each sample.
+        shape: of one sample's noise.
+        stream: different streams of the same seed are independent.
+    """
+    rows = [np.random.default_rng([stream, seed]).standard_normal(shape, dtype=np.float32) for seed in seed_B]
+    return torch.from_numpy(np.stack(rows))
+
+
+def uniform(seed_B: Sequence[int], count: int, stream: int) -> Tensor:
+    """Numbers [B, count] in [0, 1), float64, each sample's from its own seed."""
+    return torch.from_numpy(np.stack([np.random.default_rng([stream, seed]).random(count) for seed in seed_B]))

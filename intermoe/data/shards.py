@@ -1,0 +1,376 @@
+"""The data set folder that ``intermoe preprocess`` publishes: its layout, and reading single rows of it.
+
+::
+
+    dataset.json                       the card: what is in the folder, with the SHA-256 of every other file
+    motions/<split>-00000.parquet      one recording a row, sorted by id
+    captions/00000.parquet             one distinct caption a row, sorted; mirrored and swapped forms among them
+    quarantine.jsonl                   what could not be used: {"id": ..., "reason": ...}
+
+A row is a row group of its own, not compressed and without dictionaries, so that training reads the rows it draws and
+nothing else. Row ``i`` of a split is row ``i mod R`` of its file ``i div R``; R stands on the card.
+
+Legend: T frames, P = 2 persons, J joints, R = J - 1, K text tokens, W text width, F features of a person-frame.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+
+from intermoe.body.conventions import FPS, SPLITS
+from intermoe.body.features import Normaliser
+from intermoe.body.skeletons import SKELETONS, skeleton_named
+from intermoe.config import Config
+from intermoe.data.draws import Draw
+from intermoe.errors import UserError
+from intermoe.files import flush as _flush
+from intermoe.files import sha256
+from intermoe.text.captions import Persons, named_first
+
+CARD = "dataset.json"
+QUARANTINE = "quarantine.jsonl"
+ROWS_PER_FILE = 256
+_FLOATS = pa.list_(pa.field("element", pa.float32(), nullable=False))
+_NUMBERS = pa.list_(pa.field("element", pa.int32(), nullable=False))
+MOTION_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("frames", pa.int32(), nullable=False),
+        pa.field("position", _FLOATS, nullable=False),  # T x 2 x J x 3, flat
+        pa.field("rotation", _FLOATS, nullable=False),  # T x 2 x R x 6, flat
+        pa.field("captions", _NUMBERS, nullable=False),  # rows of the captions
+        pa.field("mirrored", _NUMBERS, nullable=False),  # for each caption the row of its mirrored form
+        pa.field("swapped", _NUMBERS, nullable=False),  # ... of its form with the persons in each other's place
+        pa.field("swapped_mirrored", _NUMBERS, nullable=False),  # ... of both
+        pa.field("label", pa.string(), nullable=False),  # JSON
+    ]
+)
+CAPTION_SCHEMA = pa.schema(
+    [
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("tokens", pa.int32(), nullable=False),
+        pa.field("eot", pa.int32(), nullable=False),
+        pa.field("state", _FLOATS, nullable=False),  # tokens x W, flat; only tokens that count
+    ]
+)
+_FILE = re.compile(rf"motions/(?:{'|'.join(SPLITS)})-\d{{5,}}\.parquet|captions/\d{{5,}}\.parquet|{QUARANTINE}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# Open files and caption rows kept by one process: a row of CLIP's states takes 0.24 MB.
+_OPEN_FILES, _KEPT_CAPTIONS = 128, 512
+
+
+class EncoderCard(Config):
+    """The text encoder whose states the data set holds."""
+
+    name: str
+    width: int = Field(ge=1)
+    sha256: str = Field(pattern=_SHA256.pattern)
+
+
+class DatasetCard(Config):
+    """What a data set folder holds.
+
+    Attributes:
+        version: of the folder's layout.
+        name: of the data set.
+        reader: class that read the raw recordings.
+        skeleton: name of the joints' skeleton.
+        fps: frames a second.
+        encoder: of the captions.
+        recordings: number of them in each split.
+        frames: of all recordings.
+        captions: distinct texts, mirrored and swapped forms included.
+        max_tokens: tokens of the longest text.
+        quarantined: recordings set aside.
+        rows_per_file: rows R of a Parquet file; the last of a split may hold fewer.
+        mean: of each feature over the training split [F].
+        std: standard deviation of each feature [F], as measured.
+        files: SHA-256 of each file, by its path in the folder.
+    """
+
+    version: Literal[2] = 2
+    name: str
+    reader: str
+    skeleton: str
+    fps: int = Field(default=FPS, ge=1)
+    encoder: EncoderCard
+    recordings: dict[Literal["train", "val", "test"], int]
+    frames: int = Field(ge=1)
+    captions: int = Field(ge=1)
+    max_tokens: int = Field(ge=1)
+    quarantined: int = Field(ge=0)
+    rows_per_file: int = Field(default=ROWS_PER_FILE, ge=1)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    files: dict[str, str]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.skeleton not in SKELETONS:
+            raise ValueError(f"skeleton {self.skeleton!r} is not one of {', '.join(SKELETONS)}")
+        if not len(self.mean) == len(self.std) == skeleton_named(self.skeleton).features:
+            raise ValueError(f"mean and std have as many numbers as {self.skeleton} has features")
+        for file, digest in self.files.items():
+            if not (_FILE.fullmatch(file) and _SHA256.fullmatch(digest)):
+                raise ValueError(f"files lists {file!r}, which no data set holds")
+        return self
+
+
+@dataclass(frozen=True)
+class SplitIndex:
+    """Ids and lengths of the recordings of a split, in the order of its rows."""
+
+    ids: NDArray[np.str_]
+    frames: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class MotionRow:
+    """One recording: metres and local 6D rotations, read-only, and which captions belong to it.
+
+    Attributes:
+        id: of the recording.
+        position_TPJ3: float32 [T, 2, J, 3].
+        rotation_TPR6: float32 [T, 2, J - 1, 6].
+        captions: rows of its captions.
+        mirrored: rows of their mirrored forms, in the same order.
+        swapped: rows of their forms with the persons in each other's place.
+        swapped_mirrored: rows of the forms that are both.
+        label: what the data set knows of the roles.
+    """
+
+    id: str
+    position_TPJ3: NDArray[np.float32]
+    rotation_TPR6: NDArray[np.float32]
+    captions: tuple[int, ...]
+    mirrored: tuple[int, ...]
+    swapped: tuple[int, ...]
+    swapped_mirrored: tuple[int, ...]
+    label: dict[str, str | int]
+
+    def caption(self, drawn: Draw) -> int:
+        """Which caption a sample reads: one of the recording's, swapped and mirrored as its motion is."""
+        if drawn.swap:
+            form = self.swapped_mirrored if drawn.mirror else self.swapped
+        else:
+            form = self.mirrored if drawn.mirror else self.captions
+        return form[int(drawn.caption * len(form))]
+
+
+@dataclass(frozen=True)
+class CaptionRow:
+    """One text with the states of its tokens, float32 [K, W], read-only, and the place of the token that ends it."""
+
+    text: str
+    state_KW: NDArray[np.float32]
+    eot: int
+
+
+class DatasetFolder:
+    """A published data set, read a row at a time; files stay open between reads.
+
+    Attributes:
+        path: the folder.
+        card: what ``dataset.json`` says.
+    """
+
+    def __init__(self, path: Path, card: DatasetCard) -> None:
+        self.path, self.card = path, card
+        self._skeleton = skeleton_named(card.skeleton)
+        self._file = lru_cache(_OPEN_FILES)(self._open_file)
+        self.caption = lru_cache(_KEPT_CAPTIONS)(self._caption)
+        self.index = lru_cache(len(SPLITS))(self._index)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy sent to another process opens the folder again there."""
+        return DatasetFolder.open, (self.path,)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "DatasetFolder":
+        """The data set at that place; a process opens a folder once.
+
+        Raises:
+            UserError: no such folder, no data set in it, a layout of another version, or files missing.
+        """
+        path = Path(path).absolute()
+        if not path.is_dir():
+            raise UserError("no such folder", where=path, allowed="a folder that `intermoe preprocess` wrote")
+        card = path / CARD
+        if not card.is_file():
+            raise UserError(f"holds no {CARD}, so it is no data set; `intermoe preprocess` makes one", where=path)
+        status = card.stat()
+        return _opened(path, (status.st_ino, status.st_mtime_ns, status.st_size))
+
+    def verify(self) -> None:
+        """Check every file against its checksum on the card.
+
+        Raises:
+            UserError: a file was changed.
+        """
+        for file, digest in self.card.files.items():
+            if sha256(self.path / file) != digest:
+                raise UserError(
+                    f"{file} does not match its checksum in {CARD}: the data set is damaged", where=self.path
+                )
+
+    def recording(self, split: str, row: int) -> MotionRow:
+        """The recording in that row of the split, read from its row group alone.
+
+        Raises:
+            IndexError: the split has no such row.
+            UserError: the file is damaged.
+        """
+        if not 0 <= row < self._rows(split):
+            raise IndexError(f"row {row} of {self._rows(split)} in split {split!r}")
+        values = self._row(f"motions/{split}", row)
+        frames, joints = values["frames"].as_py(), self._skeleton.joints
+        return MotionRow(
+            id=values["id"].as_py(),
+            position_TPJ3=_array(values["position"]).reshape(frames, 2, joints, 3),
+            rotation_TPR6=_array(values["rotation"]).reshape(frames, 2, joints - 1, 6),
+            captions=tuple(values["captions"].as_py()),
+            mirrored=tuple(values["mirrored"].as_py()),
+            swapped=tuple(values["swapped"].as_py()),
+            swapped_mirrored=tuple(values["swapped_mirrored"].as_py()),
+            label=json.loads(values["label"].as_py()),
+        )
+
+    def texts(self) -> list[str]:
+        """The texts of all captions, by their rows; reads no states."""
+        files = -(-self.card.captions // self.card.rows_per_file)
+        tables = [self._file(shard_name("captions/", number)).read(["text"]) for number in range(files)]
+        return [text for table in tables for text in table["text"].to_pylist()]
+
+    def normaliser(self) -> Normaliser:
+        """The normaliser of the training split's features."""
+        return Normaliser.from_moments(torch.tensor(self.card.mean), torch.tensor(self.card.std))
+
+    def in_named_order(self, recording: MotionRow, drawn: Draw) -> Draw:
+        """The same draw with the person first whom its caption names first, if it names one."""
+        first = named_first(self.caption(recording.caption(replace(drawn, swap=False, mirror=False))).text)
+        return drawn if first is None else replace(drawn, swap=first == 1)
+
+    def _caption(self, row: int) -> CaptionRow:
+        """The caption in that row; the last few hundred are kept in memory."""
+        if not 0 <= row < self.card.captions:
+            raise IndexError(f"caption {row} of {self.card.captions}")
+        values = self._row("captions/", row)
+        state_KW = _array(values["state"]).reshape(values["tokens"].as_py(), self.card.encoder.width)
+        return CaptionRow(values["text"].as_py(), state_KW, values["eot"].as_py())
+
+    def _index(self, split: str) -> SplitIndex:
+        """Ids and lengths of all recordings of a split; reads no motion."""
+        files = -(-self._rows(split) // self.card.rows_per_file)
+        tables = [self._file(shard_name(f"motions/{split}", number)).read(["id", "frames"]) for number in range(files)]
+        table = pa.concat_tables(tables) if tables else MOTION_SCHEMA.empty_table()
+        return SplitIndex(np.array(table["id"].to_pylist(), dtype=np.str_), table["frames"].to_numpy())
+
+    def _rows(self, split: str) -> int:
+        if split not in SPLITS:
+            raise UserError(f"unknown split {split!r}", allowed=", ".join(SPLITS))
+        return self.card.recordings.get(split, 0)
+
+    def _row(self, stem: str, row: int) -> Mapping[str, Any]:
+        number, group = divmod(row, self.card.rows_per_file)
+        file = shard_name(stem, number)
+        try:
+            table = self._file(file).read_row_group(group, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(self.path, file, error) from None
+        return {name: table[name][0] for name in table.column_names}
+
+    def _open_file(self, file: str) -> pq.ParquetFile:
+        try:
+            return pq.ParquetFile(self.path / file, memory_map=True)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(self.path, file, error) from None
+
+
+@lru_cache(8)
+def _opened(path: Path, written: tuple[int, int, int]) -> DatasetFolder:  # noqa: ARG001 - tells a rewritten card
+    try:
+        values = json.loads((path / CARD).read_text("utf-8"))
+    except ValueError:
+        raise UserError("not valid JSON", where=path / CARD) from None
+    if not isinstance(values, dict):
+        raise UserError("holds no keys", where=path / CARD)
+    card = DatasetCard.parse(values, where=path / CARD)
+    for file in card.files:
+        if not (path / file).is_file():
+            raise UserError(f"{file} is missing: the data set is damaged", where=path)
+    return DatasetFolder(path, card)
+
+
+def shard_name(stem: str, number: int) -> str:
+    """Path of a file of rows in the folder.
+
+    Example:
+        >>> shard_name("motions/train", 2), shard_name("captions/", 0)
+        ('motions/train-00002.parquet', 'captions/00000.parquet')
+    """
+    return f"{stem}{'' if stem.endswith('/') else '-'}{number:05d}.parquet"
+
+
+def write_rows(file: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows, one at a time, each a row group; the same rows give the same bytes. On return the disk holds them."""
+    file.parent.mkdir(exist_ok=True)
+    with (
+        file.open("wb") as stream,
+        pq.ParquetWriter(stream, schema, compression="NONE", use_dictionary=False, write_statistics=False) as writer,
+    ):
+        for row in rows:
+            columns = [_column(row[field.name], field.type) for field in schema]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+    _flush(file)
+
+
+def _column(value: Any, kind: pa.DataType) -> pa.Array:
+    """One value as a column; arrays of numbers of any shape go in flat, without a copy."""
+    if isinstance(value, np.ndarray):
+        flat = pa.array(np.ascontiguousarray(value).reshape(-1), kind.value_type)
+        return pa.ListArray.from_arrays(pa.array([0, len(flat)], pa.int32()), flat, type=kind)
+    return pa.array([value], kind)
+
+
+def _array(value: pa.ListScalar) -> NDArray[np.float32]:
+    return value.values.to_numpy()
+
+
+def _damaged(path: Path, file: str, error: Exception) -> UserError:
+    return UserError(f"{file} cannot be read ({error}): the data set is damaged", where=path)
+
+
+class DataConfig(Config):
+    """What the data of a model are.
+
+    Attributes:
+        skeleton: name of the joints' skeleton.
+        encoder: the frozen text encoder whose token states condition the model.
+        max_frames: longer recordings are cropped at random; also the longest motion that can be generated.
+        persons: which person is the first: "drawn" at random, as published, or "named", the one whom the caption names
+            first. A prompt that names the second person first is then read with the names exchanged, and the persons
+            of its motion change places.
+    """
+
+    skeleton: str = "smpl22"
+    encoder: Literal["minilm", "clip"] = "clip"
+    max_frames: int = Field(default=300, ge=16, le=3000)
+    persons: Persons = "drawn"
+
+    @field_validator("skeleton")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SKELETONS:
+            raise ValueError(f"one of {', '.join(SKELETONS)}")
+        return name

@@ -1,0 +1,85 @@
+"""Looking at the routing of a motion while it is generated.
+
+Legend: P = 2 persons, B prompts, L latent frames, E experts, M layers with experts, Q denoising stages.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from intermoe.errors import UserError
+from intermoe.moe.pool import TokenPool
+from intermoe.moe.selection import Assignment, selections
+
+
+@dataclass(frozen=True, eq=False)
+class RoutingMap:
+    """Which experts worked on which latent frames of one motion, and when in its denoising.
+
+    Attributes:
+        gate_QMPLE: float32, mean gate over the steps of a stage; zero where the expert was never assigned.
+        timesteps: of each stage, the first and the last.
+    """
+
+    gate_QMPLE: Tensor
+    timesteps: tuple[tuple[int, int], ...]
+
+
+@dataclass
+class RoutingRecorder:
+    """What has been seen of the sampling so far: of each call of the denoiser its timestep, of each layer its gates."""
+
+    timesteps: list[int] = field(default_factory=list)
+    gates: list[Tensor] = field(default_factory=list)
+
+    def maps(self, stages: int = 3) -> list[RoutingMap]:
+        """A map for each prompt, its steps in so many stages of about equal length; fewer where there are fewer steps.
+
+        Guided sampling denoises a batch whose second half has no condition: the maps are of the first.
+        """
+        steps = len(self.timesteps)
+        stages = min(stages, steps)
+        gate_SMPBLE = torch.stack(self.gates).unflatten(0, (steps, -1))
+        parts_SMPBLE = gate_SMPBLE[:, :, :, : gate_SMPBLE.shape[3] // 2].tensor_split(stages)
+        gate_QMPBLE = torch.stack([part_SMPBLE.mean(dim=0) for part_SMPBLE in parts_SMPBLE])
+        spans = [part.tolist() for part in torch.tensor(self.timesteps).tensor_split(stages)]
+        timesteps = tuple((span[0], span[-1]) for span in spans)
+        return [RoutingMap(gate_QMPLE, timesteps) for gate_QMPLE in gate_QMPBLE.unbind(3)]
+
+
+@contextmanager
+def recorded_routing(denoiser: nn.Module) -> Iterator[RoutingRecorder]:
+    """Record how a denoiser routes what it samples in the block.
+
+    Args:
+        denoiser: :class:`intermoe.networks.denoiser.Denoiser`.
+
+    Raises:
+        UserError: it has no experts.
+
+    Example:
+        ``with recorded_routing(model.denoiser) as recorder: motion = model.generate("Two people bow.")``
+    """
+    layers = selections(denoiser)
+    if not layers:
+        raise UserError("the model has no experts, so there is no routing to show", allowed="one with a mixture")
+    recorder = RoutingRecorder()
+
+    def note_step(_denoiser: nn.Module, given: tuple[Tensor, ...]) -> None:
+        recorder.timesteps.append(int(given[1][0]))
+
+    def note_layer(_layer: nn.Module, given: tuple[Tensor, TokenPool], found: Assignment) -> None:
+        shape = given[1].shape
+        gates_NE = found.gates(shape[0] * shape[1] * shape[2])
+        recorder.gates.append(gates_NE.detach().float().cpu().view(*shape, -1))
+
+    handles = [denoiser.register_forward_pre_hook(note_step)]
+    handles += [layer.register_forward_hook(note_layer) for layer in layers]
+    try:
+        yield recorder
+    finally:
+        for handle in handles:
+            handle.remove()

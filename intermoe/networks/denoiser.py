@@ -1,0 +1,125 @@
+"""The cooperative denoiser: from two noised latent motions to two clean ones, each with an eye on the other.
+
+Legend: B batch, P = 2 persons, L latent frames, Z latent numbers of a person-frame, D width, W condition width.
+"""
+
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from intermoe.config import Config
+from intermoe.layers.attention import Attention, key_mask
+from intermoe.layers.conditioning import AdaptiveLayerNorm, TimestepEmbedding, sinusoids
+from intermoe.moe.block import MoeConfig, feed_forward_block
+from intermoe.moe.pool import TokenPool
+
+
+class DenoiserConfig(Config):
+    """The denoiser and the text head before it.
+
+    Attributes:
+        width: width D of the residual stream.
+        layers: number of layers.
+        heads: attention heads of a layer.
+        dropout: of attention weights, and inside the text head.
+        text_layers: layers of the text head.
+        text_hidden: hidden width of its layers.
+        text_heads: its attention heads.
+        person_embedding: whether a learned vector tells the network which person is the caption's first. Without it, as
+            in the paper, the persons are alike to it but for their noise: either of the two may turn out as the first.
+    """
+
+    width: int = Field(default=768, ge=8, multiple_of=8)
+    layers: int = Field(default=8, ge=1)
+    heads: int = Field(default=8, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    text_layers: int = Field(default=2, ge=1)
+    text_hidden: int = Field(default=2048, ge=1)
+    text_heads: int = Field(default=8, ge=1)
+    person_embedding: bool = False
+
+    @model_validator(mode="after")
+    def _even_heads(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width = {self.width} is not divided by heads = {self.heads}")
+        return self
+
+
+class DenoiserLayer(nn.Module):
+    """Self-attention, attention to the partner, feed-forward block; each adds to the residual stream."""
+
+    def __init__(self, config: DenoiserConfig, moe: MoeConfig) -> None:
+        super().__init__()
+        self.self_norm = AdaptiveLayerNorm(config.width)
+        self.self_attention = Attention(config.width, config.heads, config.dropout)
+        self.cross_norm = AdaptiveLayerNorm(config.width)
+        self.partner_norm = AdaptiveLayerNorm(config.width)
+        self.cross_attention = Attention(config.width, config.heads, config.dropout)
+        self.feed_forward = feed_forward_block(moe, config.width)
+
+    def forward(self, x_PBLD: Tensor, emb_BD: Tensor, text_BD: Tensor, allowed_N11K: Tensor, pool: TokenPool) -> Tensor:
+        """One layer for both persons at once; each reads its partner as the partner came into the layer."""
+        own_PBLD = self.self_norm(x_PBLD, emb_BD)
+        partner_PBLD = self.partner_norm(x_PBLD, emb_BD).flip(0)
+        x_PBLD = x_PBLD + self.self_attention(own_PBLD, own_PBLD, allowed_N11K)
+        x_PBLD = x_PBLD + self.cross_attention(self.cross_norm(x_PBLD, emb_BD), partner_PBLD, allowed_N11K)
+        fed_PBLD: Tensor = self.feed_forward(x_PBLD, emb_BD, text_BD, pool)
+        return x_PBLD + fed_PBLD
+
+
+class Denoiser(nn.Module):
+    """Predict the clean latents of both persons from the noised ones, the timestep and the text condition.
+
+    Both persons go through the same weights, as one batch. The result starts at zero: the output layer and the
+    adaptive layer norms are zero-initialised.
+    """
+
+    def __init__(self, config: DenoiserConfig, moe: MoeConfig, latent: int, condition: int) -> None:
+        """Build the network.
+
+        Args:
+            config: sizes.
+            moe: the feed-forward block of the layers.
+            latent: numbers Z of a person in a latent frame.
+            condition: width W of the text condition.
+        """
+        super().__init__()
+        self.timestep_in_router, self.scope = moe.timestep_in_router, moe.pool
+        self.width = config.width
+        self.embed_motion = nn.Linear(latent, config.width)
+        self.embed_timestep = TimestepEmbedding(config.width)
+        self.embed_text = nn.Linear(condition, config.width)
+        self.person_PD = nn.Parameter(torch.zeros(2, config.width)) if config.person_embedding else None
+        self.layers = nn.ModuleList(DenoiserLayer(config, moe) for _ in range(config.layers))
+        self.out = nn.Linear(config.width, latent)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x_BLPZ: Tensor, t_B: Tensor, condition_BW: Tensor, mask_BL: Tensor) -> Tensor:
+        """Predict the clean latents.
+
+        Args:
+            x_BLPZ: noised latents of both persons.
+            t_B: int64 timesteps.
+            condition_BW: text condition; zeros for a dropped one.
+            mask_BL: bool, the valid latent frames; what lies beyond them changes nothing.
+
+        Returns:
+            [B, L, P, Z]; zero beyond the valid frames.
+        """
+        length, persons = x_BLPZ.shape[1:3]
+        text_BD = self.embed_text(condition_BW)
+        emb_BD = self.embed_timestep(t_B) + text_BD
+        routed_BD = emb_BD if self.timestep_in_router else text_BD
+        place_LD = sinusoids(torch.arange(length, device=x_BLPZ.device), self.width)
+        x_PBLD = self.embed_motion(x_BLPZ.permute(2, 0, 1, 3)) + place_LD
+        if self.person_PD is not None:
+            x_PBLD = x_PBLD + self.person_PD[:, None, None]
+        pool = TokenPool.of(mask_BL, persons, self.scope)
+        allowed_N11K = key_mask(mask_BL, persons)
+        for layer in self.layers:
+            x_PBLD = layer(x_PBLD, emb_BD, routed_BD, allowed_N11K, pool)
+        x0_BLPZ: Tensor = self.out(x_PBLD).permute(1, 2, 0, 3)
+        return x0_BLPZ * mask_BL[:, :, None, None]

@@ -1,0 +1,1 @@
+"""Frozen text encoders, the trained head on them, and captions."""

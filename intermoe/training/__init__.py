@@ -1,0 +1,1 @@
+"""Training objectives, one file each, and the samples of a step."""

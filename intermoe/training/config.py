@@ -1,0 +1,66 @@
+"""How a network is trained."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from intermoe.config import Config
+from intermoe.networks.vae import VaeLossConfig
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class TrainingConfig(Config):
+    """How one network is trained.
+
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: samples of one optimizer step, over all workers and micro-batches.
+        accumulate: micro-batches a worker splits its share into.
+        learning_rate: the highest; reached after the warm-up, then down to 0 by a cosine.
+        text_rate: learning rate of the text head, as a share of ``learning_rate``.
+        warmup_epochs: epochs of linear warm-up.
+        weight_decay: of AdamW.
+        betas: of AdamW.
+        clip: gradients are clipped to this absolute value.
+        log_every: optimizer steps between two logged points.
+        validate_every: optimizer steps between two looks at the validation split.
+        checkpoint_every: optimizer steps between two checkpoints, at most.
+        checkpoint_minutes: minutes between two checkpoints, at most.
+        keep: newest checkpoints kept, besides the best.
+    """
+
+    epochs: float = Field(gt=0)
+    batch_size: int = Field(ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0, lt=1)
+    text_rate: float = Field(default=1.0, gt=0, le=1)
+    warmup_epochs: float = Field(default=10, ge=0)
+    weight_decay: float = Field(default=2e-5, ge=0)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    clip: float = Field(default=1.0, gt=0)
+    log_every: int = Field(default=20, ge=1)
+    validate_every: int = Field(default=1000, ge=1)
+    checkpoint_every: int = Field(default=10_000, ge=1)
+    checkpoint_minutes: float = Field(default=10.0, gt=0)
+    keep: int = Field(default=2, ge=1)
+
+
+class VaeTrainingConfig(TrainingConfig):
+    """How the VAE is trained: on windows of each person alone.
+
+    Attributes:
+        window: frames of a window.
+        stride: frames between the starts of two windows.
+        loss: weights of the five losses.
+    """
+
+    window: int = Field(default=64, ge=8)
+    stride: int = Field(default=10, ge=1)
+    loss: VaeLossConfig = VaeLossConfig()
+
+    @model_validator(mode="after")
+    def _whole_latents(self) -> Self:
+        if self.window % 4:
+            raise ValueError(f"window = {self.window} is not a multiple of 4, the frames of a latent")
+        return self

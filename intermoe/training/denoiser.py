@@ -1,0 +1,106 @@
+"""The objective of the denoiser and its text head.
+
+Legend: B batch, T frames, L latent frames, P = 2 persons, Z latent numbers of a person-frame, W condition width,
+E experts.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from intermoe import checkpoint
+from intermoe.data.draws import normal, uniform
+from intermoe.data.shards import DatasetFolder
+from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig, trained_folder
+from intermoe.moe.selection import after_step, selections
+from intermoe.networks.vae import STRIDE, whole_latents
+from intermoe.text.encoders import TextStates
+from intermoe.training.config import TrainingConfig
+from intermoe.training.objective import Objective, Sums, means_over
+from intermoe.training.samples import Batch, SampleStream, interaction_stream
+
+
+class DenoiserObjective(Objective):
+    """Trains text head and denoiser to predict the clean latents of both persons (section 3.1 of the paper)."""
+
+    model: InterMoE
+    saved = PARTS
+    watched = "diffusion"
+
+    def __init__(self, model: InterMoE, config: TrainingConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        self.weights = {"diffusion": 1.0}
+        model.vae.requires_grad_(False)
+
+    def stream(self, dataset: str, seed: int = 0) -> SampleStream:
+        """Interactions of the training split."""
+        return interaction_stream(dataset, self.config, self.model.config.data, seed)
+
+    def count(self, batch: Batch) -> Tensor:
+        """Valid latent frames of both persons."""
+        return 2 * (batch["frames"] // STRIDE).sum()
+
+    def forward(self, batch: Batch) -> Sums:
+        """Squared error of the predicted latents, summed over the valid latent frames of both persons."""
+        model, seeds = self.model, batch["seed"].tolist()
+        device = batch["features"].device
+        mask_BT = whole_latents(batch["frames"], batch["features"].shape[1])
+        mask_BL = mask_BT[:, ::STRIDE]
+        shape = (mask_BL.shape[1], 2, model.latent)
+        with torch.no_grad():
+            model.vae.eval()
+            clean_BLPZ = model.encode(batch["features"], normal(seeds, shape, stream=0).to(device), mask_BT)
+        drawn_B2 = uniform(seeds, 2, stream=1).to(device)
+        t_B = (drawn_B2[:, 0] * model.diffusion.config.steps).long()
+        keep_B = drawn_B2[:, 1] >= model.diffusion.config.condition_drop
+        condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
+        noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, normal(seeds, shape, stream=2).to(device))
+        found_BLPZ = model.denoiser(noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL)
+        return {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL)[0]}
+
+    def after_step(self, all_reduce: Callable[[Tensor], Tensor]) -> None:
+        """Moves what the experts' selections learn, such as their biases (eqs. 8 and 9)."""
+        after_step(self.model.denoiser, all_reduce)
+
+    def pop_diagnostics(self) -> dict[str, float]:
+        """The routing of each layer (see ``LayerRouting``), and how many experts a token met over all layers."""
+        found = {}
+        layers = [layer.look() for layer in selections(self.model.denoiser)]
+        for m, routing in enumerate(layers):
+            for name in ("experts_a_token", "unselected", "router_entropy"):
+                found[f"layer{m}/{name}"] = getattr(routing, name)
+            for name, value_E in (("load", routing.load_E), ("share", routing.share_E), ("bias", routing.bias_E)):
+                found |= {f"layer{m}/{name}{e}": value for e, value in enumerate(value_E)}
+        if layers:
+            found["experts_a_token"] = sum(routing.experts_a_token for routing in layers) / len(layers)
+        return found
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:
+        """The loss, with the same noise and timesteps for a sample every time."""
+        return means_over(self, self.count, batches, gather)
+
+
+def denoiser_objective(
+    config: ModelConfig, training: TrainingConfig, dataset: DatasetFolder, *, vae: str | Path, seed: int = 0
+) -> DenoiserObjective:
+    """The objective with its networks as they are before the first step.
+
+    Args:
+        config: of the networks.
+        training: how they are trained.
+        dataset: what they are trained on.
+        vae: the run or checkpoint of the VAE whose latents are learned; the model takes over its normalisation too,
+            whatever data it is used on.
+        seed: of the initial weights.
+
+    Raises:
+        UserError: no checkpoint of a VAE there.
+    """
+    model = InterMoE.initial(config, dataset.normaliser(), seed=seed)
+    model.restore(checkpoint.load(trained_folder(vae)), VAE_PARTS)
+    return DenoiserObjective(model, training)

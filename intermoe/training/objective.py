@@ -1,0 +1,110 @@
+"""What a training step needs to know of a network and its losses; vae.py, denoiser.py and evaluator.py have the three.
+
+An objective gives each loss as a sum over what it counts (latent frames; for the evaluator pairs), and the count apart:
+divided by that of all workers and micro-batches, the sum becomes the mean over the global batch, whoever held which
+sample.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from intermoe import checkpoint
+from intermoe.training.config import TrainingConfig
+from intermoe.training.samples import Batch, SampleStream
+
+Sums = dict[str, Tensor]
+
+
+@dataclass
+class Means:
+    """Values summed over batches, and the count that they are sums over."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    count: float = 0.0
+
+    def add(self, sums: Mapping[str, float], count: float) -> None:
+        """Add one batch."""
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += count
+
+    def means(self) -> dict[str, float]:
+        """The mean of each value."""
+        return {name: total / self.count for name, total in self.sums.items()}
+
+
+class Trained(Protocol):
+    """A model whose modules an objective trains, and a checkpoint holds."""
+
+    def parts(self) -> dict[str, nn.Module]:
+        """All its modules, by the name of their part of a checkpoint."""
+        ...
+
+    def restore(self, saved: checkpoint.Checkpoint, parts: tuple[str, ...]) -> None:
+        """Take over parts of a checkpoint."""
+        ...
+
+
+class Objective(nn.Module, ABC):
+    """What is optimised: a model, and the losses of a batch.
+
+    Attributes:
+        model: the model that it trains, or part of it.
+        config: how it is trained.
+        weights: of each loss in the total.
+        saved: the parts of the model that a checkpoint holds.
+        watched: the measure on held-out samples by which the best checkpoint is chosen; lower is better.
+    """
+
+    saved: ClassVar[tuple[str, ...]]
+    watched: ClassVar[str]
+    model: Trained
+    config: TrainingConfig
+    weights: Mapping[str, float]
+
+    @abstractmethod
+    def stream(self, dataset: str, seed: int = 0) -> SampleStream:
+        """The samples of a data set's training split that it is trained on."""
+
+    @abstractmethod
+    def count(self, batch: Batch) -> Tensor:
+        """How much of what the losses are sums over the batch holds."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Sums:
+        """Each loss, summed over what ``count`` counts."""
+
+    @abstractmethod
+    def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:
+        """What is watched on held-out samples.
+
+        Args:
+            batches: this worker's share of them.
+            gather: gives the value of every worker, in the order of their ranks.
+        """
+
+    def after_step(self, all_reduce: Callable[[Tensor], Tensor]) -> None:
+        """Do what follows an optimizer step; nothing by default."""
+
+    def pop_diagnostics(self) -> dict[str, float]:
+        """Diagnostics since the last call; resets the counters, so every worker must call it."""
+        return {}
+
+
+def means_over(
+    measure: Callable[[Batch], Sums],
+    count: Callable[[Batch], Tensor],
+    batches: Iterable[Batch],
+    gather: Callable[[Any], list[Any]],
+) -> dict[str, float]:
+    """The means over the batches of all workers of what is measured as sums."""
+    share, whole = Means(), Means()
+    for batch in batches:
+        share.add({name: float(value) for name, value in measure(batch).items()}, float(count(batch)))
+    for part in gather(share):
+        whole.add(part.sums, part.count)
+    return whole.means()

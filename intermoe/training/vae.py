@@ -1,0 +1,97 @@
+"""The objective of the Causal-Skeletal VAE.
+
+Legend: B batch, T frames, L latent frames, J joints, F features, N latent joints, C channels of one.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from intermoe.body.features import joints_from_features
+from intermoe.data.draws import normal
+from intermoe.data.shards import DatasetFolder
+from intermoe.model import VAE_PARTS, InterMoE, ModelConfig
+from intermoe.networks.vae import STRIDE, vae_loss_counts, vae_losses, whole_latents
+from intermoe.training.config import VaeTrainingConfig
+from intermoe.training.objective import Objective, Sums, means_over
+from intermoe.training.samples import Batch, SampleStream
+
+
+class VaeObjective(Objective):
+    """Trains the Causal-Skeletal VAE: five losses on windows of each person alone."""
+
+    model: InterMoE
+    config: VaeTrainingConfig
+    saved = VAE_PARTS
+    watched = "position_error_cm"
+
+    def __init__(self, model: InterMoE, config: VaeTrainingConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        self.weights = config.loss.model_dump()
+        model.requires_grad_(False)
+        model.vae.requires_grad_(True)
+
+    def stream(self, dataset: str, seed: int = 0) -> SampleStream:
+        """Windows of the training split."""
+        return SampleStream(
+            dataset=dataset,
+            split="train",
+            kind="windows",
+            seed=seed,
+            batch_size=self.config.batch_size,
+            max_frames=self.model.config.data.max_frames,
+            window=self.config.window,
+            stride=self.config.stride,
+            micro_batches=self.config.accumulate,
+        )
+
+    def count(self, batch: Batch) -> Tensor:
+        """Valid latent frames; the frames that fill none count for nothing."""
+        return (batch["frames"] // STRIDE).sum()
+
+    def forward(self, batch: Batch) -> Sums:
+        """The five losses, summed over the valid latent frames."""
+        return self._run(batch)[0]
+
+    def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:
+        """The means of what is measured."""
+        return means_over(self.measure, self.count, batches, gather)
+
+    @torch.no_grad()
+    def measure(self, batch: Batch) -> Sums:
+        """The losses, and the mean distance of the reconstructed joints from the true ones in centimetres."""
+        sums, reconstruction_BTF = self._run(batch)
+        frames = reconstruction_BTF.shape[1]
+        true_BTJ3 = joints_from_features(batch["features"][:, :frames], self.model.skeleton)
+        found_BTJ3 = joints_from_features(self.model.normaliser.denormalise(reconstruction_BTF), self.model.skeleton)
+        error_BT = (found_BTJ3 - true_BTJ3).norm(dim=-1).mean(-1) * 100
+        return sums | {"position_error_cm": (error_BT * _whole_latents(batch)).sum() / STRIDE}
+
+    def _run(self, batch: Batch) -> tuple[Sums, Tensor]:
+        vae, mask_BT = self.model.vae, _whole_latents(batch)
+        x_BTF = self.model.normaliser.normalise(batch["features"]) * mask_BT[..., None]
+        posterior = vae.encode(x_BTF)
+        z_BLNC = posterior.mean_BLNC
+        if self.training:
+            shape = tuple(posterior.mean_BLNC.shape[1:])
+            z_BLNC = posterior.sample(normal(batch["seed"].tolist(), shape, stream=0).to(x_BTF.device))
+        reconstruction_BTF = vae.decode(z_BLNC)
+        skeleton, latents = self.model.skeleton, self.count(batch)
+        losses = vae_losses(x_BTF, reconstruction_BTF, posterior, mask_BT, self.model.normaliser, skeleton)
+        # Each latent frame has the same count of numbers: so many a loss is the mean of.
+        counts = vae_loss_counts(mask_BT, skeleton, self.model.config.vae)
+        return {n: total * latents / counts[n].clamp(min=1) for n, total in losses.items()}, reconstruction_BTF
+
+
+def _whole_latents(batch: Batch) -> Tensor:
+    return whole_latents(batch["frames"], batch["features"].shape[1])
+
+
+def vae_objective(
+    config: ModelConfig, training: VaeTrainingConfig, dataset: DatasetFolder, *, seed: int = 0
+) -> VaeObjective:
+    """The objective with its networks as they are before the first step, normalised by the data set's moments."""
+    return VaeObjective(InterMoE.initial(config, dataset.normaliser(), seed=seed), training)

@@ -1,0 +1,1 @@
+"""Ray: the session, and progress across its processes."""

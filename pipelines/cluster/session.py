@@ -1,0 +1,88 @@
+"""A Ray to run on: the cluster that is there, or one on this machine for as long as the command runs."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.data
+import torch
+
+from intermoe.errors import UserError
+from pipelines.settings import WorkersConfig
+
+# CPUs that a Ray of our own counts beyond those of the machine: Ray Data's tasks must find a place beside workers that
+# take all CPUs, or both wait for each other.
+_SHARE_OF_DATA = 2
+_OBJECT_STORE_BYTES = 2 * 1024**3
+
+
+@contextmanager
+def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator[None]:
+    """Ray, ready to use: one that this process runs already or RAY_ADDRESS names, else one started for this block.
+
+    Args:
+        workers: what a job will ask for.
+        jobs: how many jobs will do so at once.
+
+    Raises:
+        UserError: the workers want more GPUs than this machine has; a cluster may grow.
+    """
+    workers = workers or WorkersConfig()
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**options)
+    else:
+        gpus = torch.cuda.device_count()
+        if workers.gpu and workers.count > gpus:
+            raise UserError(
+                f"workers.count = {workers.count} with workers.gpu", allowed=f"as many as there are GPUs: {gpus}"
+            )
+        own = max(os.cpu_count() or 1, jobs * workers.count * workers.cpus) + _SHARE_OF_DATA
+        # Ray warns of eight times as many processes as it may start at once, by default one a core; a sweep has more.
+        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(own))
+        # "local": not one that somebody happens to have started here, whose CPUs are not ours to plan with.
+        ray.init(
+            "local",
+            num_cpus=own,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            **options,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def quiet_data() -> Iterator[ray.data.DataContext]:
+    """Ray Data without bars and lines of its own on the console; its log file has them all.
+
+    Yields:
+        The options of the data sets that are planned in the block.
+    """
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    consoles = [handler for handler in logging.getLogger("ray.data").handlers if _is_console(handler)]
+    levels = [handler.level for handler in consoles]
+    for handler in consoles:
+        handler.setLevel(logging.CRITICAL)
+    try:
+        with ray.data.DataContext.current(context):
+            yield context
+    finally:
+        for handler, level in zip(consoles, levels, strict=True):
+            handler.setLevel(level)
+
+
+def _is_console(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)

@@ -1,0 +1,1 @@
+"""A sweep to the paper's tables."""

@@ -1,0 +1,1 @@
+"""One file to many trainings and evaluations."""

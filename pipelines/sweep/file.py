@@ -1,0 +1,346 @@
+"""The sweep file: points, tables with the paper's numbers, profiles that scale them, and the trials they resolve to.
+
+The file is looked through as a whole before anything starts; what is wrong in it is told with its line.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from intermoe.config import Config
+from intermoe.errors import UserError
+from intermoe.evaluation.measures import HEADINGS
+from intermoe.files import digest
+from pipelines import settings
+from pipelines.settings import Settings, flatten
+from pipelines.sweep.yaml_lines import Lines
+
+Value = bool | int | float | str
+Where = tuple[str | int, ...]
+# What all points of a sweep have in common.
+_SHARED = ("data", "vae", "evaluator", "evaluation", "train.vae", "train.evaluator")
+
+
+class DataConfig(Config):
+    """Where the shards come from; the options of ``intermoe preprocess``.
+
+    Attributes:
+        format: of the raw recordings.
+        root: their folder; duet needs none.
+        encoder: of the captions.
+        text_folder: of CLIP's weights, if not in the hub's cache.
+        count: of duet: how many.
+        seed: of duet.
+        mapping: of bvh.
+        scale: of bvh.
+    """
+
+    format: Literal["duet", "interhuman", "bvh"]
+    root: Path | None = None
+    encoder: Literal["minilm", "clip"] = "minilm"
+    text_folder: Path | None = None
+    count: int = Field(default=600, ge=1)
+    seed: int = Field(default=0, ge=0)
+    mapping: str = "cmu"
+    scale: float = Field(default=1.0, gt=0)
+
+
+class AshaConfig(Config):
+    """Stop trials that are behind the others by their loss on the validation split (Tune's ASHA).
+
+    A sweep that is resumed compares the trials that it still has to do, with each other.
+
+    Attributes:
+        grace_steps: optimizer steps that every trial may take.
+        reduction: of so many trials that reach a rung, one goes on.
+    """
+
+    grace_steps: int = Field(ge=1)
+    reduction: int = Field(default=3, ge=2)
+
+
+class ProfileConfig(Config):
+    """How large the points are, and on what.
+
+    Attributes:
+        config: a preset, or a YAML file.
+        data: the data set.
+        set: settings of all points.
+        seeds: each point is trained with each.
+        concurrent: trials at a time.
+        asha: whether and how trials are stopped early.
+    """
+
+    config: str
+    data: DataConfig
+    set: dict[str, Any] = Field(default_factory=dict)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    concurrent: int = Field(default=1, ge=1)
+    asha: AshaConfig | None = None
+
+
+class PointConfig(Config):
+    """One configuration to train.
+
+    Attributes:
+        name: of the point.
+        set: its settings, beside the profile's.
+        rows: the table and the row that it stands for.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    set: dict[str, Any] = Field(default_factory=dict)
+    rows: dict[str, str] = Field(default_factory=dict)
+
+
+class TableConfig(Config):
+    """A table of the paper.
+
+    Attributes:
+        title: its caption.
+        rows: the paper's numbers by row and measure, each a mean and the half width of its interval, in the
+            paper's order.
+    """
+
+    title: str
+    rows: dict[str, dict[str, tuple[float, Annotated[float, Field(ge=0)]]]]
+
+
+class SweepConfig(Config):
+    """A sweep file.
+
+    Attributes:
+        name: of the sweep.
+        profile: which of the profiles is taken.
+        profiles: by name.
+        points: what is trained.
+        grid: keys and their values, every combination a point of its own.
+        tables: the paper's, by number.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    profile: str
+    profiles: dict[str, ProfileConfig]
+    points: tuple[PointConfig, ...] = ()
+    grid: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
+    tables: dict[str, TableConfig] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is trained and evaluated once, for all points that come down to it.
+
+    Attributes:
+        key: a hash of all that decides what is learned.
+        points: names of the points.
+        seed: of the training.
+        settings: all settings.
+        rows: the tables and rows that it stands for.
+    """
+
+    key: str
+    points: tuple[str, ...]
+    seed: int
+    settings: Settings
+    rows: tuple[tuple[str, str], ...]
+
+    @property
+    def name(self) -> str:
+        """For people: the first of its points, and the seed."""
+        return f"{self.points[0]}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file that was looked through.
+
+    Attributes:
+        config: what it says.
+        profile: the one taken.
+        base: settings of the profile without any point: what data, VAE and evaluator are made with.
+        trials: what is to be done, in the file's order.
+    """
+
+    config: SweepConfig
+    profile: ProfileConfig
+    base: Settings
+    trials: tuple[Trial, ...]
+
+
+def load(file: Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read a sweep file and resolve its trials.
+
+    Args:
+        file: YAML.
+        overrides: ``profile=NAME``, or ``key=value`` for the settings of all points.
+
+    Raises:
+        UserError: not such a file, an unknown key, a value out of range, an unknown table or row, a name given twice,
+            a row that two points stand for; with the line.
+    """
+    text, values = settings.read_yaml(file)
+    lines = Lines(file, text)
+    chosen = [word.partition("=")[2] for word in overrides if word.startswith("profile=")]
+    overrides = [word for word in overrides if not word.startswith("profile=")]
+    values |= {"profile": chosen[-1]} if chosen else {}
+    config = _parsed(values, lines)
+    if config.profile not in config.profiles:
+        where = "on the command line" if chosen else lines.place("profile")
+        raise UserError(f"unknown profile {config.profile!r}", where=where, allowed=", ".join(config.profiles))
+    profile = config.profiles[config.profile]
+    path: Where = ("profiles", config.profile)
+    common = _words(profile.set, lines, (*path, "set"))
+    base = _settings(profile.config, common, lines, (*path, "set"))
+    if overrides:
+        common += overrides
+        try:
+            base = settings.load(profile.config, common)
+        except UserError as error:
+            raise UserError(str(error), where="on the command line") from None
+    _check_data(profile.data, base, lines, (*path, "data"))
+    _check_tables(config, lines)
+    points: list[tuple[PointConfig, Where]] = [(p, ("points", number)) for number, p in enumerate(config.points)]
+    points += [(point, ("grid",)) for point in _grid(config.grid)]
+    _check_names(points, lines)
+    resolver = _Resolver(profile, base, common, lines)
+    for seed, (point, at) in itertools.product(profile.seeds, points):
+        resolver.add(point, seed, at)
+    if not resolver.trials:
+        raise UserError("names no point", where=file, allowed="points or grid")
+    return Sweep(config, profile, base, tuple(resolver.trials.values()))
+
+
+class _Resolver:
+    """Points to trials: those that come down to the same settings are one."""
+
+    def __init__(self, profile: ProfileConfig, base: Settings, common: Sequence[str], lines: Lines) -> None:
+        self._profile, self._base, self._common, self._lines = profile, base, common, lines
+        self.trials: dict[str, Trial] = {}
+        self._owners: dict[tuple[int, str, str], Trial] = {}
+
+    def add(self, point: PointConfig, seed: int, path: Where) -> None:
+        """Resolve a point with a seed; ``path`` is where in the file it stands."""
+        section = path if path == ("grid",) else (*path, "set")
+        words = _words(point.set, self._lines, section)
+        for key, allowed in (("seed", "seeds, in the profile"), ("name", "in the profile, for all points")):
+            if key in flatten(point.set):
+                place = self._lines.place(*section, key)
+                raise UserError(f"point {point.name!r} sets {key}", where=place, allowed=allowed)
+        resolved = _settings(self._profile.config, [*self._common, *words, f"seed={seed}"], self._lines, section)
+        self._check_shared(resolved, point.name, section)
+        key = trial_key(resolved, self._profile.data, self._base)
+        before = self.trials.get(key)
+        names, rows = (before.points, before.rows) if before else ((), ())
+        names = tuple(dict.fromkeys((*names, point.name)))
+        trial = Trial(key, names, seed, resolved, tuple(dict.fromkeys((*rows, *point.rows.items()))))
+        for table, row in point.rows.items():
+            owner = self._owners.setdefault((seed, table, row), trial)
+            if owner.key != key:
+                place = self._lines.place(*path, "rows", table)
+                raise UserError(f"row {row!r} of table {table} has another point, {owner.points[0]!r}", where=place)
+        self.trials[key] = trial
+
+    def _check_shared(self, resolved: Settings, point: str, section: Where) -> None:
+        """Raise where a point changes what all points share: data, VAE, evaluator, and how it is evaluated."""
+        own, common = (one.model_dump(mode="json") for one in (resolved, self._base))
+        for name in _SHARED:
+            one, other = own, common
+            for part in name.split("."):
+                one, other = one[part], other[part]
+            if one != other:
+                place = self._lines.place(*section, *name.split("."))
+                raise UserError(
+                    f"point {point!r} changes {name}", where=place, allowed="in the profile, for all points"
+                )
+
+
+def trial_key(resolved: Settings, data: DataConfig, base: Settings) -> str:
+    """A hash of what decides what a trial learns: its settings but those of evaluation, its data, the shared seed."""
+    rest = ("workers", "name", "evaluation", "evaluator")
+    values = resolved.model_dump(mode="json", exclude=dict.fromkeys(rest, True) | {"train": {"evaluator"}})
+    return digest([values, data.model_dump(mode="json"), base.seed])
+
+
+def _settings(preset: str, words: Sequence[str], lines: Lines, section: Where) -> Settings:
+    """Settings, and where they cannot be, the line in the section that is at fault."""
+    try:
+        return settings.load(preset, words)
+    except UserError as error:
+        below = ".".join(map(str, error.key))
+        for leaf in lines.leaves(*section):
+            # A rule that ties several keys names them as they are called in their section.
+            named = leaf.removeprefix(f"{below}.")
+            if leaf == below or re.search(rf"(?<![\w.]){re.escape(named)}(?![\w.])", str(error)):
+                raise UserError(str(error), where=lines.place(*section, *leaf.split("."))) from None
+        raise UserError(str(error), where=lines.place(*section, *error.key)) from None
+
+
+def _words(values: Mapping[str, Any], lines: Lines, section: Where) -> list[str]:
+    """Overrides; nested mappings name keys one by one: as a whole they would take the place of a preset's section."""
+    leaves = lines.leaves(*section) if values else []
+    for leaf in leaves:
+        if leaves.count(leaf) > 1:
+            raise UserError(f"key {leaf!r} is given twice", where=lines.place(*section, *leaf.split(".")))
+    return [f"{key}={json.dumps(value, default=str)}" for key, value in flatten(values).items()]
+
+
+def _grid(grid: Mapping[str, Sequence[Value]]) -> list[PointConfig]:
+    found = []
+    for values in itertools.product(*grid.values()) if grid else ():
+        chosen = dict(zip(grid, values, strict=True))
+        words = "_".join(f"{key.rpartition('.')[2]}-{value}" for key, value in chosen.items())
+        name = re.sub(r"[^a-z0-9._-]+", "-", words.lower()).lstrip("._-") or "grid"
+        found.append(PointConfig(name=name, set=chosen))
+    return found
+
+
+def _check_names(points: Sequence[tuple[PointConfig, Where]], lines: Lines) -> None:
+    """Raise where two points have one name, those of the grid among them."""
+    names: set[str] = set()
+    for point, path in points:
+        if point.name in names:
+            raise UserError(f"the name {point.name!r} is given twice", where=lines.place(*path, "name"))
+        names.add(point.name)
+
+
+def _check_data(data: DataConfig, base: Settings, lines: Lines, path: Where) -> None:
+    """Raise where the recordings are not said, or are not encoded as the settings want them."""
+    if data.format != "duet" and data.root is None:
+        raise UserError("the folder of the recordings is not given", where=lines.place(*path), allowed="root: DIR")
+    if data.encoder != base.data.encoder:
+        raise UserError(
+            f"encoder = {data.encoder!r}",
+            where=lines.place(*path, "encoder"),
+            allowed=f"{base.data.encoder!r}, as data.encoder of the settings",
+        )
+
+
+def _check_tables(config: SweepConfig, lines: Lines) -> None:
+    """Raise where a table, a row or a measure is not known."""
+    for number, point in enumerate(config.points):
+        for table, row in point.rows.items():
+            where = lines.place("points", number, "rows", table)
+            if table not in config.tables:
+                raise UserError(f"unknown table {table!r}", where=where, allowed=", ".join(config.tables) or "none")
+            if row not in config.tables[table].rows:
+                rows = ", ".join(config.tables[table].rows)
+                raise UserError(f"table {table} has no row {row!r}", where=where, allowed=rows)
+    for table, content in config.tables.items():
+        for row, measures in content.rows.items():
+            for measure in measures:
+                if measure not in HEADINGS:
+                    where = lines.place("tables", table, "rows", row, measure)
+                    raise UserError(f"unknown measure {measure!r}", where=where, allowed=", ".join(HEADINGS))
+
+
+def _parsed(values: dict[str, Any], lines: Lines) -> SweepConfig:
+    try:
+        return SweepConfig.parse(values)
+    except UserError as error:
+        raise UserError(str(error), where=lines.place(*error.key)) from None

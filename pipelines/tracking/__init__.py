@@ -1,0 +1,1 @@
+"""MLflow. Nothing else imports it."""

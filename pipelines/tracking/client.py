@@ -1,0 +1,83 @@
+"""What reading and writing MLflow share."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import (
+    LoggedModelOutput,
+    Param,
+)
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+
+from intermoe.errors import UserError
+from pipelines.tracking.address import shown, sqlite_file
+
+_PARAM_LENGTH = 6000
+
+
+_DIGEST_LENGTH = 36
+
+
+_RUN_ID = re.compile("[0-9a-f]{32}")
+
+
+def _logged_models(client: MlflowClient, run_id: str) -> list[LoggedModelOutput]:
+    """The checkpoints that a run has logged."""
+    outputs = client.get_run(run_id).outputs
+    return outputs.model_outputs if outputs else []
+
+
+def _child(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> MlflowRun | None:
+    """The run of the same parent that was to write into the same folder, if there is one."""
+    names = ("mlflow.parentRunId", "intermoe.out")
+    if not all(name in tags for name in names):
+        return None
+    found = client.search_runs([experiment_id], f"tags.`{names[0]}` = '{tags[names[0]]}'")
+    return next((run for run in found if run.data.tags.get(names[1]) == tags[names[1]]), None)
+
+
+def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    """The experiment of this name, made where it does not exist."""
+    database = sqlite_file(uri)
+    # Beside the database, not below whatever folder the first process happened to run in; a server decides itself.
+    artifacts = str(database.parent / "mlruns") if database else None
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=artifacts)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            # Another process was quicker.
+            found = client.get_experiment_by_name(name)
+    assert found is not None
+    return found.experiment_id
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises into one line."""
+    try:
+        yield
+    except MlflowException as error:
+        raise UserError(f"MLflow: {_first_line(error)}", where=shown(uri)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _param(value: Any) -> str:
+    """As YAML would show it, so that what is read in MLflow can be typed as an override."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text[:_PARAM_LENGTH]
+
+
+def _parts(items: Sequence[Param], size: int) -> Iterator[Sequence[Param]]:
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]

@@ -1,0 +1,67 @@
+"""Questions to MLflow: curves, checkpoints and data of runs."""
+
+import json
+import re
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+
+from intermoe.errors import UserError
+from pipelines.tracking.address import check_reachable, shown, tracking_uri
+from pipelines.tracking.client import (
+    _RUN_ID,
+    _explained,
+    _logged_models,
+)
+
+
+def curves(uri: str, run_id: str, wanted: re.Pattern[str]) -> dict[str, list[tuple[int, float]]]:
+    """The curves of a run whose names match as a whole: name -> points of step and value.
+
+    Raises:
+        UserError: the store does not answer, or has no such run.
+    """
+    with _explained(uri):
+        check_reachable(uri)
+        client = MlflowClient(uri)
+        names = sorted(name for name in client.get_run(run_id).data.metrics if wanted.fullmatch(name))
+        return {name: [(m.step, m.value) for m in client.get_metric_history(run_id, name)] for name in names}
+
+
+def model_folder(model: str | Path) -> Path:
+    """The folder of a model that is named by its folder, or by the id of the MLflow run that made it.
+
+    Of a run it is the newest checkpoint that was logged, fetched from the store where that is on another machine.
+
+    Raises:
+        UserError: it is neither, or the run holds no checkpoint.
+    """
+    if not names_run(model):
+        return Path(model)
+    uri = tracking_uri()
+    with _explained(uri):
+        check_reachable(uri)
+        client = MlflowClient(uri)
+        logged = _logged_models(client, str(model))
+        if not logged:
+            raise UserError(f"run {model} holds no checkpoint", where=shown(uri))
+        newest = client.get_logged_model(max(logged, key=lambda output: output.step).model_id)
+        return Path(download_artifacts(artifact_uri=newest.artifact_location, tracking_uri=uri))
+
+
+def names_run(model: str | Path) -> bool:
+    """Whether a model is named by the id of an MLflow run, and not by its folder."""
+    return bool(_RUN_ID.fullmatch(str(model))) and not Path(model).exists()
+
+
+def trained_on(run_id: str) -> Path | None:
+    """The data set that a run was trained on; None where it notes none."""
+    uri = tracking_uri()
+    with _explained(uri):
+        check_reachable(uri)
+        inputs = MlflowClient(uri).get_run(run_id).inputs
+    for used in inputs.dataset_inputs if inputs else []:
+        if {tag.key: tag.value for tag in used.tags}.get("mlflow.data.context") == "training":
+            return Path(json.loads(used.dataset.source)["uri"])
+    return None

@@ -1,0 +1,64 @@
+"""Ray Data plans that prepare the batches of a training, ahead of their use.
+
+A task gets step numbers and prepares the batches of its worker there (intermoe/training/samples.py); nothing but the
+time hangs on Ray.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import ray.data
+
+from intermoe.body.skeletons import skeleton_named
+from intermoe.data.shards import DatasetFolder
+from intermoe.training.samples import Arrays, Batch, SampleStream, as_batch
+from pipelines.cluster.session import quiet_data
+
+# Ray Data's executor lives in the training worker's process and takes half its time while it waits to be drained. So a
+# plan is prepared whole, ahead of its use, and its executor ends: at most so many steps, of so many bytes.
+_STEPS_PER_PLAN, _BYTES_PER_PLAN = 128, 256 * 1024**2
+_STEPS_PER_TASK = 16
+
+
+def batches(stream: SampleStream, first: int, last: int, *, rank: int, world: int) -> Iterator[Batch]:
+    """One worker's batches of the steps ``first`` to ``last - 1``, prepared by Ray Data."""
+    steps = _steps_per_plan(stream, world)
+    plans = [(start, min(start + steps, last)) for start in range(first, last, steps)]
+    # The first batch of the next plan is asked for when this one begins, so that nobody waits between them.
+    with ThreadPoolExecutor(1) as ahead:
+        begin = partial(_begin_plan, stream, rank=rank, world=world)
+        begun = deque(ahead.submit(begin, *plan) for plan in plans[:1])
+        for number in range(len(plans)):
+            block, blocks = begun.popleft().result()
+            begun.extend(ahead.submit(begin, *plan) for plan in plans[number + 1 : number + 2])
+            while block is not None:
+                yield as_batch(block)
+                block = next(blocks, None)
+
+
+def _steps_per_plan(stream: SampleStream, world: int) -> int:
+    frames, persons = (stream.window, 1) if stream.kind == "windows" else (stream.max_frames, 2)
+    skeleton = skeleton_named(DatasetFolder.open(stream.dataset).card.skeleton)
+    step = stream.batch_size // world * frames * persons * skeleton.features * 4
+    return max(_STEPS_PER_TASK, min(_STEPS_PER_PLAN, _BYTES_PER_PLAN // step))
+
+
+def _begin_plan(
+    stream: SampleStream, start: int, end: int, *, rank: int, world: int
+) -> tuple[Arrays | None, Iterator[Arrays]]:
+    """The first batch of the steps ``start`` to ``end - 1``, and those that follow."""
+    prepare = partial(_prepare_step, stream=stream, start=start, rank=rank, world=world)
+    with quiet_data() as options:
+        options.execution_options.preserve_order = True
+        plan = ray.data.range(end - start, override_num_blocks=-(-(end - start) // _STEPS_PER_TASK))
+        prepared = plan.map_batches(prepare, batch_size=1, zero_copy_batch=True).materialize()
+    share = stream.batch_size // world
+    blocks = iter(prepared.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2))
+    return next(blocks, None), blocks
+
+
+def _prepare_step(block: dict[str, np.ndarray], stream: SampleStream, start: int, rank: int, world: int) -> Arrays:
+    return stream.arrays(start + int(block["id"][0]), rank=rank, world=world)

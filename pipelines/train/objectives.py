@@ -1,0 +1,41 @@
+"""Which objective each target of ``intermoe train`` means, made from the settings of a run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from intermoe.data.shards import DatasetFolder
+from intermoe.evaluation.evaluator import Evaluator
+from intermoe.training.denoiser import DenoiserObjective, denoiser_objective
+from intermoe.training.evaluator import EvaluatorObjective, evaluator_objective
+from intermoe.training.objective import Objective
+from intermoe.training.vae import VaeObjective, vae_objective
+from pipelines.settings import Settings
+
+OBJECTIVES: Mapping[str, type[Objective]] = {
+    "vae": VaeObjective,
+    "evaluator": EvaluatorObjective,
+    "denoiser": DenoiserObjective,
+}
+
+
+def build(
+    target: str, settings: Settings, dataset: DatasetFolder, *, vae: Path | None, text_folder: Path | None
+) -> Objective:
+    """The objective with its networks as they are before the first step, the same on every worker.
+
+    Args:
+        target: one of ``OBJECTIVES``.
+        settings: of the run.
+        dataset: what is trained on.
+        vae: the checkpoint whose VAE is used, for the denoiser.
+        text_folder: where CLIP's weights lie, for an evaluator that reads its tokens, if not in the hub's cache.
+    """
+    training = settings.train
+    if target == "vae":
+        return vae_objective(settings, training.vae, dataset, seed=settings.seed)
+    if target == "denoiser":
+        assert vae is not None
+        return denoiser_objective(settings, training.denoiser, dataset, vae=vae, seed=settings.seed)
+    evaluator = Evaluator.initial(settings.evaluator, settings.data, dataset.normaliser(), seed=settings.seed)
+    pool = settings.evaluation.pool
+    return evaluator_objective(evaluator, training.evaluator, dataset, pool=pool, text_folder=text_folder)

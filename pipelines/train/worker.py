@@ -1,0 +1,231 @@
+"""The one training loop, run by every Ray Train worker, for whatever objective.
+
+A step is intermoe/training/step.py; here are its batches (feed.py), the points for MLflow, validation and checkpoints,
+from which a run goes on as if it had not been interrupted.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from torch import Tensor
+
+from intermoe import checkpoint
+from intermoe.data.shards import DatasetFolder
+from intermoe.training.objective import Means
+from intermoe.training.samples import Batch
+from intermoe.training.step import TrainingStep, gather
+from pipelines.settings import Settings
+from pipelines.tracking.runs import Run
+from pipelines.train import feed
+from pipelines.train.objectives import build
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told.
+
+    Attributes:
+        target: which objective.
+        settings: all settings, as plain values.
+        dataset: the folder of shards.
+        out: the folder of this run, on storage that all workers share.
+        vae: the checkpoint whose VAE is used, for objectives that need one.
+        text_folder: where CLIP's weights lie, for objectives that need them, if not in the hub's cache.
+        tracking_uri: of MLflow.
+        run_id: of the MLflow run that the driver has opened.
+        reports: whether Ray Train hears of every validation.
+    """
+
+    target: str
+    settings: dict[str, Any]
+    dataset: str
+    out: str
+    vae: str | None
+    text_folder: str | None
+    tracking_uri: str
+    run_id: str
+    reports: bool = False
+
+
+def work(config: dict[str, Any]) -> None:
+    """What every Ray Train worker runs; ``config`` holds a ``Job`` and the board that progress is posted to."""
+    job: Job = config["job"]
+    settings = Settings.parse(job.settings)
+    torch.set_num_threads(settings.workers.cpus)
+    device = ray.train.torch.get_device()
+    Worker(job, settings, config["board"], device).run()
+
+
+class Worker:
+    """One worker's side of a run."""
+
+    def __init__(self, job: Job, settings: Settings, board: Any, device: torch.device) -> None:
+        """Build the networks, the same on every worker of the process group."""
+        self.job, self.settings, self.board, self.device = job, settings, board, device
+        folder = DatasetFolder.open(job.dataset)
+        self.card = folder.card
+        vae, text_folder = (Path(path) if path else None for path in (job.vae, job.text_folder))
+        self.objective = build(job.target, settings, folder, vae=vae, text_folder=text_folder).to(self.device)
+        self.config = self.objective.config
+        self.stream = self.objective.stream(job.dataset, settings.seed)
+        self.take_step = TrainingStep(self.objective, self.stream)
+        self.rank, self.world, self.num_steps = self.take_step.rank, self.take_step.world, self.take_step.num_steps
+        self.window = Means()
+        self.best = math.inf
+        self.run_folder = Path(job.out)
+        self.tracking = Run.reopen(job.tracking_uri, job.run_id) if self.rank == 0 else None
+        held_out = self.stream.held_out("val")
+        self.validation = held_out if held_out.num_samples else None
+
+    def run(self) -> None:
+        """Train from the newest checkpoint, or from the start, to the end."""
+        first = self._restore()
+        batches = feed.batches(self.stream, first, self.num_steps, rank=self.rank, world=self.world)
+        # One batch ahead of the training, and already under way during the first validation.
+        with ThreadPoolExecutor(1) as ahead:
+            self._train(first, partial(ahead.submit, next, batches, None))
+        if self.tracking:
+            self.tracking.close()
+
+    def _train(self, first: int, fetch: Callable[[], Future[Batch | None]]) -> None:
+        following = fetch()
+        if first == 0:
+            self._validate(0)
+        saved_at, logged_step, waited, busy = time.monotonic(), first, 0.0, 0.0
+        for step in range(first, self.num_steps):
+            began = time.monotonic()
+            batch = following.result()
+            assert batch is not None
+            following = fetch()
+            batch = self._on_device(batch)
+            waited += time.monotonic() - began
+            outcome = self.take_step(step, batch)
+            done = step + 1
+            if not outcome.is_finite:
+                self._give_up(done, batch)
+                return
+            self.window.add(outcome.sums, outcome.count)
+            busy += time.monotonic() - began
+            last = done == self.num_steps
+            if last or done % self.config.log_every == 0:
+                self._log(done, outcome.gradient_norm, busy / (done - logged_step), waited / busy)
+                logged_step, waited, busy = done, 0.0, 0.0
+            if last or done % self.config.validate_every == 0:
+                self._validate(done)
+            minutes = (time.monotonic() - saved_at) / 60
+            if last or done % self.config.checkpoint_every == 0 or minutes >= self.config.checkpoint_minutes:
+                self._save(done)
+                saved_at = time.monotonic()
+
+    def _log(self, step: int, norm: float, seconds_per_step: float, waiting: float) -> None:
+        means = self.window.means()
+        self.window = Means()
+        loss = sum(self.objective.weights[name] * value for name, value in means.items())
+        metrics = {"loss": loss, **{f"loss_{name}": value for name, value in means.items()}}
+        metrics |= {
+            "learning_rate": self.take_step.optimizer.param_groups[0]["lr"],
+            "gradient_norm": norm,
+            "seconds_per_step": seconds_per_step,
+            "samples_per_second": self.config.batch_size / seconds_per_step,
+            "share_waiting_for_data": waiting,
+            "epoch": step / self.stream.steps_per_epoch,
+        }
+        diagnostics = self.objective.pop_diagnostics()
+        if self.tracking:
+            self.tracking.log_metrics({f"train/{name}": value for name, value in metrics.items()}, step)
+            group = "moe" if self.job.target == "denoiser" else self.job.target
+            self.tracking.log_metrics({f"{group}/{name}": value for name, value in diagnostics.items()}, step)
+            self.board.post.remote(step, self.num_steps, {"loss": loss}, key=self.job.out)
+
+    def _validate(self, step: int) -> None:
+        """Measure the validation split and keep the model if it is the best so far."""
+        if self.validation is None:
+            return
+        self.objective.eval()
+        batches = map(self._on_device, self.validation.held_out_batches(rank=self.rank, world=self.world))
+        measured = self.objective.validate(batches, gather)
+        if self.tracking:
+            self.tracking.log_metrics({f"validation/{name}": value for name, value in measured.items()}, step)
+        if self.rank == 0 and step and measured[self.objective.watched] < self.best:
+            self.best = measured[self.objective.watched]
+            self._write(self.run_folder / "best", step)
+        # After the last step there is nothing left to stop.
+        if self.job.reports and 0 < step < self.num_steps:
+            ray.train.report({"step": step, **{f"validation/{name}": value for name, value in measured.items()}})
+
+    def _save(self, step: int) -> None:
+        """Write a checkpoint from which the run can go on; without a validation split, the newest is the best."""
+        if self.rank:
+            return
+        if self.tracking:
+            # A run that goes on from here will not log what came before.
+            self.tracking.flush()
+        folder = checkpoint.step_folder(self.run_folder / "checkpoints", step)
+        state = checkpoint.optimizer_tensors(self.take_step.optimizer, self.take_step.named_parameters)
+        progress = {"best": self.best if math.isfinite(self.best) else None, "window": asdict(self.window)}
+        self._write(folder, step, tensors={"optimizer": state}, documents={"progress": progress})
+        checkpoint.prune(folder.parent, self.config.keep)
+        if self.validation is None:
+            self._write(self.run_folder / "best", step)
+
+    def _write(
+        self,
+        folder: Path,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({}),
+        documents: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        parts = self.objective.model.parts()
+        state = {"step": step, "target": self.job.target, "dataset": self.card.name}
+        checkpoint.save(
+            folder,
+            tensors={name: parts[name].state_dict() for name in self.objective.saved} | dict(tensors),
+            documents={"config": self.job.settings, "state": state} | dict(documents),
+            replace=True,
+        )
+
+    def _restore(self) -> int:
+        """Go back to the newest checkpoint of this run, if there is one; the step to go on with."""
+        if self.rank == 0:
+            for leftover in self.run_folder.glob(".best.*"):
+                shutil.rmtree(leftover)
+        folder = checkpoint.latest(self.run_folder / "checkpoints")
+        if folder is None:
+            return 0
+        saved = checkpoint.load(folder, device=str(self.device))
+        self.objective.model.restore(saved, self.objective.saved)
+        checkpoint.load_optimizer(self.take_step.optimizer, self.take_step.named_parameters, saved.tensors["optimizer"])
+        progress = saved.documents["progress"]
+        self.best = math.inf if progress["best"] is None else progress["best"]
+        self.window = Means(**progress["window"])
+        return int(saved.documents["state"]["step"])
+
+    @torch.no_grad()
+    def _give_up(self, step: int, batch: Batch) -> None:
+        """Say on the board which samples end the run; all workers come here together."""
+        self.objective.eval()
+        judged = []
+        for row, item in enumerate(batch["item"].tolist()):
+            alone = self.objective({name: tensor[row : row + 1] for name, tensor in batch.items()})
+            finite = all(math.isfinite(float(total)) for total in alone.values())
+            judged.append((self.stream.sample_id(item), finite))
+        everyone = [sample for share in gather(judged) for sample in share]
+        # Where none alone explains it, it is the batch as a whole.
+        ids = sorted({name for name, finite in everyone if not finite} or {name for name, _ in everyone})
+        if self.rank == 0:
+            reason = f"step {step}: the loss or its gradient is not finite; samples {', '.join(ids)}"
+            ray.get(self.board.fail.remote(reason, key=self.job.out))
+
+    def _on_device(self, batch: Batch) -> Batch:
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}

@@ -1,0 +1,157 @@
+"""Forward kinematics, the T-pose found from a motion, and rotations fitted to joints."""
+
+import pytest
+import torch
+
+from intermoe.body.kinematics import bone_offsets, fit_rotations, forward_kinematics, rest_offsets, settle
+from intermoe.body.rotations import angle_between, matrix_from_6d, matrix_from_axis_angle, sixd_from_matrix
+from intermoe.body.skeletons import SMPL22
+from intermoe.datasets.duet import make_interaction
+
+J = SMPL22.joints
+
+
+@pytest.fixture
+def body():
+    """A motion of 40 frames whose T-pose differs from the skeleton's by some 15 degrees a bone and 10% a length."""
+    generator = torch.Generator().manual_seed(3)
+    rest_J3 = torch.tensor(SMPL22.rest_offsets, dtype=torch.float64)
+    tilt_J33 = matrix_from_axis_angle(0.15 * torch.randn(J, 3, generator=generator, dtype=torch.float64))
+    stretch_J = 1 + 0.1 * torch.randn(J, 1, generator=generator, dtype=torch.float64)
+    offset_J3 = (tilt_J33 @ rest_J3[..., None]).squeeze(-1) * stretch_J
+    phase = torch.rand(J, 3, generator=generator, dtype=torch.float64) * 6
+    time_T = torch.arange(40, dtype=torch.float64)[:, None, None] / 30
+    rotation_TJ33 = matrix_from_axis_angle(0.5 * torch.sin(3 * time_T + phase))
+    root_T3 = torch.stack([time_T[:, 0, 0], 0.9 + 0 * time_T[:, 0, 0], -time_T[:, 0, 0]], dim=-1)
+    position_TJ3, _ = forward_kinematics(root_T3, rotation_TJ33, offset_J3, SMPL22.parents)
+    return position_TJ3, rotation_TJ33, offset_J3
+
+
+def fk(root_T3, rotation_TJ33, offset_J3):
+    return forward_kinematics(root_T3, rotation_TJ33, offset_J3, SMPL22.parents)[0]
+
+
+def test_forward_kinematics_of_a_bent_arm_is_the_sum_by_hand():
+    quarter = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])  # about z, from x to y
+    rotation_J33 = torch.stack([quarter, quarter, torch.eye(3)])
+    offset_J3 = torch.tensor([[9.0, 9, 9], [1, 0, 0], [2, 0, 0]])
+    position_J3, turn_J33 = forward_kinematics(torch.tensor([5.0, 0, 0]), rotation_J33, offset_J3, (-1, 0, 1))
+    torch.testing.assert_close(position_J3, torch.tensor([[5.0, 0, 0], [5, 1, 0], [3, 1, 0]]))
+    torch.testing.assert_close(turn_J33[2], quarter @ quarter)
+
+
+def test_bone_offsets_have_median_lengths_and_the_skeletons_directions(body):
+    position_TJ3, _, offset_J3 = body
+    position_TJ3 = position_TJ3.clone()
+    position_TJ3[7] += torch.randn(J, 3, dtype=torch.float64)  # one wild frame moves no median
+    found_J3 = bone_offsets(position_TJ3, SMPL22)
+    torch.testing.assert_close(found_J3.norm(dim=-1)[1:], offset_J3.norm(dim=-1)[1:], atol=1e-9, rtol=0)
+    rest_J3 = torch.tensor(SMPL22.rest_offsets, dtype=torch.float64)
+    assert torch.linalg.cross(found_J3, rest_J3).abs().max() < 1e-9
+    assert (found_J3 * rest_J3).sum(-1)[1:].min() > 0
+    assert found_J3[0].tolist() == [0, 0, 0]
+
+
+def test_fit_returns_exact_rotations_unchanged_and_finds_the_root(body):
+    position_TJ3, rotation_TJ33, offset_J3 = body
+    root_T3, fitted_TJ33 = fit_rotations(position_TJ3, sixd_from_matrix(rotation_TJ33[:, 1:]), SMPL22, offset_J3)
+    torch.testing.assert_close(root_T3, position_TJ3[:, 0])
+    assert angle_between(fitted_TJ33, rotation_TJ33).max() < 1e-3
+
+
+def test_rest_offsets_finds_the_t_pose_that_the_rotations_are_relative_to(body):
+    position_TJ3, rotation_TJ33, offset_J3 = body
+    rotation_TR6 = sixd_from_matrix(rotation_TJ33[:, 1:])
+    found_J3 = rest_offsets(position_TJ3, rotation_TR6, SMPL22)
+    assert (found_J3 - offset_J3)[1:].norm(dim=-1).max() < 0.002
+    root_T3, fitted_TJ33 = fit_rotations(position_TJ3, rotation_TR6, SMPL22, found_J3)
+    assert (fk(root_T3, fitted_TJ33, found_J3) - position_TJ3).norm(dim=-1).max() < 1e-3
+    assert angle_between(fitted_TJ33[:, 1:], rotation_TJ33[:, 1:]).max() < 0.5
+
+
+def test_rest_offsets_of_rotations_that_mean_nothing_stay_near_the_skeleton(body):
+    position_TJ3, _, _ = body
+    noise_TR6 = torch.randn(40, J - 1, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found_J3 = rest_offsets(position_TJ3, noise_TR6, SMPL22)
+    rest_J3 = torch.tensor(SMPL22.rest_offsets, dtype=torch.float64)
+    cos = torch.nn.functional.cosine_similarity(found_J3, rest_J3, dim=-1)[1:]
+    assert cos.min() > 0.8
+
+
+def test_fit_reaches_the_joints_though_the_rotations_are_wrong(body):
+    position_TJ3, rotation_TJ33, offset_J3 = body
+    generator = torch.Generator().manual_seed(1)
+    wrong = matrix_from_axis_angle(0.5 * torch.randn(40, J - 1, 3, generator=generator, dtype=torch.float64))
+    rotation_TR6 = sixd_from_matrix(rotation_TJ33[:, 1:] @ wrong)
+    root_T3, fitted_TJ33 = fit_rotations(position_TJ3, rotation_TR6, SMPL22, offset_J3)
+    assert (fk(root_T3, fitted_TJ33, offset_J3) - position_TJ3).norm(dim=-1).max() < 1e-4
+    eye = torch.eye(3, dtype=torch.float64).expand_as(fitted_TJ33)
+    torch.testing.assert_close(fitted_TJ33 @ fitted_TJ33.mT, eye, atol=1e-6, rtol=0)
+    assert torch.linalg.det(fitted_TJ33).min() > 0.99
+
+
+def test_one_bone_is_corrected_without_a_turn_about_itself():
+    offset_J3 = torch.tensor(SMPL22.rest_offsets, dtype=torch.float64)
+    elbow, wrist = SMPL22.index("left_elbow"), SMPL22.index("left_wrist")
+    bone = torch.nn.functional.normalize(offset_J3[wrist], dim=0)
+    twisted_J33 = torch.eye(3, dtype=torch.float64).repeat(J, 1, 1)
+    twisted_J33[elbow] = matrix_from_axis_angle(0.8 * bone)  # only about the forearm itself
+    straight_J3 = fk(torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64).repeat(J, 1, 1), offset_J3)
+    _, fitted_J33 = fit_rotations(straight_J3, sixd_from_matrix(twisted_J33[1:]), SMPL22, offset_J3)
+    assert angle_between(fitted_J33, twisted_J33).max() < 1e-3
+
+
+def test_fit_takes_persons_in_a_batch_like_one_by_one(body):
+    position_TJ3, rotation_TJ33, offset_J3 = body
+    position_TPJ3 = torch.stack([position_TJ3, position_TJ3.flip(0)], 1)
+    rotation_TPR6 = sixd_from_matrix(torch.stack([rotation_TJ33, rotation_TJ33.flip(0)], 1)[:, :, 1:])
+    offset_PJ3 = torch.stack([offset_J3, bone_offsets(position_TJ3, SMPL22)])
+    root_TP3, rotation_TPJ33 = fit_rotations(position_TPJ3, rotation_TPR6, SMPL22, offset_PJ3)
+    for person in range(2):
+        root_T3, one_TJ33 = fit_rotations(
+            position_TPJ3[:, person], rotation_TPR6[:, person], SMPL22, offset_PJ3[person]
+        )
+        torch.testing.assert_close(root_TP3[:, person], root_T3)
+        torch.testing.assert_close(rotation_TPJ33[:, person], one_TJ33)
+
+
+def test_fit_stays_finite_for_a_body_in_one_point():
+    rotation_R6 = sixd_from_matrix(torch.eye(3).repeat(J - 1, 1, 1))
+    root_3, rotation_J33 = fit_rotations(torch.zeros(J, 3), rotation_R6, SMPL22, torch.zeros(J, 3))
+    assert rotation_J33.isfinite().all()
+    torch.testing.assert_close(matrix_from_6d(sixd_from_matrix(rotation_J33)), rotation_J33)
+    assert root_3.tolist() == [0, 0, 0]
+
+
+def test_settled_motion_keeps_its_bones_and_stands_on_the_ground() -> None:
+    rng = torch.Generator().manual_seed(5)
+    recording = make_interaction(seed=3, index=1)
+    clean_PTJ3 = torch.from_numpy(recording.position_TPJ3).transpose(0, 1)
+    rotation_PTR6 = torch.from_numpy(recording.rotation_TPR6).transpose(0, 1)
+    noisy_PTJ3 = clean_PTJ3 + 0.02 * torch.randn(clean_PTJ3.shape, generator=rng)
+    settled_PTJ3, found_PTR6 = settle(noisy_PTJ3, rotation_PTR6, SMPL22)
+    parents, children = map(list, zip(*SMPL22.edges, strict=True))
+    bone_PTE = (settled_PTJ3[..., children, :] - settled_PTJ3[..., parents, :]).norm(dim=-1)
+    assert bone_PTE.std(dim=1).max() < 1e-5
+    lowest_PT = settled_PTJ3[..., 1].amin(dim=-1)
+    assert (lowest_PT < 0).float().mean() < 0.06
+    assert lowest_PT.median() < 0.03
+    # Every joint comes nearer to where it was before the noise; up and down is a matter of where the ground is put.
+    before, after = ((x[..., [0, 2]] - clean_PTJ3[..., [0, 2]]).norm(dim=-1).mean() for x in (noisy_PTJ3, settled_PTJ3))
+    assert after < 0.8 * before
+    assert matrix_from_6d(found_PTR6).det().sub(1).abs().max() < 1e-4
+
+
+def test_settling_takes_the_shaking_of_latent_frames_away_and_leaves_walking() -> None:
+    recording = make_interaction(seed=0, index=4)
+    position_PTJ3 = torch.from_numpy(recording.position_TPJ3).transpose(0, 1)
+    rotation_PTR6 = torch.from_numpy(recording.rotation_TPR6).transpose(0, 1)
+    frames = position_PTJ3.shape[1]
+    # A square wave of 4 cm at 7.5 Hz, as a step at each latent frame would be.
+    shake_T = 0.02 * (1 - 2 * (torch.arange(frames) // 2 % 2))
+    shaken_PTJ3 = position_PTJ3.clone()
+    shaken_PTJ3[..., 0] += shake_T[:, None]
+    calm_PTJ3, _ = settle(position_PTJ3, rotation_PTR6, SMPL22)
+    settled_PTJ3, _ = settle(shaken_PTJ3, rotation_PTR6, SMPL22)
+    assert (settled_PTJ3 - calm_PTJ3)[:, 3:-3, 0, 0].abs().max() < 0.2 * 0.02
+    assert (calm_PTJ3 - position_PTJ3)[..., [0, 2]].norm(dim=-1).mean() < 0.01

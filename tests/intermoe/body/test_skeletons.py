@@ -1,0 +1,178 @@
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from intermoe.body.features import (
+    FeatureLayout,
+    joints_from_features,
+    mirror_motion,
+    motion_features,
+    rotations_from_features,
+)
+from intermoe.body.kinematics import forward_kinematics
+from intermoe.body.skeletons import SKELETONS, SMPL22, Contact, PoolStage, Skeleton, skeleton_named
+from intermoe.errors import UserError
+from intermoe.networks.vae import CausalSkeletalVae, VaeConfig
+
+# Groups of joints that make two stages of pooling for a body of 21 joints: five chains from the root.
+_LIMBS = ((0, 1, 2, 3, 4), (3, 5, 6, 7), (3, 8, 9, 10), (0, 11, 12, 13, 14, 15), (0, 16, 17, 18, 19, 20))
+# fmt: off
+# A body with the joints of KIT's: a spine, two arms of three joints, two legs of five. It stands in no table.
+KIT21 = Skeleton(
+    name="kit21",
+    joint_names=("root", "bp", "bt", "bln", "bun", "ls", "le", "lw", "rs", "re", "rw", "lh", "lk", "la", "lmrot", "lf",
+                 "rh", "rk", "ra", "rmrot", "rf"),
+    parents=(-1, 0, 1, 2, 3, 3, 5, 6, 3, 8, 9, 0, 11, 12, 13, 14, 0, 16, 17, 18, 19),
+    rest_offsets=((0, 0, 0), (0, 0.1, 0), (0, 0.2, 0), (0, 0.2, 0), (0, 0.1, 0),
+                  (0.2, 0, 0), (0.3, 0, 0), (0.25, 0, 0), (-0.2, 0, 0), (-0.3, 0, 0), (-0.25, 0, 0),
+                  (0.1, -0.05, 0), (0, -0.4, 0), (0, -0.4, 0), (0, -0.05, 0.05), (0, -0.02, 0.1),
+                  (-0.1, -0.05, 0), (0, -0.4, 0), (0, -0.4, 0), (0, -0.05, 0.05), (0, -0.02, 0.1)),
+    mirror_pairs=((5, 8), (6, 9), (7, 10), (11, 16), (12, 17), (13, 18), (14, 19), (15, 20)),
+    contacts=(Contact(13, 0.12), Contact(15, 0.05), Contact(18, 0.12), Contact(20, 0.05)),
+    left_hip=11,
+    right_hip=16,
+    pools=(
+        PoolStage(groups=_LIMBS, edges=((0, 1), (0, 2), (0, 3), (0, 4))),
+        PoolStage(groups=((0, 1, 2), (0, 3, 4)), edges=((0, 1),)),
+    ),
+)
+# fmt: on
+
+
+def connected(nodes: Sequence[int], edges: Sequence[tuple[int, int]]) -> bool:
+    reached, waiting = set(), {nodes[0]}
+    while waiting:
+        node = waiting.pop()
+        reached.add(node)
+        waiting |= {b for pair in edges for a, b in (pair, pair[::-1]) if a == node and b in nodes} - reached
+    return reached == set(nodes)
+
+
+@pytest.mark.parametrize("skeleton", [*SKELETONS.values(), KIT21], ids=lambda skeleton: skeleton.name)
+class TestEverySkeleton:
+    def test_is_one_tree_with_its_root_first_and_parents_before_children(self, skeleton):
+        count = skeleton.joints
+        assert len(skeleton.joint_names) == len(skeleton.rest_offsets) == count
+        assert len(set(skeleton.joint_names)) == count
+        assert skeleton.parents[0] == -1
+        assert all(0 <= parent < joint for joint, parent in enumerate(skeleton.parents) if joint)
+        assert skeleton.rest_offsets[0] == (0, 0, 0)
+        assert connected(range(count), skeleton.edges)
+        assert len(skeleton.edges) == count - 1
+
+    def test_mirror_pairs_are_alike(self, skeleton):
+        seen = [joint for pair in skeleton.mirror_pairs for joint in pair]
+        assert len(seen) == len(set(seen))
+        mirrored = skeleton.mirrored
+        assert [mirrored[other] for other in mirrored] == list(range(skeleton.joints))
+        for joint, other in enumerate(mirrored):
+            x, y, z = skeleton.rest_offsets[joint]
+            assert skeleton.rest_offsets[other] == (-x, y, z), skeleton.joint_names[joint]
+            if joint:
+                assert skeleton.parents[other] == mirrored[skeleton.parents[joint]]
+        heights = {contact.joint: contact.height for contact in skeleton.contacts}
+        assert {mirrored[joint]: height for joint, height in heights.items()} == heights
+
+    def test_left_is_plus_x_and_the_body_stands_upright(self, skeleton):
+        place = torch.zeros(skeleton.joints, 3)
+        for joint, parent in enumerate(skeleton.parents[1:], start=1):
+            place[joint] = place[parent] + torch.tensor(skeleton.rest_offsets[joint])
+        assert place[skeleton.left_hip, 0] > 0 > place[skeleton.right_hip, 0]
+        assert skeleton.mirrored[skeleton.left_hip] == skeleton.right_hip
+        lowest = int(place[:, 1].argmin())
+        assert lowest in {contact.joint for contact in skeleton.contacts}
+        assert 1.4 < place[:, 1].max() - place[:, 1].min() < 1.9
+        feet = [contact.joint for contact in skeleton.contacts]
+        assert place[feet, 2].max() > 0.05, "the toes point to +z"
+
+    def test_pools_cover_every_joint_with_connected_groups_and_graphs(self, skeleton):
+        count, edges = skeleton.joints, skeleton.edges
+        for stage in skeleton.pools:
+            assert {joint for group in stage.groups for joint in group} == set(range(count))
+            assert all(connected(group, edges) for group in stage.groups)
+            count, edges = len(stage.groups), stage.edges
+            assert all(0 <= a < count and 0 <= b < count and a != b for a, b in edges)
+            assert connected(range(count), edges)
+
+    def test_goes_through_features_mirroring_and_the_vae(self, skeleton):
+        rng = torch.Generator().manual_seed(0)
+        rotation = torch.eye(3) + 0.1 * torch.randn(1, 9, 2, skeleton.joints, 3, 3, generator=rng)
+        rotation = torch.linalg.qr(rotation).Q
+        rotation = rotation * torch.linalg.det(rotation)[..., None, None]
+        offsets = torch.tensor(skeleton.rest_offsets, dtype=torch.float32)
+        root = torch.zeros(1, 9, 2, 3) + torch.tensor([0.0, 0.9, 0.0])
+        position, _ = forward_kinematics(root, rotation, offsets, skeleton.parents)
+        local = rotation[..., 1:, :, :2].flatten(-2)
+        features, frames = motion_features(position, local, torch.tensor([9]), skeleton)
+        layout = FeatureLayout.of(skeleton)
+        assert features.shape == (1, 8, 2, skeleton.features)
+        assert frames.tolist() == [8]
+        assert layout.size == 12 * skeleton.joints - 6 + len(skeleton.contacts) == skeleton.features
+        torch.testing.assert_close(rotations_from_features(features, skeleton), local[:, :8])
+        # The canonical frame moves bodies, it does not change them.
+        before, after = position[:, :8], joints_from_features(features, skeleton)
+        for first, second in ((0, skeleton.joints - 1), (3, 7)):
+            torch.testing.assert_close(
+                (after[..., first, :] - after[..., second, :]).norm(dim=-1),
+                (before[..., first, :] - before[..., second, :]).norm(dim=-1),
+            )
+        twice = mirror_motion(*mirror_motion(position, local, skeleton), skeleton)
+        torch.testing.assert_close(twice[0], position)
+        torch.testing.assert_close(twice[1], local)
+        vae = CausalSkeletalVae(VaeConfig(width=8, latent=4, blocks=1), skeleton).eval()
+        posterior = vae.encode(features[:, :, 0])
+        assert posterior.mean_BLNC.shape == (1, 2, len(skeleton.pools[-1].groups), 4)
+        assert vae.decode(posterior.mean_BLNC).shape == (1, 8, skeleton.features)
+
+
+def test_smpl22_is_what_interhuman_has():
+    assert (SMPL22.joints, SMPL22.features) == (22, 262)
+    left, right = (1, 4, 7, 10, 13, 16, 18, 20), (2, 5, 8, 11, 14, 17, 19, 21)
+    assert SMPL22.mirror_pairs == tuple(zip(left, right, strict=True))
+    assert [(contact.joint, contact.height) for contact in SMPL22.contacts] == [
+        (7, 0.12),
+        (10, 0.05),
+        (8, 0.12),
+        (11, 0.05),
+    ]
+    assert [len(stage.groups) for stage in SMPL22.pools] == [12, 7]
+    assert [len(stage.edges) for stage in SMPL22.pools] == [11, 6]
+    assert SMPL22.index("left_ankle") == 7
+    for name, other in zip(SMPL22.joint_names, SMPL22.mirrored, strict=True):
+        assert SMPL22.joint_names[other] == re.sub("left|right", lambda m: {"left": "right"}.get(m[0], "left"), name)
+
+
+def test_bones_of_smpl22_are_an_adults():
+    length = np.linalg.norm(SMPL22.rest_offsets, axis=1)
+    named = dict(zip(SMPL22.joint_names, length, strict=True))
+    assert 0.35 < named["left_knee"] < 0.45  # thigh
+    assert 0.38 < named["left_ankle"] < 0.48  # shank
+    assert 0.23 < named["left_elbow"] < 0.3  # upper arm
+    assert 0.23 < named["left_wrist"] < 0.3  # forearm
+
+
+def test_names_are_looked_up():
+    assert skeleton_named("smpl22") is SMPL22
+    with pytest.raises(UserError, match=r"unknown skeleton 'smpl' \(allowed: smpl22"):
+        skeleton_named("smpl")
+    with pytest.raises(ValueError):
+        SMPL22.index("tail")
+
+
+def test_no_other_file_of_the_science_names_a_number_of_joints():
+    """22 joints, 21 rotations, 262 features: written down in skeletons.py and nowhere else outside doctests."""
+    package = Path(__file__).parents[3] / "intermoe"
+    for file in (
+        "body/features.py",
+        "body/kinematics.py",
+        "networks/vae.py",
+        "layers/skeletal.py",
+        "data/batches.py",
+        "model.py",
+    ):
+        code = re.sub(r'""".*?"""|#[^\n]*', "", (package / file).read_text(), flags=re.DOTALL)
+        assert not re.search(r"\b(21|22|262)\b", code), file

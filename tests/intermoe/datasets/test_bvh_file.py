@@ -1,0 +1,125 @@
+"""The BVH text format and frame rates, against closed forms worked out here."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from intermoe.body.rotations import angle_between, matrix_about_axis, matrix_from_axis_angle
+from intermoe.body.skeletons import SMPL22
+from intermoe.datasets.bvh_file import global_pose, parse_bvh
+from intermoe.datasets.recordings import BadRecording
+from intermoe.datasets.resampling import resample_pose
+from intermoe.render.bvh import write_bvh
+
+# Tabs, CRLF, blank lines, lower case, a root with no rotation first, channels out of the usual order, a position
+# channel on an inner joint.
+CHAIN = (
+    "HIERARCHY\r\nROOT base\r\n{\r\n\tOFFSET 7.0\t0 0\r\n"
+    "\tCHANNELS 5 Yrotation Zposition Xposition Yposition Xrotation\r\n"
+    "\tJoint mid\r\n\t{\r\n\t\tOFFSET 0 2 0\r\n\t\tCHANNELS 4 Xrotation Yposition Yrotation Zrotation\r\n\r\n"
+    "\t\tEnd Site\r\n\t\t{\r\n\t\t\tOFFSET 0 0 1\r\n\t\t}\r\n\t}\r\n}\r\n"
+    "MOTION\r\nFrames: 2\r\nFrame Time: 0.0416667\r\n"
+    "0 3 1 2 0 0 2 0 0\r\n\r\n"
+    "90 3e0 1 2 30 -20 2.5 40 50\r\n"
+)
+
+
+def rot(axis, degrees):
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return np.array(
+        {
+            "X": [[1, 0, 0], [0, c, -s], [0, s, c]],
+            "Y": [[c, 0, s], [0, 1, 0], [-s, 0, c]],
+            "Z": [[c, -s, 0], [s, c, 0], [0, 0, 1]],
+        }[axis]
+    )
+
+
+def test_parser_places_a_chain_of_known_angles_where_the_closed_form_does(tmp_path):
+    (tmp_path / "chain.bvh").write_bytes(CHAIN.encode())
+    bvh = parse_bvh(tmp_path / "chain.bvh")
+    assert bvh.names == ("base", "mid", "mid_end")
+    assert bvh.parents == (-1, 0, 1)
+    assert (bvh.frames, bvh.fps, bvh.frame_time) == (2, 24.0, 0.0416667)
+    place_TN3, turn_TN33 = (x.numpy() for x in global_pose(*bvh.local_pose(), bvh.parents))
+    np.testing.assert_allclose(place_TN3[0], [[1, 2, 3], [1, 4, 3], [1, 4, 4]], atol=1e-12)
+    base = rot("Y", 90) @ rot("X", 30)
+    mid = base @ rot("X", -20) @ rot("Y", 40) @ rot("Z", 50)
+    knee = np.array([1, 2, 3]) + base @ [0, 2.5, 0]
+    np.testing.assert_allclose(place_TN3[1], [[1, 2, 3], knee, knee + mid @ [0, 0, 1]], atol=1e-12)
+    np.testing.assert_allclose(turn_TN33[1, 2], mid, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("written", "fps"),
+    [("0.008333", 120), ("0.00833333", 120), ("0.0333", 30), ("0.0333667", 29.97), (".04", 25), ("1", 1)],
+)
+def test_frame_times_of_few_digits_mean_whole_rates(tmp_path, written, fps):
+    (tmp_path / "a.bvh").write_text(CHAIN.replace("0.0416667", written))
+    assert parse_bvh(tmp_path / "a.bvh").fps == pytest.approx(fps, abs=1e-3)
+    assert (parse_bvh(tmp_path / "a.bvh").fps == fps) == (written != "0.0333667")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("HIERARCHY", "HIERARCHIE", "line 1: 'HIERARCHIE' instead of 'HIERARCHY'"),
+        ("7.0", "seven", "line 4: 'seven' is not a number (offset)"),
+        ("7.0", "inf", "line 4: offset is inf"),
+        ("CHANNELS 5", "CHANNELS five", "line 5: number of channels is 'five', not a whole number from 0 up"),
+        ("Xposition Y", "Xposition Xposition Y", "line 5: 'Xposition' is listed twice"),
+        ("5 Yrotation", "5 Wrotation", "line 5: 'Wrotation' is not a channel"),
+        ("Joint mid", "Joint base", "line 6: a second point is called 'base'"),
+        ("Joint mid", "ROOT mid", "line 6: a root inside a joint"),
+        ("Joint mid", "Bone mid", "line 6: 'Bone' instead of JOINT, End Site or '}'"),
+        ("Frames: 2", "Frames: -2", "line 18: number of frames is '-2', not a whole number from 1 up"),
+        ("Frames: 2", "Frames: 3", "line 23: 2 frames instead of the 3 that the header promises"),
+        ("Frames: 2", "Frames: 1", "line 22: more frames than the 1 that the header promises"),
+        ("0.0416667", "0", "line 19: frame time is 0.0"),
+        ("0 3 1 2 0 0 2 0 0", "0 3 1 2 0 0 2 0", "line 20: 8 numbers instead of 9"),
+        ("3e0", "3x0", "line 22: '3x0' is not a number"),
+        ("3e0", "nan", "line 22: number 2 is nan"),
+    ],
+)
+def test_malformed_files_are_refused_with_the_line(tmp_path, old, new, reason):
+    assert CHAIN.count(old) == 1
+    text = CHAIN.replace(old, new).replace("\r\n", "\n")
+    (tmp_path / "a.bvh").write_text(text)
+    with pytest.raises(BadRecording) as error:
+        parse_bvh(tmp_path / "a.bvh")
+    assert str(error.value) == f"a.bvh, {reason}"
+
+
+def test_every_truncation_of_a_file_is_refused(tmp_path):
+    words = CHAIN.split()
+    for end in range(len(words)):
+        (tmp_path / "a.bvh").write_text(" ".join(words[:end]))
+        with pytest.raises(BadRecording):
+            parse_bvh(tmp_path / "a.bvh")
+
+
+def test_a_large_file_is_read_well_below_half_a_second(tmp_path):
+    rotation_TJ33 = matrix_from_axis_angle(torch.randn(2000, 22, 3))
+    write_bvh(tmp_path / "a.bvh", torch.randn(2000, 3), rotation_TJ33, torch.tensor(SMPL22.rest_offsets), SMPL22, 120)
+    start = time.process_time()
+    parse_bvh(tmp_path / "a.bvh")
+    assert time.process_time() - start < 0.5
+
+
+def test_frames_that_coincide_are_taken_as_they_are():
+    place_TN3 = torch.randn(41, 2, 3, dtype=torch.float64)
+    turn_TN33 = matrix_from_axis_angle(torch.randn(41, 2, 3, dtype=torch.float64))
+    places, turns = resample_pose(place_TN3, turn_TN33, 120.0, 30)
+    assert torch.equal(places, place_TN3[::4])
+    assert torch.equal(turns, turn_TN33[::4])
+
+
+def test_turns_take_the_short_way_past_180_degrees():
+    angle_T = torch.tensor([170.0, 190.0], dtype=torch.float64).deg2rad()  # as Euler angles 170 and -170
+    turn_TN33 = matrix_about_axis("Y", angle_T)[:, None]
+    _, turns = resample_pose(torch.zeros(2, 1, 3, dtype=torch.float64), turn_TN33, 24, 48)
+    middle = matrix_about_axis("Y", torch.tensor(torch.pi, dtype=torch.float64))
+    assert angle_between(turns[1, 0], middle) < 1e-6

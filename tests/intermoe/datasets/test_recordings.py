@@ -1,0 +1,75 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from intermoe.body.conventions import MIN_FRAMES, SPLITS
+from intermoe.body.skeletons import SMPL22
+from intermoe.datasets.recordings import BadRecording, Recording, check_id
+
+# Legend: T frames, P = 2 persons, J = 22 joints, R = 21.
+
+
+@pytest.fixture
+def good() -> Recording:
+    rng = np.random.default_rng(0)
+    return Recording(
+        id="take_1.a-2",
+        split="val",
+        position_TPJ3=rng.normal(size=(20, 2, 22, 3)).astype(np.float32),
+        rotation_TPR6=rng.normal(size=(20, 2, 21, 6)).astype(np.float32),
+        captions=("Two people bow.",),
+        label={"kind": "bow", "actor": 0},
+    )
+
+
+def test_a_good_recording_is_given_back(good):
+    assert good.check(SMPL22) is good
+    for split in SPLITS:
+        replace(good, split=split).check(SMPL22)
+    shortest = replace(
+        good, position_TPJ3=good.position_TPJ3[:MIN_FRAMES], rotation_TPR6=good.rotation_TPR6[:MIN_FRAMES]
+    )
+    assert len(shortest.check(SMPL22).position_TPJ3) == 15
+
+
+def poked(array: np.ndarray, index: tuple[int, ...], value: float) -> np.ndarray:
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda r: {"split": "dev"}, r"split 'dev' is not one of train, val, test"),
+        (lambda r: {"position_TPJ3": r.position_TPJ3[:, :1]}, r"positions have the shape \(20, 1, 22, 3\)"),
+        (lambda r: {"position_TPJ3": r.position_TPJ3[:, :, :21]}, r"instead of \(20, 2, 22, 3\)"),
+        (lambda r: {"rotation_TPR6": r.rotation_TPR6[:19]}, r"rotations have the shape \(19, 2, 21, 6\)"),
+        (lambda r: {"position_TPJ3": poked(r.position_TPJ3, (7, 1, 3, 0), np.nan)}, "not finite, first in frame 7"),
+        (lambda r: {"rotation_TPR6": poked(r.rotation_TPR6, (9, 0, 0, 5), -np.inf)}, "rotations.*in frame 9"),
+        (lambda r: {"position_TPJ3": 1000 * r.position_TPJ3}, "m from the origin; positions are metres, up to 100"),
+        (
+            lambda r: {"position_TPJ3": r.position_TPJ3[:14], "rotation_TPR6": r.rotation_TPR6[:14]},
+            "14 frames are fewer than 15",
+        ),
+        (lambda r: {"position_TPJ3": r.position_TPJ3[:0], "rotation_TPR6": r.rotation_TPR6[:0]}, "0 frames are fewer"),
+        (lambda r: {"captions": ()}, "no caption"),
+        (lambda r: {"captions": ("Two people bow.", " \n")}, "no caption"),
+        (lambda r: {"id": "../take"}, r"id '\.\./take' may hold only letters"),
+    ],
+)
+def test_what_breaks_a_promise_is_told(good, change, reason):
+    with pytest.raises(BadRecording, match=reason):
+        replace(good, **change(good)).check(SMPL22)
+
+
+@pytest.mark.parametrize("id", ["1", "A-b_c.d", "2021.10", "x" * 200])
+def test_ids_that_name_a_file_in_the_folder(id):
+    check_id(id)
+
+
+@pytest.mark.parametrize("id", ["", ".", "..", "../a", "a/b", "a\\b", "/a", "-a", "_a", ".a", "a b", "a\n", "ä", "a\0"])
+def test_ids_that_could_name_another_file(id):
+    with pytest.raises(BadRecording, match="may hold only letters"):
+        check_id(id)

@@ -1,0 +1,93 @@
+"""Routing maps: what is recorded while a motion is sampled."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from intermoe.diffusion import Diffusion, DiffusionConfig, guided
+from intermoe.errors import UserError
+from intermoe.moe.block import MoeConfig
+from intermoe.moe.pool import TokenPool
+from intermoe.moe.routing_map import RoutingRecorder, recorded_routing
+from intermoe.moe.selection import Assignment, selections
+from intermoe.networks.denoiser import Denoiser, DenoiserConfig
+
+FRAMES, STEPS = 5, 7
+
+
+def denoiser(selection: str = "dynamic") -> Denoiser:
+    torch.manual_seed(0)
+    config = DenoiserConfig(width=16, layers=2, heads=2, dropout=0.0)
+    model = Denoiser(config, MoeConfig(experts=4, hidden=16, selection=selection), latent=6, condition=8)
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def sample(model: Denoiser, prompts: int) -> Tensor:
+    rng = torch.Generator().manual_seed(1)
+    noise, condition = torch.randn(3, FRAMES, 2, 6, generator=rng), torch.randn(3, 8, generator=rng)
+    mask = torch.ones(prompts, FRAMES, dtype=torch.bool)
+    diffusion = Diffusion(DiffusionConfig(steps=70, ddim_steps=STEPS))
+    return diffusion.ddim(guided(model, condition[:prompts], mask, 2.0), noise[:prompts])
+
+
+@pytest.fixture
+def by_hand() -> tuple[Denoiser, list[list[Tensor]]]:
+    """A denoiser, and the gates [M, P, 2B, L, E] of each of its steps, worked out from logits and choices."""
+    model, steps = denoiser(), []
+
+    def note(layer: nn.Module, given: tuple[Tensor, TokenPool], found: Assignment) -> None:
+        logits = given[0]
+        taken = logits.sigmoid() + layer.bias_E > 0
+        grid = (logits.softmax(-1) * taken).view(*given[1].shape, 4)
+        if layer is selections(model)[0]:
+            steps.append([])
+        steps[-1].append(grid)
+
+    for layer in selections(model):
+        layer.register_forward_hook(note)
+    return model, steps
+
+
+@pytest.mark.parametrize("stages", [1, 3, 20])
+def test_a_map_holds_the_mean_gates_of_each_stage_of_the_conditioned_half(by_hand, stages: int) -> None:
+    model, steps = by_hand
+    with recorded_routing(model) as recorder:
+        sample(model, 3)
+    maps = recorder.maps(stages)
+    assert len(maps) == 3
+    parts = torch.arange(STEPS).tensor_split(min(stages, STEPS))
+    for prompt, found in enumerate(maps):
+        assert found.gate_QMPLE.shape == (len(parts), 2, 2, FRAMES, 4)
+        assert found.timesteps == tuple((60 - 10 * int(part[0]), 60 - 10 * int(part[-1])) for part in parts)
+        for stage, part in enumerate(parts):
+            for layer in range(2):
+                expected = sum(steps[step][layer][:, prompt] for step in part.tolist()) / len(part)
+                torch.testing.assert_close(found.gate_QMPLE[stage, layer], expected)
+
+
+def test_a_prompt_alone_has_the_map_it_has_among_others() -> None:
+    model, maps = denoiser(), []
+    for prompts in (3, 1):
+        with recorded_routing(model) as recorder:
+            sample(model, prompts)
+        maps.append(recorder.maps()[0])
+    torch.testing.assert_close(maps[0].gate_QMPLE, maps[1].gate_QMPLE, atol=1e-5, rtol=0)
+
+
+def test_recording_changes_nothing_and_ends_with_the_block() -> None:
+    model = denoiser()
+    before = sample(model, 2)
+    with recorded_routing(model) as recorder:
+        assert torch.equal(sample(model, 2), before)
+    seen = len(recorder.gates)
+    sample(model, 2)
+    assert len(recorder.gates) == seen == 2 * STEPS
+    assert isinstance(recorder, RoutingRecorder)
+
+
+def test_without_experts_there_is_nothing_to_record() -> None:
+    with pytest.raises(UserError, match="the model has no experts"), recorded_routing(denoiser("dense")):
+        pytest.fail("the block is not entered")

@@ -1,0 +1,131 @@
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from intermoe.body.features import FeatureLayout, Normaliser, joints_from_features
+from intermoe.body.skeletons import SMPL22
+from intermoe.networks.vae import VAE_LOSSES, Posterior, VaeConfig, VaeLossConfig, vae_loss_counts, vae_losses
+
+
+def test_posterior_samples_and_diverges_as_a_normal_distribution():
+    torch.manual_seed(0)
+    posterior = Posterior(torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4))
+    ours = torch.distributions.Normal(posterior.mean_BLNC, (posterior.logvar_BLNC / 2).exp())
+    unit = torch.distributions.Normal(0.0, 1.0)
+    torch.testing.assert_close(posterior.kl(), torch.distributions.kl_divergence(ours, unit))
+    noise = torch.randn(1, 2, 3, 4)
+    torch.testing.assert_close(posterior.sample(noise), ours.mean + noise * ours.stddev)
+
+
+def metres_per_unit() -> Normaliser:
+    return Normaliser.from_moments(torch.zeros(SMPL22.features), torch.linspace(0.1, 2, SMPL22.features))
+
+
+def loss_batch(config: VaeConfig) -> tuple[Tensor, Tensor, Posterior, Tensor]:
+    torch.manual_seed(1)
+    latents = 3, 4, 7, config.latent
+    posterior = Posterior(torch.randn(latents), torch.randn(latents))
+    x_BTF, rebuilt_BTF = torch.randn(3, 18, SMPL22.features), 2 * torch.randn(3, 16, SMPL22.features)
+    # Whole windows, one that ends within its third latent frame, one that is over before its first latent frame is.
+    mask_BT = torch.arange(18) < torch.tensor([18, 11, 2])[:, None]
+    return x_BTF, rebuilt_BTF, posterior, mask_BT
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    error = (a - b).abs()
+    return torch.where(error < 0.1, 5 * error**2, error - 0.05)
+
+
+def joints_in_metres(
+    x_BTF: Tensor, rebuilt_BTF: Tensor, valid: list[tuple[int, int]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """True and rebuilt joints of the valid frames, sample by sample."""
+    normaliser = metres_per_unit()
+    for b, frames in valid:
+        true_TF, found_TF = (normaliser.denormalise(features[b, :frames]) for features in (x_BTF, rebuilt_BTF))
+        yield joints_from_features(true_TF, SMPL22), joints_from_features(found_TF, SMPL22)
+
+
+def bone_distance(x_BTF: Tensor, rebuilt_BTF: Tensor, valid: list[tuple[int, int]]) -> Tensor:
+    """Bone by bone, from the joints in metres."""
+    total = torch.zeros(())
+    for true_TJ3, found_TJ3 in joints_in_metres(x_BTF, rebuilt_BTF, valid):
+        for parent, joint in SMPL22.edges:
+            true, found = (position[:, joint] - position[:, parent] for position in (true_TJ3, found_TJ3))
+            total = total + distance(found * 10, true * 10).sum()
+    return total
+
+
+def step_distance(x_BTF: Tensor, rebuilt_BTF: Tensor, valid: list[tuple[int, int]]) -> Tensor:
+    """Step by step, from the joints in metres."""
+    total = torch.zeros(())
+    for true_TJ3, found_TJ3 in joints_in_metres(x_BTF, rebuilt_BTF, valid):
+        for t in range(len(true_TJ3) - 1):
+            true, found = (position[t + 1] - position[t] for position in (true_TJ3, found_TJ3))
+            total = total + distance(found * 10, true * 10).sum()
+    return total
+
+
+def test_losses_are_sums_over_whole_valid_latents_with_their_counts():
+    config = VaeConfig(width=6, latent=4)
+    x_BTF, rebuilt_BTF, posterior, mask_BT = loss_batch(config)
+    sums, counts = (
+        vae_losses(x_BTF, rebuilt_BTF, posterior, mask_BT, metres_per_unit(), SMPL22),
+        vae_loss_counts(mask_BT, SMPL22, config),
+    )
+    valid = [(0, 16), (1, 8)]
+    layout = FeatureLayout.of(SMPL22)
+    groups = {
+        "reconstruction": slice(0, SMPL22.features),
+        "position": layout.positions,
+        "velocity": layout.velocities,
+        "rotation": layout.rotations,
+    }
+    for name, group in groups.items():
+        wanted = torch.cat([distance(rebuilt_BTF[b, :n, group], x_BTF[b, :n, group]) for b, n in valid])
+        in_metres = {"position": bone_distance, "velocity": step_distance}.get(name)
+        more = in_metres(x_BTF, rebuilt_BTF, valid) if in_metres else 0
+        torch.testing.assert_close(sums[name], wanted.sum() + more)
+        assert counts[name] == wanted.numel()
+    kl = torch.cat([posterior.kl()[b, : n // 4] for b, n in valid])
+    torch.testing.assert_close(sums["kl"], kl.sum())
+    assert counts["kl"] == kl.numel()
+    assert tuple(sums) == tuple(counts) == VAE_LOSSES
+
+
+def test_losses_of_parts_add_up_to_those_of_the_whole():
+    config = VaeConfig(width=6, latent=4)
+    x_BTF, rebuilt_BTF, posterior, mask_BT = loss_batch(config)
+    whole = vae_losses(x_BTF, rebuilt_BTF, posterior, mask_BT, metres_per_unit(), SMPL22)
+    parts = [
+        vae_losses(
+            x_BTF[b],
+            rebuilt_BTF[b],
+            Posterior(posterior.mean_BLNC[b], posterior.logvar_BLNC[b]),
+            mask_BT[b],
+            metres_per_unit(),
+            SMPL22,
+        )
+        for b in (slice(0, 1), slice(1, 3))
+    ]
+    for name in VAE_LOSSES:
+        torch.testing.assert_close(whole[name], parts[0][name] + parts[1][name])
+
+
+def test_what_is_not_valid_has_no_gradient_even_where_it_is_not_a_number():
+    config = VaeConfig(width=6, latent=4)
+    x_BTF, rebuilt_BTF, posterior, mask_BT = loss_batch(config)
+    rebuilt_BTF[2] = torch.nan
+    rebuilt_BTF.requires_grad_()
+    sums = vae_losses(x_BTF, rebuilt_BTF, posterior, mask_BT, metres_per_unit(), SMPL22)
+    (gradient,) = torch.autograd.grad(sums["reconstruction"] + sums["position"], rebuilt_BTF)
+    assert (gradient[1, 8:] == 0).all()
+    assert (gradient[2] == 0).all()
+    assert (gradient[0] != 0).all()
+    assert sums["reconstruction"].isfinite()
+
+
+def test_published_weights_are_the_defaults():
+    weights = {"reconstruction": 1.0, "kl": 0.02, "position": 0.5, "velocity": 0.5, "rotation": 0.5}
+    assert VaeLossConfig().model_dump() == weights

@@ -1,0 +1,34 @@
+"""What is looked at before a Ray is started."""
+
+import pytest
+import ray
+import torch
+
+from intermoe.errors import UserError
+from pipelines.cluster.session import ray_session
+from pipelines.settings import WorkersConfig
+
+
+def test_more_gpus_than_this_machine_has_are_refused_before_ray_starts(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(UserError, match=r"workers\.count = 2 with workers\.gpu \(allowed: as many as there are GPUs: 1"),
+        ray_session(WorkersConfig(count=2, gpu=True)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_a_cluster_may_have_what_this_machine_has_not(monkeypatch, gpus):
+    began = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda *words, **_: began.append(words))
+    monkeypatch.setattr(ray, "shutdown", lambda: began.append("ended"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    with ray_session(WorkersConfig(count=2, gpu=True)):
+        assert began == [()]
+    assert began == [(), "ended"]

@@ -1,0 +1,290 @@
+"""Evaluation from end to end on a few recordings: the same numbers however it is computed, and what is recorded."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from intermoe import checkpoint
+from intermoe.errors import UserError
+from intermoe.evaluation import runner
+from intermoe.evaluation.measures import HEADINGS
+from intermoe.evaluation.protocol import ROWS
+from pipelines.evaluate.evaluate import check_request, evaluate
+from pipelines.evaluate.results import Results, page
+from pipelines.tracking.runs import Run
+
+OVERRIDES = ("evaluation.multimodality.captions=2",)
+
+
+@pytest.fixture(scope="module")
+def denoiser(run_workers, tiny, vae, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "denoiser"
+    run_workers("denoiser", tiny("denoiser", 3), out, vae=vae / "best")
+    return out
+
+
+@pytest.fixture(scope="module")
+def evaluator(run_workers, tiny, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "evaluator"
+    run_workers("evaluator", tiny("evaluator", 3), out)
+    return out
+
+
+@pytest.fixture
+def ask(denoiser, evaluator, shards, store, monkeypatch):
+    """A function that evaluates the small model, with other options where given."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+
+    def ask(out: Path, *overrides: str, **options) -> Results:
+        seen = []
+        wanted = check_request(
+            options.pop("model", denoiser),
+            **({"dataset": shards, "evaluator": evaluator, "overrides": [*OVERRIDES, *overrides]} | options),
+        )
+        results = evaluate(wanted, out=out, progress=lambda *told: seen.append(told))
+        total = sum(len(job.samples) for job in wanted.jobs)
+        assert seen[-1] == ("evaluate", total, total)
+        return results
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def reference(denoiser, evaluator, shards, store, tmp_path_factory):
+    """An evaluation by one worker: its folder, its results, the id of its run."""
+    out = tmp_path_factory.mktemp("evaluated") / "results"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", store)
+        wanted = check_request(denoiser, dataset=shards, evaluator=evaluator, overrides=OVERRIDES)
+        results = evaluate(wanted, out=out, progress=lambda *_: None)
+    return out, results
+
+
+def rows_of(out: Path) -> dict:
+    return json.loads((out / "results.json").read_text())["rows"]
+
+
+def test_the_table_has_all_rows_and_measures(reference):
+    out, results = reference
+    assert sorted(path.name for path in out.iterdir()) == ["results.html", "results.json", "results.md"]
+    assert not list(out.parent.glob(".*"))
+    rows = rows_of(out)
+    assert list(rows) == list(ROWS)
+    common = set(HEADINGS) - {"multimodality", "identity_swapped"}
+    assert set(rows["generated"]) == set(HEADINGS)
+    assert set(rows["untrained"]) == common
+    for row in ROWS:
+        for name in common:
+            measured = rows[row][name]
+            count = 1 if row == "untrained" else 3
+            assert len(measured["replications"]) == count
+            assert np.isfinite(measured["replications"]).all()
+            assert measured["mean"] == pytest.approx(np.mean(measured["replications"]))
+            assert measured["half_width"] == pytest.approx(1.96 * np.std(measured["replications"]) / count**0.5)
+    assert rows["real"]["identity"]["mean"] == 1
+    assert results.metrics("real")["identity"] == 1
+
+
+def test_two_workers_give_the_same_numbers_to_the_last_digit(reference, ask, tmp_path):
+    ask(tmp_path / "two", "workers.count=2")
+    assert rows_of(tmp_path / "two") == rows_of(reference[0])
+
+
+def test_real_motion_is_the_same_beside_another_model_and_another_seed_is_another_draw(reference, ask, vae, tmp_path):
+    ask(tmp_path / "again", rows=("real",), guidance=3.0)
+    before = rows_of(reference[0])["real"]
+    assert rows_of(tmp_path / "again") == {"real": before}
+    ask(tmp_path / "other", rows=("real",), seed=1)
+    assert rows_of(tmp_path / "other")["real"]["fid"] != before["fid"]
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was(reference, ask, tmp_path, monkeypatch, store):
+    """Stopped after four jobs: the rest is done later, in the same run, and nothing twice."""
+    done = []
+
+    def stop(_stage: str, count: int, _total: int) -> None:
+        done.append(count)
+        if len(done) == 5:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "late"
+    reads = runner.read_parts
+    wanted = check_request(
+        *_options(reference), overrides=OVERRIDES, dataset=_data(reference), evaluator=_judge(reference)
+    )
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        evaluate(wanted, out=out, progress=stop)
+    assert not out.exists()
+    partial = tmp_path / ".late.partial"
+    plan = json.loads((partial / "plan.json").read_text())
+    assert MlflowClient(store).get_run(plan["run_id"]).info.status == "KILLED"
+    finished = {path.name: path.stat().st_mtime_ns for path in (partial / "parts").glob("[a-z]*.npz")}
+    assert 4 <= len(finished) < len(wanted.jobs)
+
+    def look(folder: Path, jobs):
+        for name, when in finished.items():
+            assert (folder / name).stat().st_mtime_ns == when
+        return reads(folder, jobs)
+
+    monkeypatch.setattr("pipelines.evaluate.evaluate.read_parts", look)
+    results = ask(out)
+    assert rows_of(out) == rows_of(reference[0])
+    assert not partial.exists()
+    assert results.about["run"] == plan["run_id"]
+    run = MlflowClient(store).get_run(plan["run_id"])
+    assert run.info.status == "FINISHED"
+
+
+def test_another_evaluation_does_not_go_on_with_what_lies_there(reference, ask, tmp_path):
+    (tmp_path / ".x.partial").mkdir()
+    document = {"about": {"seed": 5}, "run_id": "0" * 32, "tracking_uri": "nowhere"}
+    (tmp_path / ".x.partial" / "plan.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match="holds a half-made evaluation of something else"):
+        ask(tmp_path / "x")
+
+
+def test_mlflow_has_numbers_files_and_the_model_that_was_evaluated(reference, denoiser, store):
+    out, results = reference
+    client = MlflowClient(store)
+    run = client.get_run(results.about["run"])
+    assert run.data.metrics["generated/fid"] == pytest.approx(rows_of(out)["generated"]["fid"]["mean"])
+    assert run.data.tags["intermoe.target"] == "evaluate"
+    assert run.data.tags["intermoe.model"] == str(denoiser / "best")
+    assert run.data.params["evaluation.pool"] == "2"
+    assert run.inputs.dataset_inputs[0].dataset.name == "tiny"
+    assert run.data.metrics["seconds_generating"] > 0
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"results.json", "results.md", "results.html", "results_table.json"} <= files
+
+
+def test_the_checkpoint_in_mlflow_shows_what_was_found(reference, ask, denoiser, tmp_path, store):
+    """As after a training by the command: the run is noted beside the checkpoint, which is logged as a model."""
+    from pipelines.tracking.runs import Run
+
+    copy = tmp_path / "run"
+    shutil.copytree(denoiser, copy)
+    with Run.start(store, "tests", "denoiser", {}) as run:
+        model_id = run.log_checkpoint(copy / "best", 3, {})
+    (copy / "run.json").write_text(json.dumps({"run_id": run.id}))
+    results = ask(tmp_path / "shown", model=copy, rows=("generated",))
+    client = MlflowClient(store)
+    evaluation = client.get_run(results.about["run"])
+    assert [model.model_id for model in evaluation.inputs.model_inputs] == [model_id]
+    shown = {metric.key: metric.value for metric in client.get_logged_model(model_id).metrics}
+    assert shown["evaluated/fid"] == pytest.approx(results.metrics("generated")["fid"])
+
+
+def test_the_page_stands_alone_and_names_what_was_evaluated(reference, denoiser):
+    out, results = reference
+    text = (out / "results.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert "<script" not in text
+    assert str(denoiser) in text
+    for name in results.intervals["generated"]:
+        assert HEADINGS[name].replace("&", "&amp;") in text
+    assert results.cell("generated", "fid") in text
+    assert results.cell("generated", "fid") in (out / "results.md").read_text()
+    hostile = Results(values=results.values, about={**results.about, "name": "<b>bold</b>"})
+    assert "<b>bold" not in page(hostile)
+
+
+def _options(reference):
+    return (reference[1].about["model"],)
+
+
+def _data(reference) -> Path:
+    return Path(reference[1].about["data"])
+
+
+def _judge(reference) -> Path:
+    return Path(reference[1].about["evaluator"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options", "message"),
+    [
+        (("evaluation.pool=50",), {}, "evaluation.pool = 50 (allowed: at most 2, the recordings of the test split)"),
+        (("moe.experts=8",), {}, "moe.experts belongs to the model and cannot change"),
+        (("evaluation.pols=3",), {}, "unknown key 'evaluation.pols'"),
+        ((), {"dataset": Path("nowhere")}, "no such folder"),
+        ((), {"evaluator": Path("nowhere")}, "no such folder"),
+        ((), {"seed": -1}, "seed -1 (allowed: 0 or more)"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_written(ask, tmp_path, overrides, options, message):
+    with pytest.raises(UserError) as caught:
+        ask(tmp_path / "out", *overrides, **options)
+    assert message in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def change_config(folder: Path, to: Path, **data: object) -> Path:
+    saved = checkpoint.load(folder / "best")
+    documents = json.loads(json.dumps(saved.documents))
+    documents["config"]["data"] |= data
+    checkpoint.save(to, tensors=saved.tensors, documents=documents)
+    return to
+
+
+def test_models_of_other_data_are_refused(ask, evaluator, denoiser, vae, tmp_path, shards):
+    other = change_config(evaluator, tmp_path / "evaluator", encoder="clip")
+    with pytest.raises(UserError, match=r"the weights do not fit|data\.encoder of the evaluator is 'clip'"):
+        ask(tmp_path / "out", evaluator=other)
+    card = json.loads((shards / "dataset.json").read_text())
+    copy = tmp_path / "shards"
+    shutil.copytree(shards, copy)
+    card["encoder"] |= {"name": "clip"}
+    (copy / "dataset.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match=r"data\.encoder of the model is 'minilm' \(allowed: 'clip'"):
+        ask(tmp_path / "out", dataset=copy)
+    card["encoder"] |= {"name": "minilm"}
+    card["recordings"]["test"] = 0
+    (copy / "dataset.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match="the test split is empty"):
+        ask(tmp_path / "out", dataset=copy)
+    with pytest.raises(UserError, match="holds no text_head"):
+        ask(tmp_path / "out", model=vae)
+    with pytest.raises(UserError, match="holds no evaluator"):
+        ask(tmp_path / "out", evaluator=denoiser)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    with pytest.raises(UserError, match="exists already and is not overwritten"):
+        ask(tmp_path / "taken")
+
+
+def test_a_model_without_a_note_of_its_data_wants_to_be_told(denoiser, evaluator):
+    with pytest.raises(UserError, match="which data the model was trained on"):
+        check_request(denoiser, evaluator=evaluator)
+
+
+def test_a_model_of_mlflow_brings_its_data_and_hears_of_its_evaluation(
+    denoiser, evaluator, shards, store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    with Run.start(store, "tests", "denoiser", {}) as trained:
+        trained.log_checkpoint(denoiser / "best", 3, {})
+    with pytest.raises(UserError, match="which data the model was trained on"):
+        check_request(trained.id, evaluator=evaluator)
+    trained.log_dataset("other", "0", "nowhere", {}, "evaluation")
+    trained.log_dataset("tiny", "1", str(shards), {}, "training")
+    wanted = check_request(trained.id, evaluator=evaluator, overrides=["evaluation.replications=1"], rows=["real"])
+    assert wanted.about["data"] == str(shards)
+    results = evaluate(wanted, out=tmp_path / "out", progress=lambda *_: None)
+    run = MlflowClient(store).get_run(results.about["run"])
+    assert run.data.tags["intermoe.model_run"] == trained.id
+    models = MlflowClient(store).get_run(trained.id).outputs.model_outputs
+    assert [used.model_id for used in run.inputs.model_inputs] == [made.model_id for made in models]
+
+
+def test_a_damaged_part_is_told(tmp_path, reference):
+    job = check_request(
+        *_options(reference), overrides=OVERRIDES, dataset=_data(reference), evaluator=_judge(reference)
+    ).jobs[0]
+    (tmp_path / f"{job.name}.npz").write_bytes(b"PK broken")
+    with pytest.raises(UserError, match="delete it and evaluate again"):
+        runner.read_parts(tmp_path, [job])

@@ -1,0 +1,296 @@
+"""Sweep files: which trials they come down to, and that what is wrong is told with its line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from intermoe.errors import UserError
+from pipelines.sweep.file import load
+
+ROOT = Path(__file__).resolve().parents[3]
+ABLATIONS, SMOKE = ROOT / "sweeps/ablations.yaml", ROOT / "sweeps/smoke.yaml"
+
+
+def test_the_ablations_hold_every_row_of_the_papers_tables_once():
+    for profile in ("duet", "paper"):
+        found = load(ABLATIONS, [f"profile={profile}"])
+        rows = [row for trial in found.trials for row in trial.rows]
+        wanted = [(number, row) for number, table in found.config.tables.items() for row in table.rows]
+        assert sorted(rows) == sorted(wanted)
+        assert {number: len(table.rows) for number, table in found.config.tables.items()} == {
+            "2": 6,
+            "3": 3,
+            "4": 4,
+            "5": 3,
+        }
+        assert len(found.trials) == 12
+        assert len({trial.key for trial in found.trials}) == 12
+
+
+def test_the_papers_numbers_are_those_of_the_paper():
+    """Each mean and interval of the file stands in the same row of the paper's text."""
+    paper = ROOT.parent / "shared" / "paper.md"
+    if not paper.is_file():
+        pytest.skip("needs ../shared/paper.md")
+    lines = paper.read_text().splitlines()
+    for table in load(ABLATIONS).config.tables.values():
+        for row, numbers in table.rows.items():
+            cells = [f"{mean:.3f} \\pm {width:.3f}".replace("pm 0.", "pm .") for mean, width in numbers.values()]
+            assert any(line.startswith(f"{row}\t") and line.endswith("\t".join(cells)) for line in lines), (row, cells)
+
+
+def test_the_paper_profile_is_the_papers_configuration():
+    found = load(ABLATIONS, ["profile=paper"])
+    full = found.trials[0].settings
+    assert (full.name, full.moe.experts, full.moe.c_exp, full.moe.sigma) == ("interhuman", 8, 1.0, 1e-4)
+    assert full.train.denoiser.batch_size == 64
+    assert full.evaluation.replications == 20
+
+
+def test_points_that_come_down_to_the_same_are_one_trial_for_all_their_rows():
+    found = load(SMOKE)
+    names = {trial.points: trial.rows for trial in found.trials}
+    assert names[("full", "c-exp-1")] == (("2", "Ours Full"), ("5", "1"))
+    assert len(found.trials) == 3
+
+
+def test_seeds_multiply_and_overrides_reach_every_point():
+    values = yaml.safe_load(SMOKE.read_text())
+    assert values["profiles"]["tiny"]["seeds"] == [0]
+    found = load(SMOKE, ["moe.sigma=0.003", "train.denoiser.epochs=2"])
+    assert all(trial.settings.moe.sigma == 0.003 for trial in found.trials)
+    assert {trial.key for trial in found.trials}.isdisjoint(trial.key for trial in load(SMOKE).trials)
+
+
+def write(tmp_path: Path, change=lambda values: None) -> Path:
+    values = yaml.safe_load(SMOKE.read_text())
+    change(values)
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    return file
+
+
+def test_nested_settings_are_keys_and_leave_the_rest_of_the_section(tmp_path):
+    nested = write(tmp_path, lambda values: values["points"][3].update(set={"moe": {"experts": 4, "c_exp": 2}}))
+    assert [trial.key for trial in load(nested).trials] == [trial.key for trial in load(SMOKE).trials]
+
+
+def test_what_all_points_share_cannot_be_a_points_own(tmp_path):
+    for key, value in (("vae.latent", 8), ("train.vae.epochs", 1), ("evaluator.embedding", 4), ("evaluation.pool", 3)):
+        with pytest.raises(UserError, match=f"point 'c-exp-2' changes {key.rpartition('.')[0]}"):
+            load(write(tmp_path, lambda values, s={key: value}: values["points"][3]["set"].update(s)))
+
+
+def test_another_seed_of_what_is_shared_is_another_trial():
+    assert {t.key for t in load(SMOKE, ["seed=3"]).trials}.isdisjoint(t.key for t in load(SMOKE).trials)
+
+
+def test_two_seeds_are_two_trials(tmp_path):
+    file = write(tmp_path, lambda values: values["profiles"]["tiny"].update(seeds=[0, 7]))
+    found = load(file)
+    assert [(trial.name, trial.settings.seed) for trial in found.trials] == [
+        ("full-seed0", 0),
+        ("dense-seed0", 0),
+        ("c-exp-2-seed0", 0),
+        ("full-seed7", 7),
+        ("dense-seed7", 7),
+        ("c-exp-2-seed7", 7),
+    ]
+
+
+def test_a_grid_is_every_combination(tmp_path):
+    def change(values: dict) -> None:
+        values["points"] = []
+        values["grid"] = {"moe.experts": [2, 4], "moe.c_exp": [0.5, 1, 2]}
+
+    found = load(write(tmp_path, change))
+    assert [(t.settings.moe.experts, t.settings.moe.c_exp) for t in found.trials] == [
+        (2, 0.5),
+        (2, 1),
+        (2, 2),
+        (4, 0.5),
+        (4, 1),
+        (4, 2),
+    ]
+    assert found.trials[0].name == "experts-2_c_exp-0.5-seed0"
+
+
+def test_a_grid_of_words_has_names_too(tmp_path):
+    file = write(tmp_path, lambda values: values.update(points=[], grid={"moe.bias_init": [-0.5, "calibrated"]}))
+    assert [trial.points for trial in load(file).trials] == [("bias_init--0.5",), ("bias_init-calibrated",)]
+    odd = write(tmp_path, lambda values: values.update(points=[], grid={"moe.router": ["Motion & text"]}))
+    with pytest.raises(UserError, match=r"sweep\.yaml:\d+: duet: moe\.router = 'Motion & text'"):
+        load(odd)
+
+
+@pytest.mark.parametrize("value", ["four", 2.5, "2026-01-01"])
+def test_a_value_of_the_wrong_type_is_told_with_its_key(tmp_path, value):
+    for change in (
+        lambda values: values.update(grid={"moe.experts": [2, value]}),
+        lambda values: values["points"][3]["set"].update({"moe.experts": value}),
+    ):
+        with pytest.raises(UserError, match=r"sweep\.yaml:\d+: duet: moe\.experts = .*\(allowed: "):
+            load(write(tmp_path, change))
+
+
+def test_a_name_of_the_grid_may_not_be_a_points_too(tmp_path):
+    def change(values: dict) -> None:
+        values["points"][3] |= {"name": "experts-2"}
+        values["grid"] = {"moe.experts": [2]}
+
+    file = write(tmp_path, change)
+    line = file.read_text().splitlines().index("grid:") + 1
+    with pytest.raises(UserError, match=rf"sweep\.yaml:{line}: the name 'experts-2' is given twice"):
+        load(file)
+
+
+def test_recordings_that_are_not_said_or_encoded_otherwise_are_refused(tmp_path):
+    def data(values: dict, **words: object) -> None:
+        values["profiles"]["tiny"]["data"] = words
+
+    with pytest.raises(UserError, match=r"the folder of the recordings is not given \(allowed: root: DIR\)"):
+        load(write(tmp_path, lambda values: data(values, format="interhuman")))
+    with pytest.raises(UserError, match=r"sweep\.yaml:\d+: encoder = 'clip' \(allowed: 'minilm'"):
+        load(write(tmp_path, lambda values: data(values, format="duet", encoder="clip")))
+    with pytest.raises(UserError, match=r"seeds\.1 = -1"):
+        load(write(tmp_path, lambda values: values["profiles"]["tiny"].update(seeds=[0, -1])))
+
+
+def test_changing_one_point_changes_one_key(tmp_path):
+    before = {trial.name: trial.key for trial in load(SMOKE).trials}
+    after = {
+        trial.name: trial.key
+        for trial in load(write(tmp_path, lambda values: values["points"][3]["set"].update({"moe.c_exp": 3}))).trials
+    }
+    assert [name for name in before if before[name] != after[name]] == ["c-exp-2-seed0"]
+    # How it is evaluated, and by how many workers it is trained, does not change what is learned.
+    for key, value in (("workers.count", 2), ("evaluation.replications", 3), ("evaluator.embedding", 16)):
+        moved = write(tmp_path, lambda values, s={key: value}: values["profiles"]["tiny"]["set"].update(s))
+        assert [trial.key for trial in load(moved).trials] == list(before.values())
+
+
+TEXT = SMOKE.read_text()
+LAST = "    set: {moe.experts: 4, moe.c_exp: 2}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (LAST, "    set: {moe.expert: 4}", "duet: unknown key 'moe.expert' (allowed: "),
+        (LAST, "    set: {moe.experts: 4, moe.expert: 4}", "duet: unknown key 'moe.expert' (allowed: "),
+        (LAST, "    set: {moe.experts: 4, moe.c_exp: 9}", "duet: moe: c_exp = 9.0 is more than experts = 4"),
+        (LAST, "    set: {moe: {experts: 4}, moe.experts: 2}", "key 'moe.experts' is given twice"),
+        (LAST, "    set: {vae.latent: 8}", "point 'c-exp-2' changes vae (allowed: in the profile"),
+        (LAST, "    set: {seed: 3}", "point 'c-exp-2' sets seed (allowed: seeds, in the profile)"),
+        (LAST, "    set: {name: mine}", "point 'c-exp-2' sets name (allowed: in the profile, for all points)"),
+        (LAST, "    set: &a {moe: *a}", "a value holds itself"),
+        ("      moe.hidden: 16", "      moe.hidden: -1", "duet: moe.hidden = -1 (allowed: "),
+        # The same last name stands in other sections, before and after.
+        ("      train.vae.epochs: 0.1", "      train.vae.epochs: -1", "duet: train.vae.epochs = -1"),
+        (
+            "      train.evaluator.batch_size: 8",
+            "      train.evaluator.batch_size: 0",
+            "duet: train.evaluator.batch_size = 0",
+        ),
+        (
+            "      workers.count: 1",
+            "      workers.count: 3",
+            "duet: train.vae.batch_size = 16 is not divided by workers",
+        ),
+        ('    rows: {"5": "2"}', '    rows: {"7": "2"}', "unknown table '7' (allowed: 2, 5)"),
+        ('    rows: {"5": "2"}', '    rows: {"5": "3"}', "table 5 has no row '3' (allowed: 1, 2)"),
+        ('    rows: {"5": "2"}', '    rows: {"5": "1"}', "row '1' of table 5 has another point, 'full'"),
+        ("  - name: dense", "  - name: full", "the name 'full' is given twice"),
+        ("  - name: dense", "  - name: Dense!", "points.1.name = 'Dense!' (allowed: "),
+        ("profile: tiny", "profile: huge", "unknown profile 'huge' (allowed: tiny)"),
+        ("    concurrent: 2", "    concurent: 2", "unknown key 'profiles.tiny.concurent' (allowed: config, data, set"),
+        (
+            "    concurrent: 2",
+            "    concurrent: 0",
+            "profiles.tiny.concurrent = 0 (allowed: greater than or equal to 1)",
+        ),
+        (
+            "    concurrent: 2",
+            "    asha: {grace_steps: 4, reduction: 1}",
+            "profiles.tiny.asha.reduction = 1 (allowed: greater than or equal to 2)",
+        ),
+        (
+            "    data: {format: duet, count: 48}",
+            "    data: {format: duet, cuont: 48}",
+            "unknown key 'profiles.tiny.data.cuont' (allowed: format, root, encoder, text_folder, count, seed, mapping",
+        ),
+        ("    data: {format: duet, count: 48}", "    data: {format: duet, count: 0}", "profiles.tiny.data.count = 0"),
+        ("tables:", "tablez:", "unknown key 'tablez' (allowed: "),
+        (
+            '      "1": {r_precision_top1: [0.512, 0.004], fid: [4.677, 0.069]}',
+            '      "0.8": {r_precision_top1: [0.512, 0.004], fid: [4.677]}',
+            "key 'tables.5.rows.0.8.fid.1' is missing",
+        ),
+        (
+            '      "2": {r_precision_top1',
+            "      2: {r_precision_top1",
+            "tables.5.rows.2.[key] = 2 (allowed: a valid string)",
+        ),
+        ("fid: [4.878, 0.073]}", "fids: [4.878, 0.073]}", "unknown measure 'fids' (allowed: r_precision_top1, "),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path, old, new, message):
+    assert TEXT.count(old) == 1
+    file = tmp_path / "bad.yaml"
+    file.write_text(TEXT.replace(old, new))
+    line = TEXT[: TEXT.index(old)].count("\n") + 1
+    with pytest.raises(UserError) as caught:
+        load(file)
+    assert str(caught.value).startswith(f"{file}:{line}: {message}")
+
+
+def test_a_key_that_is_given_twice_is_told_with_the_line_of_the_second(tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text("name: a\nprofile: b\nprofiles: {}\nname: c\n")
+    with pytest.raises(UserError, match=r"bad\.yaml:4: key 'name' is given twice"):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("profile=huge", "on the command line: unknown profile 'huge' (allowed: tiny)"),
+        ("moe.expert=3", "on the command line: duet: unknown key 'moe.expert'"),
+        ("moe.experts", "on the command line: 'moe.experts' is no override"),
+    ],
+)
+def test_what_is_wrong_on_the_command_line_is_not_blamed_on_the_file(word, message):
+    with pytest.raises(UserError) as caught:
+        load(SMOKE, [word])
+    assert str(caught.value).startswith(message)
+
+
+def test_a_grid_with_keys_that_are_none_is_refused_by_the_key(tmp_path):
+    for key in ("moe._experts", "moe.", "", "seed"):
+        file = write(tmp_path, lambda values, key=key: values.update(points=[], grid={key: [4]}))
+        with pytest.raises(UserError, match=r"sweep\.yaml:\d+: .*(unknown key|sets seed)"):
+            load(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "holds no keys"), ("- 1", "holds no keys"), ("a: [", "not valid YAML"), (None, "no such file")],
+)
+def test_what_is_no_sweep_is_refused(tmp_path, text, message):
+    file = tmp_path / "bad.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load(file)
+
+
+def test_a_sweep_without_points_is_refused(tmp_path):
+    with pytest.raises(UserError, match="names no point"):
+        load(write(tmp_path, lambda values: values.update(points=[])))
+
+
+def test_files_name_no_machine():
+    for file in (ABLATIONS, SMOKE):
+        assert "/" not in json.dumps(yaml.safe_load(file.read_text())).replace("w/o", "").replace("w/ CS-VAE", "")

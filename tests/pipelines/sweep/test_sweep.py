@@ -1,0 +1,185 @@
+"""Whole sweeps by the command, small: interrupted and not, changed, with trials that fail or are stopped early."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from pipelines.sweep.file import load as load_sweep
+
+ROOT = Path(__file__).resolve().parents[3]
+SMOKE = ROOT / "sweeps" / "smoke.yaml"
+TOOL = Path(sys.executable).with_name("intermoe")
+
+
+def begin(folder: Path, *words: object, command: list[str] | None = None) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW_"))}
+    command = command or [str(TOOL), "sweep", *map(str, words), "--out", "out"]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def run(folder: Path, *words: object, status: int = 0) -> str:
+    process = begin(folder, *words)
+    printed, _ = process.communicate(timeout=600)
+    assert process.returncode == status, printed
+    return printed
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "out/report/tables.csv").read_text().splitlines()))
+
+
+def outcomes(folder: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("out/trials/*/trial.json")}
+
+
+def runs_of(folder: Path) -> tuple[MlflowClient, list, list]:
+    """The sweep's runs and the trials' runs in the store of that folder."""
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(ids)
+    note = json.loads((folder / "out/sweep.json").read_text())
+    parents = [run for run in found if run.info.run_id == note["run_id"]]
+    children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == note["run_id"]]
+    return client, parents, children
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A sweep that nobody interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    printed = run(folder, SMOKE)
+    assert "report.html has the tables and plots" in printed
+    return folder
+
+
+@pytest.mark.slow
+def test_a_sweep_is_one_run_with_a_child_for_each_trial(whole):
+    client, (parent,), children = runs_of(whole)
+    assert parent.info.status == "FINISHED"
+    assert {run.info.status for run in children} == {"FINISHED"}
+    tags = {run.data.tags["intermoe.point"]: run.data.tags for run in children}
+    assert tags.keys() == {"full, c-exp-1", "dense", "c-exp-2"}
+    assert tags["full, c-exp-1"]["intermoe.rows"] == "2: Ours Full; 5: 1"
+    assert tags["full, c-exp-1"]["intermoe.tables"] == "2, 5"
+    assert tags["dense"]["intermoe.seed"] == "0"
+    for child in children:
+        assert child.data.metrics["generated/fid"] > 0
+        steps = [metric.step for metric in client.get_metric_history(child.info.run_id, "train/loss")]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == 28
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"report.html", "report.md", "tables.csv", "over-moe.c_exp.png", "training.png", "cost.png"} <= files
+    assert "smoke.yaml" in files
+    rows = [row for row in table(whole) if row["table"]]
+    assert len(rows) == 8
+    assert all(float(row["ours"]) >= 0 for row in rows)
+    page = (whole / "out/report/report.html").read_text()
+    assert page.count("<img") == 3  # over C_exp, training, cost
+    assert not (whole / "out/tune").exists()
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_it_ends_in_the_same_table_and_nothing_is_done_twice(whole, tmp_path):
+    process = begin(tmp_path, SMOKE)
+    deadline = time.monotonic() + 300
+    while not (done := outcomes(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert len(done) in (1, 2)
+    run(tmp_path, SMOKE, "--resume")
+    assert table(tmp_path) == table(whole)
+    after = outcomes(tmp_path)
+    assert len(after) == 3
+    assert all(after[key] == when for key, when in done.items())
+    client, (parent,), children = runs_of(tmp_path)
+    assert parent.info.status == "FINISHED"
+    assert len(children) == 3
+    for child in children:
+        steps = [metric.step for metric in client.get_metric_history(child.info.run_id, "train/loss")]
+        assert steps == [4, 8, 12, 16, 20, 24, 28]
+        assert child.info.status == "FINISHED"
+
+    # One point changes: what it comes down to is trained, nothing else.
+    values = yaml.safe_load(SMOKE.read_text())
+    values["points"][3]["set"]["moe.c_exp"] = 3
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    run(tmp_path, tmp_path / "changed.yaml", "--resume")
+    changed = outcomes(tmp_path)
+    assert len(changed) == 4
+    assert all(changed[key] == when for key, when in after.items())
+    before, now = (
+        {(row["row"], row["measure"]): row["ours"] for row in table(folder) if row["table"]}
+        for folder in (whole, tmp_path)
+    )
+    different = {key for key in before if before[key] != now[key]}
+    assert ("2", "fid") in different
+    assert different <= {("2", "fid"), ("2", "r_precision_top1")}
+
+
+# The command in a Ray of its own, which is then asked whether all that the sweep has taken is free again.
+FREED = """
+import sys, time
+import ray
+from pipelines.cli import main
+from pipelines.cluster import ray_session
+
+with ray_session():
+    print("status:", main(["sweep", sys.argv[1], "--out", "out"]))
+    deadline = time.monotonic() + 180
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"] and time.monotonic() < deadline:
+        time.sleep(0.5)
+    print("CPUs in use:", ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0))
+    groups = ray.util.placement_group_table().values()
+    print("groups:", {group["state"] for group in groups} - {"REMOVED"})
+"""
+
+
+@pytest.mark.slow
+def test_trials_that_fail_or_fall_behind_do_not_stop_the_others_and_free_what_they_had(tmp_path):
+    """One place at a time, ASHA, and one trial in whose place a file lies."""
+    values = yaml.safe_load(SMOKE.read_text())
+    tiny = values["profiles"]["tiny"]
+    tiny |= {"concurrent": 1, "asha": {"grace_steps": 8, "reduction": 2}}
+    # Learning rates that differ: the second is behind at the first rung.
+    values["points"] = [
+        {"name": "good", "set": {"train.denoiser.learning_rate": 0.01}},
+        {"name": "slow", "set": {"train.denoiser.learning_rate": 0.0000001}},
+        {"name": "broken", "set": {"train.denoiser.learning_rate": 0.02}},
+    ]
+    file = tmp_path / "asha.yaml"
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    keys = {trial.points[0]: trial.key for trial in load_sweep(file).trials}
+    # What is in the way is put there once the sweep has begun, as --out must be new.
+    process = begin(tmp_path, file, command=[sys.executable, "-c", FREED, str(file)])
+    while not (tmp_path / "out/sweep.json").is_file():
+        assert process.poll() is None
+        time.sleep(0.1)
+    obstacle = tmp_path / "out/trials" / keys["broken"] / "denoiser"
+    obstacle.parent.mkdir(parents=True)
+    obstacle.write_text("in the way")
+    printed, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, printed
+    assert printed.splitlines()[-3:] == ["status: 2", "CPUs in use: 0.0", "groups: set()"]
+    assert "1 trials failed: broken-seed0" in printed
+    assert (tmp_path / "out/trials" / keys["good"] / "trial.json").is_file()
+    assert json.loads((tmp_path / "out/trials" / keys["slow"] / "stopped.json").read_text())["step"] == 8
+    _, _, children = runs_of(tmp_path)
+    states = {run.data.tags["intermoe.point"]: run.info.status for run in children}
+    assert states == {"good": "FINISHED", "slow": "KILLED"}
+    report = (tmp_path / "out/report/report.md").read_text()
+    assert "Failed: broken-seed0: " in report
+    assert "in the way" not in report
+    assert "Not done, or stopped early: slow (seed 0), broken (seed 0)." in report

@@ -1,0 +1,75 @@
+"""The steps of a trial: whether they are done, and how long they took in all."""
+
+import json
+import time
+from contextlib import suppress
+
+from mlflow import MlflowClient
+from orders import make_order
+
+from pipelines.cluster.progress import ProgressBoard
+from pipelines.sweep import trial
+from pipelines.sweep.trial import OUTCOME, done, mark_done, run_trial, seconds, timed
+from pipelines.tracking.runs import Run
+
+
+def test_a_step_is_done_when_that_is_noted(tmp_path):
+    assert not done(tmp_path / "denoiser")
+    mark_done(tmp_path / "denoiser")
+    assert done(tmp_path / "denoiser")
+    assert not done(tmp_path / "evaluation")
+
+
+def test_the_time_of_all_attempts_adds_up(tmp_path):
+    folder = tmp_path / "denoiser"
+    assert seconds(folder) == 0
+    with suppress(KeyboardInterrupt), timed(folder):
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+    first = seconds(folder)
+    assert 0.2 <= first < 2
+    with timed(folder):
+        time.sleep(0.1)
+    assert first + 0.1 <= seconds(folder) < first + 2
+    assert seconds(tmp_path / "evaluation") == 0
+
+
+def test_the_time_is_noted_while_it_passes(tmp_path, monkeypatch):
+    """What a process that is killed leaves."""
+    monkeypatch.setattr(trial, "_NOTE_SECONDS", 0.05)
+    with timed(tmp_path / "denoiser"):
+        deadline = time.monotonic() + 10
+        while seconds(tmp_path / "denoiser") < 0.1 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert seconds(tmp_path / "denoiser") >= 0.1
+
+
+def test_a_trial_that_is_evaluated_otherwise_is_not_trained_again(
+    run_workers, tiny, vae, shards, store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    run_workers("evaluator", tiny("evaluator", 2), tmp_path / "evaluator")
+    values = tiny("denoiser", 2, "evaluation.multimodality.captions=0")
+    run_workers("denoiser", values, tmp_path / "denoiser", vae=vae / "best")
+    run = Run.start(store, "tests", "trial", {})
+    (tmp_path / "denoiser/run.json").write_text(json.dumps({"run_id": run.id, "data": str(shards)}))
+    mark_done(tmp_path / "denoiser")
+    board = ProgressBoard.remote()
+    for name, replications in (("evaluation-1", 2), ("evaluation-1", 2), ("evaluation-2", 1)):
+        evaluation = values.evaluation.model_copy(update={"replications": replications})
+        order = make_order(
+            tmp_path,
+            settings=values.model_copy(update={"evaluation": evaluation}).model_dump(mode="json"),
+            dataset=str(shards),
+            vae=str(vae),
+            evaluator=str(tmp_path / "evaluator"),
+            evaluation=name,
+            tracking_uri=store,
+        )
+        run_trial({"order": order, "board": board})
+        assert json.loads((tmp_path / OUTCOME).read_text())["evaluation"] == name
+        rows = json.loads((tmp_path / name / "results.json").read_text())["rows"]
+        assert len(rows["generated"]["fid"]["replications"]) == replications
+    history = MlflowClient(store).get_metric_history(run.id, "generated/fid")
+    assert [point.step for point in history] == [0, 1]
+    assert seconds(tmp_path / "evaluation-2") > 0

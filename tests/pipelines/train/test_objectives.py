@@ -1,0 +1,254 @@
+"""Legend: B batch, T frames, L latent frames, P = 2 persons, J joints, F features, Z numbers of a latent."""
+
+import math
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from intermoe.data.draws import normal, uniform
+from intermoe.data.shards import DatasetFolder
+from intermoe.model import VAE_PARTS, InterMoE
+from intermoe.text.encoders import TextStates
+from intermoe.training.denoiser import DenoiserObjective
+from intermoe.training.vae import VaeObjective
+from pipelines.train.objectives import build
+
+
+@pytest.fixture(scope="module", params=["vae", "denoiser", "evaluator"])
+def target(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def make(shards, tiny):
+    def make(target, *overrides):
+        values, folder = tiny(target, 4, *overrides), DatasetFolder.open(shards)
+        if target == "denoiser":  # with a VAE that nobody has trained
+            model = InterMoE.initial(values, folder.normaliser(), seed=values.seed)
+            return DenoiserObjective(model, values.train.denoiser)
+        return build(target, values, folder, vae=None, text_folder=None)
+
+    return make
+
+
+@pytest.fixture
+def objective(make, target):
+    return make(target)
+
+
+@pytest.fixture
+def batch(objective, shards):
+    """Samples of the validation split, not all of the same length."""
+    held_out = objective.stream(str(shards)).held_out("val")
+    (batch,) = islice(held_out.held_out_batches(rank=0, world=1), 1)
+    batch["frames"][0] -= 5  # as if it were shorter, by a number of frames that ends within a latent frame
+    return batch
+
+
+def alone(batch, row):
+    return {name: tensor[row : row + 1] for name, tensor in batch.items()}
+
+
+def test_all_workers_begin_with_the_same_weights(make, target):
+    first, second, other = make(target), make(target), make(target, "seed=1")
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(second.state_dict()[name], tensor)
+    assert any(not torch.equal(other.state_dict()[name], tensor) for name, tensor in first.state_dict().items())
+
+
+def test_features_are_normalised_as_the_card_says(objective, shards):
+    card = DatasetFolder.open(shards).card
+    mean_F, std_F = (np.array(moment, np.float32) for moment in (card.mean, card.std))
+    np.testing.assert_array_equal(objective.model.normaliser.mean_F, mean_F)
+    np.testing.assert_array_equal(objective.model.normaliser.std_F, np.where(std_F < 1e-3, 1, std_F))
+
+
+def test_losses_are_sums_over_the_samples_whoever_holds_them(objective, target, batch):
+    if target == "evaluator":
+        pytest.skip("its loss compares the samples of a batch")
+    objective.train()
+    whole = objective(batch)
+    parts = [objective(alone(batch, row)) for row in range(len(batch["item"]))]
+    assert whole.keys() == parts[0].keys() == dict(objective.weights).keys()
+    for name, total in whole.items():
+        torch.testing.assert_close(sum(part[name] for part in parts), total, rtol=1e-5, atol=1e-6)
+    counts = sum(objective.count(alone(batch, row)) for row in range(len(batch["item"])))
+    assert objective.count(batch) == counts
+
+
+def test_frames_beyond_the_last_latent_frame_change_nothing(objective, target, batch):
+    if target == "evaluator":
+        pytest.skip("it has no latent frames")
+    objective.train()
+    before = {name: total.clone() for name, total in objective(batch).items()}
+    for row, frames in enumerate(batch["frames"].tolist()):
+        batch["features"][row, frames // 4 * 4 :] = 7.0
+    for name, total in objective(batch).items():
+        torch.testing.assert_close(total, before[name], rtol=1e-6, atol=0)
+
+
+def test_only_what_is_trained_has_gradients(objective, target, batch):
+    objective.train()
+    sum(objective(batch).values()).backward()
+    for name, parameter in objective.named_parameters():
+        trained = target == "evaluator" or name.startswith("model.vae.") == (target == "vae")
+        assert parameter.requires_grad == trained, name
+        assert (parameter.grad is not None) == trained, name
+
+
+def test_what_a_checkpoint_holds(objective, target):
+    held = {"vae": VAE_PARTS, "denoiser": (*VAE_PARTS, "text_head", "denoiser"), "evaluator": ("evaluator",)}
+    assert objective.saved == held[target]
+    assert set(objective.saved) <= objective.model.parts().keys()
+
+
+def test_measuring_gives_the_same_every_time(objective, batch):
+    objective.eval()
+    first, second = (objective.validate([batch], lambda value: [value]) for _ in range(2))
+    assert objective.watched in first
+    assert first == second
+
+
+def test_position_error_is_the_mean_distance_of_joints_in_centimetres(make, shards):
+    objective = make("vae").eval()
+    held_out = objective.stream(str(shards)).held_out("val")
+    batch = next(held_out.held_out_batches(rank=0, world=1))
+    batch["frames"][1] -= 3
+    mean_F, std_F = (x.double().numpy() for x in (objective.model.normaliser.mean_F, objective.model.normaliser.std_F))
+    distances = []
+    for row, frames in enumerate(batch["frames"].tolist()):
+        valid = frames // 4 * 4
+        true_TF = batch["features"][row, :valid].double().numpy()
+        x_1TF = torch.tensor((true_TF - mean_F) / std_F, dtype=torch.float32)[None]
+        with torch.no_grad():
+            found_1TF = objective.model.vae.decode(objective.model.vae.encode(x_1TF).mean_BLNC)
+        found_TF = found_1TF[0].double().numpy() * std_F + mean_F
+        for frame in range(valid):
+            for joint in range(22):
+                place = slice(3 * joint, 3 * joint + 3)
+                distances.append(100 * math.dist(found_TF[frame, place], true_TF[frame, place]))
+    error = objective.validate([batch], lambda value: [value])["position_error_cm"]
+    assert error == pytest.approx(np.mean(distances), rel=1e-5)
+    assert 1 < error < 1000
+
+
+def test_the_weights_of_the_losses_are_those_of_the_config(make):
+    words = [f"train.vae.loss.{name}={value}" for name, value in (("kl", 0.25), ("velocity", 3.0))]
+    objective = make("vae", *words)
+    assert isinstance(objective, VaeObjective)
+    assert objective.weights == objective.config.loss.model_dump()
+    assert (objective.weights["kl"], objective.weights["velocity"]) == (0.25, 3.0)
+
+
+def test_vae_losses_are_means_of_numbers_times_latent_frames(make, shards):
+    objective = make("vae").eval()
+    batch = next(objective.stream(str(shards)).held_out("val").held_out_batches(rank=0, world=1))
+    x_BTF = objective.model.normaliser.normalise(batch["features"])
+    with torch.no_grad():
+        posterior = objective.model.vae.encode(x_BTF)
+        error_BTF = objective.model.vae.decode(posterior.mean_BLNC) - x_BTF
+        found = objective(batch)
+    assert (batch["frames"] == 16).all()  # so that means need no mask
+    latents = 4 * len(batch["frames"])
+    near_BTF = torch.where(error_BTF.abs() < 0.1, error_BTF.square() / 0.2, error_BTF.abs() - 0.05)
+    assert float(found["reconstruction"]) == pytest.approx(float(near_BTF.mean()) * latents, rel=1e-5)
+    assert float(found["rotation"]) == pytest.approx(float(near_BTF[..., 132:258].mean()) * latents, rel=1e-5)
+    assert float(found["kl"]) == pytest.approx(float(posterior.kl().mean()) * latents, rel=1e-5)
+
+
+def test_the_vae_samples_in_training_and_takes_the_mean_in_validation(make, shards):
+    objective = make("vae").train()
+    batch = next(objective.stream(str(shards)).held_out("val").held_out_batches(rank=0, world=1))
+    sampled, again = objective(batch), objective(batch)
+    assert torch.equal(sampled["reconstruction"], again["reconstruction"])
+    other = objective(batch | {"seed": batch["seed"] + 1})
+    assert not torch.equal(sampled["reconstruction"], other["reconstruction"])
+    objective.eval()
+    assert torch.equal(
+        objective(batch)["reconstruction"], objective(batch | {"seed": batch["seed"] + 1})["reconstruction"]
+    )
+
+
+def test_the_denoiser_learns_the_clean_latents_of_one_sample_after_the_other(make, shards):
+    objective = make("denoiser", "diffusion.condition_drop=0.5").eval()
+    model = objective.model
+    with torch.no_grad():
+        # As it begins, it answers zero to everything.
+        model.denoiser.out.weight.normal_(generator=torch.Generator().manual_seed(0))
+    batch = next(objective.stream(str(shards)).held_out("val").held_out_batches(rank=0, world=1))
+    expected, dropped = 0.0, 0
+    for row, seed in enumerate(batch["seed"].tolist()):
+        latents = int(batch["frames"][row]) // 4
+        one = alone(batch, row)
+        with torch.no_grad():
+            clean = model.encode(one["features"][:, : 4 * latents], normal([seed], (latents, 2, 28), stream=0))
+            t, keep = (float(number) for number in uniform([seed], 2, stream=1)[0])
+            condition = model.condition(TextStates(one["states"], one["mask"], one["eot"])) * (keep >= 0.5)
+            step = torch.tensor([int(t * 1000)])
+            noisy = model.diffusion.q_sample(clean, step, normal([seed], (latents, 2, 28), stream=2))
+            found = model.denoiser(noisy, step, condition, torch.ones(1, latents, dtype=torch.bool))
+        dropped += keep < 0.5
+        expected += float((found - clean).square().mean(-1).sum())
+    assert 0 < dropped < len(batch["seed"]) or len(batch["seed"]) < 3
+    assert objective(batch)["diffusion"].item() == pytest.approx(expected, rel=1e-4)
+    assert objective.count(batch) == 2 * (batch["frames"] // 4).sum()
+
+
+def test_the_load_of_the_experts_is_what_they_took(make, shards):
+    objective = make("denoiser").train()
+    batch = next(objective.stream(str(shards)).held_out("val").held_out_batches(rank=0, world=1))
+    objective(batch)
+    layers = [layer.feed_forward.selection for layer in objective.model.denoiser.layers]
+    taken = [layer.selected_E.tolist() for layer in layers]
+    tokens = int(objective.count(batch))
+    assert [int(layer.valid) for layer in layers] == [tokens, tokens]
+    objective.after_step(lambda counts: counts)
+    inside = objective.pop_diagnostics()
+    for m, layer in enumerate(layers):
+        for e in range(4):
+            assert inside[f"layer{m}/load{e}"] == pytest.approx(taken[m][e] / tokens)
+            assert inside[f"layer{m}/bias{e}"] == pytest.approx(float(layer.bias_E[e]))
+        assert inside[f"layer{m}/experts_a_token"] == pytest.approx(sum(taken[m]) / tokens)
+
+
+def test_without_experts_there_is_nothing_to_show(make, shards):
+    objective = make("denoiser", "moe.selection=dense").train()
+    objective(next(objective.stream(str(shards)).held_out("val").held_out_batches(rank=0, world=1)))
+    objective.after_step(lambda counts: counts)
+    assert objective.pop_diagnostics() == {}
+
+
+def test_the_evaluators_loss_is_the_mean_cross_entropy_of_both_ways(make, shards):
+    objective = make("evaluator").eval()
+    held_out = objective.stream(str(shards)).held_out("train")
+    batch = next(held_out.held_out_batches(rank=0, world=1))
+    with torch.no_grad():
+        text = TextStates(batch["states"], batch["mask"], batch["eot"])
+        text_BE = objective.model.embed_text(text).double().numpy()
+        motion_BE = objective.model.embed_motion(batch["features"], batch["frames"]).double().numpy()
+    scale = float(objective.model.scale.detach())
+    np.testing.assert_allclose(np.linalg.norm(text_BE, axis=1), scale, rtol=1e-5)
+    total = 0.0
+    for i in range(8):
+        to_motion = [math.exp(text_BE[i] @ motion_BE[j]) for j in range(8)]
+        to_text = [math.exp(text_BE[j] @ motion_BE[i]) for j in range(8)]
+        total -= 0.5 * math.log(to_motion[i] / sum(to_motion)) + 0.5 * math.log(to_text[i] / sum(to_text))
+    assert float(objective(batch)["contrast"].detach()) == pytest.approx(total, rel=1e-5)
+    assert int(objective.count(batch)) == 8
+
+
+def test_retrieval_is_measured_over_all_workers_in_the_order_of_the_data(make, shards):
+    objective = make("evaluator").eval()
+    held_out = objective.stream(str(shards)).held_out("train")
+    batches = list(held_out.held_out_batches(rank=0, world=1))
+    whole = objective.validate(batches, lambda value: [value])
+    halves = [list(held_out.held_out_batches(rank=rank, world=2)) for rank in (0, 1)]
+    other = []
+    objective.validate(halves[1], lambda value: other.append(value) or [value])
+    found = objective.validate(halves[0], lambda value: [value, *other])
+    assert found == pytest.approx(whole, rel=1e-5)
+    assert 0 < found["retrieval_error"] < 1
+    tops = [found[f"r_precision_top{top}"] for top in (1, 2, 3)]
+    assert found["retrieval_error"] == pytest.approx(1 - sum(tops) / 3)

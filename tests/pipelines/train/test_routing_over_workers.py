@@ -1,0 +1,221 @@
+"""Routing over the pool of all workers: one, two and four processes choose, count and learn the same.
+
+Here a plain loop of steps without the project's training; tests/pipelines/test_training.py has the real one.
+"""
+
+import sys
+from dataclasses import dataclass
+from functools import cache, partial
+
+import pytest
+import ray
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from intermoe.moe.block import MoeConfig
+from intermoe.moe.pool import TokenPool
+from intermoe.moe.selection import Assignment, after_step, selections
+from intermoe.networks.denoiser import Denoiser, DenoiserConfig
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+STEPS, SAMPLES, LONGEST = 20, 11, 9
+PARADIGMS = {
+    "dynamic": {"selection": "dynamic", "sigma": 0.01},
+    "calibrated": {"selection": "dynamic", "sigma": 0.01, "bias_init": "calibrated", "c_exp": 1.5},
+    "in_sequences": {"selection": "dynamic", "sigma": 0.01, "load_momentum": 0.9, "pool": "sequence"},
+    "token_choice": {"selection": "token_choice", "c_exp": 2},
+    "expert_choice": {"selection": "expert_choice"},
+    # All tokens of a sample have equal scores: only a common order of the tokens makes a common choice.
+    "equal_scores": {"selection": "expert_choice", "router": "text"},
+    "uniform": {"selection": "uniform", "c_exp": 0.8},
+    "dense": {"selection": "dense"},
+}
+
+
+@dataclass
+class Outcome:
+    """What one worker saw in all steps.
+
+    Attributes:
+        losses: of each step, over all workers.
+        choices: step, layer and sample -> which expert took which token, bool [P, L, E], L its valid frames.
+        learned: for each step the counts, biases and thresholds of all layers.
+        weights: at the end.
+    """
+
+    losses: list[float]
+    choices: dict[tuple[int, int, int], Tensor]
+    learned: list[list[object]]
+    weights: dict[str, Tensor]
+
+
+def train(rank: int, world: int, moe: dict, parts: int) -> Outcome:
+    """Train a small denoiser; every step has ``parts`` micro-batches, shared out among the workers unevenly."""
+    torch.manual_seed(0)
+    config = DenoiserConfig(width=16, layers=2, heads=2, dropout=0.0)
+    model = Denoiser(config, MoeConfig.parse({"experts": 4, "hidden": 16, **moe}), latent=6, condition=8).train()
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    seen: list[Tensor] = []
+    for layer in selections(model):
+        layer.register_forward_hook(partial(note, seen))
+    outcome = Outcome([], {}, [], {})
+    for step in range(STEPS):
+        rng = torch.Generator().manual_seed(step)
+        clean, noise = (torch.randn(SAMPLES, LONGEST, 2, 6, generator=rng) for _ in range(2))
+        condition, t = torch.randn(SAMPLES, 8, generator=rng), torch.randint(1000, (SAMPLES,), generator=rng)
+        frames = torch.randint(1, LONGEST + 1, (SAMPLES,), generator=rng)
+        loss_sum = torch.zeros(())
+        for micro in torch.arange(SAMPLES).tensor_split(parts):
+            mine = micro.tensor_split(world)[rank]
+            mask = torch.arange(int(frames[mine].max())) < frames[mine, None]
+            x, noised = clean[mine, : mask.shape[1]], (clean + noise)[mine, : mask.shape[1]]
+            seen.clear()
+            error = (model(noised, t[mine], condition[mine], mask) - x).square().mean(-1)
+            total = (error * mask[..., None]).sum()
+            (total / (2 * frames.sum())).backward()
+            loss_sum += total.detach() / (2 * frames.sum())
+            for number, taken in enumerate(seen):
+                for row, sample in enumerate(mine.tolist()):
+                    outcome.choices[step, number, sample] = taken[:, row, : frames[sample]]
+        if world > 1:
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    dist.all_reduce(parameter.grad)
+            dist.all_reduce(loss_sum)
+        optimizer.step()
+        optimizer.zero_grad()
+        after_step(model, all_reduce if world > 1 else None)
+        outcome.losses.append(float(loss_sum))
+        looks = [layer.look() for layer in selections(model)]
+        outcome.learned.append([(look.load_E, look.share_E, look.experts_a_token, look.unselected) for look in looks])
+        outcome.learned.append([look.bias_E for look in looks])
+    outcome.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return outcome
+
+
+def note(seen: list[Tensor], _layer: nn.Module, given: tuple[Tensor, TokenPool], found: Assignment) -> None:
+    shape = given[1].shape
+    seen.append((found.gates(shape[0] * shape[1] * shape[2]) > 0).view(*shape, -1))
+
+
+def all_reduce(tensor: Tensor) -> Tensor:
+    dist.all_reduce(tensor)
+    return tensor
+
+
+@pytest.fixture(scope="module")
+def alone(call_together):
+    """A function that gives what a single process sees, trained once for each question."""
+
+    @cache
+    def alone(paradigm: str, parts: int) -> Outcome:
+        return call_together(partial(train, moe=PARADIGMS[paradigm], parts=parts), 1)[0]
+
+    return alone
+
+
+def assert_same(found: list[Outcome], expected: Outcome, paradigm: str) -> None:
+    choices = {key: taken for outcome in found for key, taken in outcome.choices.items()}
+    assert choices.keys() == expected.choices.keys()
+    different = [key for key, taken in expected.choices.items() if not torch.equal(choices[key], taken)]
+    assert different == []
+    exact = paradigm in ("dynamic", "in_sequences", "token_choice", "uniform", "dense")
+    for outcome in found:
+        assert outcome.losses == pytest.approx(expected.losses, rel=1e-5)
+        assert outcome.learned[::2] == expected.learned[::2]
+        for one, other in zip(outcome.learned[1::2], expected.learned[1::2], strict=True):
+            assert one == other or (not exact and one == [pytest.approx(row, abs=1e-5) for row in other])
+        for name, tensor in expected.weights.items():
+            torch.testing.assert_close(outcome.weights[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("world", "parts"), [(2, 1), (4, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((4, 1), (2, 2)))]
+)
+@pytest.mark.parametrize("paradigm", PARADIGMS)
+def test_workers_choose_count_and_learn_as_one_process(call_together, alone, paradigm, world, parts):
+    expected = alone(paradigm, parts)
+    assert len(expected.choices) == (0 if paradigm == "dense" else STEPS * 2 * SAMPLES)
+    assert_same(call_together(partial(train, moe=PARADIGMS[paradigm], parts=parts), world), expected, paradigm)
+
+
+@pytest.mark.parametrize("paradigm", ["dynamic", "in_sequences", "token_choice", "uniform", "dense"])
+def test_micro_batches_change_nothing_where_a_token_is_looked_at_alone(alone, paradigm):
+    assert_same([alone(paradigm, 2)], alone(paradigm, 1), paradigm)
+
+
+def test_the_pool_of_expert_choice_is_that_of_all_workers(call_together, alone):
+    """The tests above can tell: experts that choose within their worker choose otherwise."""
+    expected = alone("expert_choice", 1)
+    found = call_together(partial(train, moe={**PARADIGMS["expert_choice"], "pool": "worker"}, parts=1), 2)
+    choices = {key: taken for outcome in found for key, taken in outcome.choices.items()}
+    assert any(not torch.equal(choices[key], taken) for key, taken in expected.choices.items())
+
+
+@pytest.mark.parametrize("paradigm", ["dynamic", "expert_choice"])
+def test_where_each_worker_is_a_pool_all_still_learn_the_same(call_together, paradigm):
+    found = call_together(partial(train, moe={**PARADIGMS[paradigm], "pool": "worker"}, parts=1), 2)
+    learned = [name for name in found[0].weights if name.endswith(("bias_E", "threshold_E"))]
+    assert len(learned) == 2
+    for name in learned:
+        assert torch.equal(found[0].weights[name], found[1].weights[name])
+        assert len(set(found[0].weights[name].tolist())) > 1
+
+
+def collectives(rank: int, world: int, moe: dict, training: bool) -> tuple[int, int]:
+    """Collectives of a forward pass, and the pass's MoE calls."""
+    model = Denoiser(
+        DenoiserConfig(width=16, layers=3, heads=2, dropout=0.0),
+        MoeConfig.parse({"experts": 4, "hidden": 16, **moe}),
+        latent=6,
+        condition=8,
+    ).train(training)
+    counted, names = [], ("all_reduce", "all_gather_into_tensor", "all_gather", "broadcast")
+    kept = {name: getattr(dist, name) for name in names}
+    for name in names:
+        setattr(dist, name, lambda *given, name=name: counted.append(name) or kept[name](*given))
+    try:
+        mask = torch.ones(2 + rank, 5, dtype=torch.bool)
+        model(torch.randn(2 + rank, 5, 2, 6), torch.zeros(2 + rank, dtype=torch.int64), torch.randn(2 + rank, 8), mask)
+    finally:
+        for name, function in kept.items():
+            setattr(dist, name, function)
+    return len(counted), len(selections(model))
+
+
+def test_collectives_of_a_forward_pass(call_together):
+    """One a call where the scores of others are needed (and one to tell how many they are), else none."""
+    for paradigm, moe in PARADIGMS.items():
+        needed = paradigm in ("expert_choice", "equal_scores", "calibrated")
+        for training in (True, False):
+            for counted, calls in call_together(partial(collectives, moe=moe, training=training), 2):
+                assert counted == (calls + 1 if needed and training else 0), (paradigm, training)
+
+
+def gather(rank: int, world: int, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What a pool gathers: the scores say which person, sample and frame they belong to."""
+    mine = torch.arange(len(frames)).tensor_split(world)[rank]
+    mask = torch.arange(4) < frames[mine, None]
+    pool = TokenPool.of(mask, persons=2, scope="global")
+    names = torch.cartesian_prod(torch.arange(2), mine, torch.arange(4)).float()
+    own = names[pool.position_S]
+    everyone, place = pool.gather(own)
+    return everyone, place, own
+
+
+@pytest.mark.parametrize("frames", [[3, 1, 2, 4, 0, 2, 1], [3, 1, 0, 0, 2, 4, 1], [0, 0, 0, 0, 0]])
+def test_tokens_are_gathered_in_the_order_of_a_single_process(call_together, frames):
+    """Also where one of four workers, or every one, has no token."""
+    of = partial(gather, frames=torch.tensor(frames))
+    ((expected, place, own),) = call_together(of, 1)
+    assert torch.equal(expected, own)
+    assert place.tolist() == list(range(2 * sum(frames)))
+    for world in (2, 4):
+        for everyone, place, own in call_together(of, world):
+            assert torch.equal(everyone, expected)
+            assert torch.equal(everyone[place], own)

@@ -1,0 +1,286 @@
+"""Whole trainings under Ray Train, and what is refused before they begin."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import yaml
+from mlflow import MlflowClient
+
+from intermoe import checkpoint
+from intermoe.data.shards import CARD, DatasetFolder
+from intermoe.errors import UserError
+from pipelines.train.run_folder import resumable_step
+from pipelines.train.train import Label, _started, check_request, train
+
+
+@pytest.fixture(autouse=True)
+def at_store(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+
+
+def tensors(out):
+    return checkpoint.load(checkpoint.latest(out / "checkpoints")).tensors
+
+
+def assert_same_tensors(found, expected):
+    assert {part: names.keys() for part, names in found.items()} == {p: n.keys() for p, n in expected.items()}
+    for part, names in expected.items():
+        for name, tensor in names.items():
+            assert found[part][name].equal(tensor), (part, name)
+
+
+def kill_one_worker(after: Path, killed: list[int]) -> None:
+    """Once that checkpoint is there, kill a training worker the hard way."""
+    deadline = time.monotonic() + 120
+    while not after.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for process in psutil.Process().children(recursive=True):
+        if "RayTrainWorker" in " ".join(process.cmdline()):
+            process.kill()
+            killed.append(process.pid)
+            return
+
+
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_workers_and_one_of_them_killed_give_what_plain_processes_give(
+    run_workers, read_history, tiny, shards, store, tmp_path, capfd, killed
+):
+    values = tiny("vae", 40, "workers.count=2", "train.vae.checkpoint_every=4", "train.vae.keep=100")
+    victims: list[int] = []
+    if killed:
+        after = tmp_path / "run/checkpoints/step-00000008"
+        threading.Thread(target=kill_one_worker, args=(after, victims), daemon=True).start()
+    run = train("vae", values, dataset=shards, out=tmp_path / "run")
+    printed = capfd.readouterr()
+    assert len(victims) == killed
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best", "checkpoints", "run.json"]
+    expected = run_workers("vae", values, tmp_path / "expected", world=2)
+    assert_same_tensors(tensors(tmp_path / "run"), tensors(tmp_path / "expected"))
+    found = read_history(run)
+    assert found("train/loss") == expected("train/loss")
+    assert [step for step, _ in found("train/loss")] == list(range(1, 41))
+    assert found("validation/position_error_cm") == expected("validation/position_error_cm")
+    info = MlflowClient(store).get_run(run)
+    assert info.info.status == "FINISHED"
+    assert (info.data.tags["intermoe.target"], info.data.params["workers.count"]) == ("vae", "2")
+    assert [output.step for output in info.outputs.model_outputs] == [40]
+    assert all(line.startswith("train vae: ") for line in printed.err.splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "selection"), [(1, "expert_choice"), (2, "expert_choice"), (2, "dynamic")])
+def test_the_pool_of_all_ray_train_workers_gives_what_one_process_gives(
+    run_workers, read_history, tiny, shards, vae, tmp_path, world, selection
+):
+    words = (f"moe.selection={selection}", "train.denoiser.accumulate=2")
+    values = tiny("denoiser", 12, *words, f"workers.count={world}")
+    found = read_history(train("denoiser", values, dataset=shards, out=tmp_path / "run", vae=vae))
+    expected = run_workers("denoiser", tiny("denoiser", 12, *words), tmp_path / "expected", vae=vae / "best")
+    assert found("train/loss") == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in expected("train/loss")]
+    for name in [f"moe/layer{layer}/{of}{e}" for of in ("load", "bias") for layer in range(2) for e in range(4)]:
+        assert len(expected(name)) == 12
+        assert found(name) == [(step, pytest.approx(value, abs=1e-6)) for step, value in expected(name)], name
+    weights = [tensors(tmp_path / name)["denoiser"] for name in ("run", "expected")]
+    for name, tensor in weights[1].items():
+        torch.testing.assert_close(weights[0][name], tensor, rtol=1e-4, atol=1e-4, msg=name)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_is_one_line_and_not_tried_again(tiny, shards, store, tmp_path):
+    values = tiny("vae", 40, "train.vae.loss.kl=1e38")
+    with pytest.raises(
+        UserError, match=r"^train vae: step 1: the loss .* is not finite; samples \w+/[01]/\d+, "
+    ) as caught:
+        train("vae", values, dataset=shards, out=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    experiment = MlflowClient(store).get_experiment_by_name("duet").experiment_id
+    (run,) = MlflowClient(store).search_runs([experiment], f"tags.`intermoe.out` = '{(tmp_path / 'run').resolve()}'")
+    assert run.info.status == "FAILED"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end(run_workers, tiny, shards, store, tmp_path):
+    values = tiny("vae", 200, "train.vae.checkpoint_every=4", "train.vae.keep=2", "train.vae.validate_every=4")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values.model_dump(mode="json")))
+    out = tmp_path / "run"
+    words = [sys.executable, "-m", "pipelines.cli", "train", "vae", "--config", str(tmp_path / "tiny.yaml")]
+    words += ["--data", str(shards), "--out", str(out)]
+
+    def start(*more: str) -> subprocess.Popen:
+        # A session of its own, so that Ctrl-C reaches all that it started, as in a terminal, and nothing else.
+        return subprocess.Popen(
+            [*words, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def wait_for_step(step: int) -> int:
+        while (reached := resumable_step(out)) < step:
+            time.sleep(0.02)
+        return reached
+
+    first = start()
+    wait_for_step(8)
+    os.killpg(first.pid, signal.SIGINT)
+    printed = first.communicate(timeout=60)
+    step = resumable_step(out)
+    assert 8 <= step < 200
+    assert first.returncode == 130
+    assert printed[0] == ""
+    assert printed[1].splitlines()[-1] == f"interrupted: `--resume` goes on from step {step}"
+    assert all(line.startswith(("train vae: ", "interrupted: ")) for line in printed[1].splitlines())
+    status = {run.info.run_id: run.info.status for run in _runs_below(store, out)}
+    assert list(status.values()) == ["KILLED"]
+
+    second = start("--resume")
+    wait_for_step(step + 8)
+    second.kill()
+    second.communicate(timeout=60)
+    time.sleep(3)  # until the processes that Ray started have seen it
+    assert resumable_step(out) < 200
+
+    third = start("--resume")
+    printed = third.communicate(timeout=200)
+    assert third.returncode == 0, printed[1]
+    assert printed[0].startswith(f"{out}/best holds the model; its MLflow run is {next(iter(status))}")
+    expected = run_workers("vae", values, tmp_path / "expected", world=values.workers.count)
+    assert_same_tensors(tensors(out), tensors(tmp_path / "expected"))
+    assert_same_tensors(checkpoint.load(out / "best").tensors, checkpoint.load(tmp_path / "expected/best").tensors)
+    (run,) = _runs_below(store, out)
+    assert run.info.status == "FINISHED"
+    history = MlflowClient(store).get_metric_history(run.info.run_id, "train/loss")
+    assert [(point.step, point.value) for point in history] == expected("train/loss")
+
+
+def _runs_below(store, out):
+    experiment = MlflowClient(store).get_experiment_by_name("duet").experiment_id
+    return MlflowClient(store).search_runs([experiment], f"tags.`intermoe.out` = '{out.resolve()}'")
+
+
+@pytest.fixture(scope="module")
+def begun(ray_session, tiny, shards, store, tmp_path_factory):
+    """A run that was recorded and has not taken a step."""
+    out = tmp_path_factory.mktemp("begun") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", store)
+        _started("vae", tiny("vae", 4), shards, out, None, Label()).finish("KILLED")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("target", "words", "message"),
+    [
+        ("vae", ("train.vae.learning_rate=0.5",), "train.vae.learning_rate = 0.5 (allowed: 0.006, as in the run that"),
+        ("vae", ("seed=3",), "seed = 3 (allowed: 0, as in the run that is resumed)"),
+        ("denoiser", (), 'target = "denoiser" (allowed: "vae", as in the run that is resumed)'),
+    ],
+)
+def test_another_run_is_not_resumed_as_this_one(begun, tiny, shards, vae, target, words, message):
+    before = {path: path.read_bytes() for path in begun.rglob("*")}
+    with pytest.raises(UserError) as caught:
+        check_request(target, tiny("vae", 4, *words), shards, begun, vae, resume=True)
+    assert str(caught.value).startswith(f"{begun}: ")
+    assert message in str(caught.value)
+    assert {path: path.read_bytes() for path in begun.rglob("*")} == before
+
+
+def test_more_workers_may_resume_but_not_with_other_data(begun, tiny, shards, tmp_path):
+    check_request("vae", tiny("vae", 4, "workers.count=2"), shards, begun, None, resume=True)
+    with pytest.raises(UserError, match="exists and is not empty"):
+        check_request("vae", tiny("vae", 4), shards, begun, None, resume=False)
+    shutil.copytree(shards, tmp_path / "other")
+    card = tmp_path / "other" / CARD
+    card.write_text(card.read_text() + "\n")
+    with pytest.raises(UserError, match="the dataset is not the one that the run began with"):
+        check_request("vae", tiny("vae", 4), tmp_path / "other", begun, None, resume=True)
+
+
+@pytest.fixture
+def request_of(tiny, shards, vae, tmp_path):
+    """A function that asks for a training of the denoiser, right but for what it is given."""
+
+    def request_of(*overrides, target="denoiser", dataset=shards, out=tmp_path / "run", vae=vae, resume=False):
+        return check_request(target, tiny("denoiser", 4, *overrides), dataset, out, vae, resume)
+
+    return request_of
+
+
+def test_what_is_right_is_not_refused(request_of, shards, vae, tmp_path):
+    card, folder = request_of()
+    assert card == DatasetFolder.open(shards).card
+    assert folder == vae / "best"
+    assert request_of(vae=vae / "best")[1] == vae / "best"
+    assert request_of(target="vae")[1] is None
+    (tmp_path / "empty").mkdir()
+    request_of(out=tmp_path / "empty")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "message"),
+    [
+        ((), {"target": "gan"}, "unknown target 'gan' (allowed: vae, evaluator, denoiser)"),
+        (("data.encoder=clip",), {}, "data.encoder of the data set is 'minilm' (allowed: 'clip', as in the config)"),
+        ((), {"dataset": Path("nowhere")}, "no such folder"),
+        ((), {"vae": None}, "--vae: the denoiser needs a trained VAE"),
+        ((), {"vae": Path("nowhere")}, "no such folder"),
+        (("vae.width=4",), {}, "vae.width of the VAE is 8 (allowed: 4, as in the config)"),
+        (("vae.latent=8",), {}, "vae.latent of the VAE is 4"),
+        ((), {"resume": True}, "holds no run to resume"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line_before_anything_is_written(
+    request_of, words, options, message, tmp_path, store
+):
+    with pytest.raises(UserError) as caught:
+        request_of(*words, **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_vae_is_no_denoiser_and_the_reverse(request_of, vae, tmp_path):
+    (tmp_path / "not").mkdir()
+    with pytest.raises(UserError, match="holds no manifest"):
+        request_of(vae=tmp_path / "not")
+    saved = checkpoint.load(vae / "best")
+    part = {"vae": saved.tensors["vae"]}
+    checkpoint.save(tmp_path / "part", tensors=part, documents=saved.documents)
+    with pytest.raises(UserError, match="holds no normaliser"):
+        request_of(vae=tmp_path / "part")
+
+
+def test_a_place_that_is_taken_is_refused(request_of, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path, tmp_path / "file"):
+        with pytest.raises(UserError, match="exists and is not empty"):
+            request_of(out=out)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_train_itself_refuses_and_leaves_neither_folder_nor_run(tiny, shards, vae, store, tmp_path, monkeypatch):
+    runs = _runs(store)
+    wrong = tiny("denoiser", 4, "vae.width=4")
+    with pytest.raises(UserError, match=r"vae\.width"):
+        train("denoiser", wrong, dataset=shards, out=tmp_path / "a" / "run", vae=vae)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be made"):
+        train("vae", tiny("vae", 4), dataset=shards, out=tmp_path / "file" / "run")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
+    with pytest.raises(UserError, match="cannot be written"):
+        train("vae", tiny("vae", 4), dataset=shards, out=tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert _runs(store) == runs
+
+
+def _runs(store):
+    client = MlflowClient(store)
+    return [run.info.run_id for e in client.search_experiments() for run in client.search_runs([e.experiment_id])]
