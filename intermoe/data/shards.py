@@ -34,8 +34,7 @@ from intermoe.body.skeletons import SKELETONS, skeleton_named
 from intermoe.config import Config
 from intermoe.data.draws import Draw
 from intermoe.errors import UserError
-from intermoe.files import flush as _flush
-from intermoe.files import sha256
+from intermoe.files import flush, sha256
 from intermoe.text.captions import Persons, named_first
 
 CARD = "dataset.json"
@@ -332,7 +331,7 @@ def write_rows(file: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]])
         for row in rows:
             columns = [_column(row[field.name], field.type) for field in schema]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-    _flush(file)
+    flush(file)
 
 
 def _column(value: Any, kind: pa.DataType) -> pa.Array:

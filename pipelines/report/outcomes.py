@@ -18,7 +18,7 @@ from intermoe.networks.vae import STRIDE
 from pipelines.settings import flatten
 from pipelines.sweep.trial import OUTCOME
 from pipelines.tracking.queries import curves
-from pipelines.train.run_folder import run_file
+from pipelines.train.run_folder import run_note
 
 _CURVES = re.compile(r"train/loss|train/samples_per_second|moe/layer\d+/load\d+")
 
@@ -83,7 +83,7 @@ def read_outcome(folder: Path, trial: Mapping[str, Any], uri: str) -> Outcome:
 
 def _tokens(place: Path, config: Mapping[str, Any]) -> float:
     """Latent frames of both persons in a training sample, on average."""
-    frames = DatasetFolder.open(run_file(place / "denoiser")["data"]).index("train").frames
+    frames = DatasetFolder.open(run_note(place / "denoiser")["data"]).index("train").frames
     return float(2 * ((frames.clip(max=config["data"]["max_frames"]) - 1) // STRIDE).mean())
 
 

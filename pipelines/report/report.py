@@ -19,7 +19,7 @@ from intermoe.evaluation.metrics import Interval
 from pipelines.documents import html_page, html_table, image, markdown_table
 from pipelines.report.outcomes import Outcome, pooled, read_outcome
 from pipelines.report.plots import PLOTS, Plot, plots
-from pipelines.sweep.sweep import read_note
+from pipelines.sweep.request import sweep_note
 from pipelines.sweep.trial import OUTCOME
 from pipelines.tracking.runs import Run
 
@@ -177,7 +177,7 @@ def _check_out(out: Path) -> None:
 
 
 def _note(folder: Path) -> dict[str, Any]:
-    note = read_note(folder)
+    note = sweep_note(folder)
     if not note:
         raise UserError("holds no sweep", where=folder, allowed="a folder of `intermoe sweep`")
     if "trials" not in note:

@@ -315,7 +315,7 @@ def test_what_is_no_model_is_refused_in_one_line(model, saved, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder, message in (
         (tmp_path / "missing", "no such folder"),
-        (tmp_path / "empty", "holds no manifest.json"),
+        (tmp_path / "empty", "has no manifest.json"),
         (saved("bare", config=False), "holds no config"),
         (saved("sizes", config=other_sizes), "the weights do not fit the config beside them"),
         (saved("bad", config=bad_config), "moe.experts = 0"),

@@ -53,7 +53,7 @@ def test_the_command_prints_every_form_and_counts_its_products(capsys):
 
 @pytest.mark.parametrize("selection", ["dense", "uniform"])
 def test_what_cannot_be_compared_is_refused(selection):
-    values = settings.load("interhuman", [*SMALL, f"moe.selection={selection}"])
+    values = settings.load("interhuman", settings.parse_overrides([*SMALL, f"moe.selection={selection}"]))
     with pytest.raises(UserError, match=rf"moe.selection = '{selection}' \(allowed: 'dynamic'\)"):
         bench_moe(values, samples=1, repeats=1, threads=1, progress=lambda *_: None)
 

@@ -13,7 +13,7 @@ from intermoe.model import InterMoE
 from pipelines import settings
 from pipelines.cli import main
 from pipelines.evaluate.evaluate import check_request, evaluate
-from pipelines.preprocess.preprocess import preprocess
+from pipelines.preprocess.preprocess import make_shards
 from pipelines.train.objectives import build
 
 
@@ -41,7 +41,7 @@ def clip_shards(ray_session, clip_folder, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("clip-shards")
     write_duet(root / "raw", count=24, seed=1)
     reader = InterHumanReader(root / "raw")
-    preprocess(reader, name="tiny", out=root / "shards", encoder="clip", text_folder=clip_folder)
+    make_shards(reader, name="tiny", out=root / "shards", encoder="clip", text_folder=clip_folder)
     return root / "shards"
 
 
@@ -71,7 +71,7 @@ def test_evaluate_works_with_it(imported, clip_shards, clip_folder, store, monke
 
 def test_an_evaluator_that_reads_tokens_can_be_trained(clip_shards, clip_folder, vocabulary):
     words = ["data.max_frames=60", "train.evaluator.batch_size=4", f"evaluator.vocabulary={vocabulary}", *JUDGE_WORDS]
-    values = settings.load("interhuman", words)
+    values = settings.load("interhuman", settings.parse_overrides(words))
     folder = DatasetFolder.open(clip_shards)
     objective = build("evaluator", values, folder, vae=None, text_folder=clip_folder).eval()
     batch = next(objective.stream(str(clip_shards)).held_out("train").held_out_batches(rank=0, world=1))
