@@ -86,7 +86,7 @@ def test_a_scratch_folder_goes_with_its_block(tmp_path):
 
 
 def test_leftovers_go_and_hidden_files_of_others_stay(tmp_path):
-    """A process that is killed while it writes leaves a hidden file or folder; those of a file server are hidden too."""
+    """A process that is killed while it writes leaves a hidden file or folder; a file server hides its own files."""
     (tmp_path / "step-1").mkdir()
     aside = set_aside(tmp_path / "step-1")
     (aside / "half").touch()
