@@ -62,7 +62,7 @@ class InterMoE(nn.Module):
         self.config = config
         self.skeleton = skeleton_named(config.data.skeleton)
         width = encoder_width(config.data.encoder)
-        self.normaliser = Normaliser(self.skeleton.features)
+        self.normaliser = Normaliser(self.skeleton.num_features)
         self.vae = CausalSkeletalVae(config.vae, self.skeleton)
         self.latent = len(self.skeleton.pools[-1].groups) * config.vae.latent
         self.text_head = TextHead(

@@ -68,11 +68,11 @@ class JointsIn(nn.Module):
     def __init__(self, skeleton: Skeleton, width: int) -> None:
         super().__init__()
         self.layout = FeatureLayout.of(skeleton)
-        self.first = JointLinear(skeleton.joints, 12, width)
+        self.first = JointLinear(skeleton.num_joints, 12, width)
         self.contact_weight_KC = nn.Parameter(
             torch.empty(len(skeleton.contacts), width).uniform_(-(13**-0.5), 13**-0.5)
         )
-        self.second = JointLinear(skeleton.joints, width, width)
+        self.second = JointLinear(skeleton.num_joints, width, width)
         self.register_buffer("place_JK", _contact_places(skeleton), persistent=False)
 
     def forward(self, x_BTF: Tensor) -> Tensor:
@@ -98,8 +98,8 @@ class JointsOut(nn.Module):
         super().__init__()
         bound = width**-0.5
         self.contact_joints = [contact.joint for contact in skeleton.contacts]
-        self.first = JointLinear(skeleton.joints, width, width)
-        self.second = JointLinear(skeleton.joints, width, 12)
+        self.first = JointLinear(skeleton.num_joints, width, width)
+        self.second = JointLinear(skeleton.num_joints, width, 12)
         self.contact_weight_KC = nn.Parameter(torch.empty(len(skeleton.contacts), width).uniform_(-bound, bound))
         self.contact_bias_K = nn.Parameter(torch.empty(len(skeleton.contacts)).uniform_(-bound, bound))
         self.register_buffer("place_JK", _contact_places(skeleton), persistent=False)
@@ -118,7 +118,7 @@ class JointsOut(nn.Module):
 
 def _contact_places(skeleton: Skeleton) -> Tensor:
     """Matrix [J, K] that is 1 where joint j is the k-th that touches the ground."""
-    return F.one_hot(torch.tensor([contact.joint for contact in skeleton.contacts]), skeleton.joints).T.float()
+    return F.one_hot(torch.tensor([contact.joint for contact in skeleton.contacts]), skeleton.num_joints).T.float()
 
 
 class _Graph(NamedTuple):
@@ -179,7 +179,10 @@ class CausalSkeletalVae(nn.Module):
         super().__init__()
         if len(skeleton.pools) != 2:
             raise ValueError(f"{skeleton.name} has {len(skeleton.pools)} pooling stages; a stride of {STRIDE} takes 2")
-        graphs = [_Graph(skeleton.joints, skeleton.edges), *(_Graph(len(p.groups), p.edges) for p in skeleton.pools)]
+        graphs = [
+            _Graph(skeleton.num_joints, skeleton.edges),
+            *(_Graph(len(p.groups), p.edges) for p in skeleton.pools),
+        ]
         latent_joints = graphs[-1].joints
         self.config = config
         self.joints_in = JointsIn(skeleton, config.width)

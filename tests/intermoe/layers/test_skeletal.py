@@ -37,7 +37,7 @@ def naive_conv(conv: SpaceTimeConv, x_BJTC: Tensor, edges: tuple[tuple[int, int]
 
 
 def test_neighbours_of_the_body_are_its_bones():
-    average_JJ = neighbour_average(SMPL22.joints, SMPL22.edges)
+    average_JJ = neighbour_average(SMPL22.num_joints, SMPL22.edges)
     torch.testing.assert_close(average_JJ.sum(1), torch.ones(22))
     spine = SMPL22.index("spine3")
     assert set(average_JJ[spine].nonzero().flatten().tolist()) == {6, 9, 12, 13, 14}

@@ -19,14 +19,14 @@ def test_posterior_samples_and_diverges_as_a_normal_distribution():
 
 
 def metres_per_unit() -> Normaliser:
-    return Normaliser.from_moments(torch.zeros(SMPL22.features), torch.linspace(0.1, 2, SMPL22.features))
+    return Normaliser.from_moments(torch.zeros(SMPL22.num_features), torch.linspace(0.1, 2, SMPL22.num_features))
 
 
 def loss_batch(config: VaeConfig) -> tuple[Tensor, Tensor, Posterior, Tensor]:
     torch.manual_seed(1)
     latents = 3, 4, 7, config.latent
     posterior = Posterior(torch.randn(latents), torch.randn(latents))
-    x_BTF, rebuilt_BTF = torch.randn(3, 18, SMPL22.features), 2 * torch.randn(3, 16, SMPL22.features)
+    x_BTF, rebuilt_BTF = torch.randn(3, 18, SMPL22.num_features), 2 * torch.randn(3, 16, SMPL22.num_features)
     # Whole windows, one that ends within its third latent frame, one that is over before its first latent frame is.
     mask_BT = torch.arange(18) < torch.tensor([18, 11, 2])[:, None]
     return x_BTF, rebuilt_BTF, posterior, mask_BT
@@ -77,7 +77,7 @@ def test_losses_are_sums_over_whole_valid_latents_with_their_counts():
     valid = [(0, 16), (1, 8)]
     layout = FeatureLayout.of(SMPL22)
     groups = {
-        "reconstruction": slice(0, SMPL22.features),
+        "reconstruction": slice(0, SMPL22.num_features),
         "position": layout.positions,
         "velocity": layout.velocities,
         "rotation": layout.rotations,
