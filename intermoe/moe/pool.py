@@ -1,7 +1,8 @@
-"""The token pool: what a routing decision may see.
+"""The token pool: the tokens of this worker's batch, per sequence where needed, or gathered over all workers.
 
 A token is one latent frame of one person. The tokens of a batch lie in the flattened [P, B, L]; padding is never in
-the pool.
+the pool. How far a routing decision looks (one sequence, this worker's batch, or the batches of all workers) is up to
+the paradigm, which has its own ``Scope`` from the key ``moe.pool``.
 
 Legend: P = 2 persons, B batch, L latent frames, E experts, N = P * B sequences, S tokens of this worker, X tokens of
 the pool of all workers, W workers.
@@ -21,20 +22,18 @@ Scope = Literal["sequence", "worker", "global"]
 
 @dataclass(frozen=True)
 class TokenPool:
-    """The valid tokens of a batch, both persons in one pool.
+    """The valid tokens of this worker's batch, both persons together.
 
     Attributes:
         position_S: int64, where each token lies in the flattened [P, B, L].
         shape: P, B and L.
-        scope: how far a decision sees. ``global`` spans the default process group, where there is one.
     """
 
     position_S: Tensor
     shape: tuple[int, int, int]
-    scope: Scope
 
     @classmethod
-    def of(cls, mask_BL: Tensor, persons: int, scope: Scope = "worker") -> "TokenPool":
+    def of(cls, mask_BL: Tensor, persons: int) -> "TokenPool":
         """The pool of a batch, from its valid frames [B, L].
 
         On a GPU this waits for the device, once a forward pass: the number of valid tokens must be known.
@@ -44,7 +43,7 @@ class TokenPool:
             tensor([0, 1, 3, 4])
         """
         position_S = mask_BL.flatten().repeat(persons).nonzero().squeeze(1)
-        return cls(position_S, (persons, *mask_BL.shape), scope)
+        return cls(position_S, (persons, *mask_BL.shape))
 
     @property
     def sequence_S(self) -> Tensor:
@@ -78,9 +77,9 @@ class TokenPool:
         return (sum_NE / self.sequence_lengths.clamp(min=1)[:, None])[self.sequence_S]
 
     def gather(self, score_SE: Tensor) -> tuple[Tensor, Tensor]:
-        """The scores of all workers' tokens, in one collective; every worker must call it.
+        """The scores of all workers' tokens, in one collective over the default process group if there is one.
 
-        The first call on a pool also exchanges how many tokens each worker has.
+        Every worker must call it. The first call on a pool also exchanges how many tokens each worker has.
 
         Args:
             score_SE: of this worker's tokens; no gradient flows through.

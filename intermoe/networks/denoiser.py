@@ -86,7 +86,7 @@ class Denoiser(nn.Module):
             condition: width W of the text condition.
         """
         super().__init__()
-        self.timestep_in_router, self.scope = moe.timestep_in_router, moe.pool
+        self.timestep_in_router = moe.timestep_in_router
         self.width = config.width
         self.embed_motion = nn.Linear(latent, config.width)
         self.embed_timestep = TimestepEmbedding(config.width)
@@ -117,7 +117,7 @@ class Denoiser(nn.Module):
         x_PBLD = self.embed_motion(x_BLPZ.permute(2, 0, 1, 3)) + place_LD
         if self.person_PD is not None:
             x_PBLD = x_PBLD + self.person_PD[:, None, None]
-        pool = TokenPool.of(mask_BL, persons, self.scope)
+        pool = TokenPool.of(mask_BL, persons)
         allowed_N11K = key_mask(mask_BL, persons)
         for layer in self.layers:
             x_PBLD = layer(x_PBLD, emb_BD, routed_BD, allowed_N11K, pool)
