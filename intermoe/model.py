@@ -22,7 +22,7 @@ from intermoe.data.draws import normal, prompt_seed
 from intermoe.data.shards import DataConfig
 from intermoe.diffusion import Diffusion, DiffusionConfig, guided
 from intermoe.errors import UserError
-from intermoe.moe.block import MoeConfig
+from intermoe.moe.config import MoeConfig
 from intermoe.motion import Motion
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
 from intermoe.networks.vae import STRIDE, CausalSkeletalVae, VaeConfig

@@ -18,12 +18,14 @@ table    row                            reading
 Legend: E experts, S tokens of this worker, X tokens of the pool of all workers, N sequences.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from intermoe.moe.pool import Scope, TokenPool
+from intermoe.moe.config import MoeConfig
+from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import Counts, Selection
 
 # The biases stay this far inside the open interval (-1, 0).
@@ -45,8 +47,8 @@ class DynamicSelection(Selection):
     eq. 4, so that nothing that a whole sample has in common, its text or its noise level, wins it more tokens.
 
     The sign of single steps balances the median load. Where an expert's share is a few samples of the batch, loads are
-    skewed and the mean ends above ``c_exp``; ``momentum`` takes the sign of a running mean of the load instead (not
-    under ``worker``). 0 is eq. 8 to the letter.
+    skewed and the mean ends above ``c_exp``; ``load_momentum`` takes the sign of a running mean of the load instead
+    (not under ``worker``). 0 is eq. 8 to the letter.
 
     Attributes:
         bias_E: float32, in (-1, 0).
@@ -58,20 +60,14 @@ class DynamicSelection(Selection):
     excess_E: Tensor
     calibrated: Tensor
 
-    def __init__(
-        self,
-        experts: int,
-        c_exp: float,
-        sigma: float,
-        bias_init: float | Literal["calibrated"],
-        scope: Scope,
-        momentum: float = 0.0,
-    ) -> None:
-        super().__init__(experts, c_exp)
-        self.sigma, self.scope, self.calibrates = sigma, scope, bias_init == "calibrated"
-        self.momentum = momentum
-        self.register_buffer("excess_E", torch.zeros(experts, dtype=torch.float64))
-        self.register_buffer("bias_E", torch.full((experts,), -0.5 if bias_init == "calibrated" else bias_init))
+    def __init__(self, config: MoeConfig) -> None:
+        super().__init__(config)
+        self.sigma, self.scope, self.load_momentum = config.sigma, config.pool, config.load_momentum
+        # Known on the host too, so that a selection which never calibrates does not wait for the device.
+        self.calibrates = config.bias_init == "calibrated"
+        bias_init = -0.5 if config.bias_init == "calibrated" else config.bias_init
+        self.register_buffer("excess_E", torch.zeros(config.experts, dtype=torch.float64))
+        self.register_buffer("bias_E", torch.full((config.experts,), bias_init))
         self.register_buffer("calibrated", torch.tensor(not self.calibrates))
 
     @property
@@ -91,7 +87,7 @@ class DynamicSelection(Selection):
         """Set each bias so that its expert takes its share of the first pool of all workers at once."""
         logits_XE, _ = pool.gather(logits_SE)
         if len(logits_XE):
-            chosen = capacity(len(logits_XE), self.experts, self.c_exp)
+            chosen = capacity(len(logits_XE), self.num_experts, self.c_exp)
             self.bias_E.copy_(-cut(logits_XE, chosen).sigmoid())
             self.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
             self.calibrated.fill_(True)
@@ -108,7 +104,7 @@ class DynamicSelection(Selection):
             step_E = total.vote_E / total.pools.clamp(min=1)
         else:
             now_E = self._excess(total.selected_E, total.valid) / total.valid.clamp(min=1)
-            mean_E = torch.lerp(now_E, self.excess_E, self.momentum)
+            mean_E = torch.lerp(now_E, self.excess_E, self.load_momentum)
             self.excess_E.copy_(torch.where(total.valid > 0, mean_E, self.excess_E))
             step_E = self.excess_E.sign() * (total.valid > 0)
         self.bias_E -= self.sigma * step_E.float()
@@ -116,7 +112,7 @@ class DynamicSelection(Selection):
 
     def _excess(self, taken_E: Tensor, tokens: Tensor | int) -> Tensor:
         # taken / tokens - c_exp / E, times tokens * E: exact for whole numbers, and zero where nothing was counted.
-        return taken_E.double() * self.experts - self.c_exp * tokens
+        return taken_E.double() * self.num_experts - self.c_exp * tokens
 
 
 class TokenChoice(Selection):
@@ -145,10 +141,10 @@ class ExpertChoice(Selection):
     threshold_E: Tensor
     steps: Tensor
 
-    def __init__(self, experts: int, c_exp: float, scope: Scope) -> None:
-        super().__init__(experts, c_exp)
-        self.scope = scope
-        self.register_buffer("threshold_E", torch.full((experts,), 0.5))
+    def __init__(self, config: MoeConfig) -> None:
+        super().__init__(config)
+        self.scope = config.pool
+        self.register_buffer("threshold_E", torch.full((config.experts,), 0.5))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @property
@@ -169,7 +165,7 @@ class ExpertChoice(Selection):
 
     def _take_in_pool(self, logits_XE: Tensor) -> Tensor:
         """Also votes on the threshold: all workers that see the same pool cast the same vote."""
-        chosen = capacity(len(logits_XE), self.experts, self.c_exp)
+        chosen = capacity(len(logits_XE), self.num_experts, self.c_exp)
         best_kE = logits_XE.sort(dim=0, descending=True, stable=True).indices[:chosen]
         taken_EX = torch.zeros_like(logits_XE, dtype=torch.bool).scatter(0, best_kE, True).T
         if len(logits_XE):
@@ -190,7 +186,7 @@ class ExpertChoice(Selection):
         return torch.zeros_like(chosen_SE).scatter(0, order_SE, chosen_SE).T
 
     def _share(self, tokens_N: Tensor) -> Tensor:
-        return (tokens_N.double() * self.c_exp / self.experts).round().long().clamp(min=1)
+        return (tokens_N.double() * self.c_exp / self.num_experts).round().long().clamp(min=1)
 
     def learn(self, total: Counts) -> None:
         """The running mean of the thresholds; the first is taken as it is."""
@@ -216,9 +212,20 @@ class UniformAssignment(Selection):
         # The small number keeps a product like 0.7 * 10 from falling below its whole number.
         begin_S = (pool.frame_S.double() * self.c_exp + 1e-6).floor().long()
         end_S = ((pool.frame_S + 1).double() * self.c_exp + 1e-6).floor().long()
-        offset_S = begin_S + pool.person_S * (self.experts // 2)
-        expert_E1 = torch.arange(self.experts, device=logits_SE.device)[:, None]
-        return (expert_E1 - offset_S) % self.experts < end_S - begin_S
+        offset_S = begin_S + pool.person_S * (self.num_experts // 2)
+        expert_E1 = torch.arange(self.num_experts, device=logits_SE.device)[:, None]
+        return (expert_E1 - offset_S) % self.num_experts < end_S - begin_S
+
+
+PARADIGMS: Mapping[str, type[Selection]] = MappingProxyType(
+    {
+        "dynamic": DynamicSelection,
+        "token_choice": TokenChoice,
+        "expert_choice": ExpertChoice,
+        "uniform": UniformAssignment,
+    }
+)
+"""The paradigm of each value of ``moe.selection``, but for ``dense``, which selects nothing."""
 
 
 def capacity(tokens: int, experts: int, c_exp: float) -> int:

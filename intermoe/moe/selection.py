@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 
 
@@ -78,17 +79,18 @@ class Counts(NamedTuple):
     entropy: Tensor
 
     @classmethod
-    def of(cls, counts_C: Tensor, experts: int) -> "Counts":
+    def of(cls, counts_C: Tensor, num_experts: int) -> "Counts":
         """Take apart what ``torch.cat`` has joined."""
-        return cls(counts_C[:experts], counts_C[experts : 2 * experts], *counts_C[2 * experts :])
+        selected_E, vote_E = counts_C[: 2 * num_experts].chunk(2)
+        return cls(selected_E, vote_E, *counts_C[2 * num_experts :])
 
 
 class Selection(nn.Module, ABC):
     """A paradigm: from the logits of a pool's tokens to the assignment.
 
     A subclass says in ``take`` which expert takes which token, and may learn from what the workers counted together
-    (``vote``, ``learn``). The gate of what is taken is the softmax over all experts, not renormalised (eqs. 5, 6); a
-    token that no expert takes gets nothing.
+    (``vote``, ``learn``); ``paradigms.PARADIGMS`` holds it under its name in the configuration. The gate of what is
+    taken is the softmax over all experts, not renormalised (eqs. 5, 6); a token that no expert takes gets nothing.
 
     In training mode each call counts; :func:`after_step` sums the counts over the workers, lets every layer learn, and
     begins anew. The state is in buffers, saved with the weights. Under DistributedDataParallel, set
@@ -107,12 +109,13 @@ class Selection(nn.Module, ABC):
     entropy: Tensor
     seen_C: Tensor
 
-    def __init__(self, experts: int, c_exp: float) -> None:
+    def __init__(self, config: MoeConfig) -> None:
         super().__init__()
-        self.experts, self.c_exp = experts, c_exp
+        self.num_experts, self.c_exp = config.experts, config.c_exp
         for name in Counts._fields:
-            self.register_buffer(name, torch.zeros((experts,) if name.endswith("_E") else (), dtype=torch.float64))
-        self.register_buffer("seen_C", torch.zeros(2 * experts + 4, dtype=torch.float64))
+            shape = (config.experts,) if name.endswith("_E") else ()
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("seen_C", torch.zeros(2 * config.experts + 4, dtype=torch.float64))
 
     @abstractmethod
     def take(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
@@ -151,7 +154,7 @@ class Selection(nn.Module, ABC):
 
     def look(self) -> LayerRouting:
         """What the routing has come to since the last look."""
-        seen = Counts.of(self.seen_C.clone(), self.experts)
+        seen = Counts.of(self.seen_C.clone(), self.num_experts)
         self.seen_C.zero_()
         tokens, assignments = max(float(seen.valid), 1.0), float(seen.selected_E.sum())
         return LayerRouting(
@@ -170,7 +173,7 @@ class Selection(nn.Module, ABC):
     def _settle(self, total_C: Tensor) -> None:
         """Learn from the counts of all workers and begin anew."""
         self.seen_C += total_C
-        self.learn(Counts.of(total_C, self.experts))
+        self.learn(Counts.of(total_C, self.num_experts))
         for name in Counts._fields:
             getattr(self, name).zero_()
 

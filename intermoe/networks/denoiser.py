@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from intermoe.config import Config
 from intermoe.layers.attention import Attention, key_mask
 from intermoe.layers.conditioning import AdaptiveLayerNorm, TimestepEmbedding, sinusoids
-from intermoe.moe.block import MoeConfig, feed_forward_block
+from intermoe.moe.block import feed_forward_block
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 
 

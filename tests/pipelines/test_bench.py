@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from intermoe.errors import UserError
-from intermoe.moe.block import MoeBlock, MoeConfig
+from intermoe.moe.block import MoeBlock
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 from pipelines import settings
 from pipelines.bench import FORMS, ScatteringExperts, bench_moe

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from intermoe.moe.block import MoeBlock, MoeConfig
+from intermoe.moe.block import MoeBlock
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.paradigms import DynamicSelection, ExpertChoice, TokenChoice, UniformAssignment
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import after_step
@@ -25,7 +26,7 @@ def block(seed: int = 0, **moe: object) -> MoeBlock:
     for weight in made.router.parameters():
         nn.init.normal_(weight, std=0.6)
     if made.selection.learned_E is not None:
-        made.selection.learned_E.copy_(torch.linspace(0.35, 0.8, made.selection.experts))
+        made.selection.learned_E.copy_(torch.linspace(0.35, 0.8, made.selection.num_experts))
     if isinstance(made.selection, DynamicSelection):
         made.selection.bias_E.neg_()
     return made
@@ -78,7 +79,7 @@ def chosen(made: MoeBlock, logits: dict[tuple[int, int, int], list[Tensor]]) -> 
 
 def naive(made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Equations 1-10 for one token and one expert after the other: outputs, and how many tokens each expert took."""
-    experts = made.selection.experts
+    experts = made.selection.num_experts
     places = [tuple(place) for place in torch.cartesian_prod(*(torch.arange(size) for size in x.shape[:3])).tolist()]
     router = made.router
     logits = {}

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from intermoe.diffusion import Diffusion, DiffusionConfig, guided
 from intermoe.errors import UserError
-from intermoe.moe.block import MoeConfig
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.routing_map import RoutingRecorder, recorded_routing
 from intermoe.moe.selection import Assignment, selections

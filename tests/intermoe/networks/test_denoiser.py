@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from intermoe.config import Config
 from intermoe.diffusion import Diffusion, DiffusionConfig
 from intermoe.errors import UserError
-from intermoe.moe.block import MoeConfig
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.selection import Selection
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
 from intermoe.text.head import TextHead

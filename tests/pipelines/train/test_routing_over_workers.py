@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from intermoe.moe.block import MoeConfig
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import Assignment, after_step, selections
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
