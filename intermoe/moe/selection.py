@@ -40,13 +40,13 @@ class Assignment:
 
 @dataclass(frozen=True)
 class LayerRouting:
-    """What one layer's routing has come to, over the batches of all workers since the last look.
+    """What one layer's routing has come to, over the batches of all workers since it was last asked for.
 
     Attributes:
         load_E: share of the tokens that each expert took.
         share_E: share of all assignments that each expert had; zeros where there were none.
         bias_E: what the paradigm has learned of each expert: its bias or threshold; empty where it learns nothing.
-        experts_a_token: experts that a token met on average.
+        experts_per_token: mean number of experts that took a token.
         unselected: share of the tokens that no expert took.
         router_entropy: mean entropy of the softmax over the experts, in nats.
     """
@@ -54,7 +54,7 @@ class LayerRouting:
     load_E: list[float]
     share_E: list[float]
     bias_E: list[float]
-    experts_a_token: float
+    experts_per_token: float
     unselected: float
     router_entropy: float
 
@@ -92,13 +92,13 @@ class Selection(nn.Module, ABC):
     (``vote``, ``learn``); ``paradigms.PARADIGMS`` holds it under its name in the configuration. The gate of what is
     taken is the softmax over all experts, not renormalised (eqs. 5, 6); a token that no expert takes gets nothing.
 
-    In training mode each call counts; :func:`after_step` sums the counts over the workers, lets every layer learn, and
-    begins anew. The state is in buffers, saved with the weights. Under DistributedDataParallel, set
+    In training mode each call counts; :func:`update_biases` sums the counts over the workers, lets every layer learn,
+    and begins anew. The state is in buffers, saved with the weights. Under DistributedDataParallel, set
     ``broadcast_buffers=False``: the broadcast would overwrite what the other workers counted.
 
     Attributes:
         selected_E: float64, and so on: ``Counts`` since the last step, of this worker.
-        seen_C: float64, all of these since :meth:`look`, summed over the workers.
+        seen_C: float64, all of these since the last :meth:`pop_routing`, summed over the workers.
     """
 
     selected_E: Tensor
@@ -152,8 +152,8 @@ class Selection(nn.Module, ABC):
         token_A = pool.position_S.index_select(0, place_A % max(len(logits_SE), 1))
         return Assignment(token_A, gate_A, count_E.cumsum(0).to(torch.int32))
 
-    def look(self) -> LayerRouting:
-        """What the routing has come to since the last look."""
+    def pop_routing(self) -> LayerRouting:
+        """What the routing has come to since the last call; begins to count anew."""
         seen = Counts.of(self.seen_C.clone(), self.num_experts)
         self.seen_C.zero_()
         tokens, assignments = max(float(seen.valid), 1.0), float(seen.selected_E.sum())
@@ -161,7 +161,7 @@ class Selection(nn.Module, ABC):
             load_E=(seen.selected_E / tokens).tolist(),
             share_E=(seen.selected_E / max(assignments, 1.0)).tolist(),
             bias_E=[] if self.learned_E is None else self.learned_E.tolist(),
-            experts_a_token=assignments / tokens,
+            experts_per_token=assignments / tokens,
             unselected=float(seen.unselected) / tokens,
             router_entropy=float(seen.entropy) / tokens,
         )
@@ -183,8 +183,8 @@ def selections(model: nn.Module) -> list[Selection]:
     return [module for module in model.modules() if isinstance(module, Selection)]
 
 
-def after_step(model: nn.Module, reduce: Callable[[Tensor], Tensor] | None = None) -> None:
-    """Let all layers learn from what was counted since the last optimizer step, in one collective.
+def update_biases(model: nn.Module, reduce: Callable[[Tensor], Tensor] | None = None) -> None:
+    """Move the biases or thresholds of all layers by what was counted since the last optimizer step, in one collective.
 
     Args:
         model: any module that holds :class:`Selection` layers, all with the same number of experts.

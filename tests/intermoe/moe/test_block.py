@@ -12,7 +12,7 @@ from intermoe.moe.block import MoeBlock
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.paradigms import DynamicSelection, ExpertChoice, TokenChoice, UniformAssignment
 from intermoe.moe.pool import TokenPool
-from intermoe.moe.selection import after_step
+from intermoe.moe.selection import update_biases
 
 Adapter = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 WIDTH, HIDDEN, EXPERTS = 16, 24, 4
@@ -193,7 +193,7 @@ def test_biases_move_as_the_published_ones(published: dict, adapt_block: Adapter
         with torch.no_grad():
             out = made(x[None], emb, emb, pool)
         torch.testing.assert_close(out[0], sequence["out"][call], atol=1e-5, rtol=0)
-        after_step(made)
+        update_biases(made)
 
 
 # --- plain loops -------------------------------------------------------------------------------------------------

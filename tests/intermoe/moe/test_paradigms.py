@@ -11,13 +11,13 @@ from torch import Tensor
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.paradigms import PARADIGMS, ExpertChoice, UniformAssignment, capacity, cut
 from intermoe.moe.pool import TokenPool
-from intermoe.moe.selection import Selection, after_step
+from intermoe.moe.selection import Selection, update_biases
 
 
 def load(selection: Selection) -> Tensor:
     """Let it learn from the step; the load of each expert."""
-    after_step(selection)
-    return torch.tensor(selection.look().load_E)
+    update_biases(selection)
+    return torch.tensor(selection.pop_routing().load_E)
 
 
 def test_the_configuration_names_every_paradigm_and_the_dense_block() -> None:
@@ -53,7 +53,7 @@ def test_biases_follow_the_equations_over_steps_and_micro_batches(c_exp: float) 
     for micro_batches in steps:
         for logits in micro_batches:
             route(selection, logits)
-        after_step(selection)
+        update_biases(selection)
     expected = naive_bias([-0.5] * 4, steps, c_exp, 0.013)
     torch.testing.assert_close(selection.bias_E, torch.tensor(expected), atol=1e-5, rtol=0)
 
@@ -71,7 +71,7 @@ def test_with_momentum_the_sign_is_that_of_a_running_mean_of_the_load(momentum: 
                 mean[e] = momentum * mean[e] + (1 - momentum) * (load - 0.25)
                 bias[e] -= 0.01 * ((mean[e] > 1e-12) - (mean[e] < -1e-12))
         route(selection, logits)
-        after_step(selection)
+        update_biases(selection)
     torch.testing.assert_close(selection.bias_E, torch.tensor(bias), atol=1e-5, rtol=0)
 
 
@@ -84,10 +84,10 @@ def test_where_loads_are_skewed_momentum_balances_the_mean() -> None:
         for step in range(1500):
             samples = 2 * torch.randn(16, 8, generator=generator)
             route(selection, samples.repeat_interleave(10, dim=0))
-            after_step(selection)
+            update_biases(selection)
             if step == 500:
-                selection.look()
-        ends.append(selection.look().experts_a_token)
+                selection.pop_routing()
+        ends.append(selection.pop_routing().experts_per_token)
     assert ends[0] > 1.05
     assert ends[1] == pytest.approx(1.0, abs=0.03)
 
@@ -110,7 +110,7 @@ def test_biases_stay_inside_the_open_interval(logit: float) -> None:
     selection.train()
     for _ in range(5):
         route(selection, torch.full((6, 4), logit))
-        after_step(selection)
+        update_biases(selection)
     assert ((selection.bias_E > -1) & (selection.bias_E < 0)).all()
 
 
@@ -139,7 +139,7 @@ def test_within_a_sequence_only_the_difference_to_its_mean_wins_tokens() -> None
     assert sum(len(one.token_A) for one in alone) == len(found.token_A), "other motions of the batch change nothing"
 
 
-def test_within_sequences_a_token_meets_as_many_experts_as_it_shall() -> None:
+def test_within_sequences_a_token_meets_c_exp_experts_on_average() -> None:
     """However far the samples lie apart."""
     generator = torch.Generator().manual_seed(0)
     selection = dynamic(experts=8, sigma=0.004, bias_init=-0.8, pool="sequence").train()
@@ -147,10 +147,10 @@ def test_within_sequences_a_token_meets_as_many_experts_as_it_shall() -> None:
         samples = 3 * torch.randn(16, 8, generator=generator)
         logits = samples.repeat_interleave(10, dim=0) + torch.randn(160, 8, generator=generator)
         route(selection, logits, *[10] * 16)
-        after_step(selection)
+        update_biases(selection)
         if step == 500:
-            selection.look()
-    assert selection.look().experts_a_token == pytest.approx(1.0, abs=0.05)
+            selection.pop_routing()
+    assert selection.pop_routing().experts_per_token == pytest.approx(1.0, abs=0.05)
 
 
 def test_each_workers_batch_votes_once() -> None:
@@ -158,7 +158,7 @@ def test_each_workers_batch_votes_once() -> None:
     for first in (3.0, -3.0, -3.0):
         route(selection, torch.tensor([[first, -3.0]]).repeat(4, 1))
     route(selection, torch.zeros(0, 2), 0)
-    after_step(selection)
+    update_biases(selection)
     torch.testing.assert_close(selection.bias_E, torch.tensor([-0.5 + 0.01, -0.5 + 0.03]))
 
 
@@ -193,11 +193,11 @@ def test_the_threshold_of_expert_choice_is_a_running_mean_of_the_cuts() -> None:
             for e in range(4):
                 ordered = sorted(logits[:, e].tolist(), reverse=True)
                 found[-1].append(1 / (1 + math.exp(-(ordered[count - 1] + ordered[count]) / 2)))
-        after_step(selection)
+        update_biases(selection)
         mean = [sum(cuts) / 2 for cuts in zip(*found, strict=True)]
         expected = mean if expected is None else [0.98 * e + 0.02 * m for e, m in zip(expected, mean, strict=True)]
     torch.testing.assert_close(selection.threshold_E, torch.tensor(expected))
-    after_step(selection)
+    update_biases(selection)
     torch.testing.assert_close(selection.threshold_E, torch.tensor(expected), msg="a step without tokens moves nothing")
 
 
@@ -206,7 +206,7 @@ def test_by_its_threshold_an_expert_takes_about_its_share() -> None:
     selection = ExpertChoice(MoeConfig(experts=8)).train()
     for _ in range(30):
         route(selection, torch.randn(200, 8, generator=generator))
-        after_step(selection)
+        update_biases(selection)
     selection.eval()
     found = route(selection, torch.randn(4000, 8, generator=generator))
     assert len(found.token_A) / 4000 == pytest.approx(1.0, rel=0.1)
@@ -240,5 +240,5 @@ def test_uniform_deals_evenly(experts: int, c_exp: float) -> None:
     selection = UniformAssignment(MoeConfig(experts=experts, c_exp=c_exp)).train()
     pool = TokenPool.of(torch.ones(3, 80, dtype=torch.bool), persons=2)
     selection(torch.randn(480, experts), pool)
-    after_step(selection)
-    assert selection.look().load_E == [c_exp / experts] * experts
+    update_biases(selection)
+    assert selection.pop_routing().load_E == [c_exp / experts] * experts

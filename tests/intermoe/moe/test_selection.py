@@ -6,7 +6,7 @@ from routing import dynamic, route
 from torch import Tensor, nn
 
 from intermoe.moe.pool import TokenPool
-from intermoe.moe.selection import Assignment, after_step
+from intermoe.moe.selection import Assignment, update_biases
 
 
 def test_assignment_is_sorted_by_expert_and_gates_are_not_renormalised() -> None:
@@ -49,32 +49,32 @@ def test_two_workers_with_one_reduction_move_as_one() -> None:
     counted = [torch.stack([layer._counts() for layer in worker]) for worker in workers]
     calls: list[Tensor] = []
     for worker in workers:
-        after_step(worker, lambda own: calls.append(own.clone()) or counted[0] + counted[1])
-    after_step(one)
+        update_biases(worker, lambda own: calls.append(own.clone()) or counted[0] + counted[1])
+    update_biases(one)
     assert all(torch.equal(call, count) for call, count in zip(calls, counted, strict=True))
     assert len(calls) == 2, "one reduction for all layers"
     for alone, first, second in zip(one, *workers, strict=True):
         assert torch.equal(alone.bias_E, first.bias_E)
         assert torch.equal(first.bias_E, second.bias_E)
         assert not first._counts().any()
-        assert alone.look().load_E == first.look().load_E == second.look().load_E
+        assert alone.pop_routing().load_E == first.pop_routing().load_E == second.pop_routing().load_E
 
 
 def test_a_model_without_mixture_has_nothing_to_reduce() -> None:
-    after_step(nn.Linear(2, 2), reduce=lambda _: pytest.fail("nothing to reduce"))
+    update_biases(nn.Linear(2, 2), reduce=lambda _: pytest.fail("nothing to reduce"))
 
 
-def test_what_is_told_of_the_routing() -> None:
+def test_pop_routing_sums_up_and_begins_anew() -> None:
     logits = torch.tensor([[2.0, -2.0], [1.0, 1.0], [-1.0, -1.0], [-2.0, 3.0]])
     selection = dynamic(experts=2, sigma=0.25).train()
     route(selection, logits)
-    after_step(selection)  # expert 0 took tokens 0 and 1, expert 1 tokens 1 and 3, token 2 went without
-    told = selection.look()
-    assert (told.load_E, told.share_E) == ([0.5, 0.5], [0.5, 0.5])
-    assert (told.experts_a_token, told.unselected, told.bias_E) == (1.0, 0.25, [-0.5, -0.5])
+    update_biases(selection)  # expert 0 took tokens 0 and 1, expert 1 tokens 1 and 3, token 2 went without
+    routing = selection.pop_routing()
+    assert (routing.load_E, routing.share_E) == ([0.5, 0.5], [0.5, 0.5])
+    assert (routing.experts_per_token, routing.unselected, routing.bias_E) == (1.0, 0.25, [-0.5, -0.5])
     probability = torch.softmax(logits.double(), dim=1)
-    assert told.router_entropy == pytest.approx(float(-(probability * probability.log()).sum(1).mean()))
-    assert selection.look().experts_a_token == 0.0, "the look begins anew"
+    assert routing.router_entropy == pytest.approx(float(-(probability * probability.log()).sum(1).mean()))
+    assert selection.pop_routing().experts_per_token == 0.0
 
 
 def test_gates_as_a_grid() -> None:
