@@ -56,6 +56,7 @@ class DynamicSelection(Selection):
         calibrated: bool; false as long as the biases wait for a first pool to be set by.
     """
 
+    learned_name = "bias"
     bias_E: Tensor
     excess_E: Tensor
     calibrated: Tensor
@@ -138,6 +139,7 @@ class ExpertChoice(Selection):
         steps: int64, optimizer steps that the threshold has learned from.
     """
 
+    learned_name = "threshold"
     threshold_E: Tensor
     steps: Tensor
 

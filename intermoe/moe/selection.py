@@ -7,7 +7,7 @@ and an expert), M layers with experts, C numbers that a layer counts.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,8 @@ class LayerRouting:
     Attributes:
         load_E: share of the tokens that each expert took.
         share_E: share of all assignments that each expert had; zeros where there were none.
-        bias_E: what the paradigm has learned of each expert: its bias or threshold; empty where it learns nothing.
+        learned_E: what the paradigm has learned of each expert; empty where it learns nothing.
+        learned_name: what that is: ``bias`` or ``threshold``.
         experts_per_token: mean number of experts that took a token.
         unselected: share of the tokens that no expert took.
         router_entropy: mean entropy of the softmax over the experts, in nats.
@@ -53,7 +54,8 @@ class LayerRouting:
 
     load_E: list[float]
     share_E: list[float]
-    bias_E: list[float]
+    learned_E: list[float]
+    learned_name: str
     experts_per_token: float
     unselected: float
     router_entropy: float
@@ -97,10 +99,12 @@ class Selection(nn.Module, ABC):
     ``broadcast_buffers=False``: the broadcast would overwrite what the other workers counted.
 
     Attributes:
+        learned_name: what ``learned_E`` is called among the metrics; a subclass that learns says it.
         selected_E: float64, and so on: ``Counts`` since the last step, of this worker.
         seen_C: float64, all of these since the last :meth:`pop_routing`, summed over the workers.
     """
 
+    learned_name: ClassVar[str] = ""
     selected_E: Tensor
     vote_E: Tensor
     valid: Tensor
@@ -160,7 +164,8 @@ class Selection(nn.Module, ABC):
         return LayerRouting(
             load_E=(seen.selected_E / tokens).tolist(),
             share_E=(seen.selected_E / max(assignments, 1.0)).tolist(),
-            bias_E=[] if self.learned_E is None else self.learned_E.tolist(),
+            learned_E=[] if self.learned_E is None else self.learned_E.tolist(),
+            learned_name=self.learned_name,
             experts_per_token=assignments / tokens,
             unselected=float(seen.unselected) / tokens,
             router_entropy=float(seen.entropy) / tokens,

@@ -73,7 +73,8 @@ class DenoiserObjective(Objective):
         for m, routing in enumerate(layers):
             for name in ("experts_per_token", "unselected", "router_entropy"):
                 found[f"layer{m}/{name}"] = getattr(routing, name)
-            for name, value_E in (("load", routing.load_E), ("share", routing.share_E), ("bias", routing.bias_E)):
+            learned = (routing.learned_name, routing.learned_E)
+            for name, value_E in (("load", routing.load_E), ("share", routing.share_E), learned):
                 found |= {f"layer{m}/{name}{e}": value for e, value in enumerate(value_E)}
         if layers:
             found["experts_per_token"] = sum(routing.experts_per_token for routing in layers) / len(layers)

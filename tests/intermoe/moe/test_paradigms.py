@@ -199,6 +199,8 @@ def test_the_threshold_of_expert_choice_is_a_running_mean_of_the_cuts() -> None:
     torch.testing.assert_close(selection.threshold_E, torch.tensor(expected))
     update_biases(selection)
     torch.testing.assert_close(selection.threshold_E, torch.tensor(expected), msg="a step without tokens moves nothing")
+    routing = selection.pop_routing()
+    assert (routing.learned_name, routing.learned_E) == ("threshold", selection.threshold_E.tolist())
 
 
 def test_by_its_threshold_an_expert_takes_about_its_share() -> None:

@@ -71,7 +71,8 @@ def test_pop_routing_sums_up_and_begins_anew() -> None:
     update_biases(selection)  # expert 0 took tokens 0 and 1, expert 1 tokens 1 and 3, token 2 went without
     routing = selection.pop_routing()
     assert (routing.load_E, routing.share_E) == ([0.5, 0.5], [0.5, 0.5])
-    assert (routing.experts_per_token, routing.unselected, routing.bias_E) == (1.0, 0.25, [-0.5, -0.5])
+    assert (routing.experts_per_token, routing.unselected) == (1.0, 0.25)
+    assert (routing.learned_name, routing.learned_E) == ("bias", [-0.5, -0.5])
     probability = torch.softmax(logits.double(), dim=1)
     assert routing.router_entropy == pytest.approx(float(-(probability * probability.log()).sum(1).mean()))
     assert selection.pop_routing().experts_per_token == 0.0

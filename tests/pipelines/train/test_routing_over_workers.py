@@ -95,7 +95,7 @@ def train(rank: int, world: int, moe: dict, parts: int) -> Outcome:
         outcome.losses.append(float(loss_sum))
         routings = [layer.pop_routing() for layer in selections(model)]
         outcome.counted.append([(r.load_E, r.share_E, r.experts_per_token, r.unselected) for r in routings])
-        outcome.learned.append([r.bias_E for r in routings])
+        outcome.learned.append([r.learned_E for r in routings])
     outcome.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     return outcome
 
