@@ -115,7 +115,7 @@ def _measure(
     scatter = MoeBlock(moe, width).to(device)
     x = torch.randn(2, samples, frames, width, device=device, requires_grad=True)
     emb, text = (torch.randn(samples, width, device=device, requires_grad=True) for _ in range(2))
-    pool = TokenPool.of(torch.ones(samples, frames, dtype=torch.bool, device=device), persons=2)
+    pool = TokenPool.of(torch.ones(samples, frames, dtype=torch.bool, device=device), num_persons=2)
     with torch.no_grad():
         block(x, emb, text, pool)
     scatter.load_state_dict(block.state_dict())

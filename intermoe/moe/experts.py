@@ -17,11 +17,11 @@ class Experts(nn.Module):
     ``torch.nn.Linear``. Under autocast the products run in its dtype.
     """
 
-    def __init__(self, experts: int, width: int, hidden: int) -> None:
+    def __init__(self, num_experts: int, width: int, hidden: int) -> None:
         super().__init__()
         # Gate and up projection side by side: one product for both.
-        self.inward_EDH = nn.Parameter(torch.empty(experts, width, 2 * hidden))
-        self.outward_EHD = nn.Parameter(torch.empty(experts, hidden, width))
+        self.inward_EDH = nn.Parameter(torch.empty(num_experts, width, 2 * hidden))
+        self.outward_EHD = nn.Parameter(torch.empty(num_experts, hidden, width))
         for weight in (self.inward_EDH, self.outward_EHD):
             nn.init.uniform_(weight, -(weight.shape[1] ** -0.5), weight.shape[1] ** -0.5)
 

@@ -15,7 +15,8 @@ table    row                            reading
 2, 3, 5  Ours; C_exp                    ``selection=dynamic router=synergistic pool=global``, ``c_exp``
 =======  =============================  ==========================================================================
 
-Legend: E experts, S tokens of this worker, X tokens of the pool of all workers, N sequences.
+Legend: E experts, S tokens of this worker, X tokens of all workers, N sequences, k those that score
+highest.
 """
 
 from collections.abc import Mapping
@@ -88,8 +89,8 @@ class DynamicSelection(Selection):
         """Set each bias so that its expert takes its share of the first pool of all workers at once."""
         logits_XE, _ = pool.gather(logits_SE)
         if len(logits_XE):
-            chosen = capacity(len(logits_XE), self.num_experts, self.c_exp)
-            self.bias_E.copy_(-cut(logits_XE, chosen).sigmoid())
+            num_chosen = capacity(len(logits_XE), self.num_experts, self.c_exp)
+            self.bias_E.copy_(-cut(logits_XE, num_chosen).sigmoid())
             self.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
             self.calibrated.fill_(True)
 
@@ -111,9 +112,9 @@ class DynamicSelection(Selection):
         self.bias_E -= self.sigma * step_E.float()
         self.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
 
-    def _excess(self, taken_E: Tensor, tokens: Tensor | int) -> Tensor:
-        # taken / tokens - c_exp / E, times tokens * E: exact for whole numbers, and zero where nothing was counted.
-        return taken_E.double() * self.num_experts - self.c_exp * tokens
+    def _excess(self, taken_E: Tensor, num_tokens: Tensor | int) -> Tensor:
+        # Load minus c_exp / E, times num_tokens * E: exact for whole numbers, and zero where nothing was counted.
+        return taken_E.double() * self.num_experts - self.c_exp * num_tokens
 
 
 class TokenChoice(Selection):
@@ -167,37 +168,37 @@ class ExpertChoice(Selection):
 
     def _take_in_pool(self, logits_XE: Tensor) -> Tensor:
         """Also votes on the threshold: all workers that see the same pool cast the same vote."""
-        chosen = capacity(len(logits_XE), self.num_experts, self.c_exp)
-        best_kE = logits_XE.sort(dim=0, descending=True, stable=True).indices[:chosen]
+        num_chosen = capacity(len(logits_XE), self.num_experts, self.c_exp)
+        best_kE = logits_XE.sort(dim=0, descending=True, stable=True).indices[:num_chosen]
         taken_EX = torch.zeros_like(logits_XE, dtype=torch.bool).scatter(0, best_kE, True).T
         if len(logits_XE):
-            self.vote_E += cut(logits_XE, chosen).sigmoid()
+            self.vote_E += cut(logits_XE, num_chosen).sigmoid()
             self.pools += 1
         return taken_EX
 
     def _take_in_sequences(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
         """All sequences at once: ranks within each, from a sort by score and then, stably, by sequence."""
         sequence_S = pool.sequence_S
-        tokens_N = pool.sequence_lengths
-        first_N = tokens_N.cumsum(0) - tokens_N
+        num_tokens_N = pool.sequence_lengths
+        first_N = num_tokens_N.cumsum(0) - num_tokens_N
         order_SE = logits_SE.sort(dim=0, descending=True, stable=True).indices
         by_sequence_SE = sequence_S[order_SE].sort(dim=0, stable=True)
         order_SE = order_SE.gather(0, by_sequence_SE.indices)
         place_S1 = torch.arange(len(logits_SE), device=logits_SE.device)[:, None]
-        chosen_SE = place_S1 - first_N[by_sequence_SE.values] < self._share(tokens_N)[by_sequence_SE.values]
+        chosen_SE = place_S1 - first_N[by_sequence_SE.values] < self._share(num_tokens_N)[by_sequence_SE.values]
         return torch.zeros_like(chosen_SE).scatter(0, order_SE, chosen_SE).T
 
-    def _share(self, tokens_N: Tensor) -> Tensor:
-        return (tokens_N.double() * self.c_exp / self.num_experts).round().long().clamp(min=1)
+    def _share(self, num_tokens_N: Tensor) -> Tensor:
+        return (num_tokens_N.double() * self.c_exp / self.num_experts).round().long().clamp(min=1)
 
     def learn(self, total: Counts) -> None:
         """The running mean of the thresholds; the first is taken as it is."""
         if self.scope == "sequence":
             return
-        found_E = (total.vote_E / total.pools.clamp(min=1)).float()
+        mean_cut_E = (total.vote_E / total.pools.clamp(min=1)).float()
         keep = torch.where(self.steps > 0, _THRESHOLD_MOMENTUM, 0.0)
         keep = torch.where(total.pools > 0, keep, 1.0)
-        self.threshold_E.copy_(keep * self.threshold_E + (1 - keep) * found_E)
+        self.threshold_E.copy_(keep * self.threshold_E + (1 - keep) * mean_cut_E)
         self.steps += (total.pools > 0).long()
 
 
@@ -230,21 +231,21 @@ PARADIGMS: Mapping[str, type[Selection]] = MappingProxyType(
 """The paradigm of each value of ``moe.selection``, but for ``dense``, which selects nothing."""
 
 
-def capacity(tokens: int, experts: int, c_exp: float) -> int:
+def capacity(num_tokens: int, num_experts: int, c_exp: float) -> int:
     """Tokens that each expert takes of a pool, K_exp of section 4.3, rounded.
 
     Example:
-        >>> capacity(tokens=150, experts=8, c_exp=1.0)
+        >>> capacity(num_tokens=150, num_experts=8, c_exp=1.0)
         19
     """
-    return round(tokens * c_exp / experts)
+    return round(num_tokens * c_exp / num_experts)
 
 
-def cut(logits_XE: Tensor, chosen: int) -> Tensor:
-    """For each expert a threshold [E] that ``chosen`` of its logits exceed: half way to the next lower one.
+def cut(logits_XE: Tensor, num_chosen: int) -> Tensor:
+    """For each expert a threshold [E] that ``num_chosen`` of its logits exceed: half way to the next lower one.
 
-    Of equal logits, none or all exceed it, whichever is nearer to ``chosen``. (Equal only as logits: their sigmoids may
-    differ by rounding.) Infinite where none or all are chosen.
+    Of equal logits, none or all exceed it, whichever is nearer to ``num_chosen``. (Equal only as logits: their sigmoids
+    may differ by rounding.) Infinite where none or all are chosen.
 
     Example:
         >>> cut(torch.tensor([[0.2], [0.8], [0.6]]), 2), cut(torch.tensor([[0.2], [0.8], [0.2], [0.2]]), 2)
@@ -252,8 +253,8 @@ def cut(logits_XE: Tensor, chosen: int) -> Tensor:
     """
     edge_1E = logits_XE.new_full((1, logits_XE.shape[1]), torch.inf)
     sorted_XE = torch.cat([edge_1E, logits_XE.sort(dim=0, descending=True).values, -edge_1E])
-    last_1E = sorted_XE[chosen : chosen + 1]
+    last_1E = sorted_XE[num_chosen : num_chosen + 1]
     above_1E, through_1E = (test.sum(dim=0, keepdim=True) for test in (logits_XE > last_1E, logits_XE >= last_1E))
     over_1E = (sorted_XE.gather(0, above_1E) + last_1E) / 2
     under_1E = (last_1E + sorted_XE.gather(0, through_1E + 1)) / 2
-    return torch.where(chosen - above_1E < through_1E - chosen, over_1E, under_1E)[0]
+    return torch.where(num_chosen - above_1E < through_1E - num_chosen, over_1E, under_1E)[0]

@@ -1,7 +1,7 @@
 """What all paradigms of expert selection share: the assignment, what is counted, and what follows a step.
 
-Legend: P = 2 persons, B batch, L latent frames, E experts, S tokens of this worker, A assignments (pairs of a token
-and an expert), M layers with experts, C numbers that a layer counts.
+Legend: P = 2 persons, B batch, L latent frames, N = P * B * L positions, E experts, S tokens of this worker,
+A assignments (pairs of a token and an expert), M layers with experts, C numbers that a layer counts.
 """
 
 from abc import ABC, abstractmethod
@@ -30,11 +30,11 @@ class Assignment:
     gate_A: Tensor
     ends_E: Tensor
 
-    def gates(self, positions: int) -> Tensor:
-        """The gate of each expert at each position, [positions, E]; zero where the expert is not assigned."""
+    def gates(self, num_positions: int) -> Tensor:
+        """The gate of each expert at each position, [N, E]; zero where the expert is not assigned."""
         count_E = self.ends_E.diff(prepend=self.ends_E.new_zeros(1)).long()
         expert_A = torch.repeat_interleave(torch.arange(len(count_E), device=count_E.device), count_E)
-        gates_NE = self.gate_A.new_zeros(positions, len(count_E))
+        gates_NE = self.gate_A.new_zeros(num_positions, len(count_E))
         return gates_NE.index_put((self.token_A, expert_A), self.gate_A)
 
 

@@ -28,9 +28,9 @@ STRIDE = 4
 class VaeConfig(Config):
     """Size of the VAE; the paper's has 64 channels throughout."""
 
-    width: int = Field(default=64, ge=1, description="channels a joint inside")
-    latent: int = Field(default=64, ge=1, description="channels a latent joint")
-    blocks: int = Field(default=2, ge=1, description="residual blocks a stage")
+    width: int = Field(default=64, ge=1, description="channels per joint inside")
+    latent: int = Field(default=64, ge=1, description="channels per latent joint")
+    blocks: int = Field(default=2, ge=1, description="residual blocks per stage")
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
@@ -124,7 +124,7 @@ def _contact_places(skeleton: Skeleton) -> Tensor:
 class _Graph(NamedTuple):
     """The joints of a stage and who is whose neighbour."""
 
-    joints: int
+    num_joints: int
     edges: tuple[tuple[int, int], ...]
 
 
@@ -134,7 +134,7 @@ class _Down(nn.Module):
     def __init__(self, graph: _Graph, stage: PoolStage, config: VaeConfig) -> None:
         super().__init__()
         self.blocks = _blocks(graph, config)
-        self.pool = Pool(graph.joints, stage)
+        self.pool = Pool(graph.num_joints, stage)
 
     def forward(self, x_BJTC: Tensor) -> Tensor:
         for block in self.blocks:
@@ -147,7 +147,7 @@ class _Up(nn.Module):
 
     def __init__(self, graph: _Graph, stage: PoolStage, span: int, config: VaeConfig) -> None:
         super().__init__()
-        self.unpool = Unpool(graph.joints, stage, span)
+        self.unpool = Unpool(graph.num_joints, stage, span)
         self.blocks = _blocks(graph, config)
 
     def forward(self, x_BGTC: Tensor, past: Past | None) -> Tensor:
@@ -158,8 +158,9 @@ class _Up(nn.Module):
 
 
 def _blocks(graph: _Graph, config: VaeConfig) -> nn.ModuleList:
-    made = (ResidualBlock(graph.joints, graph.edges, config.width, config.dropout) for _ in range(config.blocks))
-    return nn.ModuleList(made)
+    return nn.ModuleList(
+        ResidualBlock(graph.num_joints, graph.edges, config.width, config.dropout) for _ in range(config.blocks)
+    )
 
 
 class CausalSkeletalVae(nn.Module):
@@ -183,14 +184,14 @@ class CausalSkeletalVae(nn.Module):
             _Graph(skeleton.num_joints, skeleton.edges),
             *(_Graph(len(p.groups), p.edges) for p in skeleton.pools),
         ]
-        latent_joints = graphs[-1].joints
+        num_latent_joints = graphs[-1].num_joints
         self.config = config
         self.joints_in = JointsIn(skeleton, config.width)
         self.down = nn.ModuleList(_Down(graphs[i], skeleton.pools[i], config) for i in (0, 1))
-        self.to_posterior = JointLinear(latent_joints, config.width, 2 * config.latent)
+        self.to_posterior = JointLinear(num_latent_joints, config.width, 2 * config.latent)
         # The paper's decoder works on latents of its own width: nothing to adapt there.
         same = config.latent == config.width
-        self.from_latent = nn.Identity() if same else JointLinear(latent_joints, config.latent, config.width)
+        self.from_latent = nn.Identity() if same else JointLinear(num_latent_joints, config.latent, config.width)
         self.up = nn.ModuleList(_Up(graphs[i], skeleton.pools[i], 2 - i, config) for i in (1, 0))
         self.joints_out = JointsOut(skeleton, config.width)
 

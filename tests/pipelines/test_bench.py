@@ -19,7 +19,7 @@ def test_the_scattering_form_computes_what_the_block_computes():
     block = MoeBlock(MoeConfig(experts=4, hidden=24), width=16)
     torch.nn.init.normal_(block.router.motion.weight)
     x, emb, text = torch.randn(2, 3, 5, 16, requires_grad=True), torch.randn(3, 16), torch.randn(3, 16)
-    pool = TokenPool.of(torch.arange(5) < torch.tensor([5, 2, 0])[:, None], persons=2)
+    pool = TokenPool.of(torch.arange(5) < torch.tensor([5, 2, 0])[:, None], num_persons=2)
     leaves = [x, *block.parameters()]
     expected = block(x, emb, text, pool)
     expected_grads = torch.autograd.grad(expected.square().sum(), leaves)

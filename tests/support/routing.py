@@ -18,4 +18,4 @@ def route(selection: Selection, logits: Tensor, *lengths: int) -> Assignment:
     """Let it choose among the tokens of one person's motions of these lengths; of one motion where none are given."""
     frames = torch.tensor(lengths or [len(logits)])
     mask = torch.arange(int(frames.max())) < frames[:, None]
-    return selection(logits, TokenPool.of(mask, persons=1))
+    return selection(logits, TokenPool.of(mask, num_persons=1))

@@ -15,13 +15,13 @@ def test_each_experts_rows_meet_its_matrix(counts, kernel, monkeypatch):
     x = torch.randn(sum(counts), 8, generator=rng, requires_grad=True)
     weight = torch.randn(3, 8, 16, generator=rng, requires_grad=True)
     ends = torch.tensor(counts).cumsum(0).to(torch.int32)
-    found = grouped_product(x, weight, ends)
+    actual = grouped_product(x, weight, ends)
     owner = [expert for expert, count in enumerate(counts) for _ in range(count)]
     expected = torch.einsum("ai,aio->ao", x, weight[owner])
-    torch.testing.assert_close(found, expected)
-    for gradient, wanted in zip(
-        torch.autograd.grad(found.square().sum(), (x, weight)),
+    torch.testing.assert_close(actual, expected)
+    for gradient, expected_gradient in zip(
+        torch.autograd.grad(actual.square().sum(), (x, weight)),
         torch.autograd.grad(expected.square().sum(), (x, weight)),
         strict=True,
     ):
-        torch.testing.assert_close(gradient, wanted)
+        torch.testing.assert_close(gradient, expected_gradient)

@@ -130,13 +130,15 @@ def test_within_a_sequence_only_the_difference_to_its_mean_wins_tokens() -> None
     logits = own + common.repeat_interleave(lengths, dim=0)
     selection = dynamic(pool="sequence")
     expected = route(selection, own, *lengths.tolist())
-    found = route(selection, logits, *lengths.tolist())
-    assert torch.equal(found.token_A, expected.token_A)
-    assert len(found.token_A) > 10
+    actual = route(selection, logits, *lengths.tolist())
+    assert torch.equal(actual.token_A, expected.token_A)
+    assert len(actual.token_A) > 10
     elsewhere = route(dynamic(), logits, *lengths.tolist())
-    assert found.token_A.tolist() != elsewhere.token_A.tolist()
+    assert actual.token_A.tolist() != elsewhere.token_A.tolist()
     alone = [route(selection, part, len(part)) for part in logits.split(lengths.tolist())]
-    assert sum(len(one.token_A) for one in alone) == len(found.token_A), "other motions of the batch change nothing"
+    assert sum(len(assignment.token_A) for assignment in alone) == len(actual.token_A), (
+        "other motions of the batch change nothing"
+    )
 
 
 def test_within_sequences_a_token_meets_c_exp_experts_on_average() -> None:
@@ -185,16 +187,16 @@ def test_the_threshold_of_expert_choice_is_a_running_mean_of_the_cuts() -> None:
     selection = ExpertChoice(MoeConfig(experts=4)).train()
     expected: list[float] | None = None
     for micro_batches in steps:
-        found = []
+        batch_cuts: list[list[float]] = []
         for logits in micro_batches:
             route(selection, logits)
             count = round(len(logits) / 4)
-            found.append([])
+            batch_cuts.append([])
             for e in range(4):
                 ordered = sorted(logits[:, e].tolist(), reverse=True)
-                found[-1].append(1 / (1 + math.exp(-(ordered[count - 1] + ordered[count]) / 2)))
+                batch_cuts[-1].append(1 / (1 + math.exp(-(ordered[count - 1] + ordered[count]) / 2)))
         update_biases(selection)
-        mean = [sum(cuts) / 2 for cuts in zip(*found, strict=True)]
+        mean = [sum(cuts) / 2 for cuts in zip(*batch_cuts, strict=True)]
         expected = mean if expected is None else [0.98 * e + 0.02 * m for e, m in zip(expected, mean, strict=True)]
     torch.testing.assert_close(selection.threshold_E, torch.tensor(expected))
     update_biases(selection)
@@ -210,8 +212,8 @@ def test_by_its_threshold_an_expert_takes_about_its_share() -> None:
         route(selection, torch.randn(200, 8, generator=generator))
         update_biases(selection)
     selection.eval()
-    found = route(selection, torch.randn(4000, 8, generator=generator))
-    assert len(found.token_A) / 4000 == pytest.approx(1.0, rel=0.1)
+    assignment = route(selection, torch.randn(4000, 8, generator=generator))
+    assert len(assignment.token_A) / 4000 == pytest.approx(1.0, rel=0.1)
 
 
 def test_a_cut_takes_as_many_as_it_says_even_all_or_none() -> None:
@@ -222,8 +224,8 @@ def test_a_cut_takes_as_many_as_it_says_even_all_or_none() -> None:
 
 def test_of_equal_scores_a_cut_takes_none_or_all() -> None:
     scores = torch.tensor([0.9, 0.5, 0.5, 0.5, 0.2])[:, None]
-    found = [int((scores > cut(scores, count)).sum()) for count in range(6)]
-    assert found == [0, 1, 1, 4, 4, 5]
+    above = [int((scores > cut(scores, count)).sum()) for count in range(6)]
+    assert above == [0, 1, 1, 4, 4, 5]
 
 
 @pytest.mark.parametrize(("samples", "experts"), [(8, 16), (4, 8), (32, 16)])
@@ -240,7 +242,7 @@ def test_calibration_meets_the_target_where_all_tokens_of_a_sample_score_the_sam
 @pytest.mark.parametrize(("experts", "c_exp"), [(4, 1.0), (8, 2.0), (4, 0.8), (16, 1.0)])
 def test_uniform_deals_evenly(experts: int, c_exp: float) -> None:
     selection = UniformAssignment(MoeConfig(experts=experts, c_exp=c_exp)).train()
-    pool = TokenPool.of(torch.ones(3, 80, dtype=torch.bool), persons=2)
+    pool = TokenPool.of(torch.ones(3, 80, dtype=torch.bool), num_persons=2)
     selection(torch.randn(480, experts), pool)
     update_biases(selection)
     assert selection.pop_routing().load_E == [c_exp / experts] * experts

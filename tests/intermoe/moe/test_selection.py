@@ -11,19 +11,19 @@ from intermoe.moe.selection import Assignment, update_biases
 
 def test_assignment_is_sorted_by_expert_and_gates_are_not_renormalised() -> None:
     logits = torch.tensor([[1.0, -1.0, 2.0], [-1.0, -1.0, -1.0], [0.5, 0.5, -3.0]])
-    found = route(dynamic(experts=3), logits)
-    assert found.token_A.tolist() == [0, 2, 2, 0]
-    assert found.ends_E.tolist() == [2, 3, 4]
+    assignment = route(dynamic(experts=3), logits)
+    assert assignment.token_A.tolist() == [0, 2, 2, 0]
+    assert assignment.ends_E.tolist() == [2, 3, 4]
     gates = logits.exp() / logits.exp().sum(1, keepdim=True)
-    torch.testing.assert_close(found.gate_A, torch.stack([gates[0, 0], gates[2, 0], gates[2, 1], gates[0, 2]]))
+    torch.testing.assert_close(assignment.gate_A, torch.stack([gates[0, 0], gates[2, 0], gates[2, 1], gates[0, 2]]))
 
 
 def test_the_pool_hands_over_valid_tokens_only_and_names_their_positions() -> None:
     logits_NE = torch.arange(2 * 2 * 3).float()[:, None]
-    pool = TokenPool.of(torch.tensor([[True, False, False], [True, True, False]]), persons=2)
+    pool = TokenPool.of(torch.tensor([[True, False, False], [True, True, False]]), num_persons=2)
     selection = dynamic(experts=1, bias_init=-0.9)
-    found = selection(logits_NE[pool.position_S], pool)
-    assert found.token_A.tolist() == [3, 4, 6, 9, 10]  # position 0 has logit 0: 0.5 < 0.9
+    assignment = selection(logits_NE[pool.position_S], pool)
+    assert assignment.token_A.tolist() == [3, 4, 6, 9, 10]  # position 0 has logit 0: 0.5 < 0.9
     assert selection.valid == 6
 
 

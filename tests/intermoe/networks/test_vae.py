@@ -152,11 +152,11 @@ def test_one_pass_equals_a_loop_over_chunks_in_values_and_gradients(skeleton: Sk
     vae = small(skeleton, latent=latent)
     oracle = Chunked(vae, skeleton)
     x_BTF = torch.randn(2, 22, skeleton.num_features)
-    found, wanted = vae.encode(x_BTF), oracle.encode(x_BTF)
-    assert found.mean_BLNC.shape == (2, 5, len(skeleton.pools[1].groups), latent)
-    torch.testing.assert_close(found.mean_BLNC, wanted.mean_BLNC, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.logvar_BLNC, wanted.logvar_BLNC, atol=1e-5, rtol=1e-5)
-    z_BLNC = torch.randn_like(found.mean_BLNC)
+    actual, expected = vae.encode(x_BTF), oracle.encode(x_BTF)
+    assert actual.mean_BLNC.shape == (2, 5, len(skeleton.pools[1].groups), latent)
+    torch.testing.assert_close(actual.mean_BLNC, expected.mean_BLNC, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(actual.logvar_BLNC, expected.logvar_BLNC, atol=1e-5, rtol=1e-5)
+    z_BLNC = torch.randn_like(actual.mean_BLNC)
     torch.testing.assert_close(vae.decode(z_BLNC), oracle.decode(z_BLNC), atol=1e-5, rtol=1e-5)
 
     def gradients(encode: Callable[[Tensor], Posterior], decode: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -214,8 +214,8 @@ def test_equals_the_published_implementation(golden: Path):
     published = sum(value.numel() for key, value in saved["state_dict"].items() if not key.endswith(derived))
     assert sum(parameter.numel() for parameter in vae.parameters()) == published
 
-    def check(found: Tensor, name: str) -> None:
-        torch.testing.assert_close(found, saved[name], atol=1e-5, rtol=0)
+    def check(actual: Tensor, name: str) -> None:
+        torch.testing.assert_close(actual, saved[name], atol=1e-5, rtol=0)
 
     check(vae.joints_in(saved["x"]).transpose(1, 2), "motion_enc_out")
     posterior = vae.encode(saved["x"])

@@ -43,27 +43,27 @@ def joints_in_metres(
     """True and rebuilt joints of the valid frames, sample by sample."""
     normaliser = metres_per_unit()
     for b, frames in valid:
-        true_TF, found_TF = (normaliser.denormalise(features[b, :frames]) for features in (x_BTF, rebuilt_BTF))
-        yield joints_from_features(true_TF, SMPL22), joints_from_features(found_TF, SMPL22)
+        true_TF, actual_TF = (normaliser.denormalise(features[b, :frames]) for features in (x_BTF, rebuilt_BTF))
+        yield joints_from_features(true_TF, SMPL22), joints_from_features(actual_TF, SMPL22)
 
 
 def bone_distance(x_BTF: Tensor, rebuilt_BTF: Tensor, valid: list[tuple[int, int]]) -> Tensor:
     """Bone by bone, from the joints in metres."""
     total = torch.zeros(())
-    for true_TJ3, found_TJ3 in joints_in_metres(x_BTF, rebuilt_BTF, valid):
+    for true_TJ3, actual_TJ3 in joints_in_metres(x_BTF, rebuilt_BTF, valid):
         for parent, joint in SMPL22.edges:
-            true, found = (position[:, joint] - position[:, parent] for position in (true_TJ3, found_TJ3))
-            total = total + distance(found * 10, true * 10).sum()
+            true, actual = (position[:, joint] - position[:, parent] for position in (true_TJ3, actual_TJ3))
+            total = total + distance(actual * 10, true * 10).sum()
     return total
 
 
 def step_distance(x_BTF: Tensor, rebuilt_BTF: Tensor, valid: list[tuple[int, int]]) -> Tensor:
     """Step by step, from the joints in metres."""
     total = torch.zeros(())
-    for true_TJ3, found_TJ3 in joints_in_metres(x_BTF, rebuilt_BTF, valid):
+    for true_TJ3, actual_TJ3 in joints_in_metres(x_BTF, rebuilt_BTF, valid):
         for t in range(len(true_TJ3) - 1):
-            true, found = (position[t + 1] - position[t] for position in (true_TJ3, found_TJ3))
-            total = total + distance(found * 10, true * 10).sum()
+            true, actual = (position[t + 1] - position[t] for position in (true_TJ3, actual_TJ3))
+            total = total + distance(actual * 10, true * 10).sum()
     return total
 
 
@@ -83,11 +83,11 @@ def test_losses_are_sums_over_whole_valid_latents_with_their_counts():
         "rotation": layout.rotations,
     }
     for name, group in groups.items():
-        wanted = torch.cat([distance(rebuilt_BTF[b, :n, group], x_BTF[b, :n, group]) for b, n in valid])
+        expected = torch.cat([distance(rebuilt_BTF[b, :n, group], x_BTF[b, :n, group]) for b, n in valid])
         in_metres = {"position": bone_distance, "velocity": step_distance}.get(name)
         more = in_metres(x_BTF, rebuilt_BTF, valid) if in_metres else 0
-        torch.testing.assert_close(sums[name], wanted.sum() + more)
-        assert counts[name] == wanted.numel()
+        torch.testing.assert_close(sums[name], expected.sum() + more)
+        assert counts[name] == expected.numel()
     kl = torch.cat([posterior.kl()[b, : n // 4] for b, n in valid])
     torch.testing.assert_close(sums["kl"], kl.sum())
     assert counts["kl"] == kl.numel()

@@ -203,7 +203,7 @@ def gather(rank: int, world: int, frames: Tensor) -> tuple[Tensor, Tensor, Tenso
     """What a pool gathers: the scores say which person, sample and frame they belong to."""
     mine = torch.arange(len(frames)).tensor_split(world)[rank]
     mask = torch.arange(4) < frames[mine, None]
-    pool = TokenPool.of(mask, persons=2)
+    pool = TokenPool.of(mask, num_persons=2)
     names = torch.cartesian_prod(torch.arange(2), mine, torch.arange(4)).float()
     own = names[pool.position_S]
     everyone, place = pool.gather(own)
