@@ -40,7 +40,7 @@ class Motion:
     skeleton: Skeleton
 
     def __post_init__(self) -> None:
-        frames, joints = len(self.joints), self.skeleton.joints
+        frames, joints = len(self.joints), self.skeleton.num_joints
         for name, shape in (("joints", (frames, 2, joints, 3)), ("rotations", (frames, 2, joints - 1, 6))):
             array = getattr(self, name)
             if array.shape != shape or frames == 0:

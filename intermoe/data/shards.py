@@ -118,7 +118,7 @@ class DatasetCard(Config):
     def _consistent(self) -> Self:
         if self.skeleton not in SKELETONS:
             raise ValueError(f"skeleton {self.skeleton!r} is not one of {', '.join(SKELETONS)}")
-        if not len(self.mean) == len(self.std) == skeleton_named(self.skeleton).features:
+        if not len(self.mean) == len(self.std) == skeleton_named(self.skeleton).num_features:
             raise ValueError(f"mean and std have as many numbers as {self.skeleton} has features")
         for file, digest in self.files.items():
             if not (_FILE.fullmatch(file) and _SHA256.fullmatch(digest)):
@@ -233,7 +233,7 @@ class DatasetFolder:
         if not 0 <= row < self._rows(split):
             raise IndexError(f"row {row} of {self._rows(split)} in split {split!r}")
         values = self._row(f"motions/{split}", row)
-        frames, joints = values["frames"].as_py(), self._skeleton.joints
+        frames, joints = values["frames"].as_py(), self._skeleton.num_joints
         return MotionRow(
             id=values["id"].as_py(),
             position_TPJ3=_array(values["position"]).reshape(frames, 2, joints, 3),

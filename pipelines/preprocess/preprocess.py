@@ -343,8 +343,8 @@ def _write_shard(job: dict[str, Any], skeleton: Skeleton, folder: Path) -> dict[
             table = part(row["part"]).read_row_group(row["row"], ["position", "rotation"], use_threads=False)
             position, rotation = (table[name][0].values.to_numpy() for name in ("position", "rotation"))
             if job["measured"]:
-                position_TPJ3 = torch.tensor(position).view(row["frames"], 2, skeleton.joints, 3)
-                rotation_TPR6 = torch.tensor(rotation).view(row["frames"], 2, skeleton.joints - 1, 6)
+                position_TPJ3 = torch.tensor(position).view(row["frames"], 2, skeleton.num_joints, 3)
+                rotation_TPR6 = torch.tensor(rotation).view(row["frames"], 2, skeleton.num_joints - 1, 6)
                 moments.append(Moments.of(position_TPJ3, rotation_TPR6, skeleton))
             yield row | {"position": position, "rotation": rotation}
 

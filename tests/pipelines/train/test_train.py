@@ -96,7 +96,8 @@ def test_the_pool_of_all_ray_train_workers_gives_what_one_process_gives(
     found = read_history(train_to(tmp_path / "run", "denoiser", values, vae=vae))
     expected = run_workers("denoiser", tiny("denoiser", 12, *words), tmp_path / "expected", vae=vae / "best")
     assert found("train/loss") == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in expected("train/loss")]
-    for name in [f"moe/layer{layer}/{of}{e}" for of in ("load", "bias") for layer in range(2) for e in range(4)]:
+    learned = {"dynamic": "bias", "expert_choice": "threshold"}[selection]
+    for name in [f"moe/layer{layer}/{of}{e}" for of in ("load", learned) for layer in range(2) for e in range(4)]:
         assert len(expected(name)) == 12
         assert found(name) == [(step, pytest.approx(value, abs=1e-6)) for step, value in expected(name)], name
     weights = [tensors(tmp_path / name)["denoiser"] for name in ("run", "expected")]
