@@ -6,6 +6,7 @@ goes on when it is asked for again, and under its name it is whole.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,12 @@ from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import Evaluator
 from intermoe.evaluation.protocol import GENERATING, ROWS, Job, Row, score
 from intermoe.evaluation.runner import Embedder, Request, jobs_of, read_parts
-from intermoe.files import is_taken, sha256, write_json
+from intermoe.files import is_taken, set_aside, sha256, write_json
 from intermoe.model import InterMoE, trained_folder
 from intermoe.text.encoders import load_encoder
 from pipelines import settings
 from pipelines.cluster.session import quiet_data
-from pipelines.evaluate.results import Results, publish
+from pipelines.evaluate.results import Results, publish, replications_frame
 from pipelines.settings import Settings
 from pipelines.tracking.address import tracking_uri
 from pipelines.tracking.queries import model_folder, names_run, trained_on
@@ -175,9 +176,11 @@ def evaluate(
             seed=request.seed,
             split=request.split,
         )
-        results = Results(values=values, about={**wanted.about, "run": run.id})
+        results = Results(values=replications_frame(values), about={**wanted.about, "run": run.id})
         run.log_metrics(results.metrics() | {"seconds_generating": seconds}, step)
-        for file in publish(results, partial, out, (_PARTS, _PLAN)):
+        files = publish(results, out)
+        shutil.rmtree(set_aside(partial))
+        for file in files:
             run.log_artifact(file)
         run.log_table(results.columns(), "results_table.json")
         if wanted.model_run is not None:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from intermoe.config import Config
 from intermoe.errors import UserError
-from intermoe.evaluation.measures import HEADINGS
+from intermoe.evaluation.measures import MEASURES
 from intermoe.files import digest
 from pipelines import settings
 from pipelines.settings import Settings, flatten
@@ -152,8 +152,8 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """For people: the first of its points, and the seed."""
-        return f"{self.points[0]}-seed{self.seed}"
+        """For people: see :func:`trial_name`."""
+        return trial_name(self.points, self.seed)
 
 
 @dataclass(frozen=True)
@@ -260,6 +260,16 @@ class _Resolver:
                 )
 
 
+def trial_name(points: Sequence[str], seed: int) -> str:
+    """What a trial is called everywhere: the first of its points, and its seed.
+
+    Example:
+        >>> trial_name(["full", "c-exp-1"], 0)
+        'full-seed0'
+    """
+    return f"{points[0]}-seed{seed}"
+
+
 def trial_key(resolved: Settings, data: DataConfig, base: Settings) -> str:
     """A hash of what decides what a trial learns: its settings but those of evaluation, its data, the shared seed."""
     rest = ("workers", "name", "evaluation", "evaluator")
@@ -334,9 +344,9 @@ def _check_tables(config: SweepConfig, lines: Lines) -> None:
     for table, content in config.tables.items():
         for row, measures in content.rows.items():
             for measure in measures:
-                if measure not in HEADINGS:
+                if measure not in MEASURES:
                     where = lines.place("tables", table, "rows", row, measure)
-                    raise UserError(f"unknown measure {measure!r}", where=where, allowed=", ".join(HEADINGS))
+                    raise UserError(f"unknown measure {measure!r}", where=where, allowed=", ".join(MEASURES))
 
 
 def _parsed(values: dict[str, Any], lines: Lines) -> SweepConfig:
