@@ -69,9 +69,15 @@ class Results:
         return {title: cells for title, cells in tables.items() if not cells.empty}
 
     def metrics(self, row: str | None = None) -> dict[str, float]:
-        """The means as plain numbers, ``generated/fid`` and so on; of one row alone without its name."""
+        """The means as plain numbers, ``generated/fid`` and so on; of one row alone without its name.
+
+        A row that was not evaluated has none.
+        """
         means = self.summary["mean"]
-        means = means.set_axis(means.index.map("/".join)) if row is None else means.loc[row]
+        if row is None:
+            means = means.set_axis(means.index.map("/".join))
+        else:
+            means = means[means.index.get_level_values("row") == row].droplevel("row")
         return {str(name): float(mean) for name, mean in means.items()}
 
     def columns(self) -> dict[str, list[str]]:
@@ -180,6 +186,7 @@ def plot(results: Results) -> bytes:
         axis.set_yticks(range(len(rows)), rows, fontsize=8)
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.tick_params(axis="x", labelsize=8)
+        axis.locator_params(axis="x", nbins=4)
         axis.grid(axis="x", alpha=0.3)
     for axis in axes[len(names) :]:
         axis.set_visible(False)

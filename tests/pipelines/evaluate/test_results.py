@@ -87,6 +87,7 @@ def test_metrics_are_the_means(results):
     assert metrics["untrained/jerk_m_s3"] == 40.0
     assert "real/multimodality" not in metrics
     assert len(metrics) == len(results.summary)
+    assert Results(results.values.loc[["real"]], ABOUT).metrics("generated") == {}
     assert results.metrics("raw") == {"r_precision_top1": 0.3, "fid": 7.0, "identity": 0.625, "jerk_m_s3": 31.0}
 
 

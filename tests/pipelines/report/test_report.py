@@ -35,7 +35,7 @@ def write_data(folder: Path) -> Path:
             "frames": frames,
             "position": np.zeros((frames, 2, 22, 3), np.float32),
             "rotation": np.zeros((frames, 2, 21, 6), np.float32),
-            **dict.fromkeys(("captions", "mirrored", "swapped", "swapped_mirrored"), [0]),
+            **{key: [0] for key in ("captions", "mirrored", "swapped", "swapped_mirrored")},
             "label": "{}",
         }
         for number, frames in enumerate(FRAMES)
