@@ -55,7 +55,7 @@ def describe(settings: Settings) -> dict[str, Any]:
             "latent_joints": len(model.skeleton.pools[-1].groups),
             "latent": model.latent,
             "latent_frames": frames // STRIDE,
-            "tokens_a_batch": 2 * (frames // STRIDE) * settings.train.denoiser.batch_size,
+            "tokens_per_batch": 2 * (frames // STRIDE) * settings.train.denoiser.batch_size,
             "seconds": frames / FPS,
             "weights_mb": round(4 * _count(model) / 1e6, 1),
         },

@@ -6,6 +6,7 @@ goes on when it is asked for again, and under its name it is whole.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import ray.data
@@ -14,11 +15,11 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.protocol import GENERATING, score
 from intermoe.evaluation.runner import Embedder, read_parts
-from intermoe.files import write_json
+from intermoe.files import set_aside, write_json
 from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
 from pipelines.evaluate.request import EvaluationPlan
-from pipelines.evaluate.results import Results, publish
+from pipelines.evaluate.results import Results, publish, replications_frame
 from pipelines.tracking.runs import Run
 
 _PLAN, _PARTS = "plan.json", "parts"
@@ -53,9 +54,11 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
             seed=request.seed,
             split=request.split,
         )
-        results = Results(values=values, about={**plan.about, "run": run.id})
+        results = Results(values=replications_frame(values), about={**plan.about, "run": run.id})
         run.log_metrics(results.metrics() | {"seconds_generating": seconds}, request.step)
-        for file in publish(results, partial, out, (_PARTS, _PLAN)):
+        files = publish(results, out)
+        shutil.rmtree(set_aside(partial))
+        for file in files:
             run.log_artifact(file)
         run.log_table(results.columns(), "results_table.json")
         if plan.model_run is not None:

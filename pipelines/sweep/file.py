@@ -145,7 +145,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """For people: the first of its points, and the seed."""
+        """What it is called everywhere: the first of its points, and its seed."""
         return f"{self.points[0]}-seed{self.seed}"
 
 

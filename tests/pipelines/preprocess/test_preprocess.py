@@ -61,7 +61,7 @@ def made(ray_session: None, raw: Path, told: list, tmp_path_factory: pytest.Temp
     out = tmp_path_factory.mktemp("made") / "duet"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ROWS_PER_FILE", 6)
-        patch.setattr(module, "_SOURCES_OF_A_TASK", 5)
+        patch.setattr(module, "_SOURCES_PER_TASK", 5)
         make_shards(
             InterHumanReader(raw), name="duet", out=out, encoder="minilm", progress=lambda *state: told.append(state)
         )
@@ -157,7 +157,7 @@ def test_progress_goes_from_nothing_to_all_in_each_stage(told, made):
 
 def test_the_same_input_gives_the_same_bytes_however_the_work_is_divided(made, raw, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROWS_PER_FILE", 6)
-    monkeypatch.setattr(module, "_SOURCES_OF_A_TASK", 2)
+    monkeypatch.setattr(module, "_SOURCES_PER_TASK", 2)
     (tmp_path / "again").mkdir()  # an empty folder may be filled
     make_shards(InterHumanReader(raw), name="duet", out=tmp_path / "again", encoder="minilm")
     for file in (*made.card.files, "dataset.json"):
