@@ -78,7 +78,7 @@ class Worker:
         vae, text_folder = (Path(path) if path else None for path in (job.vae, job.text_folder))
         self.objective = build(job.target, settings, folder, vae=vae, text_folder=text_folder).to(self.device)
         self.config = self.objective.config
-        self.stream = self.objective.stream(job.dataset, settings.seed)
+        self.stream = self.objective.stream(folder, settings.seed)
         self.take_step = TrainingStep(self.objective, self.stream)
         self.rank, self.world, self.num_steps = self.take_step.rank, self.take_step.world, self.take_step.num_steps
         self.window = Means()
