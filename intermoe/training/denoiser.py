@@ -36,9 +36,9 @@ class DenoiserObjective(Objective):
         self.weights = {"diffusion": 1.0}
         model.vae.requires_grad_(False)
 
-    def stream(self, dataset: str, seed: int = 0) -> SampleStream:
+    def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
         """Interactions of the training split."""
-        return interaction_stream(dataset, self.config, self.model.config.data, seed)
+        return interaction_stream(str(dataset.path), self.config, self.model.config.data, seed)
 
     def count(self, batch: Batch) -> Tensor:
         """Valid latent frames of both persons."""

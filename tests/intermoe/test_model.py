@@ -299,6 +299,17 @@ def test_a_loaded_checkpoint_generates_the_same(model, saved):
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
+def test_the_config_of_trained_networks_is_read_without_their_weights(model, saved):
+    folder = saved(config={**model.config.model_dump(mode="json"), "name": "duet", "seed": 0})
+    (folder / "denoiser.safetensors").write_bytes(bytes((folder / "denoiser.safetensors").stat().st_size))
+    assert ModelConfig.load(folder) == ModelConfig.load(folder.parent) == model.config
+    with pytest.raises(UserError) as caught:
+        ModelConfig.load(saved("bare", config=False))
+    assert str(caught.value) == (
+        f"{folder.parent / 'bare'}: holds no config, so it is not a model (allowed: a run of `intermoe train`)"
+    )
+
+
 def test_a_vae_alone_encodes_but_does_not_generate(model, saved):
     folder = saved(parts=VAE_PARTS)
     with pytest.raises(UserError, match="holds no text_head and no denoiser"):

@@ -75,7 +75,7 @@ def test_an_evaluator_that_reads_tokens_can_be_trained(clip_shards, clip_folder,
     values = settings.load("interhuman", settings.parse_overrides(words))
     folder = DatasetFolder.open(clip_shards)
     objective = build("evaluator", values, folder, vae=None, text_folder=clip_folder).eval()
-    batch = next(objective.stream(str(clip_shards)).held_out("train").held_out_batches(rank=0, world=1))
+    batch = next(objective.stream(DatasetFolder.open(clip_shards)).held_out("train").held_out_batches(rank=0, world=1))
     loss = objective(batch)["contrast"]
     loss.backward()
     assert loss > 0
