@@ -2,7 +2,8 @@
 
 All three take the same tokens forward and backward, in turns, so that whatever else the machine does meets them alike.
 
-Legend: P = 2 persons, B batch, L latent frames, D width, H hidden width, E experts, N = P * B * L tokens.
+Legend: P = 2 persons, B batch, L latent frames, D width, H hidden width, E experts, N = P * B * L tokens, S valid
+tokens, X = E * N rows of the buffer, a tokens of one expert.
 """
 
 import json

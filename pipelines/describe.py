@@ -1,4 +1,7 @@
-"""What a configuration amounts to: parameters by part, sizes and the cost of a step. Needs neither weights nor data."""
+"""What a configuration amounts to: parameters by part, sizes and the cost of a step. Needs neither weights nor data.
+
+Legend: B batch, L latent frames, N latent joints, C channels of one, P = 2 persons, D width.
+"""
 
 from typing import Any
 
