@@ -176,7 +176,7 @@ def together(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Tog
     groups: dict[int, list[Any]] = {}
 
     def meet(world: int) -> list[Any]:
-        hosts = [ray.remote(num_cpus=0)(Host).remote() for _ in range(world)]
+        hosts: list[Any] = [ray.remote(num_cpus=0)(Host).remote() for _ in range(world)]
         meeting = f"file://{tmp_path_factory.mktemp('meeting')}/file"
         ray.get([host.join.remote(rank, world, meeting) for rank, host in enumerate(hosts)])
         return hosts
@@ -222,7 +222,7 @@ def run_workers(together: Together, shards: Path, store: str) -> Callable[..., H
         plain = values.model_dump(mode="json")
         if out not in runs:
             runs[out] = Run.start(store, "tests", target, plain).id
-        board = ProgressBoard.remote()
+        board = ProgressBoard.remote()  # type: ignore[attr-defined]
         job = train_worker.Job(
             target=target,
             settings=plain,

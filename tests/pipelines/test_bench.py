@@ -23,7 +23,7 @@ def test_the_scattering_form_computes_what_the_block_computes():
     expected = block(x, emb, text, pool)
     expected_grads = torch.autograd.grad(expected.square().sum(), leaves)
     assert expected.any()
-    block.experts = ScatteringExperts(block)
+    block.experts = ScatteringExperts(block)  # type: ignore[assignment]
     found = block(x, emb, text, pool)
     torch.testing.assert_close(found, expected)
     for gradient, wanted in zip(torch.autograd.grad(found.square().sum(), leaves), expected_grads, strict=True):

@@ -1,6 +1,7 @@
 """What is counted, how biases and thresholds follow, and what is told of it."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from intermoe.moe.selection import Assignment, Selection, after_step
 
 
 def selection(
-    c_exp: float = 1.0, sigma: float = 0.01, experts: int = 4, bias_init: object = -0.5, scope: Scope = "global"
+    c_exp: float = 1.0, sigma: float = 0.01, experts: int = 4, bias_init: Any = -0.5, scope: Scope = "global"
 ) -> DynamicSelection:
     return DynamicSelection(experts, c_exp, sigma, bias_init, scope)
 
@@ -158,7 +159,7 @@ def test_two_workers_with_one_reduction_move_as_one() -> None:
     generator = torch.Generator().manual_seed(3)
     batches = [[torch.randn(12, 4, generator=generator) for _layer in range(3)] for _worker in range(2)]
 
-    def layers() -> nn.ModuleList:
+    def layers() -> Any:
         return nn.ModuleList(selection() for _ in range(3)).train()
 
     one, workers = layers(), [layers(), layers()]

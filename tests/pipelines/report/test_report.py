@@ -4,6 +4,7 @@ import csv
 import html
 import io
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from pipelines.report.report import (
     report,
 )
 
-TABLE = {
+TABLE: dict[str, Any] = {
     "title": "Experts & <such>",
     "rows": {
         "none": {"fid": [5.0, 0.1], "r_precision_top1": [0.4, 0.01]},
@@ -129,7 +130,7 @@ def test_imbalance_is_the_deviation_over_the_mean(outcomes):
 
 
 def test_pages_say_what_is_missing_and_quote_what_is_html(outcomes):
-    note = {
+    note: dict[str, Any] = {
         "name": "toy",
         "profile": "tiny",
         "failed": {"bad-seed0": "no such file"},

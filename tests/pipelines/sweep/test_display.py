@@ -23,7 +23,7 @@ def order(folder: Path, name: str) -> Order:
 
 @pytest.fixture
 def board(ray_session):
-    return ProgressBoard.remote()
+    return ProgressBoard.remote()  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_the_table_has_state_step_loss_and_fid_of_each(orders, board):
     console.print(shown._table(shown._posts()))
     cells = [
         [cell.strip() for cell in line.split("│")[1:-1]]
-        for line in console.file.getvalue().splitlines()
+        for line in console.file.getvalue().splitlines()  # type: ignore[attr-defined]
         if line.startswith("│")
     ]
     assert cells == [
@@ -78,7 +78,7 @@ def test_where_nobody_watches_every_change_of_state_is_a_line(orders, board, tmp
         time.sleep(0.5)
         (tmp_path / "waits" / FAILED).write_text("{}")
         time.sleep(0.5)
-    lines = console.file.getvalue().splitlines()
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[:5] == [
         "waits-seed0: waiting",
         "trains-seed0: train",

@@ -54,7 +54,7 @@ def test_a_trial_that_is_evaluated_otherwise_is_not_trained_again(
     run = Run.start(store, "tests", "trial", {})
     (tmp_path / "denoiser/run.json").write_text(json.dumps({"run_id": run.id, "data": str(shards)}))
     mark_done(tmp_path / "denoiser")
-    board = ProgressBoard.remote()
+    board = ProgressBoard.remote()  # type: ignore[attr-defined]
     for name, replications in (("evaluation-1", 2), ("evaluation-1", 2), ("evaluation-2", 1)):
         evaluation = values.evaluation.model_copy(update={"replications": replications})
         order = make_order(

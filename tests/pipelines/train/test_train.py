@@ -28,7 +28,9 @@ def at_store(store, monkeypatch):
 
 
 def tensors(out):
-    return checkpoint.load(checkpoint.latest(out / "checkpoints")).tensors
+    folder = checkpoint.latest(out / "checkpoints")
+    assert folder is not None
+    return checkpoint.load(folder).tensors
 
 
 def assert_same_tensors(found, expected):
