@@ -140,7 +140,7 @@ def test_what_a_notebook_imports():
     ]
     assert set(intermoe.__all__) <= set(dir(intermoe))
     with pytest.raises(ImportError, match="cannot import name 'Trainer' from 'intermoe'"):
-        from intermoe import Trainer  # noqa: F401
+        from intermoe import Trainer  # type: ignore[attr-defined]  # noqa: F401
 
 
 def test_the_science_is_typed_for_those_who_import_it():

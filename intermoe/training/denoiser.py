@@ -34,7 +34,7 @@ class DenoiserObjective(Objective):
         super().__init__()
         self.model, self.config = model, config
         self.weights = {"diffusion": 1.0}
-        model.vae.requires_grad_(False)
+        model.vae.requires_grad_(requires_grad=False)
 
     def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
         """Interactions of the training split."""

@@ -4,6 +4,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -189,9 +190,10 @@ class FakeReader:
         rng = np.random.default_rng(len(id))
         position = rng.normal(size=(20, 2, 22, 3)).astype(np.float32)
         captions = ("They bow.", "\udcff") if id == "surrogate" else ("They bow.", "The left one waves.")
-        label = {"kind": {1}} if id == "unwritable" else {}
+        label: dict[str, Any] = {"kind": {1}} if id == "unwritable" else {}
         split = "dev" if id == "dev" else self.split
-        return Recording(id, split, position, rng.normal(size=(20, 2, 21, 6)), captions, label)
+        rotation = rng.normal(size=(20, 2, 21, 6)).astype(np.float32)
+        return Recording(id, split, position, rotation, captions, label)
 
 
 TROUBLE = ["solo", "bad", "bug", "none", "cut", "twin", "half", "surrogate", "unwritable", "dev"]

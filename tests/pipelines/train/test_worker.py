@@ -22,7 +22,9 @@ SHARED = [(t, w, a) for t in TARGETS for w, a in ((2, 1), (4, 1), (1, 2), (2, 2)
 
 
 def newest(out):
-    return checkpoint.load(checkpoint.latest(out / "checkpoints"))
+    folder = checkpoint.latest(out / "checkpoints")
+    assert folder is not None
+    return checkpoint.load(folder)
 
 
 def assert_same_state(found, expected):
@@ -199,7 +201,7 @@ def test_only_the_newest_checkpoints_and_the_best_are_kept(run_workers, tiny, tm
     error = dict(history("validation/position_error_cm"))
     error.pop(0)
     saved = checkpoint.load(tmp_path / "run" / "best")
-    assert saved.documents["state"]["step"] == min(error, key=error.get)
+    assert saved.documents["state"]["step"] == min(error, key=lambda step: error[step])
     assert set(saved.tensors) == {"normaliser", "vae"}
 
 
