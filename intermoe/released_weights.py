@@ -6,7 +6,9 @@ configuration that Lightning stores, come back as empty shells.
 
 Each file has to hold what the config describes, key by key, and nothing else.
 
-Legend: F features, E experts, D width, J joints.
+Legend: F features, E experts, D width, H hidden width of an expert, J joints, G joints of the coarser graph,
+C channels, I channels in, O channels out, K contact joints of the VAE or positions of a text, V words of the
+vocabulary, W text width.
 """
 
 import pickle

@@ -1,6 +1,6 @@
 """A motion on one picture: key frames side by side.
 
-Legend: T frames, P = 2 persons, J joints.
+Legend: T frames, N frames of them that are drawn, P = 2 persons, J joints.
 """
 
 from pathlib import Path

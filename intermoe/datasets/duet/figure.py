@@ -3,7 +3,7 @@
 A choreography sets the channels (path, lean, gaze, ...) and calls ``settle``, which plans the steps and poses legs and
 trunk; it then gives the hands their targets, which may be points of the other person, and calls ``finish``.
 
-Legend: T frames, J joints of SMPL22, R = J - 1.
+Legend: T frames, J joints of SMPL22.
 """
 
 from dataclasses import dataclass
