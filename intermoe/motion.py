@@ -120,7 +120,7 @@ def _write_bvh(motion: Motion, path: Path) -> list[Path]:
         offset_J3 = rest_offsets(joints_TJ3, rotation_TR6, motion.skeleton)
         root_T3, rotation_TJ33 = fit_rotations(joints_TJ3, rotation_TR6, motion.skeleton, offset_J3)
         file = path.with_name(f"{path.stem}_person{person + 1}.bvh")
-        write_bvh(file, root_T3, rotation_TJ33, offset_J3, motion.skeleton, motion.fps)
+        write_bvh(file, root_T3, rotation_TJ33, offset_J3, skeleton=motion.skeleton, fps=motion.fps)
         files.append(file)
     return files
 

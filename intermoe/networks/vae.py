@@ -266,6 +266,7 @@ def vae_losses(
     reconstruction_BTF: Tensor,
     posterior: Posterior,
     mask_BT: Tensor,
+    *,
     normaliser: Normaliser,
     skeleton: Skeleton,
 ) -> dict[str, Tensor]:

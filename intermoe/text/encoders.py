@@ -65,7 +65,7 @@ class TextEncoder(ABC):
     name: str
 
     def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", sha256: str) -> None:
-        self._model = model.eval().requires_grad_(False)
+        self._model = model.eval().requires_grad_(requires_grad=False)
         self._tokenizer = tokenizer
         self.width = int(model.config.hidden_size)
         self.sha256 = sha256
