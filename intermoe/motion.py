@@ -39,8 +39,8 @@ class Motion:
     skeleton: Skeleton
 
     def __post_init__(self) -> None:
-        frames, joints = len(self.joints), self.skeleton.num_joints
-        for name, shape in (("joints", (frames, 2, joints, 3)), ("rotations", (frames, 2, joints - 1, 6))):
+        frames, num_joints = len(self.joints), self.skeleton.num_joints
+        for name, shape in (("joints", (frames, 2, num_joints, 3)), ("rotations", (frames, 2, num_joints - 1, 6))):
             array = getattr(self, name)
             if array.shape != shape or frames == 0:
                 raise UserError(f"{name} of the shape {array.shape}", where="motion", allowed=f"{shape}, some frames")

@@ -77,9 +77,10 @@ class InterHumanReader:
         if len(first) != len(second):
             raise BadRecording(f"person1 has {len(first)} frames, person2 {len(second)}")
         both_TPD = np.stack([first, second], axis=1)
-        joints = self.skeleton.num_joints
-        disk_TPJ3 = both_TPD[..., : 3 * joints].reshape(-1, 2, joints, 3)
-        rotation_TPR6 = both_TPD[..., _ROTATIONS : _ROTATIONS + 6 * (joints - 1)].reshape(-1, 2, joints - 1, 6)
+        num_joints = self.skeleton.num_joints
+        disk_TPJ3 = both_TPD[..., : 3 * num_joints].reshape(-1, 2, num_joints, 3)
+        num_turning = num_joints - 1
+        rotation_TPR6 = both_TPD[..., _ROTATIONS : _ROTATIONS + 6 * num_turning].reshape(-1, 2, num_turning, 6)
         recording = Recording(
             id=source.id,
             split=source.split,

@@ -15,8 +15,8 @@ table    row                            reading
 2, 3, 5  Ours; C_exp                    ``selection=dynamic router=synergistic pool=global``, ``c_exp``
 =======  =============================  ==========================================================================
 
-Legend: E experts, S tokens of this worker, X tokens of all workers, N sequences, k those that score
-highest.
+Legend: E experts, S tokens of this worker, X tokens of all workers, N sequences, k tokens or experts of the highest
+scores.
 """
 
 from collections.abc import Mapping
@@ -203,11 +203,11 @@ class ExpertChoice(Selection):
 
 
 class UniformAssignment(Selection):
-    """Tokens are dealt to the experts in turn, ``c_exp`` to a token on average, whatever their scores.
+    """Tokens are dealt to the experts in turn, ``c_exp`` per token on average, whatever their scores.
 
-    Evenly to within a round a motion: its frames get the experts one after the other, frame l those with the numbers
-    ``floor(l * c_exp)`` to ``floor((l + 1) * c_exp) - 1``, modulo E. The second person begins half a round later. So a
-    token's experts follow from its own place alone.
+    Evenly to within one round per motion: its frames get the experts one after the other, frame l those with the
+    numbers ``floor(l * c_exp)`` to ``floor((l + 1) * c_exp) - 1``, modulo E. The second person begins half a round
+    later. So a token's experts follow from its own place alone.
     """
 
     def take(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
