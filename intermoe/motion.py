@@ -40,8 +40,8 @@ class Motion:
     skeleton: Skeleton
 
     def __post_init__(self) -> None:
-        frames, joints = len(self.joints), self.skeleton.num_joints
-        for name, shape in (("joints", (frames, 2, joints, 3)), ("rotations", (frames, 2, joints - 1, 6))):
+        frames, num_joints = len(self.joints), self.skeleton.num_joints
+        for name, shape in (("joints", (frames, 2, num_joints, 3)), ("rotations", (frames, 2, num_joints - 1, 6))):
             array = getattr(self, name)
             if array.shape != shape or frames == 0:
                 raise UserError(f"{name} of the shape {array.shape}", where="motion", allowed=f"{shape}, some frames")
@@ -120,7 +120,7 @@ def _write_bvh(motion: Motion, path: Path) -> list[Path]:
             rotation_TR6 = torch.from_numpy(motion.rotations[:, person].astype(np.float32))
             offset_J3 = rest_offsets(joints_TJ3, rotation_TR6, motion.skeleton)
             root_T3, rotation_TJ33 = fit_rotations(joints_TJ3, rotation_TR6, motion.skeleton, offset_J3)
-            write_bvh(partial, root_T3, rotation_TJ33, offset_J3, motion.skeleton, motion.fps)
+            write_bvh(partial, root_T3, rotation_TJ33, offset_J3, skeleton=motion.skeleton, fps=motion.fps)
     return files
 
 

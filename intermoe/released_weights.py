@@ -6,7 +6,9 @@ configuration that Lightning stores, come back as empty shells.
 
 Each file has to hold what the config describes, key by key, and nothing else.
 
-Legend: F features, E experts, D width, J joints, G joints of the coarser graph.
+Legend: F features, E experts, D width, H hidden width of an expert, J joints, G joints of the coarser graph,
+C channels, I channels in, O channels out, K contact joints of the VAE or positions of a text, V words of the
+vocabulary, W text width.
 """
 
 import pickle
@@ -291,7 +293,7 @@ def _denoiser(file: _File, model: InterMoE) -> State:
     """The denoiser's weights; published router logits are a plain sum, ours are weighted by alpha and 1 - alpha."""
     config = model.config
     ours = model.denoiser.state_dict()
-    width, experts, hidden = config.denoiser.width, config.moe.experts, config.moe.hidden
+    width, num_experts, hidden = config.denoiser.width, config.moe.experts, config.moe.hidden
     file.same_positions("sequence_pos_encoder.pe", width)
     file.same_positions("embed_timestep.sequence_pos_encoder.pe", width)
     file.drop(lambda key: key.endswith(_UNUSED))
@@ -323,7 +325,7 @@ def _denoiser(file: _File, model: InterMoE) -> State:
         block = f"{theirs}.ffn"
         gate, up, down = (
             torch.stack(
-                [file.take(f"{block}.experts.{expert}.{part}_proj.weight", shape).T for expert in range(experts)]
+                [file.take(f"{block}.experts.{expert}.{part}_proj.weight", shape).T for expert in range(num_experts)]
             )
             for part, shape in (("gate", (hidden, width)), ("up", (hidden, width)), ("down", (width, hidden)))
         )
@@ -331,12 +333,12 @@ def _denoiser(file: _File, model: InterMoE) -> State:
         found[f"{mine}.experts.inward_EDH"] = torch.cat([gate, up], dim=-1)
         found[f"{mine}.experts.outward_EHD"] = down.contiguous()
         alpha = config.moe.alpha
-        found[f"{mine}.router.motion.weight"] = file.take(f"{block}.gate_weight", (experts, width)) / alpha
-        found[f"{mine}.router.text.weight"] = file.take(f"{block}.text_gate_weight", (experts, width)) / (1 - alpha)
+        found[f"{mine}.router.motion.weight"] = file.take(f"{block}.gate_weight", (num_experts, width)) / alpha
+        found[f"{mine}.router.text.weight"] = file.take(f"{block}.text_gate_weight", (num_experts, width)) / (1 - alpha)
         # What else the selection keeps (counts, calibration) is as before training.
         found |= {key: value for key, value in ours.items() if key.startswith(f"{mine}.selection.")}
-        found[f"{mine}.selection.bias_E"] = file.take(f"{block}.aux_bias", (experts, 1))[:, 0].clone()
+        found[f"{mine}.selection.bias_E"] = file.take(f"{block}.aux_bias", (num_experts, 1))[:, 0].clone()
         if f"{mine}.selection.calibrated" in found:
-            found[f"{mine}.selection.calibrated"] = torch.tensor(True)
+            found[f"{mine}.selection.calibrated"] = torch.ones((), dtype=torch.bool)
     file.finish()
     return found

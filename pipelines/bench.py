@@ -1,6 +1,8 @@
 """The MoE block against its equals: a dense network of the same active width, and experts that fill a dense buffer.
 
 All three take the same tokens forward and backward, in turns, so that whatever else the machine does meets them alike.
+
+Legend: E experts, S tokens.
 """
 
 import json

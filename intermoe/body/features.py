@@ -179,10 +179,10 @@ class Normaliser(nn.Module):
     mean_F: Tensor
     std_F: Tensor
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.register_buffer("mean_F", torch.zeros(features))
-        self.register_buffer("std_F", torch.ones(features))
+        self.register_buffer("mean_F", torch.zeros(num_features))
+        self.register_buffer("std_F", torch.ones(num_features))
 
     @classmethod
     def from_moments(cls, mean_F: Tensor, std_F: Tensor) -> Self:

@@ -1,6 +1,8 @@
 """Skeletons as data: whatever depends on the number or the meaning of joints reads it from here.
 
 A new skeleton is one more ``Skeleton`` in ``SKELETONS``; no other file names a joint by number.
+
+Legend: J joints.
 """
 
 from collections.abc import Mapping

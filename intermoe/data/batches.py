@@ -50,9 +50,9 @@ def interactions(
     Returns:
         Features padded to ``max_frames - 1`` frames (299 of 300, as velocities need the next frame).
     """
-    batch, joints = len(positions), skeleton.num_joints
-    position_BTPJ3 = torch.zeros(batch, max_frames, 2, joints, 3)
-    rotation_BTPR6 = torch.zeros(batch, max_frames, 2, joints - 1, 6)
+    batch, num_joints = len(positions), skeleton.num_joints
+    position_BTPJ3 = torch.zeros(batch, max_frames, 2, num_joints, 3)
+    rotation_BTPR6 = torch.zeros(batch, max_frames, 2, num_joints - 1, 6)
     frames = []
     for row, (position, rotation, drawn) in enumerate(zip(positions, rotations, draws, strict=True)):
         crop = slice(*crop_bounds(len(position), max_frames, drawn))

@@ -233,11 +233,11 @@ class DatasetFolder:
         if not 0 <= row < self._rows(split):
             raise IndexError(f"row {row} of {self._rows(split)} in split {split!r}")
         values = self._row(f"motions/{split}", row)
-        frames, joints = values["frames"].as_py(), self._skeleton.num_joints
+        frames, num_joints = values["frames"].as_py(), self._skeleton.num_joints
         return MotionRow(
             id=values["id"].as_py(),
-            position_TPJ3=_array(values["position"]).reshape(frames, 2, joints, 3),
-            rotation_TPR6=_array(values["rotation"]).reshape(frames, 2, joints - 1, 6),
+            position_TPJ3=_array(values["position"]).reshape(frames, 2, num_joints, 3),
+            rotation_TPR6=_array(values["rotation"]).reshape(frames, 2, num_joints - 1, 6),
             captions=tuple(values["captions"].as_py()),
             mirrored=tuple(values["mirrored"].as_py()),
             swapped=tuple(values["swapped"].as_py()),

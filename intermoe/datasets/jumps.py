@@ -4,7 +4,7 @@ Optical capture loses markers and swaps them for a few frames, and files often b
 as speeds that are out of reach, whatever the recording; so the limits are physical, not statistics of the file, and a
 file that is one long glitch finds no excuse in itself.
 
-Legend: T frames, P persons, J joints, W pieces.
+Legend: T frames, P persons, J joints.
 """
 
 import math

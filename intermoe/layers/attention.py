@@ -1,7 +1,7 @@
 """Multi-head attention over the latent frames of a person.
 
-Legend: P = 2 persons, B batch, L latent frames (queries), K = L + 1 keys, N = P * B sequences,
-D width, H heads, C channels of a head.
+Legend: P = 2 persons, B batch, L latent frames (queries), K = L + 1 keys, N = P * B sequences, D width,
+H heads, C channels of a head.
 """
 
 from torch import Tensor, nn

@@ -15,8 +15,8 @@ table    row                            reading
 2, 3, 5  Ours; C_exp                    ``selection=dynamic router=synergistic pool=global``, ``c_exp``
 =======  =============================  ==========================================================================
 
-Legend: E experts, S tokens of this worker, X tokens of all workers, N sequences, k those that score
-highest.
+Legend: E experts, S tokens of this worker, X tokens of all workers, N sequences, k tokens or experts of the highest
+scores.
 """
 
 from collections.abc import Mapping
@@ -92,7 +92,7 @@ class DynamicSelection(Selection):
             num_chosen = capacity(len(logits_XE), self.num_experts, self.c_exp)
             self.bias_E.copy_(-cut(logits_XE, num_chosen).sigmoid())
             self.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
-            self.calibrated.fill_(True)
+            self.calibrated.fill_(value=True)
 
     def vote(self, taken_ES: Tensor) -> None:
         """A worker with tokens says whether an expert took too many of them (1) or too few (-1)."""
@@ -123,7 +123,7 @@ class TokenChoice(Selection):
     def take(self, logits_SE: Tensor, _pool: TokenPool) -> Tensor:
         """The top-k experts of each token; of equal ones, the first."""
         chosen_Sk = logits_SE.sort(dim=1, descending=True, stable=True).indices[:, : int(self.c_exp)]
-        return torch.zeros_like(logits_SE, dtype=torch.bool).scatter(1, chosen_Sk, True).T
+        return torch.zeros_like(logits_SE, dtype=torch.bool).scatter(1, chosen_Sk, value=True).T
 
 
 class ExpertChoice(Selection):
@@ -170,7 +170,7 @@ class ExpertChoice(Selection):
         """Also votes on the threshold: all workers that see the same pool cast the same vote."""
         num_chosen = capacity(len(logits_XE), self.num_experts, self.c_exp)
         best_kE = logits_XE.sort(dim=0, descending=True, stable=True).indices[:num_chosen]
-        taken_EX = torch.zeros_like(logits_XE, dtype=torch.bool).scatter(0, best_kE, True).T
+        taken_EX = torch.zeros_like(logits_XE, dtype=torch.bool).scatter(0, best_kE, value=True).T
         if len(logits_XE):
             self.vote_E += cut(logits_XE, num_chosen).sigmoid()
             self.pools += 1
@@ -203,11 +203,11 @@ class ExpertChoice(Selection):
 
 
 class UniformAssignment(Selection):
-    """Tokens are dealt to the experts in turn, ``c_exp`` to a token on average, whatever their scores.
+    """Tokens are dealt to the experts in turn, ``c_exp`` per token on average, whatever their scores.
 
-    Evenly to within a round a motion: its frames get the experts one after the other, frame l those with the numbers
-    ``floor(l * c_exp)`` to ``floor((l + 1) * c_exp) - 1``, modulo E. The second person begins half a round later. So a
-    token's experts follow from its own place alone.
+    Evenly to within one round per motion: its frames get the experts one after the other, frame l those with the
+    numbers ``floor(l * c_exp)`` to ``floor((l + 1) * c_exp) - 1``, modulo E. The second person begins half a round
+    later. So a token's experts follow from its own place alone.
     """
 
     def take(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:

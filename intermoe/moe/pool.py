@@ -36,7 +36,7 @@ class TokenPool:
     def of(cls, mask_BL: Tensor, num_persons: int) -> "TokenPool":
         """The pool of a batch, from its valid frames [B, L].
 
-        On a GPU this waits for the device, once a forward pass: the number of valid tokens must be known.
+        On a GPU this waits for the device, once per forward pass: the number of valid tokens must be known.
 
         Example:
             >>> TokenPool.of(torch.tensor([[True, True, False]]), num_persons=2).position_S

@@ -5,7 +5,7 @@ those before. Whole sequences are computed in one pass, not chunk by chunk.
 
 Legend: B batch, T frames, L = T / 4 latent frames, F features of a frame, J joints, N latent joints, K contact
 joints, R = J - 1 joints with a parent, S = T - 1 steps between frames, D = 13 numbers of a joint (position 3,
-rotation 6, velocity 3, contact 1), C channels.
+rotation 6, velocity 3, contact 1), C channels, I channels in, O channels out, G joints of the coarser graph.
 """
 
 from dataclasses import dataclass
@@ -266,6 +266,7 @@ def vae_losses(
     reconstruction_BTF: Tensor,
     posterior: Posterior,
     mask_BT: Tensor,
+    *,
     normaliser: Normaliser,
     skeleton: Skeleton,
 ) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ _TIP = 0.05
 
 
 def write_bvh(
-    path: Path, root_position_T3: Tensor, rotation_TJ33: Tensor, offset_J3: Tensor, skeleton: Skeleton, fps: float
+    path: Path, root_position_T3: Tensor, rotation_TJ33: Tensor, offset_J3: Tensor, *, skeleton: Skeleton, fps: float
 ) -> None:
     """Write one person's motion.
 
@@ -34,7 +34,7 @@ def write_bvh(
         rotation_TJ33: local rotations [T, J, 3, 3]; joint 0 is the root.
         offset_J3: T-pose, metres from the parent [J, 3]; that of the root is not used.
         skeleton: names and tree.
-        fps: frames a second.
+        fps: frames per second.
 
     Raises:
         OSError: the file cannot be written.

@@ -43,7 +43,7 @@ def wrapped(text: str, face: Font, width: float, lines: int) -> str:
     return "\n".join(rows)
 
 
-def draw_caption(pen: ImageDraw.ImageDraw, text: str, size: float, left: float, top: float, width: float) -> float:
+def draw_caption(pen: ImageDraw.ImageDraw, text: str, *, size: float, left: float, top: float, width: float) -> float:
     """Write a caption of up to three lines from (left, top) on; returns the y below it.
 
     A caption too long for three lines is set smaller before it is cut.

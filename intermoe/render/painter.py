@@ -179,8 +179,9 @@ def _grid(window: tuple[slice, slice], origin_2: NDArray) -> tuple[NDArray[np.fl
 def paint_bodies(
     painter: Painter,
     camera: Camera,
-    corner: tuple[int, int],
     points_PK3: NDArray,
+    *,
+    corner: tuple[int, int],
     body: Body,
     scale_P: NDArray,
     tables: Tables,

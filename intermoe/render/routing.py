@@ -39,11 +39,11 @@ def write_routing_map(motion: "Motion", routing: RoutingMap, path: Path) -> None
     shares = [_grid(routing, q, p, frames, wide) for q in range(len(routing.timesteps)) for p in (0, 1)]
     width = 2 * _EDGE + _LABELS + wide
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    top = round(draw_caption(measure, motion.caption, 30, _EDGE, 18, width - 2 * _EDGE)) + 12
+    top = round(draw_caption(measure, motion.caption, size=30, left=_EDGE, top=18, width=width - 2 * _EDGE)) + 12
     height = top + high + 44 + sum(len(grid) + _GAP for grid in shares) + 24 * len(routing.timesteps) + 100
     picture = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(picture)
-    draw_caption(pen, motion.caption, 30, _EDGE, 18, width - 2 * _EDGE)
+    draw_caption(pen, motion.caption, size=30, left=_EDGE, top=18, width=width - 2 * _EDGE)
     left = _EDGE + _LABELS
     for number, (moment, panel) in enumerate(zip(moments, people, strict=True)):
         picture.paste(panel, (left + number * PANEL_WIDTH, top))

@@ -78,7 +78,15 @@ class Stage:
         if left < right and top < bottom:
             region = slice(top * SAMPLES, bottom * SAMPLES), slice(left * SAMPLES, right * SAMPLES)
             painter = Painter(self._ground_depth[region].copy())
-            paint_bodies(painter, self.camera, (left, top), points_PK3, self._body, self._scale_P, self._tables)
+            paint_bodies(
+                painter,
+                self.camera,
+                points_PK3,
+                corner=(left, top),
+                body=self._body,
+                scale_P=self._scale_P,
+                tables=self._tables,
+            )
             picture.paste(painter.over(picture.crop((left, top, right, bottom))), (left, top))
         return picture
 

@@ -1,6 +1,6 @@
 """A motion on one picture: key frames side by side.
 
-Legend: T frames, P = 2 persons, J joints, N key frames.
+Legend: T frames, N frames of them that are drawn, P = 2 persons, J joints.
 """
 
 from pathlib import Path
@@ -64,10 +64,10 @@ def write_strip(motion: "Motion", path: Path, frames: int = 8) -> None:
     wide, high = pictures[0].size
     width = 2 * _EDGE + len(chosen) * wide + (len(chosen) - 1) * _GAP
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    top = round(draw_caption(measure, motion.caption, _CAPTION, _EDGE, 18, width - 2 * _EDGE)) + 12
+    top = round(draw_caption(measure, motion.caption, size=_CAPTION, left=_EDGE, top=18, width=width - 2 * _EDGE)) + 12
     picture = Image.new("RGB", (width, top + high + _FOOT + 40), "white")
     pen = ImageDraw.Draw(picture)
-    draw_caption(pen, motion.caption, _CAPTION, _EDGE, 18, width - 2 * _EDGE)
+    draw_caption(pen, motion.caption, size=_CAPTION, left=_EDGE, top=18, width=width - 2 * _EDGE)
     for number, (frame, panel) in enumerate(zip(chosen, pictures, strict=True)):
         left = _EDGE + number * (wide + _GAP)
         picture.paste(panel, (left, top))

@@ -42,7 +42,9 @@ def video_frames(motion: "Motion", width: int, height: int, step: int = 1) -> It
     unit = height / 540
     edge = 28 * unit
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    caption_end = draw_caption(measure, motion.caption, 23 * unit, edge, 20 * unit, width - 2 * edge)
+    caption_end = draw_caption(
+        measure, motion.caption, size=23 * unit, left=edge, top=20 * unit, width=width - 2 * edge
+    )
     margins = Margins(edge, edge, caption_end + 12 * unit, 64 * unit)
     camera = framing_camera(motion.joints, best_azimuth(motion.joints, motion.skeleton), width, height, margins)
     stage = Stage(motion.joints, motion.skeleton, camera)
@@ -51,7 +53,7 @@ def video_frames(motion: "Motion", width: int, height: int, step: int = 1) -> It
     veil = np.interp(np.arange(height), [height - 66 * unit, height - 40 * unit], [0, 215]).astype(np.uint8)
     base.paste(_VEIL, mask=Image.fromarray(np.broadcast_to(veil[:, None], (height, width)).copy()))
     pen = ImageDraw.Draw(base)
-    draw_caption(pen, motion.caption, 23 * unit, edge, 20 * unit, width - 2 * edge)
+    draw_caption(pen, motion.caption, size=23 * unit, left=edge, top=20 * unit, width=width - 2 * edge)
     middle, bar = height - 30 * unit, height - 9 * unit
     small = max(16 * unit, 13)  # smaller letters run together
     draw_legend(pen, small, edge, middle)

@@ -3,7 +3,7 @@
 ``clip`` is the text tower of CLIP ViT-L/14@336px, as in the paper: 77 token states of 768 numbers. Its weights are the
 user's to bring. ``minilm`` comes with an installed package and needs no network: 384 numbers a token.
 
-Legend: B texts, K text tokens, W text width.
+Legend: B texts, K text tokens, W text width, V words of the vocabulary.
 """
 
 from abc import ABC, abstractmethod
@@ -65,7 +65,7 @@ class TextEncoder(ABC):
     name: str
 
     def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", sha256: str) -> None:
-        self._model = model.eval().requires_grad_(False)
+        self._model = model.eval().requires_grad_(requires_grad=False)
         self._tokenizer = tokenizer
         self.width = int(model.config.hidden_size)
         self.sha256 = sha256

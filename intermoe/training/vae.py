@@ -80,7 +80,8 @@ class VaeObjective(Objective):
             z_BLNC = posterior.sample(normal(batch["seed"].tolist(), shape, stream=0).to(x_BTF.device))
         reconstruction_BTF = vae.decode(z_BLNC)
         skeleton, latents = self.model.skeleton, self.count(batch)
-        losses = vae_losses(x_BTF, reconstruction_BTF, posterior, mask_BT, self.model.normaliser, skeleton)
+        normaliser = self.model.normaliser
+        losses = vae_losses(x_BTF, reconstruction_BTF, posterior, mask_BT, normaliser=normaliser, skeleton=skeleton)
         # Each latent frame has the same count of numbers: so many a loss is the mean of.
         counts = vae_loss_counts(mask_BT, skeleton, self.model.config.vae)
         return {n: total * latents / counts[n].clamp(min=1) for n, total in losses.items()}, reconstruction_BTF

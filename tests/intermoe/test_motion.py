@@ -147,7 +147,7 @@ def test_a_writer_that_fails_leaves_what_was_there(motion, tmp_path, monkeypatch
 def test_of_two_bvh_files_none_stays_when_the_second_fails(motion, tmp_path, monkeypatch):
     calls = []
 
-    def fails_second(path, *rest):
+    def fails_second(path, *_, **__):
         calls.append(path)
         if len(calls) == 2:
             raise OSError(28, os.strerror(28))

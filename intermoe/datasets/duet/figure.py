@@ -3,7 +3,7 @@
 A choreography sets the channels (path, lean, gaze, ...) and calls ``settle``, which plans the steps and poses legs and
 trunk; it then gives the hands their targets, which may be points of the other person, and calls ``finish``.
 
-Legend: T frames, J joints of SMPL22, R = J - 1.
+Legend: T frames, J joints of SMPL22.
 """
 
 from dataclasses import dataclass
@@ -215,16 +215,17 @@ class Figure:
 
     def ahead(self, side: str, out: ArrayLike, up: ArrayLike, ahead: ArrayLike) -> Array:
         """Point [T, 3] beside, above and in front of where the person stands, metres of a person of scale 1."""
-        return self._turned(np.zeros(3), self.yaw_T, side, out, up, ahead, self.body.scale) + np.insert(
-            self.place_T2, 1, 0.0, axis=-1
-        )
+        size = self.body.scale
+        offset_T3 = self._turned(np.zeros(3), self.yaw_T, side, out=out, up=up, ahead=ahead, size=size)
+        return offset_T3 + np.insert(self.place_T2, 1, 0.0, axis=-1)
 
     def near(self, name: str, side: str, out: ArrayLike, up: ArrayLike, ahead: ArrayLike) -> Array:
         """Point [T, 3] beside (to ``side``), above and in front of a joint, metres of a person of scale 1."""
-        return self._turned(self.joint(name), self.yaw_T + self.twist_T, side, out, up, ahead, self.body.scale)
+        yaw_T, size = self.yaw_T + self.twist_T, self.body.scale
+        return self._turned(self.joint(name), yaw_T, side, out=out, up=up, ahead=ahead, size=size)
 
     def _turned(
-        self, from_T3: Array, yaw_T: Array, side: str, out: ArrayLike, up: ArrayLike, ahead: ArrayLike, size: float
+        self, from_T3: Array, yaw_T: Array, side: str, *, out: ArrayLike, up: ArrayLike, ahead: ArrayLike, size: float
     ) -> Array:
         offset = np.stack(np.broadcast_arrays(SIGN[side] * np.asarray(out), up, ahead, yaw_T)[:3], axis=-1)
         return from_T3 + size * (about("Y", yaw_T) @ offset[..., None])[..., 0]
@@ -247,7 +248,7 @@ class Figure:
         out, front = self._hang[side]
         front_T = front - sign * self.swing * self._stride_T
         down_T = np.sqrt(np.maximum((0.985 * body.arm) ** 2 - front_T**2 - out**2, 0.1))
-        wrist_T3 = self._turned(shoulder_T3, yaw_T, side, out, -down_T, front_T, 1.0)
+        wrist_T3 = self._turned(shoulder_T3, yaw_T, side, out=out, up=-down_T, ahead=front_T, size=1.0)
         elbow_T = np.zeros(self.frames)
         for weight_T, target_T3, outward in self._reaches[side]:
             wrist_T3 = wrist_T3 + weight_T[:, None] * (target_T3 - wrist_T3)
@@ -259,10 +260,17 @@ class Figure:
         lift_T, forward_T = 0.3 * np.maximum(local_T3[:, 1] + 0.5, 0.0), 0.25 * np.maximum(local_T3[:, 2], 0.0)
         collar_T33 = about("Y", -sign * forward_T) @ about("Z", sign * lift_T)
         shoulder_T3 = collar_T3 + (chest_T33 @ collar_T33 @ body.of(f"{side}_shoulder")[0])
-        # Elbows point down and back, further out the more they are told to; above the head they come forward.
+        # Elbows point down and back, further out by ``elbow``; above the head they come forward.
         high_T = np.clip(aim_T3[:, 1], 0.0, 1.0)
-        pole = (0.35 + 1.2 * elbow_T + 0.5 * high_T, -1.0 + 0.8 * elbow_T, -0.5 + 0.3 * elbow_T + 0.8 * high_T)
-        toward_T3 = self._turned(np.zeros(3), yaw_T, side, *pole, 1.0)
+        toward_T3 = self._turned(
+            np.zeros(3),
+            yaw_T,
+            side,
+            out=0.35 + 1.2 * elbow_T + 0.5 * high_T,
+            up=-1.0 + 0.8 * elbow_T,
+            ahead=-0.5 + 0.3 * elbow_T + 0.8 * high_T,
+            size=1.0,
+        )
         bones_23 = body.of(f"{side}_elbow", f"{side}_wrist")
         upper_T33, fore_T33 = bend_limb(shoulder_T3, wrist_T3, toward_T3, bones_23, np.array([0.0, sign, 0.0]))
         collar, shoulder, elbow, _ = (_JOINT[f"{side}_{name}"] for name in ("collar", "shoulder", "elbow", "wrist"))

@@ -1,6 +1,6 @@
 """Choreographies among friends: shaking hands, bowing, waving, high five, handing over, hugging.
 
-Each takes a ``Stage``, draws its variation, and returns a ``Scene``. Times are in frames at 30 a second.
+Each takes a ``Stage``, draws its variation, and returns a ``Scene``. Times are in frames at 30 fps.
 
 Legend: T frames.
 """

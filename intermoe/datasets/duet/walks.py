@@ -1,6 +1,6 @@
 """Choreographies of walking, turning and copying: circling, leading, mirroring, beckoning, tapping a shoulder.
 
-Each takes a ``Stage``, draws its variation, and returns a ``Scene``. Times are in frames at 30 a second.
+Each takes a ``Stage``, draws its variation, and returns a ``Scene``. Times are in frames at 30 fps.
 
 Legend: T frames.
 """

@@ -103,7 +103,14 @@ def test_every_truncation_of_a_file_is_refused(tmp_path):
 
 def test_a_large_file_is_read_well_below_half_a_second(tmp_path):
     rotation_TJ33 = matrix_from_axis_angle(torch.randn(2000, 22, 3))
-    write_bvh(tmp_path / "a.bvh", torch.randn(2000, 3), rotation_TJ33, torch.tensor(SMPL22.rest_offsets), SMPL22, 120)
+    write_bvh(
+        tmp_path / "a.bvh",
+        torch.randn(2000, 3),
+        rotation_TJ33,
+        torch.tensor(SMPL22.rest_offsets),
+        skeleton=SMPL22,
+        fps=120,
+    )
     start = time.process_time()
     parse_bvh(tmp_path / "a.bvh")
     assert time.process_time() - start < 0.5

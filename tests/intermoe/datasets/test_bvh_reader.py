@@ -48,7 +48,7 @@ def swaying(frames, fps, *, turn=1.0, seed=0):
 def folder(root, rows=None, mapping=PLAIN, **motions):
     """A folder with ``<name>.bvh`` for each motion, the index, and a mapping."""
     for name, (root_T3, rotation_TJ33, fps) in motions.items():
-        write_bvh(root / f"{name}.bvh", root_T3, rotation_TJ33, REST_J3, SMPL22, fps)
+        write_bvh(root / f"{name}.bvh", root_T3, rotation_TJ33, REST_J3, skeleton=SMPL22, fps=fps)
     rows = ["duo,a.bvh,b.bvh,train,Two people sway.|They sway."] if rows is None else rows
     (root / "pairs.csv").write_text("\n".join(["id,person1,person2,split,captions", *rows]) + "\n")
     (root / "mapping.yaml").write_text(yaml.safe_dump(mapping))
@@ -117,8 +117,8 @@ def test_other_axes_units_and_zero_poses_give_the_same_motion(tmp_path):
             100 * root_T3 @ to_file.T,
             to_file @ turned_TJ33 @ to_file.T,
             100 * offset_J3 @ to_file.T,
-            SMPL22,
-            30,
+            skeleton=SMPL22,
+            fps=30,
         )
     # The raised arm turns about our z, which is the file's -y: ZXY channels, so the third angle.
     mapping = {**PLAIN, "axes": ["x", "z", "-y"], "tpose": {"left_shoulder": [0, 0, -90]}}
@@ -389,8 +389,8 @@ def test_salsa_written_as_bvh_and_read_again_is_the_same(salsa, tmp_path):
             tmp_path / f"{name}.bvh",
             *fit_rotations(position_TJ3, rotation_TR6, SMPL22, offset_J3),
             offset_J3,
-            SMPL22,
-            30,
+            skeleton=SMPL22,
+            fps=30,
         )
     folder(tmp_path)
     (again,) = open_folder(tmp_path).read(Source("duo", "train"))

@@ -119,7 +119,7 @@ def run(block: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> 
 
 
 def assert_equals_naive(
-    block: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor, training: bool = True
+    block: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor, *, training: bool = True
 ) -> Tensor:
     """Compare values, counts and all gradients; returns the counts."""
     block.train(training)
@@ -242,7 +242,9 @@ def test_block_equals_plain_loops(alpha: float) -> None:
 def test_a_batch_of_padding_only(moe: dict) -> None:
     x, emb, text, mask = tokens()
     for training in (True, False):
-        assert assert_equals_naive(make_block(**moe), x, emb, text, torch.zeros_like(mask), training).sum() == 0
+        assert (
+            assert_equals_naive(make_block(**moe), x, emb, text, torch.zeros_like(mask), training=training).sum() == 0
+        )
 
 
 def test_an_expert_that_gets_nothing() -> None:

@@ -71,7 +71,7 @@ def test_losses_are_sums_over_whole_valid_latents_with_their_counts():
     config = VaeConfig(width=6, latent=4)
     x_BTF, rebuilt_BTF, posterior, mask_BT = loss_batch(config)
     sums, counts = (
-        vae_losses(x_BTF, rebuilt_BTF, posterior, mask_BT, metres_per_unit(), SMPL22),
+        vae_losses(x_BTF, rebuilt_BTF, posterior, mask_BT, normaliser=metres_per_unit(), skeleton=SMPL22),
         vae_loss_counts(mask_BT, SMPL22, config),
     )
     valid = [(0, 16), (1, 8)]
@@ -97,15 +97,15 @@ def test_losses_are_sums_over_whole_valid_latents_with_their_counts():
 def test_losses_of_parts_add_up_to_those_of_the_whole():
     config = VaeConfig(width=6, latent=4)
     x_BTF, rebuilt_BTF, posterior, mask_BT = loss_batch(config)
-    whole = vae_losses(x_BTF, rebuilt_BTF, posterior, mask_BT, metres_per_unit(), SMPL22)
+    whole = vae_losses(x_BTF, rebuilt_BTF, posterior, mask_BT, normaliser=metres_per_unit(), skeleton=SMPL22)
     parts = [
         vae_losses(
             x_BTF[b],
             rebuilt_BTF[b],
             Posterior(posterior.mean_BLNC[b], posterior.logvar_BLNC[b]),
             mask_BT[b],
-            metres_per_unit(),
-            SMPL22,
+            normaliser=metres_per_unit(),
+            skeleton=SMPL22,
         )
         for b in (slice(0, 1), slice(1, 3))
     ]
@@ -118,7 +118,7 @@ def test_what_is_not_valid_has_no_gradient_even_where_it_is_not_a_number():
     x_BTF, rebuilt_BTF, posterior, mask_BT = loss_batch(config)
     rebuilt_BTF[2] = torch.nan
     rebuilt_BTF.requires_grad_()
-    sums = vae_losses(x_BTF, rebuilt_BTF, posterior, mask_BT, metres_per_unit(), SMPL22)
+    sums = vae_losses(x_BTF, rebuilt_BTF, posterior, mask_BT, normaliser=metres_per_unit(), skeleton=SMPL22)
     (gradient,) = torch.autograd.grad(sums["reconstruction"] + sums["position"], rebuilt_BTF)
     assert (gradient[1, 8:] == 0).all()
     assert (gradient[2] == 0).all()

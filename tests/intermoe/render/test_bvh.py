@@ -89,7 +89,7 @@ def product(a, b):
 
 def test_a_second_parser_finds_the_joints_where_forward_kinematics_puts_them(tmp_path, motion):
     root_T3, rotation_TJ33, offset_J3 = motion
-    write_bvh(tmp_path / "one.bvh", root_T3, rotation_TJ33, offset_J3, SMPL22, fps=30)
+    write_bvh(tmp_path / "one.bvh", root_T3, rotation_TJ33, offset_J3, skeleton=SMPL22, fps=30)
     places, nodes, frame_time = naive_joints((tmp_path / "one.bvh").read_text())
     expected_TJ3, _ = forward_kinematics(root_T3, rotation_TJ33, offset_J3, SMPL22.parents)
     found_TJ3 = torch.tensor([[frame[name] for name in SMPL22.joint_names] for frame in places])
@@ -113,7 +113,7 @@ def test_a_second_parser_finds_the_joints_where_forward_kinematics_puts_them(tmp
 def test_parsing_it_back_returns_joints_and_rotations(tmp_path, motion):
     root_T3, rotation_TJ33, offset_J3 = motion
     file = tmp_path / "one.bvh"
-    write_bvh(file, root_T3, rotation_TJ33, offset_J3, SMPL22, fps=29.97)
+    write_bvh(file, root_T3, rotation_TJ33, offset_J3, skeleton=SMPL22, fps=29.97)
     bvh = parse_bvh(file)
     assert bvh.fps == pytest.approx(29.97, abs=1e-6)
     place_TN3, turn_TN33 = global_pose(*bvh.local_pose(), bvh.parents)
@@ -128,7 +128,9 @@ def test_gimbal_lock_is_written_right(tmp_path, tilt):
     turn = matrix_from_axis_angle(torch.tensor([math.radians(tilt), 0.0, 0.0], dtype=torch.float64))
     turn = matrix_from_axis_angle(torch.tensor([0.0, 0.0, 0.7], dtype=torch.float64)) @ turn
     rotation_TJ33 = turn.repeat(1, 22, 1, 1)
-    write_bvh(tmp_path / "a.bvh", torch.zeros(1, 3), rotation_TJ33, torch.tensor(SMPL22.rest_offsets), SMPL22, fps=30)
+    write_bvh(
+        tmp_path / "a.bvh", torch.zeros(1, 3), rotation_TJ33, torch.tensor(SMPL22.rest_offsets), skeleton=SMPL22, fps=30
+    )
     bvh = parse_bvh(tmp_path / "a.bvh")
     found = bvh.local_pose()[1][0, [bvh.names.index(name) for name in SMPL22.joint_names]]
     assert angle_between(found, rotation_TJ33[0]).max() < 0.1
