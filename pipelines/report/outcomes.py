@@ -48,8 +48,8 @@ class Outcomes:
 
     @classmethod
     def joined(cls, outcomes: Sequence[Self]) -> Self:
-        """All trials of several; at least one."""
-        frames = {field.name: [getattr(some, field.name) for some in outcomes] for field in fields(cls)}
+        """All trials of several outcomes; at least one."""
+        frames = {field.name: [getattr(outcome, field.name) for outcome in outcomes] for field in fields(cls)}
         return cls(**{name: pd.concat(parts) for name, parts in frames.items()})
 
     @property
