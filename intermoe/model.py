@@ -22,7 +22,7 @@ from intermoe.data.draws import normal, prompt_seed
 from intermoe.data.shards import DataConfig
 from intermoe.diffusion import Diffusion, DiffusionConfig, guided
 from intermoe.errors import UserError
-from intermoe.moe.block import MoeConfig
+from intermoe.moe.config import MoeConfig
 from intermoe.motion import Motion
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
 from intermoe.networks.vae import STRIDE, CausalSkeletalVae, VaeConfig
@@ -62,7 +62,7 @@ class InterMoE(nn.Module):
         self.config = config
         self.skeleton = skeleton_named(config.data.skeleton)
         width = encoder_width(config.data.encoder)
-        self.normaliser = Normaliser(self.skeleton.features)
+        self.normaliser = Normaliser(self.skeleton.num_features)
         self.vae = CausalSkeletalVae(config.vae, self.skeleton)
         self.latent = len(self.skeleton.pools[-1].groups) * config.vae.latent
         self.text_head = TextHead(

@@ -77,7 +77,7 @@ class InterHumanReader:
         if len(first) != len(second):
             raise BadRecording(f"person1 has {len(first)} frames, person2 {len(second)}")
         both_TPD = np.stack([first, second], axis=1)
-        joints = self.skeleton.joints
+        joints = self.skeleton.num_joints
         disk_TPJ3 = both_TPD[..., : 3 * joints].reshape(-1, 2, joints, 3)
         rotation_TPR6 = both_TPD[..., _ROTATIONS : _ROTATIONS + 6 * (joints - 1)].reshape(-1, 2, joints - 1, 6)
         recording = Recording(

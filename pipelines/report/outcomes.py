@@ -21,7 +21,7 @@ from pipelines.settings import flatten
 from pipelines.sweep.file import trial_name
 from pipelines.sweep.trial import OUTCOME
 from pipelines.tracking.queries import curves
-from pipelines.train.run_folder import run_file
+from pipelines.train.run_folder import run_note
 
 _CURVES = re.compile(r"train/loss|train/samples_per_second|moe/layer\d+/load\d+")
 
@@ -85,7 +85,7 @@ def read_outcome(folder: Path, trial: Mapping[str, Any], uri: str) -> Outcomes:
     costs = {
         "point": ", ".join(trial["points"]),
         "seed": trial["seed"],
-        **outcome["parameters"],
+        **{name: outcome["parameters"][name] for name in ("trainable", "active")},
         "seconds_training": outcome["seconds_training"],
         "seconds_evaluating": outcome["seconds_evaluating"],
         "tokens_per_second": samples_per_second * _tokens_per_sample(place, config),
@@ -143,5 +143,5 @@ def pooled(values: pd.Series) -> Interval:
 
 def _tokens_per_sample(place: Path, config: Mapping[str, Any]) -> float:
     """Latent frames of both persons in a training sample, on average."""
-    frames = DatasetFolder.open(run_file(place / "denoiser")["data"]).index("train").frames
+    frames = DatasetFolder.open(run_note(place / "denoiser")["data"]).index("train").frames
     return float(2 * ((frames.clip(max=config["data"]["max_frames"]) - 1) // STRIDE).mean())

@@ -9,7 +9,7 @@ from pipelines.report.outcomes import Outcomes, is_done, read_outcome
 from pipelines.report.pages import ReportData, report_document
 from pipelines.report.plots import PLOTS
 from pipelines.report.tables import tables_csv
-from pipelines.sweep.sweep import read_note
+from pipelines.sweep.request import sweep_note
 from pipelines.tracking.runs import Run
 
 _HTML, _MARKDOWN, _CSV = "report.html", "report.md", "tables.csv"
@@ -64,7 +64,7 @@ def _check_out(out: Path) -> None:
 
 
 def _note(folder: Path) -> dict[str, Any]:
-    note = read_note(folder)
+    note = sweep_note(folder)
     if not note:
         raise UserError("holds no sweep", where=folder, allowed="a folder of `intermoe sweep`")
     if "trials" not in note:

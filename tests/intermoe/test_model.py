@@ -15,7 +15,7 @@ from intermoe.diffusion import guided
 from intermoe.errors import UserError
 from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig
 from intermoe.moe.paradigms import DynamicSelection
-from intermoe.moe.selection import after_step
+from intermoe.moe.selection import update_biases
 from intermoe.motion import Motion
 from intermoe.text.encoders import TextStates
 
@@ -149,7 +149,7 @@ def test_after_training_a_prompt_alone_gives_what_it_gives_among_eight(moe):
         model.diffusion.loss_sums(found, clean, mask)[0].backward()
         optimizer.step()
         optimizer.zero_grad()
-        after_step(model.denoiser)
+        update_biases(model.denoiser)
     model.denoiser.eval()
     learned = [name for name in before if name.endswith(("bias_E", "threshold_E"))]
     assert len(learned) == (2 if moe["selection"] in ("dynamic", "expert_choice") else 0)
@@ -315,7 +315,7 @@ def test_what_is_no_model_is_refused_in_one_line(model, saved, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder, message in (
         (tmp_path / "missing", "no such folder"),
-        (tmp_path / "empty", "holds no manifest.json"),
+        (tmp_path / "empty", "has no manifest.json"),
         (saved("bare", config=False), "holds no config"),
         (saved("sizes", config=other_sizes), "the weights do not fit the config beside them"),
         (saved("bad", config=bad_config), "moe.experts = 0"),

@@ -76,7 +76,7 @@ def write_trial(folder: Path, data: Path, store: str) -> None:
         "generated": {"r_precision_top1": [0.5], "fid": [2.0]},
     }
     publish(Results(replications_frame(values), ABOUT), folder / "evaluation-1")
-    with Run.start(store, "tests", "trial", {}) as run:
+    with Run.start(store, "tests", "trial", params={}) as run:
         for step, speed in enumerate((1.0, 3.0, 8.0)):
             run.log_metrics({"train/loss": 1.0, "train/samples_per_second": speed, "unread": 1.0}, step)
     outcome = {
@@ -94,7 +94,7 @@ def sweep(store, tmp_path_factory) -> Path:
     """The folder of a sweep of three trials: one done, one that failed, one that is not done."""
     folder = tmp_path_factory.mktemp("sweep")
     write_trial(folder / "trials/aaa", write_data(folder / "data"), store)
-    with Run.start(store, "tests", "sweep", {}) as run:
+    with Run.start(store, "tests", "sweep", params={}) as run:
         pass
     trials = [
         {"key": "aaa", "points": ["full", "c-exp-1"], "seed": 0, "rows": [["2", "Ours"], ["2", "Again"]]},

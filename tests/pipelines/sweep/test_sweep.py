@@ -134,7 +134,7 @@ FREED = """
 import sys, time
 import ray
 from pipelines.cli import main
-from pipelines.cluster import ray_session
+from pipelines.cluster.session import ray_session
 
 with ray_session():
     print("status:", main(["sweep", sys.argv[1], "--out", "out"]))

@@ -210,7 +210,7 @@ def test_the_load_of_the_experts_is_what_they_took(make, shards):
         for e in range(4):
             assert inside[f"layer{m}/load{e}"] == pytest.approx(taken[m][e] / tokens)
             assert inside[f"layer{m}/bias{e}"] == pytest.approx(float(layer.bias_E[e]))
-        assert inside[f"layer{m}/experts_a_token"] == pytest.approx(sum(taken[m]) / tokens)
+        assert inside[f"layer{m}/experts_per_token"] == pytest.approx(sum(taken[m]) / tokens)
 
 
 def test_without_experts_there_is_nothing_to_show(make, shards):

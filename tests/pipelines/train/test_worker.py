@@ -104,7 +104,7 @@ def test_every_paradigm_is_the_same_whoever_holds_the_samples(run_workers, tiny,
     inside = {name for name in expected.names() if name.startswith("moe/")}
     assert bool(inside) == ("dense" not in moe)
     for name in inside:
-        counted = not any(word in name for word in ("entropy", "bias"))
+        counted = not any(word in name for word in ("entropy", "bias", "threshold"))
         assert found(name) == [(s, v if counted else pytest.approx(v, abs=1e-5)) for s, v in expected(name)], name
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
@@ -329,8 +329,8 @@ def test_a_token_meets_as_many_experts_as_it_shall(run_workers, tiny, vae, tmp_p
     words = (f"moe.experts={experts}", f"moe.c_exp={c_exp}", "moe.bias_init=calibrated", "moe.load_momentum=0.9")
     values = tiny("denoiser", 600, *words, "moe.sigma=0.01", "train.denoiser.log_every=100")
     history = run_workers("denoiser", values, tmp_path / "run", vae=vae / "best")
-    points = [value for _, value in history("moe/experts_a_token")]
+    points = [value for _, value in history("moe/experts_per_token")]
     assert points[-1] == pytest.approx(c_exp, rel=0.05)
     assert sum(points[-3:]) / 3 == pytest.approx(c_exp, rel=0.05)
     for layer in range(2):
-        assert history(f"moe/layer{layer}/experts_a_token")[-1][1] == pytest.approx(c_exp, rel=0.1)
+        assert history(f"moe/layer{layer}/experts_per_token")[-1][1] == pytest.approx(c_exp, rel=0.1)
