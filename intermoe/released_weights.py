@@ -6,7 +6,7 @@ configuration that Lightning stores, come back as empty shells.
 
 Each file has to hold what the config describes, key by key, and nothing else.
 
-Legend: F features, E experts, D width, J joints.
+Legend: F features, E experts, D width, J joints, G joints of the coarser graph.
 """
 
 import pickle

@@ -11,6 +11,9 @@ from intermoe.errors import UserError
 
 # What a verb needs is imported when it runs: `--help` answers at once.
 
+# The packages of the extra `pipelines`, which `import intermoe` does without.
+_PIPELINES_EXTRA = ("mlflow", "psutil", "ray", "rich", "scipy", "tabulate")
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -175,6 +178,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PIPELINES_EXTRA:
+            raise
+        print(f"error: this command needs {package}: pip install 'intermoe[pipelines]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)

@@ -1,4 +1,7 @@
-"""The whole pipeline once, small, on this machine: Duet -> shards -> VAE -> denoiser -> motions -> table -> MLflow."""
+"""The whole pipeline once, small, on this machine: Duet -> shards -> VAE -> denoiser -> motions -> table -> MLflow.
+
+Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame.
+"""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""What a configuration amounts to: parameters by part, sizes and the cost of a step. Needs neither weights nor data."""
+"""What a configuration amounts to: parameters by part, sizes and the cost of a step. Needs neither weights nor data.
+
+Legend: B batch, L latent frames, N latent joints, C channels of one, P = 2 persons, D width.
+"""
 
 from typing import Any
 
@@ -55,7 +58,7 @@ def describe(settings: Settings) -> dict[str, Any]:
             "latent_joints": len(model.skeleton.pools[-1].groups),
             "latent": model.latent,
             "latent_frames": frames // STRIDE,
-            "tokens_a_batch": 2 * (frames // STRIDE) * settings.train.denoiser.batch_size,
+            "tokens_per_batch": 2 * (frames // STRIDE) * settings.train.denoiser.batch_size,
             "seconds": frames / FPS,
             "weights_mb": round(4 * _count(model) / 1e6, 1),
         },

@@ -3,6 +3,8 @@
 Both are pure functions of the seed, so that neither the number of workers nor an interruption changes them. The
 samples of all epochs form one endless stream, each epoch a permutation of its own; step ``k`` takes the samples
 ``k * B`` to ``(k + 1) * B``, so that every batch is full.
+
+Legend: B samples.
 """
 
 from collections.abc import Iterator, Sequence

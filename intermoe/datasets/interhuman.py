@@ -6,7 +6,8 @@
     ignore_list.txt or split/ignore_list.txt (optional)    ids to leave out
     labels.jsonl (optional)                                {"id": ..., "kind": ..., "actor": 0 or 1, ...} a line
 
-Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation.
+Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, D numbers of a person-frame
+on disk.
 """
 
 import json

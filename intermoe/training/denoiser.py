@@ -34,11 +34,11 @@ class DenoiserObjective(Objective):
         super().__init__()
         self.model, self.config = model, config
         self.weights = {"diffusion": 1.0}
-        model.vae.requires_grad_(False)
+        model.vae.requires_grad_(requires_grad=False)
 
-    def stream(self, dataset: str, seed: int = 0) -> SampleStream:
+    def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
         """Interactions of the training split."""
-        return interaction_stream(dataset, self.config, self.model.config.data, seed)
+        return interaction_stream(str(dataset.path), self.config, self.model.config.data, seed)
 
     def count(self, batch: Batch) -> Tensor:
         """Valid latent frames of both persons."""

@@ -31,13 +31,13 @@ class VaeObjective(Objective):
         super().__init__()
         self.model, self.config = model, config
         self.weights = config.loss.model_dump()
-        model.requires_grad_(False)
-        model.vae.requires_grad_(True)
+        model.requires_grad_(requires_grad=False)
+        model.vae.requires_grad_()
 
-    def stream(self, dataset: str, seed: int = 0) -> SampleStream:
+    def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
         """Windows of the training split."""
         return SampleStream(
-            dataset=dataset,
+            dataset=str(dataset.path),
             split="train",
             kind="windows",
             seed=seed,

@@ -9,7 +9,8 @@ must see the folder, as they must see the raw recordings.
 Ray Data's own ``write_parquet`` is not used: it names files by task and cuts rows by blocks, both of which follow from
 how the stream happened to be scheduled; a shard here has a fixed name, fixed rows and one row group a row.
 
-Legend: T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame, K text tokens, W text width.
+Legend: B texts, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame, K text tokens, W text
+width.
 """
 
 import json

@@ -18,7 +18,6 @@ from intermoe.model import trained_folder
 from intermoe.networks.vae import STRIDE
 from pipelines.evaluate.results import Results
 from pipelines.settings import flatten
-from pipelines.sweep.file import trial_name
 from pipelines.sweep.trial import OUTCOME
 from pipelines.tracking.queries import curves
 from pipelines.train.run_folder import run_note
@@ -71,7 +70,7 @@ def read_outcome(folder: Path, trial: Mapping[str, Any], uri: str) -> Outcomes:
         trial: its entry in the sweep's plan.
         uri: of the MLflow store.
     """
-    name = trial_name(trial["points"], trial["seed"])
+    name = trial["name"]
     place = folder / "trials" / trial["key"]
     outcome = json.loads((place / OUTCOME).read_text("utf-8"))
     config = checkpoint.documents(trained_folder(place / "denoiser"))["config"]

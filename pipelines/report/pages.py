@@ -9,7 +9,6 @@ from pipelines.documents import BulletList, Document, Paragraph, Picture, Sectio
 from pipelines.report.outcomes import Outcomes
 from pipelines.report.plots import Plot, plots
 from pipelines.report.tables import PaperTable, ReportTable, paper_table, points_table
-from pipelines.sweep.file import trial_name
 
 _COSTS = {
     "trainable": "trainable",
@@ -52,7 +51,7 @@ class ReportData:
     @property
     def unfinished(self) -> list[str]:
         """The trials that are neither done nor failed."""
-        names = [trial_name(trial["points"], trial["seed"]) for trial in self.note["trials"]]
+        names = [trial["name"] for trial in self.note["trials"]]
         return [name for name in names if name not in self.outcomes.trials.index and name not in self.note["failed"]]
 
 

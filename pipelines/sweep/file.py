@@ -145,8 +145,8 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """For people: see :func:`trial_name`."""
-        return trial_name(self.points, self.seed)
+        """What it is called everywhere: the first of its points, and its seed."""
+        return f"{self.points[0]}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -256,16 +256,6 @@ class _Resolver:
                 raise UserError(
                     f"point {point!r} changes {name}", where=place, allowed="in the profile, for all points"
                 )
-
-
-def trial_name(points: Sequence[str], seed: int) -> str:
-    """What a trial is called everywhere: the first of its points, and its seed.
-
-    Example:
-        >>> trial_name(["full", "c-exp-1"], 0)
-        'full-seed0'
-    """
-    return f"{points[0]}-seed{seed}"
 
 
 def trial_key(resolved: Settings, data: ProfileDataConfig, base: Settings) -> str:

@@ -1,4 +1,7 @@
-"""Motions that show what a network has learned, made from held-out recordings."""
+"""Motions that show what a network has learned, made from held-out recordings.
+
+Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame.
+"""
 
 from contextlib import nullcontext
 from dataclasses import dataclass

@@ -52,16 +52,12 @@ class Worker:
         request = job.request
         self.request, self.card, self.board, self.device, self.reports = request, job.card, board, device, reports
         self.key = str(request.out)
-        objective = build(
-            request.target,
-            request.settings,
-            DatasetFolder.open(request.dataset),
-            vae=request.vae,
-            text_folder=request.site.text_folder,
-        )
+        dataset = DatasetFolder.open(request.dataset)
+        text_folder = request.site.text_folder
+        objective = build(request.target, request.settings, dataset, vae=request.vae, text_folder=text_folder)
         self.objective = objective.to(self.device)
         self.config = self.objective.config
-        self.stream = self.objective.stream(str(request.dataset), request.settings.seed)
+        self.stream = self.objective.stream(dataset, request.settings.seed)
         self.take_step = TrainingStep(self.objective, self.stream)
         self.rank, self.world, self.num_steps = self.take_step.rank, self.take_step.world, self.take_step.num_steps
         self.window = Means()

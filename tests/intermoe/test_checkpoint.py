@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def name_outside(folder):
     (folder / "manifest.json").write_text(json.dumps({"files": {"../secret.json": entry}}))
 
 
-DAMAGES = {
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "no such folder": shutil.rmtree,
     "has no manifest.json": lambda folder: (folder / "manifest.json").unlink(),
     "manifest.json cannot be read": lambda folder: (folder / "manifest.json").write_text("{"),

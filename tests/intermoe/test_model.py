@@ -1,6 +1,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ PROMPTS = [
     "They hug.",
     "One kicks, one blocks.",
 ]
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "data": {"encoder": "minilm", "max_frames": 62},
     "vae": {"width": 8, "latent": 4, "blocks": 1},
     "denoiser": {"width": 32, "layers": 2, "heads": 4, "text_layers": 1, "text_hidden": 32, "text_heads": 4},
@@ -67,7 +68,7 @@ def small_model(seed: int = 0, moe: dict | None = None) -> InterMoE:
     mean[layout.positions] = (rest - rest[:, 1].min() * torch.tensor([0.0, 1, 0])).flatten()
     mean[layout.rotations] = torch.tensor([1.0, 0, 0, 1, 0, 0]).repeat(21)
     model.normaliser = Normaliser.from_moments(mean, torch.full((262,), 0.1))
-    model._encoder = WordEncoder()
+    model._encoder = WordEncoder()  # type: ignore[assignment]
     return model
 
 
@@ -293,10 +294,21 @@ def test_a_loaded_checkpoint_generates_the_same(model, saved):
         again = InterMoE.load(path)
         assert again.config == model.config
         assert not again.training
-        again._encoder = WordEncoder()
+        again._encoder = WordEncoder()  # type: ignore[assignment]
         assert difference(before, again.generate(PROMPTS[0], seconds=1)) == 0
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_the_config_of_trained_networks_is_read_without_their_weights(model, saved):
+    folder = saved(config={**model.config.model_dump(mode="json"), "name": "duet", "seed": 0})
+    (folder / "denoiser.safetensors").write_bytes(bytes((folder / "denoiser.safetensors").stat().st_size))
+    assert ModelConfig.load(folder) == ModelConfig.load(folder.parent) == model.config
+    with pytest.raises(UserError) as caught:
+        ModelConfig.load(saved("bare", config=False))
+    assert str(caught.value) == (
+        f"{folder.parent / 'bare'}: holds no config, so it is not a model (allowed: a run of `intermoe train`)"
+    )
 
 
 def test_a_vae_alone_encodes_but_does_not_generate(model, saved):

@@ -202,7 +202,7 @@ def test_the_evaluator_is_read_and_embeds_as_the_published_one(tmp_path: Path):
         text = evaluator.embed_text(evaluator.token_states(ids, eot))
         for row in range(3):
             torch.testing.assert_close(motion[row], published.motion(features[row, : frames[row]]), atol=1e-5, rtol=0)
-            torch.testing.assert_close(text[row], published.text(ids[row], eot[row]), atol=1e-5, rtol=0)
+            torch.testing.assert_close(text[row], published.text(ids[row], int(eot[row])), atol=1e-5, rtol=0)
     assert motion.norm(dim=-1).tolist() == pytest.approx([2.5] * 3)
 
 

@@ -179,7 +179,7 @@ def together(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Tog
     groups: dict[int, list[Any]] = {}
 
     def meet(world: int) -> list[Any]:
-        hosts = [ray.remote(num_cpus=0)(Host).remote() for _ in range(world)]
+        hosts: list[Any] = [ray.remote(num_cpus=0)(Host).remote() for _ in range(world)]
         meeting = f"file://{tmp_path_factory.mktemp('meeting')}/file"
         ray.get([host.join.remote(rank, world, meeting) for rank, host in enumerate(hosts)])
         return hosts
@@ -224,7 +224,7 @@ def run_workers(together: Together, shards: Path, store: str) -> Callable[..., H
     ) -> History:
         if out not in runs:
             runs[out] = Run.start(store, "tests", target, params=values.model_dump(mode="json")).id
-        board = ProgressBoard.remote()
+        board = ProgressBoard.remote()  # type: ignore[attr-defined]
         request = TrainRequest(target, values, dataset=dataset, out=out, site=Site(store), vae=vae)
         job = TrainingJob(request, DatasetFolder.open(dataset).card)
         ended = together(world, lambda host, _rank: host.work.remote(job, runs[out], board, stop))

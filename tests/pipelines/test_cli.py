@@ -1,5 +1,7 @@
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from intermoe.data.shards import CARD, DatasetCard, EncoderCard
 from intermoe.model import PARTS, VAE_PARTS, InterMoE
 from intermoe.motion import Motion
 from pipelines import settings
-from pipelines.cli import main, parse, parser
+from pipelines.cli import _PIPELINES_EXTRA, main, parse, parser
 
 TINY = """
 data.max_frames=130 vae.width=8 vae.latent=4 vae.blocks=1 denoiser.width=16 denoiser.layers=1 denoiser.heads=2
@@ -133,7 +135,7 @@ def shards(tmp_path) -> Path:
 
 def test_every_command_is_in_the_list_above():
     (verbs,) = (action for action in parser()._actions if action.dest == "verb")
-    assert set(verbs.choices) == set(COMMANDS)
+    assert set(verbs.choices or ()) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -306,6 +308,35 @@ def test_as_a_command_of_the_shell(words, status, error, tmp_path):
     assert ran.stderr.startswith(error)
     assert ran.stderr.count("\n") == (1 if error else 0)
     assert "Traceback" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("ray", ["train", "vae", "--config", "duet", "--data", "shards"]),
+        ("ray", ["generate", "Two people bow.", "--model", "runs/denoiser", "--out", "motions"]),
+        ("mlflow", ["ui"]),
+        ("rich", ["bench", "moe"]),
+    ],
+)
+def test_without_the_extra_a_command_says_what_to_install(package, words):
+    lines = "import sys; sys.modules[sys.argv[1]] = None; from pipelines.cli import main; sys.exit(main(sys.argv[2:]))"
+    command = [sys.executable, "-c", lines, package, *words]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == f"error: this command needs {package}: pip install 'intermoe[pipelines]'\n"
+
+
+def test_a_module_that_is_missing_by_our_own_fault_is_not_explained_away(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pipelines.describe", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pipelines\.describe"):
+        main(["describe", "--config", "duet"])
+
+
+def test_the_extra_is_what_the_package_says():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    requirements = project["optional-dependencies"]["pipelines"]
+    assert tuple(re.split(r"\W", line)[0] for line in requirements) == _PIPELINES_EXTRA
 
 
 def test_evaluate_is_refused_in_one_line(refused, saved, shards):

@@ -79,7 +79,7 @@ def test_sizes():
         "latent_joints": 7,
         "latent": 448,
         "latent_frames": 75,
-        "tokens_a_batch": 2 * 75 * 64,
+        "tokens_per_batch": 2 * 75 * 64,
         "seconds": 10.0,
         "weights_mb": None,
     }

@@ -29,10 +29,10 @@ class Standing:
         on_step(2, 2)
         rest = np.zeros((22, 3), dtype=np.float32)
         for joint, parent in enumerate(SMPL22.parents[1:], start=1):
-            rest[joint] = rest[parent] + np.float32(SMPL22.rest_offsets[joint])
-        joints = np.tile(rest, (4, 2, 1, 1)) + np.float32([0, 1, 0])
+            rest[joint] = rest[parent] + np.array(SMPL22.rest_offsets[joint], np.float32)
+        joints = np.tile(rest, (4, 2, 1, 1)) + np.array([0, 1, 0], np.float32)
         joints[:, 1, :, 0] += 1
-        rotations = np.tile(np.float32([1, 0, 0, 1, 0, 0]), (4, 2, 21, 1))
+        rotations = np.tile(np.array([1, 0, 0, 1, 0, 0], np.float32), (4, 2, 21, 1))
         return [Motion(joints + number, rotations, 30, prompt, SMPL22) for number, prompt in enumerate(prompts)]
 
 

@@ -9,6 +9,7 @@ from published_files import JUDGE_WORDS, SMALL_WORDS, evaluator_file, small_file
 from intermoe.data.shards import DatasetFolder
 from intermoe.datasets.duet import write_duet
 from intermoe.datasets.interhuman import InterHumanReader
+from intermoe.evaluation.evaluator import Evaluator
 from intermoe.model import InterMoE
 from pipelines import settings
 from pipelines.cli import main
@@ -75,10 +76,11 @@ def test_an_evaluator_that_reads_tokens_can_be_trained(clip_shards, clip_folder,
     values = settings.load("interhuman", settings.parse_overrides(words))
     folder = DatasetFolder.open(clip_shards)
     objective = build("evaluator", values, folder, vae=None, text_folder=clip_folder).eval()
-    batch = next(objective.stream(str(clip_shards)).held_out("train").held_out_batches(rank=0, world=1))
+    batch = next(objective.stream(DatasetFolder.open(clip_shards)).held_out("train").held_out_batches(rank=0, world=1))
     loss = objective(batch)["contrast"]
     loss.backward()
     assert loss > 0
+    assert isinstance(objective.model, Evaluator)
     assert objective.model.text.out.weight.grad.abs().sum() > 0
     assert not objective.model.token_VW.requires_grad
     assert objective.model.token_VW.abs().sum() > 0

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,21 +120,21 @@ def small_files(folder: Path) -> dict[str, Path]:
             ours[f"embed_text.{kind}"],
         )
         net[f"out.linear.{kind}"] = ours[f"out.{kind}"]
-        for place in (0, 2):
-            net[f"embed_timestep.time_embed.{place}.{kind}"] = ours[f"embed_timestep.network.{place}.{kind}"]
+        for number in (0, 2):
+            net[f"embed_timestep.time_embed.{number}.{kind}"] = ours[f"embed_timestep.network.{number}.{kind}"]
         for layer in (0, 1):
             mine, theirs = f"layers.{layer}", f"blocks.{layer}"
-            for norm, block in (
+            for norm, name in (
                 ("self_norm", "sa_block.norm"),
                 ("cross_norm", "ca_block.norm"),
                 ("partner_norm", "ca_block.xf_norm"),
                 ("feed_forward.norm", "ffn.norm"),
             ):
-                net[f"{theirs}.{block}.emb_layers.1.{kind}"] = ours[f"{mine}.{norm}.modulation.{kind}"]
-            for attention, block in (("self_attention", "sa_block"), ("cross_attention", "ca_block")):
+                net[f"{theirs}.{name}.emb_layers.1.{kind}"] = ours[f"{mine}.{norm}.modulation.{kind}"]
+            for attention, name in (("self_attention", "sa_block"), ("cross_attention", "ca_block")):
                 parts = [ours[f"{mine}.{attention}.{part}.{kind}"] for part in ("query", "key_value")]
-                net[f"{theirs}.{block}.attention.in_proj_{kind}"] = torch.cat(parts)
-                net[f"{theirs}.{block}.attention.out_proj.{kind}"] = ours[f"{mine}.{attention}.out.{kind}"]
+                net[f"{theirs}.{name}.attention.in_proj_{kind}"] = torch.cat(parts)
+                net[f"{theirs}.{name}.attention.out_proj.{kind}"] = ours[f"{mine}.{attention}.out.{kind}"]
     for layer in (0, 1):
         mine, theirs = f"layers.{layer}.feed_forward", f"blocks.{layer}.ffn"
         for expert in range(4):
@@ -180,7 +181,7 @@ class InterClip(nn.Module):
         self.out = nn.Linear(768, 512)
 
     def motion(self, features_TPF: Tensor) -> Tensor:
-        encoder = self.motion_encoder
+        encoder: Any = self.motion_encoder
         x = encoder.embed_motion(features_TPF[:, :, :258].reshape(len(features_TPF), 516))
         x = torch.cat([encoder.query_token, x]) + encoder.sequence_pos_encoder.pe[: len(x) + 1]
         return self.long(encoder.out(encoder.out_ln(encoder.transformer(x[None])[0, 0])))

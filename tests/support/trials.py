@@ -1,5 +1,6 @@
 """Requests for trials of a sweep, for tests that look at only some of what they hold."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,15 @@ from pipelines.tracking.label import RunLabel
 
 def make_trial(folder: Path, name: str = "full-seed0", **known: Any) -> TrialRequest:
     """A request for a trial in a folder, whose paths lead nowhere but for those that are given."""
-    nowhere = dict.fromkeys(("dataset", "vae", "evaluator"), Path("nowhere"))
-    defaults = {"key": "k", "settings": settings.load("duet"), "site": Site(""), "label": RunLabel(name)}
-    return TrialRequest(folder=folder, **(nowhere | defaults | known))
+    nowhere = Path("nowhere")
+    request = TrialRequest(
+        key="k",
+        settings=settings.load("duet"),
+        folder=folder,
+        dataset=nowhere,
+        vae=nowhere,
+        evaluator=nowhere,
+        site=Site(""),
+        label=RunLabel(name),
+    )
+    return replace(request, **known)

@@ -1,6 +1,6 @@
 """Duet on disk, in InterHuman's own layout: its reader reads both.
 
-Legend: T frames, P = 2 persons, J = 22 joints, R = J - 1.
+Legend: T frames, P = 2 persons, J = 22 joints, R = J - 1, F numbers of a person-frame.
 """
 
 import json

@@ -5,7 +5,7 @@ from intermoe.body.skeletons import SMPL22
 from intermoe.data.feature_moments import Moments
 
 
-def recording(frames, seed=0):
+def recording(frames, seed=0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     position = torch.randn(frames, 2, 22, 3, generator=generator).cumsum(0) * 0.02
     return position + torch.randn(2, 22, 3, generator=generator), torch.randn(frames, 2, 21, 6, generator=generator)

@@ -3,6 +3,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -97,15 +98,20 @@ def test_every_row_comes_back_as_it_was_written(folder):
                 assert getattr(row, form) == tuple(expected[form])
             assert json.dumps(row.label) == expected["label"]
     for number, expected in enumerate(CAPTIONS):
-        row = data.caption(number)
-        np.testing.assert_array_equal(row.state_KW, expected["state"])
-        assert (row.text, row.eot) == (expected["text"], expected["eot"])
+        caption = data.caption(number)
+        np.testing.assert_array_equal(caption.state_KW, expected["state"])
+        assert (caption.text, caption.eot) == (expected["text"], expected["eot"])
 
 
 @pytest.mark.parametrize("swap", [False, True])
 @pytest.mark.parametrize("mirror", [False, True])
 def test_every_caption_is_read_alike_and_swapped_and_mirrored_with_its_motion(folder, swap, mirror):
-    forms = {"captions": (5, 9, 2), "mirrored": (6, 9, 3), "swapped": (1, 4, 7), "swapped_mirrored": (8, 0, 10)}
+    forms: dict[str, Any] = {
+        "captions": (5, 9, 2),
+        "mirrored": (6, 9, 3),
+        "swapped": (1, 4, 7),
+        "swapped_mirrored": (8, 0, 10),
+    }
     row = replace(DatasetFolder.open(folder).recording("train", 0), **forms)
     form = forms[
         f"{'swapped' if swap else ''}{'_' if swap and mirror else ''}{'mirrored' if mirror else ''}" or "captions"

@@ -3,6 +3,7 @@
 import math
 import pickle
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from intermoe.render.bvh import write_bvh
 
 J = SMPL22.num_joints
 REST_J3 = torch.tensor(SMPL22.rest_offsets, dtype=torch.float64)
-PLAIN = {"skeleton": "smpl22", "joints": {name: name for name in SMPL22.joint_names}}
+PLAIN: dict[str, Any] = {"skeleton": "smpl22", "joints": {name: name for name in SMPL22.joint_names}}
 
 # A sound file that is nobody's body.
 OTHER = """HIERARCHY

@@ -195,8 +195,8 @@ def test_scores_equal_the_metrics_of_the_joined_parts(jobs, folder):
             assert [found[row][name][replication] for name in MEASURES] == [place + replication for place in range(5)]
     assert "multimodality" not in found["real"]
     many = [parts[f"multimodality-000-{first:06d}"]["motion"] for first in (0, 3, 6)]
-    many = np.concatenate(many).reshape(2, 4, 6)
-    apart = [np.linalg.norm(group[a] - group[b]) for group in many for a in range(4) for b in range(4)]
+    groups = np.concatenate(many).reshape(2, 4, 6)
+    apart = [np.linalg.norm(group[a] - group[b]) for group in groups for a in range(4) for b in range(4)]
     assert 0 < found["generated"]["multimodality"][0] < max(apart)
 
 

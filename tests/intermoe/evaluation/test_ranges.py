@@ -17,7 +17,7 @@ def recorded() -> list[np.ndarray]:
 def test_measures_of_a_body_that_slides_along_the_ground():
     rest = np.zeros((22, 3), dtype=np.float32)
     for joint, parent in enumerate(SMPL22.parents[1:], start=1):
-        rest[joint] = rest[parent] + np.float32(SMPL22.rest_offsets[joint])
+        rest[joint] = rest[parent] + np.array(SMPL22.rest_offsets[joint], np.float32)
     joints = np.tile(rest, (10, 2, 1, 1))
     steps = np.arange(10, dtype=np.float32)[:, None]
     joints[:, 0, :, 0] += 0.03 * steps  # 3 cm and 4 cm a frame in the ground plane: 1.5 m/s
@@ -25,7 +25,7 @@ def test_measures_of_a_body_that_slides_along_the_ground():
     joints[:, 1, :, 1] += 0.1 * steps  # the other only rises
     found = measures(joints, SMPL22)
     assert set(found) == MEASURES
-    length = np.linalg.norm(np.float32(SMPL22.rest_offsets[1:]), axis=-1)
+    length = np.linalg.norm(np.array(SMPL22.rest_offsets[1:], np.float32), axis=-1)
     np.testing.assert_allclose(found["bone_length"], np.broadcast_to(length, (10, 2, 21)), atol=1e-5)
     np.testing.assert_allclose(found["root_speed"].reshape(9, 2), [[1.5, 0.0]] * 9, atol=1e-4)
     feet = [7, 10, 8, 11]
@@ -54,7 +54,7 @@ def test_the_range_is_that_of_percentiles_pooled_over_motions_and_persons(record
     ("spoil", "measure"),
     [
         (lambda joints: 1.3 * joints, "bone_length"),
-        (lambda joints: joints + np.float32([0, 2, 0]), "foot_height"),
+        (lambda joints: joints + np.array([0, 2, 0], np.float32), "foot_height"),
         (lambda joints: np.concatenate([joints[:1], joints[40:41]]), "root_speed"),
     ],
 )
@@ -69,6 +69,6 @@ def test_each_bone_has_a_range_of_its_own(recorded):
     bounds = Range.of(recorded, SMPL22)
     exchanged = [joints.copy() for joints in recorded]
     for joints in exchanged:  # the head as far from the neck as the thigh is long: a length, but of another bone
-        joints[:, :, 15] = joints[:, :, 12] + np.float32([0, 0.39, 0])
+        joints[:, :, 15] = joints[:, :, 12] + np.array([0, 0.39, 0], np.float32)
     share = bounds.share_inside(exchanged, SMPL22)["bone_length"]
     assert share <= 20 / 21

@@ -54,7 +54,7 @@ def chosen(block: MoeBlock, logits: dict[tuple[int, int, int], list[Tensor]]) ->
             score = {(token, e): logit - means[token[:2], e] for (token, e), logit in score.items()}
         return {pair for pair, logit in score.items() if 1 / (1 + math.exp(-logit)) + bias[pair[1]] > 0}
     if isinstance(selection, TokenChoice):
-        best = {token: sorted(experts, key=lambda e, t=token: -score[t, e]) for token in logits}
+        best = {token: sorted(experts, key=lambda e: -score[token, e]) for token in logits}
         return {(token, e) for token, order in best.items() for e in order[: int(selection.c_exp)]}
     if isinstance(selection, UniformAssignment):
         dealt = set()
@@ -73,7 +73,7 @@ def chosen(block: MoeBlock, logits: dict[tuple[int, int, int], list[Tensor]]) ->
     for pool in pools:
         count = max(round(len(pool) * selection.c_exp / EXPERTS), int(selection.scope == "sequence"))
         for e in experts:
-            taken |= {(token, e) for token in sorted(pool, key=lambda t, e=e: -score[t, e])[:count]}
+            taken |= {(token, e) for token in sorted(pool, key=lambda t: -score[t, e])[:count]}
     return taken
 
 
@@ -131,9 +131,9 @@ def assert_equals_naive(
     expected_grads = torch.autograd.grad(total, leaves)
     out = run(block, x, emb, text, mask)
     # Fails where a leaf gets no gradient, but for the text, which a router of the motion alone does not read.
-    grads = torch.autograd.grad((out * weight).sum(), leaves, allow_unused=block.router.text is None)
+    given = torch.autograd.grad((out * weight).sum(), leaves, allow_unused=block.router.text is None)
     grads = [
-        torch.zeros_like(leaf) if gradient is None else gradient for leaf, gradient in zip(leaves, grads, strict=True)
+        torch.zeros_like(leaf) if gradient is None else gradient for leaf, gradient in zip(leaves, given, strict=True)
     ]
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
     for gradient, expected_gradient in zip(grads, expected_grads, strict=True):
@@ -185,7 +185,7 @@ def test_block_equals_the_published_one(published: dict, adapt_block: Adapter, c
 def test_biases_move_as_the_published_ones(published: dict, adapt_block: Adapter) -> None:
     """The published block applies its step of 1e-3 at the start of the next call; ours between the calls."""
     block, sequence = published_block(published, adapt_block).train(), published["train_seq"]
-    block.selection.sigma = 1e-3
+    block.selection.sigma = 1e-3  # type: ignore[assignment]
     pool = TokenPool.of(torch.ones(3, 12, dtype=torch.bool), num_persons=1)
     biases = sequence["aux_bias_before_and_after_each_call"]
     for call, (x, emb) in enumerate(zip(sequence["x"], sequence["emb"], strict=True)):
@@ -284,7 +284,7 @@ def test_no_token_selected_at_all() -> None:
 
 def test_every_token_selected_by_every_expert() -> None:
     for moe in ({}, {"selection": "token_choice", "c_exp": 4}, {"selection": "expert_choice", "c_exp": 4}):
-        block = make_block(**moe)
+        block = make_block(**moe)  # type: ignore[arg-type]
         if not moe:
             block.selection.bias_E.fill_(-1e-6)
         assert assert_equals_naive(block, *tokens()).tolist() == [22] * EXPERTS

@@ -40,7 +40,7 @@ def test_the_scattering_form_computes_what_the_block_computes():
     expected = block(x, emb, text, pool)
     expected_grads = torch.autograd.grad(expected.square().sum(), leaves)
     assert expected.any()
-    block.experts = ScatteringExperts(block.experts)
+    block.experts = ScatteringExperts(block.experts)  # type: ignore[assignment]
     actual = block(x, emb, text, pool)
     torch.testing.assert_close(actual, expected)
     grads = torch.autograd.grad(actual.square().sum(), leaves)

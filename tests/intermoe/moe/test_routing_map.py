@@ -1,5 +1,7 @@
 """Routing maps: what is recorded while a motion is sampled."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from intermoe.networks.denoiser import Denoiser, DenoiserConfig
 FRAMES, STEPS = 5, 7
 
 
-def denoiser(selection: str = "dynamic") -> Denoiser:
+def denoiser(selection: Any = "dynamic") -> Denoiser:
     torch.manual_seed(0)
     config = DenoiserConfig(width=16, layers=2, heads=2, dropout=0.0)
     model = Denoiser(config, MoeConfig(experts=4, hidden=16, selection=selection), latent=6, condition=8)

@@ -1,5 +1,7 @@
 """What all paradigms share: the assignment, what is counted, and one reduction over the workers."""
 
+from typing import Any
+
 import pytest
 import torch
 from routing import dynamic, route
@@ -38,7 +40,7 @@ def test_two_workers_with_one_reduction_move_as_one() -> None:
     generator = torch.Generator().manual_seed(3)
     batches = [[torch.randn(12, 4, generator=generator) for _layer in range(3)] for _worker in range(2)]
 
-    def layers() -> nn.ModuleList:
+    def layers() -> Any:
         return nn.ModuleList(dynamic() for _ in range(3)).train()
 
     one, workers = layers(), [layers(), layers()]

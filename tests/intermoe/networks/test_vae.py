@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ STICK = Skeleton(
 )
 
 
-def small(skeleton: Skeleton = SMPL22, **config: float) -> CausalSkeletalVae:
+def small(skeleton: Skeleton = SMPL22, **config: Any) -> CausalSkeletalVae:
     torch.manual_seed(0)
     return CausalSkeletalVae(VaeConfig(**({"width": 6, "latent": 4} | config)), skeleton).eval()
 
@@ -58,7 +59,7 @@ class Chunked:
         summed = torch.stack([sent[:, :, adjacency[j] > 0].sum(2) / adjacency[j].sum() for j in range(joints)], dim=2)
         return y_BTJC + layer.own(x_BTJC) + summed
 
-    def blocks(self, blocks: nn.ModuleList, x_BTJC: Tensor, edges: tuple[tuple[int, int], ...]) -> Tensor:
+    def blocks(self, blocks: Any, x_BTJC: Tensor, edges: tuple[tuple[int, int], ...]) -> Tensor:
         for block in blocks:
             hidden = self.conv(block.first, F.silu(x_BTJC), edges)
             x_BTJC = x_BTJC + self.conv(block.second, F.silu(hidden), edges)

@@ -72,7 +72,7 @@ def test_what_is_nearer_stays_whatever_the_order():
             away = 30.0 if person == 0 else 60.0
             painter.limb(ends, (away, away), (6.0, 6.0), 1.0, tables[person, "middle"])
         pictures.append(np.asarray(painter.over(_white())))
-    np.testing.assert_array_equal(*pictures)
+    np.testing.assert_array_equal(pictures[0], pictures[1])
     red, _, blue = pictures[0][16, 20].astype(int)
     assert red > blue + 60, "the orange limb is nearer at the crossing"
     red, _, blue = pictures[0][6, 20].astype(int)

@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from intermoe.render.painter import PERSON_COLOURS
 from intermoe.render.video import video_frames, write_video
@@ -32,6 +33,7 @@ def test_gif_lasts_as_long_as_the_motion(meeting, tmp_path):
     with Image.open(tmp_path / "a.gif") as file:
         assert file.size == (640, 360)
         assert file.info["loop"] == 0
+        assert isinstance(file, GifImageFile)
         assert file.n_frames == 16
         durations = []
         for frame in range(file.n_frames):

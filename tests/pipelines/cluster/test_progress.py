@@ -67,7 +67,7 @@ def test_a_terminal_shows_a_bar_a_stage(output):
 
 @pytest.fixture(scope="module")
 def board(ray_session):
-    return ProgressBoard.remote()
+    return ProgressBoard.remote()  # type: ignore[attr-defined]
 
 
 def test_the_driver_shows_what_a_worker_posts(board, output, monkeypatch):
@@ -100,7 +100,7 @@ def test_an_exception_passes_through_and_ends_the_thread(board, output):
 
 def test_a_lost_board_stops_nothing(board, output, monkeypatch):
     monkeypatch.setattr(progress, "POLL_SECONDS", 0.02)
-    lost = ProgressBoard.remote()
+    lost = ProgressBoard.remote()  # type: ignore[attr-defined]
     ray.get(lost.latest.remote())
     ray.kill(lost)
     with Progress(lost, "train", plain(output)):
@@ -109,7 +109,7 @@ def test_a_lost_board_stops_nothing(board, output, monkeypatch):
 
 
 def test_another_attempt_at_a_job_finds_nothing_of_the_one_before(ray_session):
-    board = ProgressBoard.remote()
+    board = ProgressBoard.remote()  # type: ignore[attr-defined]
     for key in ("mine", "other"):
         ray.get([board.post.remote(3, 4, {}, key=key), board.fail.remote("not finite", key=key)])
     ray.get(board.begin.remote("mine"))

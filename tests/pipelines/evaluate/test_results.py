@@ -146,11 +146,11 @@ def test_notes_are_of_what_is_shown(results):
 
 
 def test_the_terminal_has_a_line_per_measure(results):
-    console = Console(width=120, file=io.StringIO())
-    console.print(terminal_table(results))
+    output = io.StringIO()
+    Console(width=120, file=output).print(terminal_table(results))
     lines = [
         [cell.strip() for cell in line.split("│")[1:-1]]
-        for line in console.file.getvalue().splitlines()
+        for line in output.getvalue().splitlines()
         if line.startswith("│")
     ]
     assert [TEXT_AND_MOTION, "", "", "", ""] in lines
@@ -162,4 +162,4 @@ def test_shorter_replications_are_the_first_ones():
     frame = replications_frame({"real": {"fid": [1.0, 2.0]}, "generated": {"fid": [3.0, 4.0], "identity": [0.5]}})
     assert frame.index.names == ["row", "replication"]
     assert frame.loc[("generated", 0), "identity"] == 0.5
-    assert frame.loc[[("real", 0), ("real", 1), ("generated", 1)], "identity"].isna().all()
+    assert frame["identity"].notna().sum() == 1

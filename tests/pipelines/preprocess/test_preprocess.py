@@ -4,6 +4,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -61,7 +62,7 @@ def made(ray_session: None, raw: Path, told: list, tmp_path_factory: pytest.Temp
     out = tmp_path_factory.mktemp("made") / "duet"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ROWS_PER_FILE", 6)
-        patch.setattr(module, "_SOURCES_OF_A_TASK", 5)
+        patch.setattr(module, "_SOURCES_PER_TASK", 5)
         make_shards(
             InterHumanReader(raw), name="duet", out=out, encoder="minilm", progress=lambda *state: told.append(state)
         )
@@ -157,7 +158,7 @@ def test_progress_goes_from_nothing_to_all_in_each_stage(told, made):
 
 def test_the_same_input_gives_the_same_bytes_however_the_work_is_divided(made, raw, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROWS_PER_FILE", 6)
-    monkeypatch.setattr(module, "_SOURCES_OF_A_TASK", 2)
+    monkeypatch.setattr(module, "_SOURCES_PER_TASK", 2)
     (tmp_path / "again").mkdir()  # an empty folder may be filled
     make_shards(InterHumanReader(raw), name="duet", out=tmp_path / "again", encoder="minilm")
     for file in (*made.card.files, "dataset.json"):
@@ -189,9 +190,10 @@ class FakeReader:
         rng = np.random.default_rng(len(id))
         position = rng.normal(size=(20, 2, 22, 3)).astype(np.float32)
         captions = ("They bow.", "\udcff") if id == "surrogate" else ("They bow.", "The left one waves.")
-        label = {"kind": {1}} if id == "unwritable" else {}
+        label: dict[str, Any] = {"kind": {1}} if id == "unwritable" else {}
         split = "dev" if id == "dev" else self.split
-        return Recording(id, split, position, rng.normal(size=(20, 2, 21, 6)), captions, label)
+        rotation = rng.normal(size=(20, 2, 21, 6)).astype(np.float32)
+        return Recording(id, split, position, rotation, captions, label)
 
 
 TROUBLE = ["solo", "bad", "bug", "none", "cut", "twin", "half", "surrogate", "unwritable", "dev"]

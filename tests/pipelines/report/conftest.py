@@ -1,13 +1,14 @@
 """Made-up outcomes of a sweep."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from pipelines.report.outcomes import Outcomes
 
-TABLE = {
+TABLE: dict[str, Any] = {
     "title": "Experts & <such>",
     "rows": {
         "none": {"fid": [5.0, 0.1], "r_precision_top1": [0.4, 0.01]},

@@ -11,7 +11,7 @@ from pipelines.report.plots import Plot
 @pytest.fixture
 def data(outcomes, table) -> ReportData:
     """A report of four trials that are done and of another that has failed."""
-    trials = [{"points": [name], "seed": 0} for name in ("none", "four", "eight", "bad")]
+    trials = [{"name": f"{name}-seed0", "seed": 0} for name in ("none", "four", "eight", "bad")]
     note = {
         "name": "toy",
         "profile": "tiny",
@@ -27,7 +27,7 @@ def data(outcomes, table) -> ReportData:
 def test_rows_name_the_seeds_that_are_missing(data):
     text = report_document(data).markdown()
     assert "mean and 95% interval over the replications of evaluation; how much another seed" in text
-    data.note["trials"].append({"points": ["late", "too"], "seed": 7})
+    data.note["trials"].append({"name": "late-seed7", "seed": 7})
     text = report_document(data).markdown()
     assert "over 2 seeds (of each the mean of its replications, by Student's t)." in text
     assert "\n| four (1 of 2 seeds) |" in text
@@ -35,7 +35,7 @@ def test_rows_name_the_seeds_that_are_missing(data):
 
 
 def test_a_trial_has_one_name_and_a_failed_one_is_listed_once(data):
-    data.note["trials"].append({"points": ["late", "too"], "seed": 7})
+    data.note["trials"].append({"name": "late-seed7", "seed": 7})
     for text in (report_document(data).markdown(), report_document(data).html()):
         assert "Failed: bad-seed0: no such file" in text
         assert text.count("bad-seed0") == 1

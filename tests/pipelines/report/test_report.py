@@ -97,9 +97,15 @@ def sweep(store, tmp_path_factory) -> Path:
     with Run.start(store, "tests", "sweep", params={}) as run:
         pass
     trials = [
-        {"key": "aaa", "points": ["full", "c-exp-1"], "seed": 0, "rows": [["2", "Ours"], ["2", "Again"]]},
-        {"key": "bbb", "points": ["bad"], "seed": 0, "rows": []},
-        {"key": "ccc", "points": ["late"], "seed": 0, "rows": [["2", "Baseline"]]},
+        {
+            "key": "aaa",
+            "name": "full-seed0",
+            "points": ["full", "c-exp-1"],
+            "seed": 0,
+            "rows": [["2", "Ours"], ["2", "Again"]],
+        },
+        {"key": "bbb", "name": "bad-seed0", "points": ["bad"], "seed": 0, "rows": []},
+        {"key": "ccc", "name": "late-seed0", "points": ["late"], "seed": 0, "rows": [["2", "Baseline"]]},
     ]
     rows = {"Baseline": {"fid": [5.0, 0.1]}, "Ours": {"fid": [4.0, 0.1]}, "Again": {"fid": [4.0, 0.1]}}
     note = {

@@ -23,7 +23,7 @@ def trial(folder: Path, name: str) -> TrialRequest:
 
 @pytest.fixture
 def board(ray_session):
-    return ProgressBoard.remote()
+    return ProgressBoard.remote()  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_table_has_state_step_loss_and_fid_of_each(trials, board):
     console.print(shown._table(shown._updates()))
     cells = [
         [cell.strip() for cell in line.split("│")[1:-1]]
-        for line in console.file.getvalue().splitlines()
+        for line in console.file.getvalue().splitlines()  # type: ignore[attr-defined]
         if line.startswith("│")
     ]
     assert cells == [
@@ -79,7 +79,7 @@ def test_where_nobody_watches_every_change_of_state_is_a_line(trials, board, tmp
         time.sleep(0.5)
         (tmp_path / "waits" / FAILED).write_text("{}")
         time.sleep(0.5)
-    lines = console.file.getvalue().splitlines()
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[:5] == [
         "waits-seed0: waiting",
         "trains-seed0: train",

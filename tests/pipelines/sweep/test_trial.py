@@ -52,7 +52,7 @@ def test_a_trial_that_is_evaluated_otherwise_is_not_trained_again(run_workers, t
     run = Run.start(store, "tests", "trial", params={})
     (tmp_path / "denoiser/run.json").write_text(json.dumps({"run_id": run.id, "data": str(shards)}))
     mark_done(tmp_path / "denoiser")
-    board = ProgressBoard.remote()
+    board = ProgressBoard.remote()  # type: ignore[attr-defined]
     names = []
     for replications in (2, 2, 1):
         evaluation = values.evaluation.model_copy(update={"replications": replications})

@@ -201,18 +201,17 @@ def test_a_checkpoint_is_a_logged_model_once_a_step(uri, client, tmp_path):
     assert points(client, run, "fid") == [(100, 0.5)]
 
 
-def test_a_model_is_found_by_folder_or_run(uri, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert model_folder("runs/a") == Path("runs/a")
+def test_a_model_is_found_by_folder_or_run(uri, tmp_path):
+    assert model_folder("runs/a", uri) == Path("runs/a")
     run = start(uri)
     with pytest.raises(UserError, match="holds no checkpoint"):
-        model_folder(run.id)
+        model_folder(run.id, uri)
     for step in (200, 1000):
         (tmp_path / "config.json").write_text(str(step))
         run.log_checkpoint(tmp_path, step, {})
-    assert (model_folder(run.id) / "config.json").read_text() == "1000"
+    assert (model_folder(run.id, uri) / "config.json").read_text() == "1000"
     with pytest.raises(UserError, match="not found"):
-        model_folder("0" * 32)
+        model_folder("0" * 32, uri)
 
 
 def test_leaving_the_block_says_how_the_run_ended(uri, client):

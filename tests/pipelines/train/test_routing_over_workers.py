@@ -6,6 +6,7 @@ Here a plain loop of steps without the project's training; tests/pipelines/train
 import sys
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import pytest
 import ray
@@ -21,7 +22,7 @@ from intermoe.networks.denoiser import Denoiser, DenoiserConfig
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 STEPS, SAMPLES, LONGEST = 20, 11, 9
-PARADIGMS = {
+PARADIGMS: dict[str, dict[str, Any]] = {
     "dynamic": {"selection": "dynamic", "sigma": 0.01},
     "calibrated": {"selection": "dynamic", "sigma": 0.01, "bias_init": "calibrated", "c_exp": 1.5},
     "in_sequences": {"selection": "dynamic", "sigma": 0.01, "load_momentum": 0.9, "pool": "sequence"},

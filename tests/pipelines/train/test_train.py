@@ -38,7 +38,9 @@ def train_to(shards, store):
 
 
 def tensors(out):
-    return checkpoint.load(checkpoint.latest(out / "checkpoints")).tensors
+    folder = checkpoint.latest(out / "checkpoints")
+    assert folder is not None
+    return checkpoint.load(folder).tensors
 
 
 def assert_same_tensors(found, expected):

@@ -22,7 +22,9 @@ SHARED = [(t, w, a) for t in TARGETS for w, a in ((2, 1), (4, 1), (1, 2), (2, 2)
 
 
 def newest(out):
-    return checkpoint.load(checkpoint.latest(out / "checkpoints"))
+    folder = checkpoint.latest(out / "checkpoints")
+    assert folder is not None
+    return checkpoint.load(folder)
 
 
 def assert_same_state(found, expected):
@@ -120,7 +122,7 @@ def test_every_step_is_logged_once_and_all_is_finite(reference):
         waiting = [value for _, value in history("train/share_waiting_for_data")]
         assert all(0 <= value <= 1 for value in waiting)
         for (_, seconds), (_, samples) in zip(
-            history("train/seconds_a_step"), history("train/samples_a_second"), strict=True
+            history("train/seconds_per_step"), history("train/samples_per_second"), strict=True
         ):
             assert seconds * samples == pytest.approx(8)
 
@@ -172,7 +174,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(run_workers, tiny, vae,
     assert_same_state(newest(tmp_path / "parts"), newest(tmp_path / "whole"))
     best = [checkpoint.load(tmp_path / name / "best") for name in ("parts", "whole")]
     assert best[0].documents["state"] == best[1].documents["state"]
-    timed = {"train/seconds_a_step", "train/samples_a_second", "train/share_waiting_for_data"}
+    timed = {"train/seconds_per_step", "train/samples_per_second", "train/share_waiting_for_data"}
     assert parts.names() == whole.names()
     for name in whole.names():
         assert [step for step, _ in parts(name)] == [step for step, _ in whole(name)], name
@@ -192,14 +194,14 @@ def test_a_finished_run_has_nothing_left_to_do(run_workers, tiny, tmp_path):
 
 def test_only_the_newest_checkpoints_and_the_best_are_kept(run_workers, tiny, tmp_path):
     often = ("train.vae.checkpoint_every=1", "train.vae.validate_every=1", "train.vae.keep=2")
-    (tmp_path / "run" / ".best.0123").mkdir(parents=True)  # left by a worker that was killed
+    (tmp_path / "run" / f".best.{'0' * 32}").mkdir(parents=True)  # left by a worker that was killed
     history = run_workers("vae", tiny("vae", 5, *often), tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best", "checkpoints"]
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["step-00000004", "step-00000005"]
     error = dict(history("validation/position_error_cm"))
     error.pop(0)
     saved = checkpoint.load(tmp_path / "run" / "best")
-    assert saved.documents["state"]["step"] == min(error, key=error.get)
+    assert saved.documents["state"]["step"] == min(error, key=lambda step: error[step])
     assert set(saved.tensors) == {"normaliser", "vae"}
 
 
@@ -252,13 +254,13 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_sample(
 
 
 @pytest.mark.parametrize(
-    ("epochs", "warmup", "steps_an_epoch"), [(10, 2, 7.5), (3, 0, 10.0), (2, 5, 4.25), (1, 0.1, 3)]
+    ("epochs", "warmup", "steps_per_epoch"), [(10, 2, 7.5), (3, 0, 10.0), (2, 5, 4.25), (1, 0.1, 3)]
 )
-def test_the_learning_rate_rises_in_a_line_and_falls_by_a_cosine(epochs, warmup, steps_an_epoch):
+def test_the_learning_rate_rises_in_a_line_and_falls_by_a_cosine(epochs, warmup, steps_per_epoch):
     config = TrainingConfig(epochs=epochs, batch_size=1, learning_rate=0.25, warmup_epochs=warmup)
-    total = math.ceil(epochs * steps_an_epoch)
-    found = [learning_rate(config, step, steps_an_epoch, total) for step in range(total)]
-    warm = min(warmup * steps_an_epoch, total)
+    total = math.ceil(epochs * steps_per_epoch)
+    found = [learning_rate(config, step, steps_per_epoch, total) for step in range(total)]
+    warm = min(warmup * steps_per_epoch, total)
     for step, rate in enumerate(found):
         if step + 1 <= warm:
             assert rate == pytest.approx(0.25 * (step + 1) / warm)
