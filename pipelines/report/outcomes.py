@@ -47,8 +47,8 @@ class Outcomes:
 
     @classmethod
     def joined(cls, outcomes: Sequence[Self]) -> Self:
-        """All trials of several; at least one."""
-        frames = {field.name: [getattr(some, field.name) for some in outcomes] for field in fields(cls)}
+        """All trials of several outcomes; at least one."""
+        frames = {field.name: [getattr(outcome, field.name) for outcome in outcomes] for field in fields(cls)}
         return cls(**{name: pd.concat(parts) for name, parts in frames.items()})
 
     @property
@@ -84,7 +84,7 @@ def read_outcome(folder: Path, trial: Mapping[str, Any], uri: str) -> Outcomes:
     costs = {
         "point": ", ".join(trial["points"]),
         "seed": trial["seed"],
-        **outcome["parameters"],
+        **{name: outcome["parameters"][name] for name in ("trainable", "active")},
         "seconds_training": outcome["seconds_training"],
         "seconds_evaluating": outcome["seconds_evaluating"],
         "tokens_per_second": samples_per_second * _tokens_per_sample(place, config),

@@ -10,7 +10,7 @@ from pipelines.report.plots import Plot
 
 @pytest.fixture
 def data(outcomes, table) -> ReportData:
-    """A report of four trials that are done; of two more one has failed and one is not done."""
+    """A report of four trials that are done and of another that has failed."""
     trials = [{"name": f"{name}-seed0", "seed": 0} for name in ("none", "four", "eight", "bad")]
     note = {
         "name": "toy",
@@ -24,7 +24,7 @@ def data(outcomes, table) -> ReportData:
     return replace(ReportData.of(note, outcomes), plots=[plot])
 
 
-def test_the_seeds_that_are_missing_are_told(data):
+def test_rows_name_the_seeds_that_are_missing(data):
     text = report_document(data).markdown()
     assert "mean and 95% interval over the replications of evaluation; how much another seed" in text
     data.note["trials"].append({"name": "late-seed7", "seed": 7})

@@ -38,9 +38,9 @@ def test_the_papers_order_is_counted_by_pairs(parts, outcomes, table, make_outco
     assert "by FID it holds (1 of 1 pairs of rows, 1 of the 1" in two.order()
     near = Outcomes.joined([make_outcome("four", [30.0, 46.0], [0.3, 0.3], rows=("four",)), parts[2]])
     assert paper_table("4", table, near).agreement("fid") == Agreement(0, 1, 0, 0)
-    one = paper_table("4", table, parts[0])
-    assert one.agreement("fid") == Agreement(0, 0, 0, 0)
-    assert one.order() == "The paper's order of rows: too few rows to compare."
+    first = paper_table("4", table, parts[0])
+    assert first.agreement("fid") == Agreement(0, 0, 0, 0)
+    assert first.order() == "The paper's order of rows: too few rows to compare."
     for numbers in table["rows"].values():
         numbers["fid"] = [3.0, 0.1]
     assert paper_table("4", table, outcomes).agreement("fid") == Agreement(0, 0, 0, 0)
@@ -63,8 +63,8 @@ def test_the_best_of_each_side_are_bold(parts, outcomes, table):
     ]
     assert list(shown.cells.index) == ["none (1 of 2 seeds)", "four (1 of 2 seeds)", "eight"]
     assert list(shown.bold.index) == list(shown.cells.index)
-    first = paper_table("4", table, parts[0]).shown(1)
-    assert first.cells.loc["four"].to_list() == ["", "0.500 ±0.010", "", "4.000 ±0.100"]
+    missing = paper_table("4", table, parts[0]).shown(1)
+    assert missing.cells.loc["four"].to_list() == ["", "0.500 ±0.010", "", "4.000 ±0.100"]
 
 
 def test_all_points_are_shown_whether_or_not_they_stand_for_a_row_of_the_paper(make_outcome):
