@@ -25,7 +25,7 @@ from pipelines.generate import save_routing_map
 from pipelines.settings import Settings
 from pipelines.tracking.address import tracking_uri
 from pipelines.tracking.runs import Run
-from pipelines.train.examples import samples
+from pipelines.train.examples import example_motions
 from pipelines.train.objectives import OBJECTIVES
 from pipelines.train.run_folder import _RUN_FILE, _check_same, _identity, resumable_step, run_file
 from pipelines.train.worker import Job, work
@@ -108,13 +108,15 @@ def train(
         state = checkpoint.load(best).documents["state"]
         run.log_checkpoint(best, state["step"], {})
         with tempfile.TemporaryDirectory() as folder:
-            for name, sample in samples(target, best, dataset).items():
+            for name, example in example_motions(target, best, dataset).items():
                 files = [
-                    *sample.motion.save(Path(folder) / f"{name}.gif"),
-                    *sample.motion.save(Path(folder) / f"{name}.png"),
+                    *example.motion.save(Path(folder) / f"{name}.gif"),
+                    *example.motion.save(Path(folder) / f"{name}.png"),
                 ]
-                if sample.routing is not None:
-                    files.append(save_routing_map(sample.motion, sample.routing, Path(folder) / f"{name}.routing.png"))
+                if example.routing is not None:
+                    files.append(
+                        save_routing_map(example.motion, example.routing, Path(folder) / f"{name}.routing.png")
+                    )
                 for file in files:
                     run.log_artifact(file, "samples")
     return run.id
