@@ -1,7 +1,7 @@
 """From a trained model to a table: what its motions are worth beside recorded ones, with 95% intervals.
 
 Ray Data hands the jobs of the plan (intermoe/evaluation/protocol.py) to actors that hold the networks
-(intermoe/evaluation/runner.py). What they computed waits in a folder beside ``out``: an evaluation that was interrupted
+(actor.py). What they computed waits in a folder beside ``out``: an evaluation that was interrupted
 goes on when it is asked for again, and under its name it is whole.
 """
 
@@ -17,13 +17,14 @@ from intermoe import checkpoint
 from intermoe.data.shards import CARD, DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import Evaluator
-from intermoe.evaluation.protocol import GENERATING, ROWS, Job, Row, score
-from intermoe.evaluation.runner import Embedder, Request, jobs_of, read_parts
+from intermoe.evaluation.protocol import GENERATING, ROWS, EvaluationJob, Row, score
+from intermoe.evaluation.runner import EvaluationSpec, read_parts
 from intermoe.files import is_taken, sha256, write_json
 from intermoe.model import InterMoE, trained_folder
 from intermoe.text.encoders import load_encoder
 from pipelines import settings
 from pipelines.cluster.session import quiet_data
+from pipelines.evaluate.actor import EvaluationActor
 from pipelines.evaluate.results import Results, publish
 from pipelines.settings import Settings
 from pipelines.tracking.address import tracking_uri
@@ -38,9 +39,9 @@ _PLAN, _PARTS = "plan.json", "parts"
 class Evaluation:
     """A request that was looked through, and what it was made of."""
 
-    request: Request
+    request: EvaluationSpec
     settings: Settings
-    jobs: Sequence[Job]
+    jobs: Sequence[EvaluationJob]
     about: Mapping[str, Any]
     model_run: str | None
 
@@ -100,12 +101,12 @@ def check_request(
                 )
     if judge.config.text == "tokens":
         load_encoder("clip", text_folder)
-    request = Request(
+    request = EvaluationSpec(
         model=str(folder),
         evaluator=str(judge_folder),
         dataset=str(data.path),
         split=split,
-        config=values.evaluation.model_dump(mode="json"),
+        config=values.evaluation,
         rows=tuple(rows),
         seed=seed,
         guidance=guidance,
@@ -113,7 +114,7 @@ def check_request(
         threads=values.workers.cpus,
         model_seed=values.seed,
     )
-    jobs = jobs_of(request, loaded.config.data.max_frames, judge.data.persons)
+    jobs = request.jobs(loaded.config.data.max_frames, judge.data.persons)
     about = {
         "name": values.name,
         "model": str(folder),
@@ -128,7 +129,7 @@ def check_request(
         "guidance": loaded.config.diffusion.guidance if guidance is None else guidance,
         "threads": values.workers.cpus,
         "rows": list(rows),
-        "evaluation": request.config,
+        "evaluation": request.config.model_dump(mode="json"),
     }
     return Evaluation(request, values, jobs, about, noted.get("run_id"))
 
@@ -167,7 +168,7 @@ def evaluate(
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on with what is done already") from None
         request, data = wanted.request, DatasetFolder.open(wanted.request.dataset)
-        values = score(
+        frame = score(
             data,
             wanted.settings.evaluation,
             wanted.jobs,
@@ -175,6 +176,11 @@ def evaluate(
             seed=request.seed,
             split=request.split,
         )
+        columns = {str(name): column for name, column in frame.items()}
+        values = {
+            row: {name: known.tolist() for name in columns if len(known := columns[name].xs(row).dropna())}
+            for row in request.rows
+        }
         results = Results(values=values, about={**wanted.about, "run": run.id})
         run.log_metrics(results.metrics() | {"seconds_generating": seconds}, step)
         for file in publish(results, partial, out, (_PARTS, _PLAN)):
@@ -245,7 +251,7 @@ def _compute(wanted: Evaluation, parts: Path, progress: Callable[[str, int, int]
     began, ended = [], []
     with quiet_data():
         stream = ray.data.from_items([{"job": number} for number in todo], override_num_blocks=len(todo)).map_batches(
-            Embedder,
+            EvaluationActor,
             fn_constructor_args=(wanted.request, str(parts.resolve()), workers.gpu),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers.count, max_tasks_in_flight_per_actor=2),

@@ -233,4 +233,9 @@ def _plain_tables(results: Results) -> list[tuple[str, list[str], list[list[str]
     ]
 
 
-_COLOURS: Mapping[Row, str] = {"real": "#333333", "generated": "#d1495b", "untrained": "#9a9a9a"}
+_COLOURS: Mapping[Row, str] = {
+    "real": "#333333",
+    "generated": "#d1495b",
+    "raw": "#edae49",
+    "untrained": "#9a9a9a",
+}

@@ -76,7 +76,7 @@ def test_the_table_has_all_rows_and_measures(reference):
     rows = rows_of(out)
     assert list(rows) == list(ROWS)
     common = set(HEADINGS) - {"multimodality", "identity_swapped"}
-    assert set(rows["generated"]) == set(HEADINGS)
+    assert set(rows["generated"]) == set(rows["raw"]) == set(HEADINGS)
     assert set(rows["untrained"]) == common
     for row in ROWS:
         for name in common:
