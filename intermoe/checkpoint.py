@@ -2,7 +2,7 @@
 
 A checkpoint folder holds ``<part>.safetensors`` for each part of tensors, ``<name>.json`` for each document and,
 written last, ``manifest.json`` with size and SHA-256 of every other file. It is built in a hidden folder beside its
-place, flushed to disk and renamed: under the final name it is complete. Nothing in it is pickled.
+place, flushed to disk and renamed (files.py): under the final name it is complete. Nothing in it is pickled.
 """
 
 import json
@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -20,14 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from intermoe.errors import UserError
-from intermoe.files import flush as _flush
-from intermoe.files import sha256 as _sha256
+from intermoe.files import remove_leftovers, set_aside, sha256, whole_folder, write_json
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _FILE = re.compile(r"[a-z0-9][a-z0-9_-]*\.(safetensors|json)")
 _STEP = re.compile(r"step-(\d{8,})")
-_LEFTOVER = re.compile(r"\.step-\d{8,}\.[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -51,15 +48,13 @@ def save(
     Tensors may be on any device, not contiguous, and share storage (tied weights are stored once a name).
 
     Args:
-        folder: where it shall appear; parents are made.
+        folder: where it appears; parents are made.
         tensors: part -> name -> tensor; each part becomes ``<part>.safetensors``.
         documents: name -> value that JSON can hold (no NaN, no infinity); each becomes ``<name>.json``.
-        replace: whether an existing folder may be replaced. The old one is moved aside in the moment before the new
-            one is moved in, and removed after that: a machine that dies between the two moves leaves no folder under
-            the name, never a mixture.
+        replace: whether an existing folder may be replaced (see :func:`intermoe.files.whole_folder`).
 
     Raises:
-        UserError: the folder exists and ``replace`` is false, or the disk refuses to be written.
+        UserError: the folder is taken and ``replace`` is false, or the disk refuses to be written.
         ValueError: a part or document has an unfit name, or JSON cannot hold a document.
 
     Example:
@@ -72,31 +67,17 @@ def save(
     for name in (*tensors, *documents):
         if not _NAME.fullmatch(name) or f"{name}.json" == MANIFEST:
             raise ValueError(f"{name!r} cannot name a part of a checkpoint")
-    folder = Path(folder).absolute()
-    if folder.exists() and not replace:
-        raise UserError("exists already, and is not replaced", where=folder)
-    partial = _hidden(folder)
-    try:
-        partial.mkdir(parents=True)
+    with whole_folder(folder, replace=replace) as partial:
         for name, part in tensors.items():
             file = partial / f"{name}.safetensors"
             save_file({key: _plain(tensor) for key, tensor in part.items()}, file)
             # safetensors writes for the owner alone; whoever may read the folder may read what is in it.
             file.chmod(partial.stat().st_mode & 0o666)
         for name, document in documents.items():
-            _write_json(partial / f"{name}.json", document)
+            write_json(partial / f"{name}.json", document)
         files = sorted(partial.iterdir())
-        for file in files:
-            _flush(file)
-        listed = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
-        _write_json(partial / MANIFEST, {"files": listed})
-        _flush(partial / MANIFEST)
-        _flush(partial)
-        _move_into_place(partial, folder)
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror or error}", where=folder) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        listed = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
+        write_json(partial / MANIFEST, {"files": listed})
 
 
 def load(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -104,7 +85,7 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
 
     Args:
         folder: a folder that ``save`` wrote.
-        device: where the tensors shall be.
+        device: where the tensors are put.
 
     Raises:
         UserError: no such folder, no manifest, a listed file is missing or differs from its checksum.
@@ -145,7 +126,7 @@ def _verified(folder: Path, suffix: str = "") -> list[Path]:
     for name, entry in _listed(folder).items():
         if not name.endswith(suffix):
             continue
-        if _sha256(folder / name) != entry["sha256"]:
+        if sha256(folder / name) != entry["sha256"]:
             raise UserError(
                 f"{name} does not match its checksum in {MANIFEST}: the checkpoint is damaged", where=folder
             )
@@ -187,11 +168,8 @@ def prune(root: Path, keep: int) -> None:
         if kept < keep and _is_complete(folder):
             kept += 1
             continue
-        # Renamed first, so that a half-removed folder never bears the name of a checkpoint.
-        shutil.rmtree(folder.rename(_hidden(folder)))
-    for folder in Path(root).iterdir() if Path(root).is_dir() else ():
-        if _LEFTOVER.fullmatch(folder.name):
-            shutil.rmtree(folder)
+        shutil.rmtree(set_aside(folder))
+    remove_leftovers(Path(root), "step-*")
 
 
 def optimizer_tensors(
@@ -244,7 +222,7 @@ def _listed(folder: Path) -> dict[str, dict[str, Any]]:
     if not folder.is_dir():
         raise UserError("no such folder", where=folder, allowed="a checkpoint folder")
     if not (folder / MANIFEST).is_file():
-        raise UserError(f"holds no {MANIFEST}, so it is no checkpoint", where=folder)
+        raise UserError(f"has no {MANIFEST}: not a checkpoint", where=folder)
     try:
         files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
         sizes = {name: (int(entry["bytes"]), str(entry["sha256"]))[0] for name, entry in files.items()}
@@ -273,32 +251,6 @@ def _steps(root: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True) if path.is_dir()]
 
 
-def _hidden(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.{uuid4().hex}")
-
-
-def _move_into_place(partial: Path, folder: Path) -> None:
-    aside = _hidden(folder)
-    if folder.exists():
-        folder.rename(aside)
-    try:
-        partial.rename(folder)
-    except BaseException:
-        if aside.exists():
-            aside.rename(folder)
-        raise
-    _flush(folder.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
 def _plain(tensor: Tensor) -> Tensor:
     """A contiguous copy in main memory that shares storage with nothing, which is all that safetensors takes."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def _write_json(file: Path, document: Any) -> None:
-    try:
-        text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{file.name}: {error}") from None
-    file.write_text(text + "\n", "utf-8")

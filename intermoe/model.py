@@ -1,7 +1,7 @@
 """InterMoE whole: the VAE, the text head and the denoiser as one thing that turns prompts into motion.
 
 Legend: B batch, T frames, L latent frames (T / 4), P = 2 persons, F features, N latent joints, C channels of one,
-Z = N * C, K text tokens, W text width.
+Z = N * C, J joints, R = J - 1, K text tokens, W text width.
 """
 
 import math
@@ -24,7 +24,7 @@ from intermoe.data.shards import DataConfig, DatasetFolder
 from intermoe.diffusion import Diffusion, DiffusionConfig, guided
 from intermoe.errors import UserError
 from intermoe.generation import Conditions, GeneratedBatch, eval_mode
-from intermoe.moe.block import MoeConfig
+from intermoe.moe.config import MoeConfig
 from intermoe.motion import Motion
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
 from intermoe.networks.vae import STRIDE, CausalSkeletalVae, VaeConfig
@@ -45,6 +45,23 @@ class ModelConfig(Config):
     moe: MoeConfig = MoeConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
 
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The config of trained networks; their weights are not read.
+
+        Args:
+            path: a checkpoint, or the folder of a training run (then its best checkpoint).
+
+        Raises:
+            UserError: no checkpoint there, a damaged one, or one without a config of networks.
+        """
+        folder = trained_folder(path)
+        stored = checkpoint.documents(folder).get("config")
+        if not isinstance(stored, dict):
+            raise UserError("holds no config, so it is not a model", where=folder, allowed="a run of `intermoe train`")
+        # That of a run says more, such as how it was trained.
+        return cls.parse({key: value for key, value in stored.items() if key in cls.model_fields}, where=folder)
+
 
 def trained_folder(path: str | Path) -> Path:
     """The checkpoint that is meant: the best of a training run, or the folder itself."""
@@ -64,7 +81,7 @@ class InterMoE(nn.Module):
         self.config = config
         self.skeleton = skeleton_named(config.data.skeleton)
         width = encoder_width(config.data.encoder)
-        self.normaliser = Normaliser(self.skeleton.features)
+        self.normaliser = Normaliser(self.skeleton.num_features)
         self.vae = CausalSkeletalVae(config.vae, self.skeleton)
         self.latent = len(self.skeleton.pools[-1].groups) * config.vae.latent
         self.text_head = TextHead(
@@ -117,11 +134,7 @@ class InterMoE(nn.Module):
         """
         folder = trained_folder(path)
         saved = checkpoint.load(folder, device=device)
-        stored = saved.documents.get("config")
-        if not isinstance(stored, dict):
-            raise UserError("holds no config, so it is no model", where=folder, allowed="a run of `train denoiser`")
-        config = {key: value for key, value in stored.items() if key in ModelConfig.model_fields}
-        model = cls(ModelConfig.parse(config, where=folder))
+        model = cls(ModelConfig.load(folder))
         missing = [part for part in parts if part not in saved.tensors]
         if missing:
             raise UserError(f"holds no {' and no '.join(missing)}", where=folder, allowed="a run of `train denoiser`")

@@ -3,8 +3,8 @@
 Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation (all but the root).
 """
 
-import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from intermoe.body.skeletons import Skeleton, skeleton_named
 from intermoe.errors import UserError
+from intermoe.files import whole_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Motion:
     skeleton: Skeleton
 
     def __post_init__(self) -> None:
-        frames, joints = len(self.joints), self.skeleton.joints
+        frames, joints = len(self.joints), self.skeleton.num_joints
         for name, shape in (("joints", (frames, 2, joints, 3)), ("rotations", (frames, 2, joints - 1, 6))):
             array = getattr(self, name)
             if array.shape != shape or frames == 0:
@@ -58,7 +59,7 @@ class Motion:
     def save(self, path: str | Path) -> list[Path]:
         """Write the motion in the form that the file's suffix names; a file is there whole or not at all.
 
-        ``.npz`` holds all numbers (see ``load``), ``.bvh`` becomes one file a person (``bow_person1.bvh``,
+        ``.npz`` holds all numbers (see ``load``), ``.bvh`` becomes one file per person (``bow_person1.bvh``,
         ``bow_person2.bvh``) for Blender and the like, ``.mp4`` and ``.gif`` are videos, ``.png`` is a strip of key
         frames. Missing folders are made.
 
@@ -74,11 +75,9 @@ class Motion:
             raise UserError(f"unknown suffix {path.suffix!r}", where=path, allowed=", ".join(_WRITERS))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-                written = write(self, Path(folder) / path.name)
-                return [file.replace(path.parent / file.name) for file in written]
         except OSError as error:
-            raise UserError(f"cannot write: {error.strerror or error}", where=path) from error
+            raise UserError(f"cannot be written: {error.strerror or error}", where=path) from error
+        return write(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -95,7 +94,7 @@ class Motion:
 
 
 def _write_npz(motion: Motion, path: Path) -> list[Path]:
-    with path.open("wb") as file:
+    with whole_file(path) as partial, partial.open("wb") as file:
         np.savez_compressed(
             file,
             joints=motion.joints.astype(np.float32),
@@ -113,15 +112,15 @@ def _write_bvh(motion: Motion, path: Path) -> list[Path]:
     from intermoe.body.kinematics import fit_rotations, rest_offsets
     from intermoe.render.bvh import write_bvh
 
-    files = []
-    for person in range(2):
-        joints_TJ3 = torch.from_numpy(motion.joints[:, person].astype(np.float32))
-        rotation_TR6 = torch.from_numpy(motion.rotations[:, person].astype(np.float32))
-        offset_J3 = rest_offsets(joints_TJ3, rotation_TR6, motion.skeleton)
-        root_T3, rotation_TJ33 = fit_rotations(joints_TJ3, rotation_TR6, motion.skeleton, offset_J3)
-        file = path.with_name(f"{path.stem}_person{person + 1}.bvh")
-        write_bvh(file, root_T3, rotation_TJ33, offset_J3, motion.skeleton, motion.fps)
-        files.append(file)
+    files = [path.with_name(f"{path.stem}_person{person + 1}.bvh") for person in range(2)]
+    # Both are written before either takes its name.
+    with ExitStack() as stack:
+        for person, partial in enumerate([stack.enter_context(whole_file(file)) for file in files]):
+            joints_TJ3 = torch.from_numpy(motion.joints[:, person].astype(np.float32))
+            rotation_TR6 = torch.from_numpy(motion.rotations[:, person].astype(np.float32))
+            offset_J3 = rest_offsets(joints_TJ3, rotation_TR6, motion.skeleton)
+            root_T3, rotation_TJ33 = fit_rotations(joints_TJ3, rotation_TR6, motion.skeleton, offset_J3)
+            write_bvh(partial, root_T3, rotation_TJ33, offset_J3, motion.skeleton, motion.fps)
     return files
 
 
@@ -129,14 +128,16 @@ def _write_bvh(motion: Motion, path: Path) -> list[Path]:
 def _write_video(motion: Motion, path: Path) -> list[Path]:
     from intermoe.render.video import write_video
 
-    write_video(motion, path)
+    with whole_file(path) as partial:
+        write_video(motion, partial)
     return [path]
 
 
 def _write_strip(motion: Motion, path: Path) -> list[Path]:
     from intermoe.render.strip import write_strip
 
-    write_strip(motion, path)
+    with whole_file(path) as partial:
+        write_strip(motion, partial)
     return [path]
 
 

@@ -6,7 +6,7 @@ configuration that Lightning stores, come back as empty shells.
 
 Each file has to hold what the config describes, key by key, and nothing else.
 
-Legend: F features, E experts, D width, J joints.
+Legend: F features, E experts, D width, J joints, G joints of the coarser graph.
 """
 
 import pickle
@@ -213,14 +213,14 @@ def _normaliser(stats: Path, skeleton: Skeleton) -> State:
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"cannot be read: {error}", where=file) from None
         if (
-            values.shape != (skeleton.features,)
+            values.shape != (skeleton.num_features,)
             or not np.isfinite(values).all()
             or (name == "std" and not values.all())
         ):
             raise UserError(
                 f"numbers of the shape {values.shape}",
                 where=file,
-                allowed=f"({skeleton.features},), finite, no std of 0",
+                allowed=f"({skeleton.num_features},), finite, no std of 0",
             )
         found[ours] = torch.from_numpy(values.astype(np.float32))
     return found
@@ -247,7 +247,7 @@ def _vae(file: _File, model: InterMoE) -> State:
             wider_in = (mine, place) == ("joints_in", "first")
             wider_out = (mine, place) == ("joints_out", "second")
             weights, biases = [], []
-            for joint in range(skeleton.joints):
+            for joint in range(skeleton.num_joints):
                 more = joint in touching
                 shape = (outward + (more and wider_out), inward + (more and wider_in))
                 weights.append(file.take(f"{theirs}.layers.{joint}.{number}.weight", shape))

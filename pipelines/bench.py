@@ -1,8 +1,6 @@
 """The MoE block against its equals: a dense network of the same active width, and experts that fill a dense buffer.
 
 All three take the same tokens forward and backward, in turns, so that whatever else the machine does meets them alike.
-
-Legend: P = 2 persons, B batch, L latent frames, D width, H hidden width, E experts, N = P * B * L tokens.
 """
 
 import json
@@ -16,12 +14,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from intermoe.errors import UserError
 from intermoe.moe.block import DenseBlock, MoeBlock
+from intermoe.moe.experts import ScatteringExperts
 from intermoe.moe.pool import TokenPool
-from intermoe.moe.selection import Assignment
 from intermoe.networks.vae import STRIDE
 from pipelines.settings import Settings
 
@@ -32,14 +29,14 @@ Pass = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Cost:
     """What one form costs, forward and backward.
 
     Attributes:
         seconds: median over the repetitions.
         peak_mb: most memory held at once beyond what was there before, in 1e6 bytes; the gradients of the weights
             count, the weights do not.
-        tflops: products of the experts in 1e12 FLOP a second, over the time of the whole block.
+        tflops: products of the experts in 1e12 FLOP per second, over the time of the whole block.
         share_of_peak: that, as a share of what the device reaches on a large square product; None on a CPU.
     """
 
@@ -49,32 +46,9 @@ class Measured:
     share_of_peak: float | None
 
 
-class ScatteringExperts(nn.Module):
-    """The experts in the form of the published code: one after the other, their outputs into a buffer [E * N, D]."""
-
-    def __init__(self, block: MoeBlock) -> None:
-        super().__init__()
-        self.weights = block.experts
-
-    def forward(self, x_ND: Tensor, assignment: Assignment) -> Tensor:
-        """Sum of the experts' outputs, times their gates, [N, D]."""
-        gates_NE = assignment.gates(len(x_ND))
-        buffer_XD: Tensor | None = None
-        for expert in range(gates_NE.shape[1]):
-            token_a = (gates_NE[:, expert] > 0).nonzero().squeeze(1)
-            gate_aH, up_aH = (x_ND[token_a] @ self.weights.inward_EDH[expert]).chunk(2, dim=-1)
-            y_aD = (silu(gate_aH) * up_aH) @ self.weights.outward_EHD[expert]
-            if buffer_XD is None:
-                buffer_XD = y_aD.new_zeros(gates_NE.numel(), x_ND.shape[1])
-            buffer_XD[expert * len(x_ND) + token_a] = y_aD
-        assert buffer_XD is not None
-        buffer_END = buffer_XD.unflatten(0, (-1, len(x_ND)))
-        return (buffer_END * gates_NE.T[..., None]).sum(dim=0)
-
-
 def bench_moe(
     settings: Settings, *, samples: int, repeats: int, threads: int, progress: Callable[[str, int, int], None]
-) -> dict[str, Measured]:
+) -> dict[str, Cost]:
     """Measure the block of the settings on a batch of the longest motions, on the GPU where there is one.
 
     On a GPU the products run in bfloat16, as in training. The biases are set so that ``moe.c_exp`` is met.
@@ -84,7 +58,7 @@ def bench_moe(
         samples: motions of two persons in the batch.
         repeats: timed passes of each form.
         threads: of the CPU.
-        progress: told of a stage, how much of it is done, and of how much.
+        progress: called with a stage, how much of it is done, and of how much.
 
     Returns:
         For each of ``FORMS``: ``block``, the project's; ``dense``, one SwiGLU network of an expert's width for every
@@ -105,7 +79,7 @@ def bench_moe(
 
 def _measure(
     settings: Settings, samples: int, repeats: int, progress: Callable[[str, int, int], None]
-) -> dict[str, Measured]:
+) -> dict[str, Cost]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(settings.seed)
     width, frames = settings.denoiser.width, settings.data.max_frames // STRIDE
@@ -115,11 +89,11 @@ def _measure(
     scatter = MoeBlock(moe, width).to(device)
     x = torch.randn(2, samples, frames, width, device=device, requires_grad=True)
     emb, text = (torch.randn(samples, width, device=device, requires_grad=True) for _ in range(2))
-    pool = TokenPool.of(torch.ones(samples, frames, dtype=torch.bool, device=device), persons=2)
+    pool = TokenPool.of(torch.ones(samples, frames, dtype=torch.bool, device=device), num_persons=2)
     with torch.no_grad():
         block(x, emb, text, pool)
     scatter.load_state_dict(block.state_dict())
-    scatter.experts = ScatteringExperts(scatter)  # type: ignore[assignment]
+    scatter.experts = ScatteringExperts(scatter.experts)  # type: ignore[assignment]
     assignments = int(block.selection.selected_E.sum())
     passes = {
         name: _pass(module, x, emb, text, pool) for name, module in zip(FORMS, (block, dense, scatter), strict=True)
@@ -133,14 +107,14 @@ def _measure(
     progress("bench moe", repeats, repeats)
     peak_flops = _peak_flops(device)
     tokens = {"block": assignments, "dense": len(pool.position_S), "scatter": assignments}
-    found = {}
+    costs = {}
     for name in FORMS:
         median = statistics.median(seconds[name])
-        # Three products of D x H a token, forward and twice backward.
+        # Three products of width x hidden per token, forward and twice backward.
         flops = 3 * 2 * 3 * tokens[name] * width * moe.hidden / median
         share = flops / peak_flops if peak_flops else None
-        found[name] = Measured(median, peaks[name] / 1e6, flops / 1e12, share)
-    return found
+        costs[name] = Cost(median, peaks[name] / 1e6, flops / 1e12, share)
+    return costs
 
 
 def _pass(module: nn.Module, x: Tensor, emb: Tensor, text: Tensor, pool: TokenPool) -> Pass:
@@ -188,7 +162,7 @@ def _peak_bytes(run: Pass, device: torch.device) -> int:
 
 
 def _peak_flops(device: torch.device) -> float | None:
-    """FLOP a second of a large square product in bfloat16; None on a CPU, where nobody asks."""
+    """FLOP per second of a large square product in bfloat16; None on a CPU."""
     if device.type != "cuda":
         return None
     a, b = (torch.randn(_PEAK_SIZE, _PEAK_SIZE, device=device, dtype=torch.bfloat16) for _ in range(2))
@@ -208,7 +182,7 @@ def device_name(threads: int) -> str:
     return f"CPU, {threads} thread{'s' * (threads > 1)}, float32"
 
 
-def as_table(found: dict[str, Measured], settings: Settings) -> list[list[str]]:
+def as_table(costs: dict[str, Cost], settings: Settings) -> list[list[str]]:
     """Rows of a table, the first its head."""
     names = {
         "block": f"MoE, {settings.moe.experts} experts, c_exp {settings.moe.c_exp:g}",
@@ -217,16 +191,16 @@ def as_table(found: dict[str, Measured], settings: Settings) -> list[list[str]]:
     }
     rows = [["form", "ms", "x dense", "peak MB", "x scatter", "TFLOP/s", "of peak"]]
     for name in FORMS:
-        one = found[name]
+        cost = costs[name]
         rows.append(
             [
                 names[name],
-                f"{1e3 * one.seconds:.1f}",
-                f"{one.seconds / found['dense'].seconds:.2f}",
-                f"{one.peak_mb:.0f}",
-                f"{one.peak_mb / found['scatter'].peak_mb:.2f}",
-                f"{one.tflops:.3g}",
-                "-" if one.share_of_peak is None else f"{one.share_of_peak:.1%}",
+                f"{1e3 * cost.seconds:.1f}",
+                f"{cost.seconds / costs['dense'].seconds:.2f}",
+                f"{cost.peak_mb:.0f}",
+                f"{cost.peak_mb / costs['scatter'].peak_mb:.2f}",
+                f"{cost.tflops:.3g}",
+                "-" if cost.share_of_peak is None else f"{cost.share_of_peak:.1%}",
             ]
         )
     return rows

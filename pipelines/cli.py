@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from intermoe.errors import UserError
-from intermoe.files import is_taken
 
 # What a verb needs is imported when it runs: `--help` answers at once.
+
+# The packages of the extra `pipelines`, which `import intermoe` does without.
+_PIPELINES_EXTRA = ("mlflow", "psutil", "ray", "rich", "scipy", "tabulate")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -177,6 +179,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PIPELINES_EXTRA:
+            raise
+        print(f"error: this command needs {package}: pip install 'intermoe[pipelines]'", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
         return 130
@@ -193,31 +201,16 @@ def _preprocess(options: argparse.Namespace) -> None:
     from pipelines.cluster.progress import Stages
     from pipelines.cluster.session import ray_session
     from pipelines.preprocess.preprocess import preprocess
-    from pipelines.preprocess.sources import reader_for
+    from pipelines.preprocess.request import PreprocessRequest
+    from pipelines.preprocess.sources import SourceConfig
+    from pipelines.site import Site
 
-    # Mistakes are told before Duet is made and Ray is started, which take a while.
-    if is_taken(options.out):
-        raise UserError("exists already and is not overwritten", where=options.out, allowed="a new or an empty folder")
-    reader = reader_for(
-        options.format,
-        options.root,
-        scratch=options.out.absolute().parent,
-        mapping=options.mapping,
-        scale=options.scale,
-        count=options.count,
-        seed=options.seed,
-    )
-    with reader as recordings:
-        recordings.sources()
-        with ray_session(), Stages() as stages:
-            card = preprocess(
-                recordings,
-                name=options.out.resolve().name,
-                out=options.out,
-                encoder=options.encoder,
-                text_folder=options.text_folder,
-                progress=stages,
-            )
+    source = SourceConfig.parse({name: getattr(options, name) for name in SourceConfig.model_fields})
+    name, site = options.out.resolve().name, Site.here(options.text_folder)
+    # Mistakes are reported before Ray is started, which takes a while.
+    request = PreprocessRequest(name, source, options.encoder, options.out, site).checked()
+    with ray_session(), Stages() as stages:
+        card = preprocess(request, stages)
     counts = ", ".join(f"{count} {split}" for split, count in card.recordings.items())
     print(f"{options.out}: {counts}; {card.frames} frames, {card.captions} captions")
     if card.quarantined:
@@ -229,12 +222,13 @@ def _import(options: argparse.Namespace) -> None:
     from pipelines.import_published import import_evaluator, import_generator
 
     # What the published network does that the paper does not; the user's own words come after.
-    values = settings.load(options.config, ["moe.timestep_in_router=true", *options.overrides])
+    overrides = {"moe.timestep_in_router": True, **settings.parse_overrides(options.overrides)}
+    values = settings.load(options.config, overrides)
     generator = {"--denoiser": options.denoiser, "--vae": options.vae, "--stats": options.stats}
     given = [name for name, path in generator.items() if path]
     if options.evaluator:
         if given:
-            raise UserError(f"{given[0]} beside --evaluator", allowed="one checkpoint a command")
+            raise UserError(f"{given[0]} beside --evaluator", allowed="one checkpoint per command")
         import_evaluator(values, file=options.evaluator, out=options.out)
     elif len(given) < len(generator):
         missing = next(name for name in generator if name not in given)
@@ -247,22 +241,24 @@ def _import(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from pipelines import settings
     from pipelines.cluster.session import ray_session
-    from pipelines.train.train import check_request, train
+    from pipelines.site import Site
+    from pipelines.train.request import TrainRequest
+    from pipelines.train.train import train
 
-    values = settings.load(options.config, options.overrides)
+    values = settings.load(options.config, settings.parse_overrides(options.overrides))
     out = options.out or Path("runs") / values.name / options.target
-    # Mistakes are told before Ray is started, which takes a while.
-    check_request(options.target, values, options.data, out, options.vae, options.resume)
+    # Mistakes are reported before Ray is started, which takes a while.
+    job = TrainRequest(
+        options.target,
+        values,
+        dataset=options.data,
+        out=out,
+        site=Site.here(options.text_folder),
+        vae=options.vae,
+        resume=options.resume,
+    ).checked()
     with ray_session(values.workers):
-        run = train(
-            options.target,
-            values,
-            dataset=options.data,
-            out=out,
-            vae=options.vae,
-            text_folder=options.text_folder,
-            resume=options.resume,
-        )
+        run = train(job)
     print(f"{out / 'best'} holds the model; its MLflow run is {run} (`intermoe ui` shows it)")
 
 
@@ -270,9 +266,11 @@ def _generate(options: argparse.Namespace) -> None:
     from intermoe.model import InterMoE
     from pipelines.cluster.progress import Stages
     from pipelines.generate import generate
+    from pipelines.site import Site
     from pipelines.tracking.queries import model_folder
 
-    model = InterMoE.load(model_folder(options.model), text_folder=options.text_folder)
+    site = Site.here(options.text_folder)
+    model = InterMoE.load(model_folder(options.model, site.tracking_uri), text_folder=site.text_folder)
     with Stages() as stages:
         files = generate(
             model,
@@ -294,23 +292,26 @@ def _evaluate(options: argparse.Namespace) -> None:
     from intermoe.evaluation.protocol import ROWS
     from pipelines.cluster.progress import Stages
     from pipelines.cluster.session import ray_session
-    from pipelines.evaluate.evaluate import check_out, check_request, evaluate
+    from pipelines.evaluate.evaluate import evaluate
+    from pipelines.evaluate.request import EvaluateRequest
     from pipelines.evaluate.results import terminal_table
+    from pipelines.settings import parse_overrides
+    from pipelines.site import Site
 
-    check_out(options.out)
-    wanted = check_request(
+    plan = EvaluateRequest(
         options.model,
+        out=options.out,
+        site=Site.here(options.text_folder),
         dataset=options.data,
         evaluator=options.evaluator,
-        overrides=options.overrides,
+        overrides=parse_overrides(options.overrides),
         split=options.split,
-        rows=[row for row in ROWS if not (row == "untrained" and options.no_untrained)],
+        rows=tuple(row for row in ROWS if not (row == "untrained" and options.no_untrained)),
         seed=options.seed,
         guidance=options.guidance,
-        text_folder=options.text_folder,
-    )
-    with ray_session(wanted.settings.workers), Stages() as stages:
-        results = evaluate(wanted, out=options.out, progress=stages)
+    ).checked()
+    with ray_session(plan.settings.workers), Stages() as stages:
+        results = evaluate(plan, progress=stages)
     Console().print(terminal_table(results))
     print(f"{options.out / 'results.html'} has it with a plot; its MLflow run is {results.about['run']}")
 
@@ -320,23 +321,26 @@ def _sweep(options: argparse.Namespace) -> None:
 
     from pipelines.cluster.session import ray_session
     from pipelines.report.report import report
+    from pipelines.settings import parse_overrides
+    from pipelines.site import Site
     from pipelines.sweep.file import load as load_sweep
-    from pipelines.sweep.sweep import check_request, noted_overrides, plan_table, sweep
+    from pipelines.sweep.request import SweepRequest, sweep_note
+    from pipelines.sweep.sweep import plan_table, sweep
 
-    overrides = options.overrides
-    found = load_sweep(options.file, overrides)
-    out = options.out or Path("runs") / f"{found.config.name}-{found.config.profile}"
-    if options.resume and not overrides and (overrides := noted_overrides(out)):
-        found = load_sweep(options.file, overrides)
+    plan = load_sweep(options.file, parse_overrides(options.overrides))
+    out = options.out or Path("runs") / f"{plan.config.name}-{plan.config.profile}"
+    if options.resume and not plan.overrides and (noted := sweep_note(out).get("overrides")):
+        plan = load_sweep(options.file, noted)
+    request = SweepRequest(plan, out, Site.here(), resume=options.resume)
     if not options.dry_run:
-        check_request(found, out, options.resume)
-    Console().print(plan_table(found))
+        request = request.checked()
+    Console().print(plan_table(plan))
     if options.dry_run:
         return
-    workers = max((trial.settings.workers for trial in found.trials), key=lambda w: w.count * w.cpus)
-    with ray_session(workers, jobs=found.profile.concurrent):
-        failed = sweep(found, file=options.file, out=out, resume=options.resume, overrides=overrides)
-    if len(failed) < len(found.trials):
+    workers = max((trial.settings.workers for trial in plan.trials), key=lambda w: w.count * w.cpus)
+    with ray_session(workers, jobs=plan.profile.concurrent):
+        failed = sweep(request)
+    if len(failed) < len(plan.trials):
         print(f"{report(out, out / 'report')[0]} has the tables and plots")
     if failed:
         raise UserError(f"{len(failed)} trials failed: {', '.join(failed)}", where=out, allowed="--resume tries again")
@@ -353,7 +357,7 @@ def _describe(options: argparse.Namespace) -> None:
     from pipelines import settings
     from pipelines.describe import as_lines, describe
 
-    found = describe(settings.load(options.config, options.overrides))
+    found = describe(settings.load(options.config, settings.parse_overrides(options.overrides)))
     if options.json:
         print(json.dumps(found, indent=2))
     else:
@@ -371,7 +375,7 @@ def _bench(options: argparse.Namespace) -> None:
     from pipelines.bench import as_table, bench_moe, device_name, token_count
     from pipelines.cluster.progress import Stages
 
-    values = settings.load(options.config, options.overrides)
+    values = settings.load(options.config, settings.parse_overrides(options.overrides))
     with Stages() as stages:
         found = bench_moe(
             values, samples=options.samples, repeats=options.repeats, threads=options.threads, progress=stages

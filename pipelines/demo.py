@@ -1,5 +1,9 @@
-"""The whole pipeline once, small, on this machine: Duet -> shards -> VAE -> denoiser -> motions -> table -> MLflow."""
+"""The whole pipeline once, small, on this machine: Duet -> shards -> VAE -> denoiser -> motions -> table -> MLflow.
 
+Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame.
+"""
+
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -9,26 +13,29 @@ from intermoe.body.features import joints_from_features
 from intermoe.data.batches import interactions
 from intermoe.data.draws import UNDRAWN
 from intermoe.data.shards import DatasetFolder
-from intermoe.errors import UserError
 from intermoe.evaluation.ranges import Joints, Range
-from intermoe.files import is_taken
+from intermoe.files import check_free
 from intermoe.model import InterMoE
 from intermoe.motion import Motion
 from pipelines import settings
 from pipelines.cluster.progress import Stages
 from pipelines.cluster.session import ray_session
-from pipelines.evaluate.evaluate import check_request, evaluate
+from pipelines.evaluate.evaluate import evaluate
+from pipelines.evaluate.request import EvaluateRequest
 from pipelines.evaluate.results import terminal_table
 from pipelines.generate import generate
 from pipelines.preprocess.preprocess import preprocess
-from pipelines.preprocess.sources import reader_for
-from pipelines.tracking.address import tracking_uri
+from pipelines.preprocess.request import PreprocessRequest
+from pipelines.preprocess.sources import SourceConfig
+from pipelines.site import Site
+from pipelines.tracking.label import RunLabel
 from pipelines.tracking.runs import Run
-from pipelines.train.train import Label, train
+from pipelines.train.request import TrainRequest
+from pipelines.train.train import train
 
 _COUNT, _SECONDS = 600, 4.0
 # Half of the usual, for somebody is waiting.
-_REPLICATIONS = "evaluation.replications=10"
+_FEWER_REPLICATIONS = {"evaluation.replications": 10}
 PROMPTS = (
     "The first person pushes the second person, who stumbles backwards.",
     "The second person bows to the first person.",
@@ -46,20 +53,22 @@ def demo(out: Path) -> None:
     Raises:
         UserError: ``out`` is taken.
     """
-    if is_taken(out):
-        raise UserError("exists and is not empty", where=out, allowed="a new folder, as --out")
+    check_free(out)
     values = settings.load("duet")
-    console = Console()
-    parent = Run.start(tracking_uri(), values.name, "demo", values.model_dump(mode="json"))
+    site, console = Site.here(), Console()
+    shards = out / "shards"
+    parent = Run.start(site.tracking_uri, values.name, "demo", params=values.model_dump(mode="json"))
+    label = RunLabel(parent=parent.id)
     with parent, ray_session(values.workers), Stages() as stages:
         console.print("[1/6] Duet, the embedded data set, to shards")
-        with reader_for("duet", out / "duet", scratch=out, count=_COUNT) as reader:
-            preprocess(reader, name="duet", out=out / "shards", encoder=values.data.encoder, progress=stages)
+        source = SourceConfig(format="duet", root=out / "duet", count=_COUNT)
+        preprocess(PreprocessRequest("duet", source, values.data.encoder, shards, site).checked(), stages)
         console.print("[2/6] Causal-Skeletal VAE: motion to latents and back")
-        label = Label(parent=parent.id)
-        train("vae", values, dataset=out / "shards", out=out / "vae", label=label)
+        vae = TrainRequest("vae", values, dataset=shards, out=out / "vae", site=site, label=label)
+        train(vae.checked())
         console.print("[3/6] Denoiser with its mixture of experts: text to latents")
-        train("denoiser", values, dataset=out / "shards", out=out / "denoiser", vae=out / "vae", label=label)
+        denoiser = replace(vae, target="denoiser", out=out / "denoiser", vae=out / "vae")
+        train(denoiser.checked())
         console.print("[4/6] From prompts to motions")
         model = InterMoE.load(out / "denoiser")
         files = generate(
@@ -74,15 +83,21 @@ def demo(out: Path) -> None:
         )
         for file in files:
             parent.log_artifact(file, "motions")
-        shares = _inside(model, out / "shards", [Motion.load(file).joints for file in files if file.suffix == ".npz"])
+        shares = _inside(model, shards, [Motion.load(file).joints for file in files if file.suffix == ".npz"])
         parent.log_metrics({f"inside_data_range/{name}": share for name, share in shares.items()}, 0)
         console.print("[5/6] Evaluator: which caption belongs to which motion")
-        train("evaluator", values, dataset=out / "shards", out=out / "evaluator", label=label)
+        train(replace(vae, target="evaluator", out=out / "evaluator").checked())
         console.print("[6/6] Evaluation: the model beside recorded motion, and beside itself before training")
-        wanted = check_request(
-            out / "denoiser", dataset=out / "shards", evaluator=out / "evaluator", overrides=[_REPLICATIONS]
+        evaluation = EvaluateRequest(
+            out / "denoiser",
+            out=out / "evaluation",
+            site=site,
+            dataset=shards,
+            evaluator=out / "evaluator",
+            overrides=_FEWER_REPLICATIONS,
+            label=label,
         )
-        results = evaluate(wanted, out=out / "evaluation", progress=stages, parent=parent.id)
+        results = evaluate(evaluation.checked(), progress=stages)
     console.print(terminal_table(results))
     _show(console, shares, [file for file in files if file.suffix == ".mp4"])
     console.print(f"The table with its plot: {out / 'evaluation' / 'results.html'}", highlight=False, soft_wrap=True)

@@ -1,4 +1,7 @@
-"""What a configuration amounts to: parameters by part, sizes and the cost of a step. Needs neither weights nor data."""
+"""What a configuration amounts to: parameters by part, sizes and the cost of a step. Needs neither weights nor data.
+
+Legend: B batch, L latent frames, N latent joints, C channels of one, P = 2 persons, D width.
+"""
 
 from typing import Any
 
@@ -50,12 +53,12 @@ def describe(settings: Settings) -> dict[str, Any]:
         "name": settings.name,
         "parameters": {**parts, "total": _count(model), "trainable": trainable, "active": active},
         "sizes": {
-            "joints": model.skeleton.joints,
-            "features": model.skeleton.features,
+            "joints": model.skeleton.num_joints,
+            "features": model.skeleton.num_features,
             "latent_joints": len(model.skeleton.pools[-1].groups),
             "latent": model.latent,
             "latent_frames": frames // STRIDE,
-            "tokens_a_batch": 2 * (frames // STRIDE) * settings.train.denoiser.batch_size,
+            "tokens_per_batch": 2 * (frames // STRIDE) * settings.train.denoiser.batch_size,
             "seconds": frames / FPS,
             "weights_mb": round(4 * _count(model) / 1e6, 1),
         },
@@ -73,7 +76,7 @@ def _count(*modules: nn.Module) -> int:
 def _vae_flop(model: InterMoE, settings: Settings) -> int:
     """Forward pass of a batch of windows, counted operation by operation."""
     training = settings.train.vae
-    windows = torch.zeros(training.batch_size, training.window, model.skeleton.features, device="meta")
+    windows = torch.zeros(training.batch_size, training.window, model.skeleton.num_features, device="meta")
     with FlopCounterMode(display=False) as counter:
         model.vae.decode(model.vae.encode(windows).mean_BLNC)
     return int(counter.get_total_flops())
@@ -82,7 +85,7 @@ def _vae_flop(model: InterMoE, settings: Settings) -> int:
 def _encoding_flop(model: InterMoE, settings: Settings) -> int:
     """Latents of both persons for a batch of the longest motions."""
     motions = torch.zeros(
-        2 * settings.train.denoiser.batch_size, settings.data.max_frames, model.skeleton.features, device="meta"
+        2 * settings.train.denoiser.batch_size, settings.data.max_frames, model.skeleton.num_features, device="meta"
     )
     with FlopCounterMode(display=False) as counter:
         model.vae.encode(motions)

@@ -1,24 +1,162 @@
-"""Pieces of Markdown and HTML documents: tables, pictures, one self-contained page."""
+"""Documents of text, tables and pictures, as Markdown and as one self-contained HTML page; figures as PNG."""
 
 import base64
 import html
 import io
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pandas as pd
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table, numbers to the right, and the empty line that ends it."""
-    bars = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in (head, *rows)]
-    return [bars[0], f"|---|{'---:|' * (len(head) - 1)}", *bars[1:], ""]
+class Block(Protocol):
+    """A piece of a section."""
+
+    def markdown(self) -> str:
+        """As Markdown; empty where Markdown cannot show it."""
+
+    def html(self) -> str:
+        """As HTML, with everything escaped that is not ours."""
 
 
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table of cells that are HTML already; the first of a row is its heading."""
-    lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
-    for first, *rest in rows:
-        lines.append(f"<tr><th>{first}</th>" + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>")
-    return f"<table>{''.join(lines)}</table>"
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text."""
+
+    text: str
+
+    def markdown(self) -> str:
+        """The text."""
+        return self.text
+
+    def html(self) -> str:
+        """The text as a ``<p>``."""
+        return f"<p>{html.escape(self.text)}</p>"
+
+
+@dataclass(frozen=True)
+class BulletList:
+    """Lines, each with a bullet."""
+
+    lines: Sequence[str]
+
+    def markdown(self) -> str:
+        """A line per bullet."""
+        return "\n".join(f"- {line}" for line in self.lines)
+
+    def html(self) -> str:
+        """The lines as a ``<ul>``."""
+        return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in self.lines) + "</ul>"
+
+
+@dataclass(frozen=True, eq=False)
+class TextTable:
+    """A table of text.
+
+    Attributes:
+        cells: the text; the index names the rows, and its name is the heading above them.
+        bold: of each cell whether it is bold, labelled like ``cells``; none is if None.
+        numeric: whether the cells are numbers, which stand to the right.
+
+    Example:
+        >>> cells = pd.DataFrame({"FID": ["2.000", "1.000"]}, index=["a", "b"])
+        >>> print(TextTable(cells, bold=cells == "1.000").markdown())
+        |    |       FID |
+        |:---|----------:|
+        | a  |     2.000 |
+        | b  | **1.000** |
+    """
+
+    cells: pd.DataFrame
+    bold: pd.DataFrame | None = None
+    numeric: bool = True
+
+    def markdown(self) -> str:
+        """The table with its columns aligned."""
+        cells = self._with_bold(self.cells.map(_without_bars), "**{}**")
+        cells = cells.rename(index=_without_bars, columns=_without_bars)
+        alignment = ["left"] + ["right" if self.numeric else "left"] * len(cells.columns)
+        return str(cells.to_markdown(colalign=alignment, disable_numparse=True))
+
+    def html(self) -> str:
+        """The table as a ``<table>``."""
+        cells = self._with_bold(self.cells.map(html.escape), "<b>{}</b>").rename(index=html.escape, columns=html.escape)
+        # In the corner, where the name of the index would get a line of its own.
+        cells = cells.rename_axis(index=None, columns=html.escape(str(cells.index.name or "")))
+        return cells.to_html(escape=False, border=0, classes=None if self.numeric else "text")
+
+    def _with_bold(self, cells: pd.DataFrame, template: str) -> pd.DataFrame:
+        return cells if self.bold is None else cells.mask(self.bold, cells.map(template.format))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG.
+
+    Attributes:
+        png: its bytes.
+        text: for those who do not see it.
+        file: its name in the folder of the Markdown file, which leaves it out if None.
+    """
+
+    png: bytes
+    text: str
+    file: str | None = None
+
+    def markdown(self) -> str:
+        """A link to the file."""
+        return f"![{self.text}]({self.file})" if self.file else ""
+
+    def html(self) -> str:
+        """An ``<img>`` that holds the data."""
+        data = base64.b64encode(self.png).decode()
+        return f'<img alt="{html.escape(self.text)}" src="data:image/png;base64,{data}">'
+
+
+@dataclass(frozen=True)
+class Section:
+    """Blocks under a heading."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Document:
+    """Sections under a title."""
+
+    title: str
+    sections: Sequence[Section]
+
+    def markdown(self) -> str:
+        """The document as Markdown; sections that it cannot show are left out."""
+        pieces = [f"# {self.title}"]
+        for section in self.sections:
+            blocks = [text for block in section.blocks if (text := block.markdown())]
+            pieces += [f"## {section.title}", *blocks] if blocks else []
+        return "\n\n".join(pieces) + "\n"
+
+    def html(self) -> str:
+        """The document as one HTML page that needs nothing else."""
+        title = html.escape(self.title)
+        head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        pieces = [f"<h1>{title}</h1>"]
+        for section in self.sections:
+            pieces += [f"<h2>{html.escape(section.title)}</h2>", *(block.html() for block in section.blocks)]
+        return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(pieces)}</body></html>\n'
+
+
+def interval_texts(mean: pd.Series, half_width: pd.Series) -> pd.Series:
+    """Numbers with their intervals for people: without an interval that is not known, empty without a mean.
+
+    Example:
+        >>> unknown = float("nan")
+        >>> interval_texts(pd.Series([2.0, 0.5, unknown]), pd.Series([1.3859, unknown, unknown])).tolist()
+        ['2.000 ±1.386', '0.500', '']
+    """
+    means = mean.map("{:.3f}".format).where(mean.notna(), "")
+    return means + half_width.map(" ±{:.3f}".format).where(half_width.notna(), "")
 
 
 def png(figure: Any) -> bytes:
@@ -30,24 +168,20 @@ def png(figure: Any) -> bytes:
     return stream.getvalue()
 
 
-def image(data: bytes, text: str) -> str:
-    """A PNG as an ``<img>`` that holds its data, with a text for those who do not see it."""
-    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+def _without_bars(text: str) -> str:
+    """Text in which no bar ends a cell of a Markdown table."""
+    return text.replace("|", r"\|")
 
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 0.5em 0 1.5em }
 th, td { padding: 0.25em 0.8em; border-bottom: 1px solid #ddd }
-td { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 th { text-align: left; font-weight: 600 }
-tr:first-child th:not(:first-child) { text-align: right }
-.about td { text-align: left; overflow-wrap: anywhere; white-space: normal } img { max-width: 100% }
+td, thead th:not(:first-child) { text-align: right }
+td { font-variant-numeric: tabular-nums; white-space: nowrap }
+.text td, .text thead th { text-align: left }
+.text td { font-family: monospace; overflow-wrap: anywhere; white-space: normal }
+img { max-width: 100% }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em }
 """
-
-
-def html_page(title: str, body: Sequence[str]) -> str:
-    """One self-contained HTML page."""
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from intermoe import checkpoint
-from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import PART
-from intermoe.files import sha256
+from intermoe.files import check_free, sha256
 from intermoe.released_weights import State, evaluator_parts, generator_parts
 from pipelines.settings import Settings
 
@@ -22,25 +21,20 @@ def import_generator(settings: Settings, *, denoiser: Path, vae: Path, stats: Pa
         out: the folder that is made.
 
     Raises:
-        UserError: ``out`` exists, or a file is not what the settings describe.
+        UserError: ``out`` is taken, or a file is not what the settings describe.
     """
-    _check_out(out)
+    check_free(out, "another --out")
     parts = generator_parts(settings, denoiser=denoiser, vae=vae, stats=stats)
-    _save(out, settings, "denoiser", parts, {"denoiser": sha256(denoiser), "vae": sha256(vae)})
+    _save(out, settings, "denoiser", parts=parts, files={"denoiser": sha256(denoiser), "vae": sha256(vae)})
 
 
 def import_evaluator(settings: Settings, *, file: Path, out: Path) -> None:
     """Write the evaluator's checkpoint from InterCLIP's file; arguments and errors as for ``import_generator``."""
-    _check_out(out)
+    check_free(out, "another --out")
     parts = evaluator_parts(settings.evaluator, settings.data, file=file)
-    _save(out, settings, PART, parts, {PART: sha256(file)})
+    _save(out, settings, PART, parts=parts, files={PART: sha256(file)})
 
 
-def _check_out(out: Path) -> None:
-    if out.exists():
-        raise UserError("exists already and is not overwritten", where=out, allowed="another --out")
-
-
-def _save(out: Path, settings: Settings, target: str, parts: dict[str, State], files: dict[str, str]) -> None:
+def _save(out: Path, settings: Settings, target: str, *, parts: dict[str, State], files: dict[str, str]) -> None:
     state: dict[str, Any] = {"step": 0, "target": target, "dataset": settings.name, "imported": files}
     checkpoint.save(out, tensors=parts, documents={"config": settings.model_dump(mode="json"), "state": state})

@@ -4,7 +4,9 @@ Every component brings its own config class; this file composes them and adds ho
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import yaml
@@ -71,18 +73,18 @@ def presets() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def load(config: str, overrides: Sequence[str] = ()) -> Settings:
-    """The settings that a preset or a file gives, with ``key=value`` overrides on top.
+def load(config: str, overrides: Mapping[str, Any] = MappingProxyType({})) -> Settings:
+    """The settings that a preset or a file gives, with overrides on top.
 
     Args:
         config: name of a preset, or path of a YAML file (one that ends in .yaml or .yml).
-        overrides: such as ``moe.experts=4``; the value is read as YAML.
+        overrides: values by their dotted keys, such as ``{"moe.experts": 4}``.
 
     Raises:
         UserError: unknown preset, missing file, unknown key, value out of range.
 
     Example:
-        >>> load("interhuman", ["moe.experts=16"]).moe.experts
+        >>> load("interhuman", {"moe.experts": 16}).moe.experts
         16
     """
     if config.endswith((".yaml", ".yml")):
@@ -92,6 +94,30 @@ def load(config: str, overrides: Sequence[str] = ()) -> Settings:
     else:
         raise UserError(f"unknown preset {config!r}", allowed=f"{', '.join(presets())}, or a .yaml file")
     return overridden(read_yaml(path)[1], overrides, where=config)
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """What the ``key=value`` words of a command line say; values are read as YAML, and the last of a key counts.
+
+    Raises:
+        UserError: a word that is not an override.
+
+    Example:
+        >>> parse_overrides(["moe.experts=4", "moe.sigma=1e-3"])
+        {'moe.experts': 4, 'moe.sigma': 0.001}
+    """
+    overrides: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise UserError(f"{word!r} is not an override", allowed="key=value, such as moe.experts=4")
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError):
+            raise UserError(f"{word!r} is not an override", allowed="a value that is YAML") from None
+        overrides.pop(key, None)
+        overrides[key] = _number(value)
+    return overrides
 
 
 def read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
@@ -110,22 +136,16 @@ def read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
     return text, values
 
 
-def overridden(values: dict[str, Any], overrides: Sequence[str], *, where: object) -> Settings:
-    """Settings from plain values, such as a checkpoint holds, with ``key=value`` overrides on top.
+def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any], *, where: object) -> Settings:
+    """Settings from plain values, such as a checkpoint holds, with values by their dotted keys on top.
 
     Raises:
-        UserError: an unknown key, a value out of range, an override that is none.
+        UserError: an unknown key, a value out of range.
     """
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise UserError(f"{override!r} is no override", allowed="key=value, such as moe.experts=4")
-        try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):
-            raise UserError(f"{override!r} is no override", allowed="a value that is YAML") from None
-        _assign(values, key.split("."), _number(value), key)
-    return Settings.parse(values, where=where)
+    changed = deepcopy(dict(values))
+    for key, value in overrides.items():
+        _assign(changed, key.split("."), value, key)
+    return Settings.parse(changed, where=where)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

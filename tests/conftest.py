@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import pipelines  # noqa: F401 - sets the environment that Ray and MLflow read when a test imports them
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 

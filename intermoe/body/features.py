@@ -42,14 +42,14 @@ class FeatureLayout:
     @classmethod
     def of(cls, skeleton: Skeleton) -> Self:
         """The layout for that skeleton: 3J positions, 3J velocities, 6R rotations, contacts in the skeleton's order."""
-        velocities = 3 * skeleton.joints
+        velocities = 3 * skeleton.num_joints
         rotations = 2 * velocities
-        contacts = rotations + 6 * (skeleton.joints - 1)
+        contacts = rotations + 6 * (skeleton.num_joints - 1)
         return cls(
             positions=slice(0, velocities),
             velocities=slice(velocities, rotations),
             rotations=slice(rotations, contacts),
-            contacts=slice(contacts, skeleton.features),
+            contacts=slice(contacts, skeleton.num_features),
         )
 
     @property
@@ -157,12 +157,12 @@ def exchange_persons(features_BTPF: Tensor, exchanged_B: Tensor, skeleton: Skele
 
 def joints_from_features(features_F: Tensor, skeleton: Skeleton) -> Tensor:
     """Joint positions [..., J, 3] in metres that the features [..., F] hold."""
-    return features_F[..., FeatureLayout.of(skeleton).positions].unflatten(-1, (skeleton.joints, 3))
+    return features_F[..., FeatureLayout.of(skeleton).positions].unflatten(-1, (skeleton.num_joints, 3))
 
 
 def rotations_from_features(features_F: Tensor, skeleton: Skeleton) -> Tensor:
     """Local rotations [..., J - 1, 6] of joints 1..J-1 in 6D that the features [..., F] hold."""
-    return features_F[..., FeatureLayout.of(skeleton).rotations].unflatten(-1, (skeleton.joints - 1, 6))
+    return features_F[..., FeatureLayout.of(skeleton).rotations].unflatten(-1, (skeleton.num_joints - 1, 6))
 
 
 class Normaliser(nn.Module):

@@ -1,7 +1,8 @@
 """Kinematics: from local rotations to joint positions, and from positions back to rotations and a T-pose.
 
 Legend: T frames, J joints, R = J - 1 joints with a local rotation in the data (all but the root), B bodies (frames and
-persons in a row), C children of a joint; the other leading dimensions are free (batch, frames, persons).
+persons in a row), C children of a joint, N points, D numbers of a point; the other leading dimensions are free (batch,
+frames, persons).
 """
 
 from collections.abc import Sequence

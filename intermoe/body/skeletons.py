@@ -45,7 +45,7 @@ class Skeleton:
     pools: tuple[PoolStage, ...]
 
     @property
-    def joints(self) -> int:
+    def num_joints(self) -> int:
         """Number of joints J."""
         return len(self.parents)
 
@@ -57,15 +57,15 @@ class Skeleton:
     @property
     def mirrored(self) -> tuple[int, ...]:
         """For each joint, the one that stands in its place in the mirror image [J]."""
-        order = list(range(self.joints))
+        order = list(range(self.num_joints))
         for left, right in self.mirror_pairs:
             order[left], order[right] = right, left
         return tuple(order)
 
     @property
-    def features(self) -> int:
+    def num_features(self) -> int:
         """Numbers of one person in one frame: positions 3J, velocities 3J, rotations 6(J - 1), contacts."""
-        return 6 * self.joints + 6 * (self.joints - 1) + len(self.contacts)
+        return 6 * self.num_joints + 6 * (self.num_joints - 1) + len(self.contacts)
 
     def index(self, joint_name: str) -> int:
         """Number of the joint with that name; ``ValueError`` where there is none."""

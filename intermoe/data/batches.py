@@ -52,7 +52,7 @@ def interactions(
     Returns:
         Features padded to ``max_frames - 1`` frames (299 of 300, as velocities need the next frame).
     """
-    batch, joints = len(positions), skeleton.joints
+    batch, joints = len(positions), skeleton.num_joints
     position_BTPJ3 = torch.zeros(batch, max_frames, 2, joints, 3)
     rotation_BTPR6 = torch.zeros(batch, max_frames, 2, joints - 1, 6)
     frames = []

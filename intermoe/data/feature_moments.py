@@ -47,7 +47,7 @@ class Moments:
         left at the end counts if it is long enough to be a recording.
         """
         count = 0
-        sum_F, square_F = torch.zeros(2, skeleton.features, dtype=torch.float64)
+        sum_F, square_F = torch.zeros(2, skeleton.num_features, dtype=torch.float64)
         for start in range(0, len(position_TPJ3) - MIN_FRAMES + 1, _STRETCH):
             position_BTPJ3, rotation_BTPR6 = (
                 torch.stack([whole, whole.flip(1)])

@@ -35,8 +35,7 @@ from intermoe.config import Config
 from intermoe.data.draws import Draw
 from intermoe.data.rows import CaptionRow, MotionRow, RecordingHeader, SplitIndex
 from intermoe.errors import UserError
-from intermoe.files import flush as _flush
-from intermoe.files import sha256
+from intermoe.files import flush, sha256
 from intermoe.text.captions import Persons, named_first
 
 CARD = "dataset.json"
@@ -121,7 +120,7 @@ class DatasetCard(Config):
     def _consistent(self) -> Self:
         if self.skeleton not in SKELETONS:
             raise ValueError(f"skeleton {self.skeleton!r} is not one of {', '.join(SKELETONS)}")
-        if not len(self.mean) == len(self.std) == skeleton_named(self.skeleton).features:
+        if not len(self.mean) == len(self.std) == skeleton_named(self.skeleton).num_features:
             raise ValueError(f"mean and std have as many numbers as {self.skeleton} has features")
         for file, digest in self.files.items():
             if not (_FILE.fullmatch(file) and _SHA256.fullmatch(digest)):
@@ -187,7 +186,7 @@ class DatasetFolder:
         if not 0 <= row < self._rows(split):
             raise IndexError(f"row {row} of {self._rows(split)} in split {split!r}")
         values = self._row(f"motions/{split}", row)
-        frames, joints = values["frames"].as_py(), self._skeleton.joints
+        frames, joints = values["frames"].as_py(), self._skeleton.num_joints
         return MotionRow(
             **_header({name: values[name].as_py() for name in _HEADER}),
             position_TPJ3=_array(values["position"]).reshape(frames, 2, joints, 3),
@@ -293,7 +292,7 @@ def write_rows(file: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]])
         for row in rows:
             columns = [_column(row[field.name], field.type) for field in schema]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-    _flush(file)
+    flush(file)
 
 
 def _column(value: Any, kind: pa.DataType) -> pa.Array:

@@ -82,7 +82,7 @@ def check_figure(bvh: Bvh, mapping: JointMapping, scale: float) -> None:
             f"its zero pose is not a T-pose: the bone to {joint} is {degrees:.0f} degrees off; "
             "'axes' and 'tpose' in the mapping put it right"
         )
-    still_J33 = torch.eye(3, dtype=offset_J3.dtype).expand(skeleton.joints, 3, 3)
+    still_J33 = torch.eye(3, dtype=offset_J3.dtype).expand(skeleton.num_joints, 3, 3)
     up_J = forward_kinematics(offset_J3[0], still_J33, offset_J3, skeleton.parents)[0][:, 1]
     height = float(up_J.max() - up_J.min())
     if not HEIGHTS[0] <= height <= HEIGHTS[1]:
@@ -101,7 +101,7 @@ def _worst_long_bone(offset_J3: Tensor, skeleton: Skeleton) -> tuple[str, float]
 def _mapped_positions(bvh: Bvh, place_TN3: Tensor, mapping: JointMapping, scale: float) -> Tensor:
     """Positions of the skeleton's joints [T, J, 3] in metres from those of the file's points in the world."""
     skeleton = skeleton_named(mapping.skeleton)
-    share_JN = torch.zeros(skeleton.joints, len(bvh.names), dtype=place_TN3.dtype)
+    share_JN = torch.zeros(skeleton.num_joints, len(bvh.names), dtype=place_TN3.dtype)
     for joint, name in enumerate(skeleton.joint_names):
         for point, share in mapping.joints[name].position.items():
             share_JN[joint, bvh.names.index(point)] = share

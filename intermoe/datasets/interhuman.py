@@ -6,7 +6,8 @@
     ignore_list.txt or split/ignore_list.txt (optional)    ids to leave out
     labels.jsonl (optional)                                {"id": ..., "kind": ..., "actor": 0 or 1, ...} a line
 
-Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation.
+Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, D numbers of a person-frame
+on disk.
 """
 
 import json
@@ -77,7 +78,7 @@ class InterHumanReader:
         if len(first) != len(second):
             raise BadRecording(f"person1 has {len(first)} frames, person2 {len(second)}")
         both_TPD = np.stack([first, second], axis=1)
-        joints = self.skeleton.joints
+        joints = self.skeleton.num_joints
         disk_TPJ3 = both_TPD[..., : 3 * joints].reshape(-1, 2, joints, 3)
         rotation_TPR6 = both_TPD[..., _ROTATIONS : _ROTATIONS + 6 * (joints - 1)].reshape(-1, 2, joints - 1, 6)
         recording = Recording(

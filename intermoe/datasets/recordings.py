@@ -57,8 +57,8 @@ class Recording:
         if self.split not in SPLITS:
             raise BadRecording(f"split {self.split!r} is not one of {', '.join(SPLITS)}")
         for name, array, shape in (
-            ("positions", self.position_TPJ3, (frames, 2, skeleton.joints, 3)),
-            ("rotations", self.rotation_TPR6, (frames, 2, skeleton.joints - 1, 6)),
+            ("positions", self.position_TPJ3, (frames, 2, skeleton.num_joints, 3)),
+            ("rotations", self.rotation_TPR6, (frames, 2, skeleton.num_joints - 1, 6)),
         ):
             if array.shape != shape:
                 raise BadRecording(f"{name} have the shape {array.shape} instead of {shape}")

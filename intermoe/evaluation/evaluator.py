@@ -153,7 +153,7 @@ class Evaluator(nn.Module):
         self.config, self.data = config, data
         self.skeleton = skeleton_named(data.skeleton)
         width = encoder_width(data.encoder)
-        self.normaliser = Normaliser(self.skeleton.features)
+        self.normaliser = Normaliser(self.skeleton.num_features)
         self.motion = MotionEncoder(config, 2 * FeatureLayout.of(self.skeleton).contacts.start)
         self.text = TextBranch(config, width)
         self.scale = nn.Parameter(torch.tensor(config.scale))

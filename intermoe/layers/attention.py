@@ -1,20 +1,21 @@
 """Multi-head attention over the latent frames of a person.
 
-Legend: P = 2 persons, B batch, L latent frames (queries), K = L + 1 keys, D width, H heads, C channels of a head.
+Legend: P = 2 persons, B batch, L latent frames (queries), K = L + 1 keys, N = P * B sequences,
+D width, H heads, C channels of a head.
 """
 
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 
-def key_mask(mask_BL: Tensor, persons: int) -> Tensor:
-    """Which keys may be attended to, bool [P * B, 1, 1, L + 1], from the valid frames [B, L].
+def key_mask(mask_BL: Tensor, num_persons: int) -> Tensor:
+    """Which keys may be attended to, bool [N, 1, 1, K], from the valid frames [B, L].
 
     The last key is the zero key of :class:`Attention`: always allowed, so that a row of nothing but padding is
     finite.
     """
     allowed_BK = pad(mask_BL, (0, 1), value=True)
-    return allowed_BK.repeat(persons, 1)[:, None, None]
+    return allowed_BK.repeat(num_persons, 1)[:, None, None]
 
 
 class Attention(nn.Module):
@@ -24,9 +25,9 @@ class Attention(nn.Module):
     matrix, biases zero.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.num_heads = num_heads
         self.dropout = dropout
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
@@ -43,21 +44,21 @@ class Attention(nn.Module):
         Args:
             x_PBLD: what asks.
             context_PBLD: what is asked; x itself for self-attention.
-            allowed_N11K: :func:`key_mask` of the batch, N = P * B.
+            allowed_N11K: :func:`key_mask` of the batch.
 
         Returns:
             [P, B, L, D].
         """
-        persons, batch = x_PBLD.shape[:2]
-        query_NHLC = self._heads(self.query(x_PBLD))
+        num_persons, batch_size = x_PBLD.shape[:2]
+        query_NHLC = self._split_heads(self.query(x_PBLD))
         key_PBLD, value_PBLD = self.key_value(context_PBLD).chunk(2, dim=-1)
-        key_NHKC = pad(self._heads(key_PBLD), (0, 0, 0, 1))
-        value_NHKC = pad(self._heads(value_PBLD), (0, 0, 0, 1))
+        key_NHKC = pad(self._split_heads(key_PBLD), (0, 0, 0, 1))
+        value_NHKC = pad(self._split_heads(value_PBLD), (0, 0, 0, 1))
         mixed_NHLC = scaled_dot_product_attention(
             query_NHLC, key_NHKC, value_NHKC, allowed_N11K, self.dropout if self.training else 0.0
         )
-        out_PBLD: Tensor = self.out(mixed_NHLC.transpose(1, 2).flatten(2).unflatten(0, (persons, batch)))
+        out_PBLD: Tensor = self.out(mixed_NHLC.transpose(1, 2).flatten(2).unflatten(0, (num_persons, batch_size)))
         return out_PBLD
 
-    def _heads(self, x_PBLD: Tensor) -> Tensor:
-        return x_PBLD.flatten(0, 1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def _split_heads(self, x_PBLD: Tensor) -> Tensor:
+        return x_PBLD.flatten(0, 1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -5,7 +5,7 @@ in memory as [B, J, T, C]: a sum over joints is then one product with a J x J ma
 over (joint, time) runs channels-last without a copy.
 
 Legend: B batch, J joints (of whatever graph the layer lives on), G joints of the coarser graph, T frames, C channels,
-I channels in, O channels out.
+I channels in, O channels out, X = B * T.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ Past = dict[nn.Module, Tensor]
 """Per convolution, the last ``MEMORY`` frames that it was given: all that decoding goes on from."""
 
 
-def neighbour_average(joints: int, edges: Sequence[tuple[int, int]]) -> Tensor:
+def neighbour_average(num_joints: int, edges: Sequence[tuple[int, int]]) -> Tensor:
     """Matrix [J, J] whose product with a signal on the joints averages each joint with its neighbours.
 
     Example:
@@ -32,15 +32,15 @@ def neighbour_average(joints: int, edges: Sequence[tuple[int, int]]) -> Tensor:
                 [0.3333, 0.3333, 0.3333],
                 [0.0000, 0.5000, 0.5000]])
     """
-    touches_JJ = torch.eye(joints)
+    touches_JJ = torch.eye(num_joints)
     for a, b in edges:
         touches_JJ[a, b] = touches_JJ[b, a] = 1
     return touches_JJ / touches_JJ.sum(1, keepdim=True)
 
 
-def group_membership(joints: int, stage: PoolStage) -> Tensor:
+def group_membership(num_joints: int, stage: PoolStage) -> Tensor:
     """Matrix [G, J] that is 1 where group g holds joint j."""
-    member_GJ = torch.zeros(len(stage.groups), joints)
+    member_GJ = torch.zeros(len(stage.groups), num_joints)
     for row, group in zip(member_GJ, stage.groups, strict=True):
         row[list(group)] = 1
     return member_GJ
@@ -54,11 +54,11 @@ def mix_joints(matrix_GJ: Tensor, x_BJTC: Tensor) -> Tensor:
 class JointLinear(nn.Module):
     """A linear layer of its own for each joint, all in one batched product: [B, J, T, I] -> [B, J, T, O]."""
 
-    def __init__(self, joints: int, inputs: int, outputs: int) -> None:
+    def __init__(self, num_joints: int, inputs: int, outputs: int) -> None:
         super().__init__()
         bound = inputs**-0.5
-        self.weight_JIO = nn.Parameter(torch.empty(joints, inputs, outputs).uniform_(-bound, bound))
-        self.bias_JO = nn.Parameter(torch.empty(joints, outputs).uniform_(-bound, bound))
+        self.weight_JIO = nn.Parameter(torch.empty(num_joints, inputs, outputs).uniform_(-bound, bound))
+        self.bias_JO = nn.Parameter(torch.empty(num_joints, outputs).uniform_(-bound, bound))
 
     def forward(self, x_BJTI: Tensor) -> Tensor:
         """Each joint's channels times its own weights."""
@@ -81,12 +81,12 @@ class SpaceTimeConv(nn.Module):
 
     near_JJ: Tensor
 
-    def __init__(self, joints: int, edges: Sequence[tuple[int, int]], width: int) -> None:
+    def __init__(self, num_joints: int, edges: Sequence[tuple[int, int]], width: int) -> None:
         super().__init__()
         self.own = nn.Linear(width, width)
         self.near = nn.Linear(width, width)
         self.conv = nn.Conv2d(width, width, kernel_size=3)  # (joint, time)
-        self.register_buffer("near_JJ", neighbour_average(joints, edges), persistent=False)
+        self.register_buffer("near_JJ", neighbour_average(num_joints, edges), persistent=False)
 
     def forward(self, x_BJTC: Tensor, past: Past | None = None) -> Tensor:
         """The layer's output, in which frame t depends on frames up to t only.
@@ -112,10 +112,10 @@ class SpaceTimeConv(nn.Module):
 class ResidualBlock(nn.Module):
     """x + dropout(conv(SiLU(conv(SiLU(x)))))."""
 
-    def __init__(self, joints: int, edges: Sequence[tuple[int, int]], width: int, dropout: float) -> None:
+    def __init__(self, num_joints: int, edges: Sequence[tuple[int, int]], width: int, dropout: float) -> None:
         super().__init__()
-        self.first = SpaceTimeConv(joints, edges, width)
-        self.second = SpaceTimeConv(joints, edges, width)
+        self.first = SpaceTimeConv(num_joints, edges, width)
+        self.second = SpaceTimeConv(num_joints, edges, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BJTC: Tensor, past: Past | None = None) -> Tensor:
@@ -129,13 +129,13 @@ class Pool(nn.Module):
 
     average_GJ: Tensor
 
-    def __init__(self, joints: int, stage: PoolStage) -> None:
+    def __init__(self, num_joints: int, stage: PoolStage) -> None:
         super().__init__()
-        member_GJ = group_membership(joints, stage)
+        member_GJ = group_membership(num_joints, stage)
         self.register_buffer("average_GJ", member_GJ / member_GJ.sum(1, keepdim=True), persistent=False)
 
     def forward(self, x_BJTC: Tensor) -> Tensor:
-        """Half the frames, one joint a group."""
+        """Half the frames, one joint per group."""
         return mix_joints(self.average_GJ, x_BJTC.unflatten(2, (-1, 2)).mean(3))
 
 
@@ -147,12 +147,12 @@ class Unpool(nn.Module):
 
     spread_JG: Tensor
 
-    def __init__(self, joints: int, stage: PoolStage, span: int) -> None:
+    def __init__(self, num_joints: int, stage: PoolStage, span: int) -> None:
         super().__init__()
         if span not in (1, 2):
             raise ValueError(f"a span of {span} frames; only 1 and 2 are drawn out")
         self.span = span
-        self.register_buffer("spread_JG", group_membership(joints, stage).T.contiguous(), persistent=False)
+        self.register_buffer("spread_JG", group_membership(num_joints, stage).T.contiguous(), persistent=False)
 
     def forward(self, x_BGTC: Tensor) -> Tensor:
         """A lone frame is repeated; a pair (a, b) becomes a, .75a + .25b, .25a + .75b, b."""

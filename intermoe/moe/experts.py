@@ -1,6 +1,7 @@
-"""The experts: SwiGLU networks that run on the tokens they selected, and the dense network in their place.
+"""The experts: SwiGLU networks that run on the tokens they selected, and what they are compared with.
 
-Legend: N positions, D width, H hidden, E experts, A assignments (pairs of a token and an expert).
+Legend: P = 2 persons, B batch, L latent frames, N positions, D width, H hidden, I inputs, O outputs, E experts,
+A assignments (pairs of a token and an expert), a those of one expert, R = E * N rows.
 """
 
 import torch
@@ -17,11 +18,11 @@ class Experts(nn.Module):
     ``torch.nn.Linear``. Under autocast the products run in its dtype.
     """
 
-    def __init__(self, experts: int, width: int, hidden: int) -> None:
+    def __init__(self, num_experts: int, width: int, hidden: int) -> None:
         super().__init__()
         # Gate and up projection side by side: one product for both.
-        self.inward_EDH = nn.Parameter(torch.empty(experts, width, 2 * hidden))
-        self.outward_EHD = nn.Parameter(torch.empty(experts, hidden, width))
+        self.inward_EDH = nn.Parameter(torch.empty(num_experts, width, 2 * hidden))
+        self.outward_EHD = nn.Parameter(torch.empty(num_experts, hidden, width))
         for weight in (self.inward_EDH, self.outward_EHD):
             nn.init.uniform_(weight, -(weight.shape[1] ** -0.5), weight.shape[1] ** -0.5)
 
@@ -79,3 +80,29 @@ class DenseFeedForward(nn.Module):
         gate_PBLH, up_PBLH = self.inward(x_PBLD).chunk(2, dim=-1)
         y_PBLD: Tensor = self.outward(silu(gate_PBLH) * up_PBLH)
         return y_PBLD
+
+
+class ScatteringExperts(nn.Module):
+    """The experts as the published code computes them: one after the other, their outputs into a buffer [E * N, D].
+
+    The same results from the same weights as :class:`Experts`, for comparing time and memory.
+    """
+
+    def __init__(self, experts: Experts) -> None:
+        super().__init__()
+        self.weights = experts
+
+    def forward(self, x_ND: Tensor, assignment: Assignment) -> Tensor:
+        """Sum of the experts' outputs, times their gates, [N, D]."""
+        gates_NE = assignment.gates(len(x_ND))
+        buffer_RD: Tensor | None = None
+        for expert in range(gates_NE.shape[1]):
+            token_a = (gates_NE[:, expert] > 0).nonzero().squeeze(1)
+            gate_aH, up_aH = (x_ND[token_a] @ self.weights.inward_EDH[expert]).chunk(2, dim=-1)
+            y_aD = (silu(gate_aH) * up_aH) @ self.weights.outward_EHD[expert]
+            if buffer_RD is None:
+                buffer_RD = y_aD.new_zeros(gates_NE.numel(), x_ND.shape[1])
+            buffer_RD[expert * len(x_ND) + token_a] = y_aD
+        assert buffer_RD is not None
+        buffer_END = buffer_RD.unflatten(0, (-1, len(x_ND)))
+        return (buffer_END * gates_NE.T[..., None]).sum(dim=0)

@@ -15,15 +15,18 @@ table    row                            reading
 2, 3, 5  Ours; C_exp                    ``selection=dynamic router=synergistic pool=global``, ``c_exp``
 =======  =============================  ==========================================================================
 
-Legend: E experts, S tokens of this worker, X tokens of the pool of all workers, N sequences.
+Legend: E experts, S tokens of this worker, X tokens of all workers, N sequences, k those that score
+highest.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from intermoe.moe.pool import Scope, TokenPool
+from intermoe.moe.config import MoeConfig
+from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import Counts, Selection
 
 # The biases stay this far inside the open interval (-1, 0).
@@ -45,8 +48,8 @@ class DynamicSelection(Selection):
     eq. 4, so that nothing that a whole sample has in common, its text or its noise level, wins it more tokens.
 
     The sign of single steps balances the median load. Where an expert's share is a few samples of the batch, loads are
-    skewed and the mean ends above ``c_exp``; ``momentum`` takes the sign of a running mean of the load instead (not
-    under ``worker``). 0 is eq. 8 to the letter.
+    skewed and the mean ends above ``c_exp``; ``load_momentum`` takes the sign of a running mean of the load instead
+    (not under ``worker``). 0 is eq. 8 to the letter.
 
     Attributes:
         bias_E: float32, in (-1, 0).
@@ -54,24 +57,19 @@ class DynamicSelection(Selection):
         calibrated: bool; false as long as the biases wait for a first pool to be set by.
     """
 
+    learned_name = "bias"
     bias_E: Tensor
     excess_E: Tensor
     calibrated: Tensor
 
-    def __init__(
-        self,
-        experts: int,
-        c_exp: float,
-        sigma: float,
-        bias_init: float | Literal["calibrated"],
-        scope: Scope,
-        momentum: float = 0.0,
-    ) -> None:
-        super().__init__(experts, c_exp)
-        self.sigma, self.scope, self.calibrates = sigma, scope, bias_init == "calibrated"
-        self.momentum = momentum
-        self.register_buffer("excess_E", torch.zeros(experts, dtype=torch.float64))
-        self.register_buffer("bias_E", torch.full((experts,), -0.5 if bias_init == "calibrated" else bias_init))
+    def __init__(self, config: MoeConfig) -> None:
+        super().__init__(config)
+        self.sigma, self.scope, self.load_momentum = config.sigma, config.pool, config.load_momentum
+        # Known on the host too, so that a selection which never calibrates does not wait for the device.
+        self.calibrates = config.bias_init == "calibrated"
+        bias_init = -0.5 if config.bias_init == "calibrated" else config.bias_init
+        self.register_buffer("excess_E", torch.zeros(config.experts, dtype=torch.float64))
+        self.register_buffer("bias_E", torch.full((config.experts,), bias_init))
         self.register_buffer("calibrated", torch.tensor(not self.calibrates))
 
     @property
@@ -91,8 +89,8 @@ class DynamicSelection(Selection):
         """Set each bias so that its expert takes its share of the first pool of all workers at once."""
         logits_XE, _ = pool.gather(logits_SE)
         if len(logits_XE):
-            chosen = capacity(len(logits_XE), self.experts, self.c_exp)
-            self.bias_E.copy_(-cut(logits_XE, chosen).sigmoid())
+            num_chosen = capacity(len(logits_XE), self.num_experts, self.c_exp)
+            self.bias_E.copy_(-cut(logits_XE, num_chosen).sigmoid())
             self.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
             self.calibrated.fill_(True)
 
@@ -108,15 +106,15 @@ class DynamicSelection(Selection):
             step_E = total.vote_E / total.pools.clamp(min=1)
         else:
             now_E = self._excess(total.selected_E, total.valid) / total.valid.clamp(min=1)
-            mean_E = torch.lerp(now_E, self.excess_E, self.momentum)
+            mean_E = torch.lerp(now_E, self.excess_E, self.load_momentum)
             self.excess_E.copy_(torch.where(total.valid > 0, mean_E, self.excess_E))
             step_E = self.excess_E.sign() * (total.valid > 0)
         self.bias_E -= self.sigma * step_E.float()
         self.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
 
-    def _excess(self, taken_E: Tensor, tokens: Tensor | int) -> Tensor:
-        # taken / tokens - c_exp / E, times tokens * E: exact for whole numbers, and zero where nothing was counted.
-        return taken_E.double() * self.experts - self.c_exp * tokens
+    def _excess(self, taken_E: Tensor, num_tokens: Tensor | int) -> Tensor:
+        # Load minus c_exp / E, times num_tokens * E: exact for whole numbers, and zero where nothing was counted.
+        return taken_E.double() * self.num_experts - self.c_exp * num_tokens
 
 
 class TokenChoice(Selection):
@@ -142,13 +140,14 @@ class ExpertChoice(Selection):
         steps: int64, optimizer steps that the threshold has learned from.
     """
 
+    learned_name = "threshold"
     threshold_E: Tensor
     steps: Tensor
 
-    def __init__(self, experts: int, c_exp: float, scope: Scope) -> None:
-        super().__init__(experts, c_exp)
-        self.scope = scope
-        self.register_buffer("threshold_E", torch.full((experts,), 0.5))
+    def __init__(self, config: MoeConfig) -> None:
+        super().__init__(config)
+        self.scope = config.pool
+        self.register_buffer("threshold_E", torch.full((config.experts,), 0.5))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @property
@@ -169,37 +168,37 @@ class ExpertChoice(Selection):
 
     def _take_in_pool(self, logits_XE: Tensor) -> Tensor:
         """Also votes on the threshold: all workers that see the same pool cast the same vote."""
-        chosen = capacity(len(logits_XE), self.experts, self.c_exp)
-        best_kE = logits_XE.sort(dim=0, descending=True, stable=True).indices[:chosen]
+        num_chosen = capacity(len(logits_XE), self.num_experts, self.c_exp)
+        best_kE = logits_XE.sort(dim=0, descending=True, stable=True).indices[:num_chosen]
         taken_EX = torch.zeros_like(logits_XE, dtype=torch.bool).scatter(0, best_kE, True).T
         if len(logits_XE):
-            self.vote_E += cut(logits_XE, chosen).sigmoid()
+            self.vote_E += cut(logits_XE, num_chosen).sigmoid()
             self.pools += 1
         return taken_EX
 
     def _take_in_sequences(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
         """All sequences at once: ranks within each, from a sort by score and then, stably, by sequence."""
         sequence_S = pool.sequence_S
-        tokens_N = pool.sequence_lengths
-        first_N = tokens_N.cumsum(0) - tokens_N
+        num_tokens_N = pool.sequence_lengths
+        first_N = num_tokens_N.cumsum(0) - num_tokens_N
         order_SE = logits_SE.sort(dim=0, descending=True, stable=True).indices
         by_sequence_SE = sequence_S[order_SE].sort(dim=0, stable=True)
         order_SE = order_SE.gather(0, by_sequence_SE.indices)
         place_S1 = torch.arange(len(logits_SE), device=logits_SE.device)[:, None]
-        chosen_SE = place_S1 - first_N[by_sequence_SE.values] < self._share(tokens_N)[by_sequence_SE.values]
+        chosen_SE = place_S1 - first_N[by_sequence_SE.values] < self._share(num_tokens_N)[by_sequence_SE.values]
         return torch.zeros_like(chosen_SE).scatter(0, order_SE, chosen_SE).T
 
-    def _share(self, tokens_N: Tensor) -> Tensor:
-        return (tokens_N.double() * self.c_exp / self.experts).round().long().clamp(min=1)
+    def _share(self, num_tokens_N: Tensor) -> Tensor:
+        return (num_tokens_N.double() * self.c_exp / self.num_experts).round().long().clamp(min=1)
 
     def learn(self, total: Counts) -> None:
         """The running mean of the thresholds; the first is taken as it is."""
         if self.scope == "sequence":
             return
-        found_E = (total.vote_E / total.pools.clamp(min=1)).float()
+        mean_cut_E = (total.vote_E / total.pools.clamp(min=1)).float()
         keep = torch.where(self.steps > 0, _THRESHOLD_MOMENTUM, 0.0)
         keep = torch.where(total.pools > 0, keep, 1.0)
-        self.threshold_E.copy_(keep * self.threshold_E + (1 - keep) * found_E)
+        self.threshold_E.copy_(keep * self.threshold_E + (1 - keep) * mean_cut_E)
         self.steps += (total.pools > 0).long()
 
 
@@ -216,26 +215,37 @@ class UniformAssignment(Selection):
         # The small number keeps a product like 0.7 * 10 from falling below its whole number.
         begin_S = (pool.frame_S.double() * self.c_exp + 1e-6).floor().long()
         end_S = ((pool.frame_S + 1).double() * self.c_exp + 1e-6).floor().long()
-        offset_S = begin_S + pool.person_S * (self.experts // 2)
-        expert_E1 = torch.arange(self.experts, device=logits_SE.device)[:, None]
-        return (expert_E1 - offset_S) % self.experts < end_S - begin_S
+        offset_S = begin_S + pool.person_S * (self.num_experts // 2)
+        expert_E1 = torch.arange(self.num_experts, device=logits_SE.device)[:, None]
+        return (expert_E1 - offset_S) % self.num_experts < end_S - begin_S
 
 
-def capacity(tokens: int, experts: int, c_exp: float) -> int:
+PARADIGMS: Mapping[str, type[Selection]] = MappingProxyType(
+    {
+        "dynamic": DynamicSelection,
+        "token_choice": TokenChoice,
+        "expert_choice": ExpertChoice,
+        "uniform": UniformAssignment,
+    }
+)
+"""The paradigm of each value of ``moe.selection``, but for ``dense``, which selects nothing."""
+
+
+def capacity(num_tokens: int, num_experts: int, c_exp: float) -> int:
     """Tokens that each expert takes of a pool, K_exp of section 4.3, rounded.
 
     Example:
-        >>> capacity(tokens=150, experts=8, c_exp=1.0)
+        >>> capacity(num_tokens=150, num_experts=8, c_exp=1.0)
         19
     """
-    return round(tokens * c_exp / experts)
+    return round(num_tokens * c_exp / num_experts)
 
 
-def cut(logits_XE: Tensor, chosen: int) -> Tensor:
-    """For each expert a threshold [E] that ``chosen`` of its logits exceed: half way to the next lower one.
+def cut(logits_XE: Tensor, num_chosen: int) -> Tensor:
+    """For each expert a threshold [E] that ``num_chosen`` of its logits exceed: half way to the next lower one.
 
-    Of equal logits, none or all exceed it, whichever is nearer to ``chosen``. (Equal only as logits: their sigmoids may
-    differ by rounding.) Infinite where none or all are chosen.
+    Of equal logits, none or all exceed it, whichever is nearer to ``num_chosen``. (Equal only as logits: their sigmoids
+    may differ by rounding.) Infinite where none or all are chosen.
 
     Example:
         >>> cut(torch.tensor([[0.2], [0.8], [0.6]]), 2), cut(torch.tensor([[0.2], [0.8], [0.2], [0.2]]), 2)
@@ -243,8 +253,8 @@ def cut(logits_XE: Tensor, chosen: int) -> Tensor:
     """
     edge_1E = logits_XE.new_full((1, logits_XE.shape[1]), torch.inf)
     sorted_XE = torch.cat([edge_1E, logits_XE.sort(dim=0, descending=True).values, -edge_1E])
-    last_1E = sorted_XE[chosen : chosen + 1]
+    last_1E = sorted_XE[num_chosen : num_chosen + 1]
     above_1E, through_1E = (test.sum(dim=0, keepdim=True) for test in (logits_XE > last_1E, logits_XE >= last_1E))
     over_1E = (sorted_XE.gather(0, above_1E) + last_1E) / 2
     under_1E = (last_1E + sorted_XE.gather(0, through_1E + 1)) / 2
-    return torch.where(chosen - above_1E < through_1E - chosen, over_1E, under_1E)[0]
+    return torch.where(num_chosen - above_1E < through_1E - num_chosen, over_1E, under_1E)[0]

@@ -1,10 +1,11 @@
-"""The token pool: what a routing decision may see.
+"""The token pool: the tokens of this worker's batch, per sequence where needed, or gathered over all workers.
 
 A token is one latent frame of one person. The tokens of a batch lie in the flattened [P, B, L]; padding is never in
-the pool.
+the pool. How far a routing decision looks (one sequence, this worker's batch, or the batches of all workers) is up to
+the paradigm, which has its own ``Scope`` from the key ``moe.pool``.
 
 Legend: P = 2 persons, B batch, L latent frames, E experts, N = P * B sequences, S tokens of this worker, X tokens of
-the pool of all workers, W workers.
+all workers, W workers, T tokens of the worker that has most.
 """
 
 from dataclasses import dataclass
@@ -16,35 +17,33 @@ import torch.distributed as dist
 from torch import Tensor
 
 Scope = Literal["sequence", "worker", "global"]
-"""How far a routing decision sees: one person's motion, the batch of one worker, or the batch of all workers."""
+"""How far a routing decision looks: one person's motion, the batch of one worker, or the batch of all workers."""
 
 
 @dataclass(frozen=True)
 class TokenPool:
-    """The valid tokens of a batch, both persons in one pool.
+    """The valid tokens of this worker's batch, both persons together.
 
     Attributes:
         position_S: int64, where each token lies in the flattened [P, B, L].
         shape: P, B and L.
-        scope: how far a decision sees. ``global`` spans the default process group, where there is one.
     """
 
     position_S: Tensor
     shape: tuple[int, int, int]
-    scope: Scope
 
     @classmethod
-    def of(cls, mask_BL: Tensor, persons: int, scope: Scope = "worker") -> "TokenPool":
+    def of(cls, mask_BL: Tensor, num_persons: int) -> "TokenPool":
         """The pool of a batch, from its valid frames [B, L].
 
         On a GPU this waits for the device, once a forward pass: the number of valid tokens must be known.
 
         Example:
-            >>> TokenPool.of(torch.tensor([[True, True, False]]), persons=2).position_S
+            >>> TokenPool.of(torch.tensor([[True, True, False]]), num_persons=2).position_S
             tensor([0, 1, 3, 4])
         """
-        position_S = mask_BL.flatten().repeat(persons).nonzero().squeeze(1)
-        return cls(position_S, (persons, *mask_BL.shape), scope)
+        position_S = mask_BL.flatten().repeat(num_persons).nonzero().squeeze(1)
+        return cls(position_S, (num_persons, *mask_BL.shape))
 
     @property
     def sequence_S(self) -> Tensor:
@@ -62,7 +61,7 @@ class TokenPool:
         return self.position_S % self.shape[2]
 
     @property
-    def sequences(self) -> int:
+    def num_sequences(self) -> int:
         """Number N of motions, those without a valid frame included."""
         return self.shape[0] * self.shape[1]
 
@@ -70,17 +69,17 @@ class TokenPool:
     def sequence_lengths(self) -> Tensor:
         """int64 [N], tokens of each motion."""
         ones_S = torch.ones_like(self.position_S)
-        return ones_S.new_zeros(self.sequences).index_add(0, self.sequence_S, ones_S)
+        return ones_S.new_zeros(self.num_sequences).index_add(0, self.sequence_S, ones_S)
 
     def sequence_means(self, score_SE: Tensor) -> Tensor:
         """For each token the mean [S, E] of the scores of its motion's tokens."""
-        sum_NE = score_SE.new_zeros(self.sequences, score_SE.shape[1]).index_add(0, self.sequence_S, score_SE)
+        sum_NE = score_SE.new_zeros(self.num_sequences, score_SE.shape[1]).index_add(0, self.sequence_S, score_SE)
         return (sum_NE / self.sequence_lengths.clamp(min=1)[:, None])[self.sequence_S]
 
     def gather(self, score_SE: Tensor) -> tuple[Tensor, Tensor]:
-        """The scores of all workers' tokens, in one collective; every worker must call it.
+        """The scores of all workers' tokens, in one collective over the default process group if there is one.
 
-        The first call on a pool also exchanges how many tokens each worker has.
+        Every worker must call it. The first call on a pool also exchanges how many tokens each worker has.
 
         Args:
             score_SE: of this worker's tokens; no gradient flows through.
@@ -89,31 +88,32 @@ class TokenPool:
             Scores [X, E] in the order that a single process with the batches of all workers would have (persons, then
             workers, then samples), and the place [S] of this worker's tokens among them.
         """
-        if len(self._tokens_W) == 1:
+        num_tokens_W = self._num_tokens_W
+        if len(num_tokens_W) == 1:
             return score_SE, torch.arange(len(score_SE), device=score_SE.device)
-        longest = max(self._tokens_W)
+        longest = max(num_tokens_W)
         if longest == 0:
             return score_SE, self.position_S
         padded_TE = score_SE.new_zeros(longest, score_SE.shape[1])
         padded_TE[: len(score_SE)] = score_SE
-        gathered_WTE = padded_TE.new_empty(len(self._tokens_W), *padded_TE.shape)
+        gathered_WTE = padded_TE.new_empty(len(num_tokens_W), *padded_TE.shape)
         dist.all_gather_into_tensor(gathered_WTE.flatten(0, 1), padded_TE)
-        persons = self.shape[0]
-        # Each person of a worker has the same tokens: the mask is one for both.
-        parts = [gathered_WTE[w, :tokens].chunk(persons) for w, tokens in enumerate(self._tokens_W)]
-        pool_XE = torch.cat([parts[w][p] for p in range(persons) for w in range(len(parts)) if self._tokens_W[w]])
-        rank, one = dist.get_rank(), [tokens // persons for tokens in self._tokens_W]
-        firsts = [p * sum(one) + sum(one[:rank]) for p in range(persons)]
-        own = [torch.arange(first, first + one[rank], device=score_SE.device) for first in firsts]
-        return pool_XE, torch.cat(own)
+        num_persons = self.shape[0]
+        # A worker's persons have equally many tokens, as they share the mask.
+        chunks = [gathered_WTE[w, :num_tokens].chunk(num_persons) for w, num_tokens in enumerate(num_tokens_W)]
+        pool_XE = torch.cat([chunks[w][p] for p in range(num_persons) for w in range(len(chunks)) if num_tokens_W[w]])
+        rank, per_person_W = dist.get_rank(), [num_tokens // num_persons for num_tokens in num_tokens_W]
+        starts = [p * sum(per_person_W) + sum(per_person_W[:rank]) for p in range(num_persons)]
+        places = [torch.arange(start, start + per_person_W[rank], device=score_SE.device) for start in starts]
+        return pool_XE, torch.cat(places)
 
     @cached_property
-    def _tokens_W(self) -> list[int]:
-        """Tokens of each worker; the first access is a collective where there are several."""
-        own = len(self.position_S)
+    def _num_tokens_W(self) -> list[int]:
+        """Number of tokens of each worker; the first access is a collective where there are several."""
+        num_tokens = len(self.position_S)
         if not dist.is_initialized() or dist.get_world_size() == 1:
-            return [own]
-        found_W = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=self.position_S.device)
-        found_W[dist.get_rank()] = own
-        dist.all_reduce(found_W)
-        return [int(tokens) for tokens in found_W.tolist()]
+            return [num_tokens]
+        num_tokens_W = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=self.position_S.device)
+        num_tokens_W[dist.get_rank()] = num_tokens
+        dist.all_reduce(num_tokens_W)
+        return [int(count) for count in num_tokens_W.tolist()]

@@ -21,11 +21,11 @@ class Router(nn.Module):
     as those of ``torch.nn.Linear``.
     """
 
-    def __init__(self, width: int, experts: int, kind: RouterKind = "synergistic", alpha: float = 0.5) -> None:
+    def __init__(self, width: int, num_experts: int, kind: RouterKind = "synergistic", alpha: float = 0.5) -> None:
         super().__init__()
         self.alpha = {"synergistic": alpha, "motion": 1.0, "text": 0.0}[kind]
-        self.motion = nn.Linear(width, experts, bias=False) if kind != "text" else None
-        self.text = nn.Linear(width, experts, bias=False) if kind != "motion" else None
+        self.motion = nn.Linear(width, num_experts, bias=False) if kind != "text" else None
+        self.text = nn.Linear(width, num_experts, bias=False) if kind != "motion" else None
 
     def forward(self, x_PBLD: Tensor, text_BD: Tensor) -> Tensor:
         """Logits [P, B, L, E] of the tokens x [P, B, L, D] under the text [B, D] of their samples."""

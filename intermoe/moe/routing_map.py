@@ -1,6 +1,7 @@
 """Looking at the routing of a motion while it is generated.
 
-Legend: P = 2 persons, B prompts, L latent frames, E experts, M layers with experts, Q denoising stages.
+Legend: P = 2 persons, B prompts, L latent frames, E experts, M layers with experts, T denoising steps,
+Q stages of them, N = P * B * L positions.
 """
 
 from collections.abc import Iterator
@@ -35,17 +36,17 @@ class RoutingRecorder:
     timesteps: list[int] = field(default_factory=list)
     gates: list[Tensor] = field(default_factory=list)
 
-    def maps(self, stages: int = 3) -> list[RoutingMap]:
-        """A map for each prompt, its steps in so many stages of about equal length; fewer where there are fewer steps.
+    def maps(self, num_stages: int = 3) -> list[RoutingMap]:
+        """A map for each prompt, its steps in stages of about equal length; fewer stages where there are fewer steps.
 
         Guided sampling denoises a batch whose second half has no condition: the maps are of the first.
         """
-        steps = len(self.timesteps)
-        stages = min(stages, steps)
-        gate_SMPBLE = torch.stack(self.gates).unflatten(0, (steps, -1))
-        parts_SMPBLE = gate_SMPBLE[:, :, :, : gate_SMPBLE.shape[3] // 2].tensor_split(stages)
-        gate_QMPBLE = torch.stack([part_SMPBLE.mean(dim=0) for part_SMPBLE in parts_SMPBLE])
-        spans = [part.tolist() for part in torch.tensor(self.timesteps).tensor_split(stages)]
+        num_steps = len(self.timesteps)
+        num_stages = min(num_stages, num_steps)
+        gate_TMPBLE = torch.stack(self.gates).unflatten(0, (num_steps, -1))
+        parts_TMPBLE = gate_TMPBLE[:, :, :, : gate_TMPBLE.shape[3] // 2].tensor_split(num_stages)
+        gate_QMPBLE = torch.stack([part_TMPBLE.mean(dim=0) for part_TMPBLE in parts_TMPBLE])
+        spans = [part.tolist() for part in torch.tensor(self.timesteps).tensor_split(num_stages)]
         timesteps = tuple((span[0], span[-1]) for span in spans)
         return [RoutingMap(gate_QMPLE, timesteps) for gate_QMPLE in gate_QMPBLE.unbind(3)]
 
@@ -68,12 +69,12 @@ def recorded_routing(denoiser: nn.Module) -> Iterator[RoutingRecorder]:
         raise UserError("the model has no experts, so there is no routing to show", allowed="one with a mixture")
     recorder = RoutingRecorder()
 
-    def note_step(_denoiser: nn.Module, given: tuple[Tensor, ...]) -> None:
-        recorder.timesteps.append(int(given[1][0]))
+    def note_step(_denoiser: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        recorder.timesteps.append(int(inputs[1][0]))
 
-    def note_layer(_layer: nn.Module, given: tuple[Tensor, TokenPool], found: Assignment) -> None:
-        shape = given[1].shape
-        gates_NE = found.gates(shape[0] * shape[1] * shape[2])
+    def note_layer(_layer: nn.Module, inputs: tuple[Tensor, TokenPool], assignment: Assignment) -> None:
+        shape = inputs[1].shape
+        gates_NE = assignment.gates(shape[0] * shape[1] * shape[2])
         recorder.gates.append(gates_NE.detach().float().cpu().view(*shape, -1))
 
     handles = [denoiser.register_forward_pre_hook(note_step)]

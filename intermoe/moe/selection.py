@@ -1,17 +1,18 @@
 """What all paradigms of expert selection share: the assignment, what is counted, and what follows a step.
 
-Legend: P = 2 persons, B batch, L latent frames, E experts, S tokens of this worker, A assignments (pairs of a token
-and an expert), M layers with experts, C numbers that a layer counts.
+Legend: P = 2 persons, B batch, L latent frames, N = P * B * L positions, E experts, S tokens of this worker,
+A assignments (pairs of a token and an expert), M layers with experts, C numbers that a layer counts.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 
 
@@ -29,31 +30,33 @@ class Assignment:
     gate_A: Tensor
     ends_E: Tensor
 
-    def gates(self, positions: int) -> Tensor:
-        """The gate of each expert at each position, [positions, E]; zero where the expert is not assigned."""
+    def gates(self, num_positions: int) -> Tensor:
+        """The gate of each expert at each position, [N, E]; zero where the expert is not assigned."""
         count_E = self.ends_E.diff(prepend=self.ends_E.new_zeros(1)).long()
         expert_A = torch.repeat_interleave(torch.arange(len(count_E), device=count_E.device), count_E)
-        gates_NE = self.gate_A.new_zeros(positions, len(count_E))
+        gates_NE = self.gate_A.new_zeros(num_positions, len(count_E))
         return gates_NE.index_put((self.token_A, expert_A), self.gate_A)
 
 
 @dataclass(frozen=True)
 class LayerRouting:
-    """What one layer's routing has come to, over the batches of all workers since the last look.
+    """What one layer's routing has come to, over the batches of all workers since it was last asked for.
 
     Attributes:
         load_E: share of the tokens that each expert took.
         share_E: share of all assignments that each expert had; zeros where there were none.
-        bias_E: what the paradigm has learned of each expert: its bias or threshold; empty where it learns nothing.
-        experts_a_token: experts that a token met on average.
+        learned_E: what the paradigm has learned of each expert; empty where it learns nothing.
+        learned_name: what that is: ``bias`` or ``threshold``.
+        experts_per_token: mean number of experts that took a token.
         unselected: share of the tokens that no expert took.
         router_entropy: mean entropy of the softmax over the experts, in nats.
     """
 
     load_E: list[float]
     share_E: list[float]
-    bias_E: list[float]
-    experts_a_token: float
+    learned_E: list[float]
+    learned_name: str
+    experts_per_token: float
     unselected: float
     router_entropy: float
 
@@ -78,27 +81,30 @@ class Counts(NamedTuple):
     entropy: Tensor
 
     @classmethod
-    def of(cls, counts_C: Tensor, experts: int) -> "Counts":
+    def of(cls, counts_C: Tensor, num_experts: int) -> "Counts":
         """Take apart what ``torch.cat`` has joined."""
-        return cls(counts_C[:experts], counts_C[experts : 2 * experts], *counts_C[2 * experts :])
+        selected_E, vote_E = counts_C[: 2 * num_experts].chunk(2)
+        return cls(selected_E, vote_E, *counts_C[2 * num_experts :])
 
 
 class Selection(nn.Module, ABC):
     """A paradigm: from the logits of a pool's tokens to the assignment.
 
     A subclass says in ``take`` which expert takes which token, and may learn from what the workers counted together
-    (``vote``, ``learn``). The gate of what is taken is the softmax over all experts, not renormalised (eqs. 5, 6); a
-    token that no expert takes gets nothing.
+    (``vote``, ``learn``); ``paradigms.PARADIGMS`` holds it under its name in the configuration. The gate of what is
+    taken is the softmax over all experts, not renormalised (eqs. 5, 6); a token that no expert takes gets nothing.
 
-    In training mode each call counts; :func:`after_step` sums the counts over the workers, lets every layer learn, and
-    begins anew. The state is in buffers, saved with the weights. Under DistributedDataParallel, set
+    In training mode each call counts; :func:`update_biases` sums the counts over the workers, lets every layer learn,
+    and begins anew. The state is in buffers, saved with the weights. Under DistributedDataParallel, set
     ``broadcast_buffers=False``: the broadcast would overwrite what the other workers counted.
 
     Attributes:
+        learned_name: what ``learned_E`` is called among the metrics; a subclass that learns says it.
         selected_E: float64, and so on: ``Counts`` since the last step, of this worker.
-        seen_C: float64, all of these since :meth:`look`, summed over the workers.
+        seen_C: float64, all of these since the last :meth:`pop_routing`, summed over the workers.
     """
 
+    learned_name: ClassVar[str] = ""
     selected_E: Tensor
     vote_E: Tensor
     valid: Tensor
@@ -107,12 +113,13 @@ class Selection(nn.Module, ABC):
     entropy: Tensor
     seen_C: Tensor
 
-    def __init__(self, experts: int, c_exp: float) -> None:
+    def __init__(self, config: MoeConfig) -> None:
         super().__init__()
-        self.experts, self.c_exp = experts, c_exp
+        self.num_experts, self.c_exp = config.experts, config.c_exp
         for name in Counts._fields:
-            self.register_buffer(name, torch.zeros((experts,) if name.endswith("_E") else (), dtype=torch.float64))
-        self.register_buffer("seen_C", torch.zeros(2 * experts + 4, dtype=torch.float64))
+            shape = (config.experts,) if name.endswith("_E") else ()
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("seen_C", torch.zeros(2 * config.experts + 4, dtype=torch.float64))
 
     @abstractmethod
     def take(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
@@ -149,16 +156,17 @@ class Selection(nn.Module, ABC):
         token_A = pool.position_S.index_select(0, place_A % max(len(logits_SE), 1))
         return Assignment(token_A, gate_A, count_E.cumsum(0).to(torch.int32))
 
-    def look(self) -> LayerRouting:
-        """What the routing has come to since the last look."""
-        seen = Counts.of(self.seen_C.clone(), self.experts)
+    def pop_routing(self) -> LayerRouting:
+        """What the routing has come to since the last call; begins to count anew."""
+        seen = Counts.of(self.seen_C.clone(), self.num_experts)
         self.seen_C.zero_()
         tokens, assignments = max(float(seen.valid), 1.0), float(seen.selected_E.sum())
         return LayerRouting(
             load_E=(seen.selected_E / tokens).tolist(),
             share_E=(seen.selected_E / max(assignments, 1.0)).tolist(),
-            bias_E=[] if self.learned_E is None else self.learned_E.tolist(),
-            experts_a_token=assignments / tokens,
+            learned_E=[] if self.learned_E is None else self.learned_E.tolist(),
+            learned_name=self.learned_name,
+            experts_per_token=assignments / tokens,
             unselected=float(seen.unselected) / tokens,
             router_entropy=float(seen.entropy) / tokens,
         )
@@ -170,7 +178,7 @@ class Selection(nn.Module, ABC):
     def _settle(self, total_C: Tensor) -> None:
         """Learn from the counts of all workers and begin anew."""
         self.seen_C += total_C
-        self.learn(Counts.of(total_C, self.experts))
+        self.learn(Counts.of(total_C, self.num_experts))
         for name in Counts._fields:
             getattr(self, name).zero_()
 
@@ -180,8 +188,8 @@ def selections(model: nn.Module) -> list[Selection]:
     return [module for module in model.modules() if isinstance(module, Selection)]
 
 
-def after_step(model: nn.Module, reduce: Callable[[Tensor], Tensor] | None = None) -> None:
-    """Let all layers learn from what was counted since the last optimizer step, in one collective.
+def update_biases(model: nn.Module, reduce: Callable[[Tensor], Tensor] | None = None) -> None:
+    """Move the biases or thresholds of all layers by what was counted since the last optimizer step, in one collective.
 
     Args:
         model: any module that holds :class:`Selection` layers, all with the same number of experts.

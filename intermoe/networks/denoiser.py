@@ -1,6 +1,7 @@
 """The cooperative denoiser: from two noised latent motions to two clean ones, each with an eye on the other.
 
-Legend: B batch, P = 2 persons, L latent frames, Z latent numbers of a person-frame, D width, W condition width.
+Legend: B batch, P = 2 persons, L latent frames, Z latent numbers of a person-frame, D width, W condition width,
+N = P * B sequences, K = L + 1 keys.
 """
 
 from typing import Self
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from intermoe.config import Config
 from intermoe.layers.attention import Attention, key_mask
 from intermoe.layers.conditioning import AdaptiveLayerNorm, TimestepEmbedding, sinusoids
-from intermoe.moe.block import MoeConfig, feed_forward_block
+from intermoe.moe.block import feed_forward_block
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 
 
@@ -86,7 +88,7 @@ class Denoiser(nn.Module):
             condition: width W of the text condition.
         """
         super().__init__()
-        self.timestep_in_router, self.scope = moe.timestep_in_router, moe.pool
+        self.timestep_in_router = moe.timestep_in_router
         self.width = config.width
         self.embed_motion = nn.Linear(latent, config.width)
         self.embed_timestep = TimestepEmbedding(config.width)
@@ -109,7 +111,7 @@ class Denoiser(nn.Module):
         Returns:
             [B, L, P, Z]; zero beyond the valid frames.
         """
-        length, persons = x_BLPZ.shape[1:3]
+        length, num_persons = x_BLPZ.shape[1:3]
         text_BD = self.embed_text(condition_BW)
         emb_BD = self.embed_timestep(t_B) + text_BD
         routed_BD = emb_BD if self.timestep_in_router else text_BD
@@ -117,8 +119,8 @@ class Denoiser(nn.Module):
         x_PBLD = self.embed_motion(x_BLPZ.permute(2, 0, 1, 3)) + place_LD
         if self.person_PD is not None:
             x_PBLD = x_PBLD + self.person_PD[:, None, None]
-        pool = TokenPool.of(mask_BL, persons, self.scope)
-        allowed_N11K = key_mask(mask_BL, persons)
+        pool = TokenPool.of(mask_BL, num_persons)
+        allowed_N11K = key_mask(mask_BL, num_persons)
         for layer in self.layers:
             x_PBLD = layer(x_PBLD, emb_BD, routed_BD, allowed_N11K, pool)
         x0_BLPZ: Tensor = self.out(x_PBLD).permute(1, 2, 0, 3)

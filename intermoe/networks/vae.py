@@ -28,9 +28,9 @@ STRIDE = 4
 class VaeConfig(Config):
     """Size of the VAE; the paper's has 64 channels throughout."""
 
-    width: int = Field(default=64, ge=1, description="channels a joint inside")
-    latent: int = Field(default=64, ge=1, description="channels a latent joint")
-    blocks: int = Field(default=2, ge=1, description="residual blocks a stage")
+    width: int = Field(default=64, ge=1, description="channels per joint inside")
+    latent: int = Field(default=64, ge=1, description="channels per latent joint")
+    blocks: int = Field(default=2, ge=1, description="residual blocks per stage")
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
@@ -68,11 +68,11 @@ class JointsIn(nn.Module):
     def __init__(self, skeleton: Skeleton, width: int) -> None:
         super().__init__()
         self.layout = FeatureLayout.of(skeleton)
-        self.first = JointLinear(skeleton.joints, 12, width)
+        self.first = JointLinear(skeleton.num_joints, 12, width)
         self.contact_weight_KC = nn.Parameter(
             torch.empty(len(skeleton.contacts), width).uniform_(-(13**-0.5), 13**-0.5)
         )
-        self.second = JointLinear(skeleton.joints, width, width)
+        self.second = JointLinear(skeleton.num_joints, width, width)
         self.register_buffer("place_JK", _contact_places(skeleton), persistent=False)
 
     def forward(self, x_BTF: Tensor) -> Tensor:
@@ -98,8 +98,8 @@ class JointsOut(nn.Module):
         super().__init__()
         bound = width**-0.5
         self.contact_joints = [contact.joint for contact in skeleton.contacts]
-        self.first = JointLinear(skeleton.joints, width, width)
-        self.second = JointLinear(skeleton.joints, width, 12)
+        self.first = JointLinear(skeleton.num_joints, width, width)
+        self.second = JointLinear(skeleton.num_joints, width, 12)
         self.contact_weight_KC = nn.Parameter(torch.empty(len(skeleton.contacts), width).uniform_(-bound, bound))
         self.contact_bias_K = nn.Parameter(torch.empty(len(skeleton.contacts)).uniform_(-bound, bound))
         self.register_buffer("place_JK", _contact_places(skeleton), persistent=False)
@@ -118,13 +118,13 @@ class JointsOut(nn.Module):
 
 def _contact_places(skeleton: Skeleton) -> Tensor:
     """Matrix [J, K] that is 1 where joint j is the k-th that touches the ground."""
-    return F.one_hot(torch.tensor([contact.joint for contact in skeleton.contacts]), skeleton.joints).T.float()
+    return F.one_hot(torch.tensor([contact.joint for contact in skeleton.contacts]), skeleton.num_joints).T.float()
 
 
 class _Graph(NamedTuple):
     """The joints of a stage and who is whose neighbour."""
 
-    joints: int
+    num_joints: int
     edges: tuple[tuple[int, int], ...]
 
 
@@ -134,7 +134,7 @@ class _Down(nn.Module):
     def __init__(self, graph: _Graph, stage: PoolStage, config: VaeConfig) -> None:
         super().__init__()
         self.blocks = _blocks(graph, config)
-        self.pool = Pool(graph.joints, stage)
+        self.pool = Pool(graph.num_joints, stage)
 
     def forward(self, x_BJTC: Tensor) -> Tensor:
         for block in self.blocks:
@@ -147,7 +147,7 @@ class _Up(nn.Module):
 
     def __init__(self, graph: _Graph, stage: PoolStage, span: int, config: VaeConfig) -> None:
         super().__init__()
-        self.unpool = Unpool(graph.joints, stage, span)
+        self.unpool = Unpool(graph.num_joints, stage, span)
         self.blocks = _blocks(graph, config)
 
     def forward(self, x_BGTC: Tensor, past: Past | None) -> Tensor:
@@ -158,8 +158,9 @@ class _Up(nn.Module):
 
 
 def _blocks(graph: _Graph, config: VaeConfig) -> nn.ModuleList:
-    made = (ResidualBlock(graph.joints, graph.edges, config.width, config.dropout) for _ in range(config.blocks))
-    return nn.ModuleList(made)
+    return nn.ModuleList(
+        ResidualBlock(graph.num_joints, graph.edges, config.width, config.dropout) for _ in range(config.blocks)
+    )
 
 
 class CausalSkeletalVae(nn.Module):
@@ -179,15 +180,18 @@ class CausalSkeletalVae(nn.Module):
         super().__init__()
         if len(skeleton.pools) != 2:
             raise ValueError(f"{skeleton.name} has {len(skeleton.pools)} pooling stages; a stride of {STRIDE} takes 2")
-        graphs = [_Graph(skeleton.joints, skeleton.edges), *(_Graph(len(p.groups), p.edges) for p in skeleton.pools)]
-        latent_joints = graphs[-1].joints
+        graphs = [
+            _Graph(skeleton.num_joints, skeleton.edges),
+            *(_Graph(len(p.groups), p.edges) for p in skeleton.pools),
+        ]
+        num_latent_joints = graphs[-1].num_joints
         self.config = config
         self.joints_in = JointsIn(skeleton, config.width)
         self.down = nn.ModuleList(_Down(graphs[i], skeleton.pools[i], config) for i in (0, 1))
-        self.to_posterior = JointLinear(latent_joints, config.width, 2 * config.latent)
+        self.to_posterior = JointLinear(num_latent_joints, config.width, 2 * config.latent)
         # The paper's decoder works on latents of its own width: nothing to adapt there.
         same = config.latent == config.width
-        self.from_latent = nn.Identity() if same else JointLinear(latent_joints, config.latent, config.width)
+        self.from_latent = nn.Identity() if same else JointLinear(num_latent_joints, config.latent, config.width)
         self.up = nn.ModuleList(_Up(graphs[i], skeleton.pools[i], 2 - i, config) for i in (1, 0))
         self.joints_out = JointsOut(skeleton, config.width)
 

@@ -80,7 +80,7 @@ class Body:
     def __init__(self, skeleton: Skeleton) -> None:
         self._skeleton = skeleton
         plain = [name.removeprefix("left_").removeprefix("right_") for name in skeleton.joint_names]
-        side = ["middle"] * skeleton.joints
+        side = ["middle"] * skeleton.num_joints
         for pair in skeleton.mirror_pairs:
             for joint, word in zip(pair, ("left", "right"), strict=True):
                 # Hips and collars belong to the trunk: what shows its side is what moves as an arm or a leg.
@@ -92,9 +92,9 @@ class Body:
         limbs = [Limb(p, j, *_RADII.get(plain[j], _OTHER_RADII), side[j]) for p, j in bones]
         self._tips = [joint for joint, name in enumerate(plain) if name in _TIPS]
         self._reach = [_TIPS[plain[joint]][0] for joint in self._tips]
-        for point, joint in enumerate(self._tips, skeleton.joints):
+        for point, joint in enumerate(self._tips, skeleton.num_joints):
             limbs.append(Limb(joint, point, *_TIPS[plain[joint]][1:], side[joint]))
-        first = skeleton.joints + len(self._tips)
+        first = skeleton.num_joints + len(self._tips)
         self.limbs = tuple(limbs)
         self.ellipsoids = tuple(Ellipsoid(first + 4 * number) for number in range(len(self._forms)))
 

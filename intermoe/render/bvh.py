@@ -7,7 +7,6 @@ Legend: T frames, J joints, C columns of a frame.
 """
 
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +24,7 @@ _TIP = 0.05
 def write_bvh(
     path: Path, root_position_T3: Tensor, rotation_TJ33: Tensor, offset_J3: Tensor, skeleton: Skeleton, fps: float
 ) -> None:
-    """Write one person's motion; the file appears whole or not at all.
+    """Write one person's motion.
 
     The root has six channels, the others their rotation in the order Z, X, Y (``R = Rz @ Rx @ Ry``, degrees).
 
@@ -51,13 +50,7 @@ def write_bvh(
     text.writelines(f"{line}\n" for line in _tree(skeleton, offset_J3.tolist(), 0, 0))
     text.write(f"MOTION\nFrames: {frames}\nFrame Time: {1 / fps:.9f}\n")
     np.savetxt(text, motion_TC.cpu().numpy(), fmt="%.6f")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text.getvalue(), encoding="ascii", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path.write_text(text.getvalue(), encoding="ascii", newline="\n")
 
 
 def _depth_first(skeleton: Skeleton, joint: int) -> Iterator[int]:

@@ -1,6 +1,7 @@
 """A pinhole camera that stands still and sees two people during the whole of a motion.
 
-Legend: T frames, P = 2 persons, J joints. World: metres, y up. View: x right, y down, z away from the camera.
+Legend: T frames, P = 2 persons, J joints, N bodies of all frames. World: metres, y up. View: x
+right, y down, z away from the camera.
 """
 
 from dataclasses import dataclass, replace

@@ -3,7 +3,7 @@
 Within the few pixels of one form the rays are taken as parallel: then its surface, depth and normal have a closed form.
 The colour comes from a table of surface normals.
 
-Legend: P = 2 persons, K points of a body.
+Legend: P = 2 persons, K points of a body, H rows of pixels, W columns of pixels.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """The routing map: a motion's key frames, and below each moment the experts that worked on it.
 
-Legend: P = 2 persons, L latent frames, E experts, M layers, Q denoising stages, H x W pixels.
+Legend: P = 2 persons, L latent frames, E experts, M layers, Q denoising stages, H rows of
+pixels, W columns of pixels.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """A motion on one picture: key frames side by side.
 
-Legend: T frames, P = 2 persons, J joints.
+Legend: T frames, P = 2 persons, J joints, N key frames.
 """
 
 from pathlib import Path

@@ -15,7 +15,7 @@ from intermoe import checkpoint
 from intermoe.data.draws import Stream, normal, uniform
 from intermoe.data.shards import DatasetFolder
 from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig, trained_folder
-from intermoe.moe.selection import after_step, selections
+from intermoe.moe.selection import selections, update_biases
 from intermoe.networks.vae import STRIDE, whole_latents
 from intermoe.text.encoders import TextStates
 from intermoe.training.config import TrainingConfig
@@ -36,9 +36,9 @@ class DenoiserObjective(Objective):
         self.weights = {"diffusion": 1.0}
         model.vae.requires_grad_(False)
 
-    def stream(self, dataset: str, seed: int = 0) -> SampleStream:
+    def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
         """Interactions of the training split."""
-        return interaction_stream(dataset, self.config, self.model.config.data, seed)
+        return interaction_stream(str(dataset.path), self.config, self.model.config.data, seed)
 
     def count(self, batch: Batch) -> Tensor:
         """Valid latent frames of both persons."""
@@ -65,19 +65,20 @@ class DenoiserObjective(Objective):
 
     def after_step(self, all_reduce: Callable[[Tensor], Tensor]) -> None:
         """Moves what the experts' selections learn, such as their biases (eqs. 8 and 9)."""
-        after_step(self.model.denoiser, all_reduce)
+        update_biases(self.model.denoiser, all_reduce)
 
     def pop_diagnostics(self) -> dict[str, float]:
         """The routing of each layer (see ``LayerRouting``), and how many experts a token met over all layers."""
         found = {}
-        layers = [layer.look() for layer in selections(self.model.denoiser)]
+        layers = [layer.pop_routing() for layer in selections(self.model.denoiser)]
         for m, routing in enumerate(layers):
-            for name in ("experts_a_token", "unselected", "router_entropy"):
+            for name in ("experts_per_token", "unselected", "router_entropy"):
                 found[f"layer{m}/{name}"] = getattr(routing, name)
-            for name, value_E in (("load", routing.load_E), ("share", routing.share_E), ("bias", routing.bias_E)):
+            learned = (routing.learned_name, routing.learned_E)
+            for name, value_E in (("load", routing.load_E), ("share", routing.share_E), learned):
                 found |= {f"layer{m}/{name}{e}": value for e, value in enumerate(value_E)}
         if layers:
-            found["experts_a_token"] = sum(routing.experts_a_token for routing in layers) / len(layers)
+            found["experts_per_token"] = sum(routing.experts_per_token for routing in layers) / len(layers)
         return found
 
     @torch.no_grad()

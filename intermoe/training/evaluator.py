@@ -52,9 +52,9 @@ class EvaluatorObjective(Objective):
         self.weights = {"contrast": 1.0}
         self._pool, self._tokens = pool, tokens
 
-    def stream(self, dataset: str, seed: int = 0) -> SampleStream:
+    def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
         """Interactions of the training split."""
-        return interaction_stream(dataset, self.config, self.model.data, seed)
+        return interaction_stream(str(dataset.path), self.config, self.model.data, seed)
 
     def count(self, batch: Batch) -> Tensor:
         """Pairs of caption and motion."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from intermoe import checkpoint
+from intermoe.data.shards import DatasetFolder
 from intermoe.training.config import TrainingConfig
 from intermoe.training.samples import Batch, SampleStream
 
@@ -67,8 +68,13 @@ class Objective(nn.Module, ABC):
     weights: Mapping[str, float]
 
     @abstractmethod
-    def stream(self, dataset: str, seed: int = 0) -> SampleStream:
-        """The samples of a data set's training split that it is trained on."""
+    def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
+        """The samples of a data set's training split that it is trained on.
+
+        Args:
+            dataset: whose samples.
+            seed: of their order and of what each draws.
+        """
 
     @abstractmethod
     def count(self, batch: Batch) -> Tensor:

@@ -3,7 +3,8 @@
 The order of the samples is computed, not shuffled (intermoe/data/draws.py): whoever asks for the batch of a step reads
 just the rows that it needs. So nothing has to be skipped after an interruption, and no buffer decides what is seen.
 
-Legend: B samples of one worker in one step, T frames, P = 2 persons, F features, K text tokens, W text width.
+Legend: B samples of one worker in one step, T frames, P = 2 persons, J joints, R = J - 1, F features, K text
+tokens, W text width.
 """
 
 from collections.abc import Iterator, Sequence

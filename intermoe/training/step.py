@@ -59,7 +59,7 @@ class TrainingStep:
         named_parameters: those that are trained.
 
     Example:
-        ``take_step = TrainingStep(objective, objective.stream("data/duet"))``, then
+        ``stream = objective.stream(dataset)`` and ``take_step = TrainingStep(objective, stream)``, then
         ``take_step(step, stream.batch(step)).loss`` for each step in ``range(take_step.num_steps)``.
     """
 

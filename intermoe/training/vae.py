@@ -34,10 +34,10 @@ class VaeObjective(Objective):
         model.requires_grad_(False)
         model.vae.requires_grad_(True)
 
-    def stream(self, dataset: str, seed: int = 0) -> SampleStream:
+    def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
         """Windows of the training split."""
         return SampleStream(
-            dataset=dataset,
+            dataset=str(dataset.path),
             split="train",
             kind="windows",
             seed=seed,

@@ -6,7 +6,7 @@ A training runs in Ray workers while the driver waits. The first worker posts it
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
@@ -18,12 +18,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with a stage, how many of its items are done, and of how many; ``Stages`` is one."""
+
 LINE_SECONDS = 10.0
 POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Post:
+class ProgressUpdate:
     """The step that is done, of how many, what was measured then, and of what stage of a job it is."""
 
     step: int
@@ -40,7 +43,7 @@ class ProgressBoard:
     """
 
     def __init__(self) -> None:
-        self._latest: dict[str, Post] = {}
+        self._latest: dict[str, ProgressUpdate] = {}
         self._failure: dict[str, str] = {}
 
     def begin(self, key: str = "") -> None:
@@ -50,17 +53,17 @@ class ProgressBoard:
 
     def post(self, step: int, total: int, metrics: Mapping[str, float], stage: str = "train", key: str = "") -> None:
         """Take note of a step."""
-        self._latest[key] = Post(step, total, dict(metrics), stage)
+        self._latest[key] = ProgressUpdate(step, total, dict(metrics), stage)
 
     def fail(self, reason: str, key: str = "") -> None:
         """Take note of why a worker has given up; the first reason stays."""
         self._failure.setdefault(key, reason)
 
-    def latest(self, key: str = "") -> Post | None:
+    def latest(self, key: str = "") -> ProgressUpdate | None:
         """What was posted last."""
         return self._latest.get(key)
 
-    def all_latest(self) -> dict[str, Post]:
+    def all_latest(self) -> dict[str, ProgressUpdate]:
         """What was posted last, by key."""
         return self._latest
 

@@ -1,97 +1,100 @@
 """The table of an evaluation: in the terminal, as JSON, Markdown and one self-contained HTML page with a plot."""
 
-import html
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import pandas as pd
 from rich.table import Table
 
-from intermoe.evaluation.measures import HEADINGS, TABLES
+from intermoe.evaluation.measures import MEASURES, TABLES
 from intermoe.evaluation.metrics import Interval
-from intermoe.evaluation.protocol import Row
-from intermoe.files import write_json
-from pipelines.documents import html_page, html_table, image, markdown_table, png
+from intermoe.files import whole_folder, write_json
+from pipelines.documents import BulletList, Document, Picture, Section, TextTable, interval_texts, png
+
+_JSON, _MARKDOWN, _HTML = "results.json", "results.md", "results.html"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
-    """What an evaluation found.
+    """The outcome of an evaluation.
 
     Attributes:
-        values: row -> measure -> one value a replication.
+        values: every replication, indexed by ``row`` and ``replication``, a column per measure; NaN where not known.
         about: what was evaluated, with what, and how.
     """
 
-    values: Mapping[Row, Mapping[str, Sequence[float]]]
+    values: pd.DataFrame
     about: Mapping[str, Any]
 
-    @cached_property
-    def intervals(self) -> dict[Row, dict[str, Interval]]:
-        """Mean and 95% interval of each measure of each row."""
-        return {
-            row: {name: Interval.of(values) for name, values in measures.items()}
-            for row, measures in self.values.items()
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The results that :func:`publish` wrote into a folder."""
+        document = json.loads((folder / _JSON).read_text("utf-8"))
+        values = {
+            row: {name: summary["replications"] for name, summary in measures.items()}
+            for row, measures in document["rows"].items()
         }
+        return cls(replications_frame(values), document["about"])
 
     @cached_property
-    def measures(self) -> list[str]:
-        """The measures that some row has, in the order of their headings."""
-        return [name for name in HEADINGS if any(name in measured for measured in self.values.values())]
-
-    def metrics(self, row: Row | None = None) -> dict[str, float]:
-        """The means as plain numbers, ``generated/fid`` and so on; of one row alone without its name."""
-        return {
-            name if row else f"{which}/{name}": interval.mean
-            for which, measures in self.intervals.items()
-            if row in (None, which)
-            for name, interval in measures.items()
-        }
-
-    def columns(self) -> dict[str, list[Any]]:
-        """The table by columns; a cell that is not known is empty."""
-        found: dict[str, list[Any]] = {"row": list(self.intervals)}
-        return found | {HEADINGS[name]: [self.cell(row, name) for row in self.intervals] for name in self.measures}
-
-    def cell(self, row: Row, name: str) -> str:
-        """One number with its interval, where there is more than one replication.
+    def summary(self) -> pd.DataFrame:
+        """Of each ``row`` and ``measure`` that is known: mean, half_width of the 95% interval, and the replications.
 
         Example:
-            >>> Results({"real": {"fid": [1.0, 3.0]}}, {}).cell("real", "fid")
-            '2.000 ±1.386'
+            >>> values = replications_frame({"real": {"fid": [1.0, 3.0]}, "generated": {"fid": [5.0]}})
+            >>> Results(values, {}).summary.round(3).loc["real"].to_dict("index")
+            {'fid': {'mean': 2.0, 'half_width': 1.386, 'replications': [1.0, 3.0]}}
         """
-        if name not in self.values[row]:
-            return ""
-        interval = self.intervals[row][name]
-        return str(interval) if len(self.values[row][name]) > 1 else f"{interval.mean:.3f}"
+        known = self.values.melt(var_name="measure", ignore_index=False).dropna()
+        groups = known.groupby(["row", "measure"], sort=False)["value"]
+        intervals = groups.apply(lambda numbers: Interval.of(numbers.to_list()))
+        return pd.DataFrame(intervals.tolist(), index=intervals.index).assign(replications=groups.agg(list))
 
-    def document(self) -> dict[str, Any]:
-        """All there is, as plain values."""
-        return {
-            "about": dict(self.about),
-            "rows": {
-                row: {
-                    name: {
-                        "mean": interval.mean,
-                        "half_width": interval.half_width,
-                        "replications": list(self.values[row][name]),
-                    }
-                    for name, interval in measures.items()
-                }
-                for row, measures in self.intervals.items()
-            },
-        }
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """The numbers for people, by row and measure: with an interval where there is more than one replication."""
+        several = self.summary["replications"].str.len() > 1
+        texts = interval_texts(self.summary["mean"], self.summary["half_width"].where(several)).unstack("measure")
+        names = [name for name in MEASURES if name in texts]
+        return texts.reindex(index=self.values.index.unique("row"), columns=names).fillna("")
+
+    @cached_property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Those of ``TABLES`` that some row has a measure of: title -> their columns of ``cells``."""
+        tables = {title: self.cells[self.cells.columns.intersection(list(names))] for title, names in TABLES.items()}
+        return {title: cells for title, cells in tables.items() if not cells.empty}
+
+    def metrics(self, row: str | None = None) -> dict[str, float]:
+        """The means as plain numbers, ``generated/fid`` and so on; of one row alone without its name.
+
+        A row that was not evaluated has none.
+        """
+        means = self.summary["mean"]
+        if row is None:
+            means = means.set_axis(means.index.map("/".join))
+        else:
+            means = means[means.index.get_level_values("row") == row].droplevel("row")
+        return {str(name): float(mean) for name, mean in means.items()}
+
+    def columns(self) -> dict[str, list[str]]:
+        """The table by columns; a cell that is not known is empty."""
+        cells = self.cells.rename(columns=_title).reset_index()
+        return {str(name): texts.to_list() for name, texts in cells.items()}
+
+    def json_document(self) -> dict[str, Any]:
+        """All there is, as plain values; what is not known is left out."""
+        rows = {row: self.summary.loc[row].to_dict("index") for row in self.cells.index}
+        return {"about": dict(self.about), "rows": rows}
 
     def notes(self) -> list[str]:
         """What has to be known to read the numbers."""
         config = self.about["evaluation"]
-        pool = config["pool"]
+        pool, variety = config["pool"], config["multimodality"]
         chance = ", ".join(f"{top / pool:.3f}" for top in (1, 2, 3))
-        few = config["multimodality"]
         recordings = self.about["recordings"]
         notes = [
             (
@@ -103,139 +106,115 @@ class Results:
                 f"{chance}). FID and Diversity of embeddings times 6, Diversity halved, over "
                 f"{min(config['diversity_pairs'], recordings)} pairs."
             ),
-            (
-                f"Guidance {self.about['guidance']:g}. The untrained row: the model's VAE, and weights as before "
-                "training, in a quarter of the replications."
-            ),
+            f"Guidance {self.about['guidance']:g}.",
+            *(note for row, note in _ROW_NOTES.items() if row in self.cells.index),
         ]
-        if few["captions"]:
+        if variety["captions"]:
             notes.append(
-                f"MultiModality: {min(few['captions'], recordings)} captions, {few['samples']} motions of each, "
-                f"{min(few['pairs'], few['samples'])} pairs."
+                f"MultiModality: {min(variety['captions'], recordings)} captions, {variety['samples']} motions of "
+                f"each, {min(variety['pairs'], variety['samples'])} pairs."
             )
-        if "identity" in self.measures:
+        if "identity" in self.cells:
             notes.append(
-                "Identity is told by rules of mechanics, not by a network. By chance it is 0.5; where the person named "
-                "first is the first (data.persons), the untrained row tells what one same motion gives. Swapped: "
+                "Identity is judged by rules of mechanics, not by a network. By chance it is 0.5; where the person "
+                "named first is the first (data.persons), the untrained row shows what a single motion gives. Swapped: "
                 "the captions name the persons the other way round (real: of the same motions, so it is 1 - identity; "
                 "generated: of motions made from them, in the first replication). Shuffled: captions of other samples."
             )
         return notes
 
 
+def replications_frame(values: Mapping[Any, Mapping[str, Sequence[float]]]) -> pd.DataFrame:
+    """Replications by row and measure as the frame of ``Results``; shorter ones are those of the first replications."""
+    frames = {
+        row: pd.DataFrame({name: pd.Series(numbers, dtype=float) for name, numbers in measures.items()})
+        for row, measures in values.items()
+    }
+    frame = pd.concat(frames, names=["row", "replication"])
+    return frame[[name for name in MEASURES if name in frame]]
+
+
 def terminal_table(results: Results) -> Table:
-    """The table for people at a terminal: a measure a line, so that it fits."""
+    """The table for people at a terminal: a line per measure, so that it fits."""
     table = Table()
     table.add_column("")
-    for row in results.values:
+    for row in results.cells.index:
         table.add_column(row, justify="right", no_wrap=True)
-    for title, names in _known(results):
+    for title, cells in results.tables.items():
         table.add_section()
         table.add_row(f"[bold]{title}[/bold]")
-        for name in names:
-            table.add_row(HEADINGS[name], *(results.cell(row, name) for row in results.values))
+        for name, texts in cells.items():
+            table.add_row(_title(str(name)), *texts)
     return table
 
 
-def markdown(results: Results) -> str:
-    """The tables as Markdown."""
-    lines = [f"# {results.about['name']}: evaluation", ""]
-    for title, head, rows in _plain_tables(results):
-        lines += [f"## {title}", "", *markdown_table(head, rows)]
-    lines += [f"- {note}" for note in results.notes()]
-    lines += ["", *(f"- {name}: `{results.about[name]}`" for name in ("model", "evaluator", "data"))]
-    return "\n".join(lines) + "\n"
-
-
-def page(results: Results) -> str:
-    """The tables and the plot as one HTML page that needs nothing else."""
-    body = [f"<h1>{html.escape(results.about['name'])}: evaluation</h1>"]
-    for title, head, rows in _plain_tables(results):
-        escaped = [[html.escape(cell) for cell in row] for row in (head, *rows)]
-        body.append(f"<h2>{html.escape(title)}</h2>{html_table(escaped[0], escaped[1:])}")
-    body.append(f"<h2>All measures</h2>{plot(results)}")
-    body.append("<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in results.notes()) + "</ul>")
-    about = "".join(
-        f"<tr><th>{name}</th><td><code>{html.escape(json.dumps(value))}</code></td></tr>"
-        for name, value in results.about.items()
+def results_document(results: Results) -> Document:
+    """The tables, the plot and what was evaluated."""
+    about = pd.Series({name: json.dumps(value, ensure_ascii=False) for name, value in results.about.items()})
+    return Document(
+        f"{results.about['name']}: evaluation",
+        [
+            *(Section(title, [TextTable(cells.rename(columns=_title))]) for title, cells in results.tables.items()),
+            Section("All measures", [Picture(plot(results), "mean and interval of each measure")]),
+            Section("Notes", [BulletList(results.notes())]),
+            Section("What was evaluated", [TextTable(about.to_frame("value").rename_axis("setting"), numeric=False)]),
+        ],
     )
-    body.append(f"<h2>What was evaluated</h2><table class='about'>{about}</table>")
-    return html_page("Evaluation", body)
 
 
-def plot(results: Results) -> str:
-    """One small plot a measure, the rows below each other with their intervals, as an ``<img>``."""
+def plot(results: Results) -> bytes:
+    """One small plot per measure, the rows below each other with their intervals, as a PNG."""
     from matplotlib.figure import Figure
 
-    rows = list(results.intervals)
-    names = results.measures
+    rows, names = list(results.cells.index), list(results.cells.columns)
     across = 4
     down = -(-len(names) // across)
     figure = Figure(figsize=(3.2 * across, (0.8 + 0.35 * len(rows)) * down), layout="constrained", dpi=110)
     axes = figure.subplots(down, across, squeeze=False).flatten()
     for axis, name in zip(axes, names, strict=False):
-        axis.set_title(HEADINGS[name], fontsize=9)
-        for place, row in enumerate(rows):
-            if name in results.intervals[row]:
-                interval = results.intervals[row][name]
-                axis.errorbar(
-                    interval.mean,
-                    place,
-                    xerr=interval.half_width,
-                    fmt="o",
-                    color=_COLOURS[row],
-                    capsize=3,
-                    markersize=5,
-                )
+        axis.set_title(_title(name), fontsize=9)
+        for row, interval in results.summary.xs(name, level="measure").iterrows():
+            axis.errorbar(
+                interval["mean"],
+                rows.index(row),
+                xerr=interval["half_width"],
+                fmt="o",
+                color=_COLOURS[str(row)],
+                capsize=3,
+                markersize=5,
+            )
         axis.set_yticks(range(len(rows)), rows, fontsize=8)
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.tick_params(axis="x", labelsize=8)
+        axis.locator_params(axis="x", nbins=4)
         axis.grid(axis="x", alpha=0.3)
     for axis in axes[len(names) :]:
         axis.set_visible(False)
-    return image(png(figure), "mean and interval of each measure")
+    return png(figure)
 
 
-def publish(results: Results, folder: Path, out: Path, used: Sequence[str]) -> list[Path]:
-    """Write the results into a folder and give it its name; the files.
+def publish(results: Results, out: Path) -> list[Path]:
+    """Write the results as JSON, Markdown and HTML into a new folder; its files.
 
-    Args:
-        results: what was found.
-        folder: where they are written, beside ``out``.
-        out: the name, of a folder that is not there or empty.
-        used: what else lies in the folder, removed once the results are written.
+    Raises:
+        UserError: ``out`` is taken, or cannot be written.
+        ValueError: a number is not finite.
     """
-    write_json(folder / "results.json", results.document())
-    (folder / "results.md").write_text(markdown(results), "utf-8")
-    (folder / "results.html").write_text(page(results), "utf-8")
-    for name in used:
-        path = folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    folder.replace(out)
-    return [out / f"results.{suffix}" for suffix in ("json", "md", "html")]
+    document = results_document(results)
+    with whole_folder(out) as folder:
+        write_json(folder / _JSON, results.json_document())
+        (folder / _MARKDOWN).write_text(document.markdown(), "utf-8")
+        (folder / _HTML).write_text(document.html(), "utf-8")
+    return [out / name for name in (_JSON, _MARKDOWN, _HTML)]
 
 
-def _known(results: Results) -> list[tuple[str, list[str]]]:
-    """The titles of the tables, and the measures in them that some row has."""
-    tables = [(title, [name for name in names if name in results.measures]) for title, names in TABLES.items()]
-    return [(title, names) for title, names in tables if names]
+def _title(name: str) -> str:
+    return MEASURES[name].title
 
 
-def _plain_tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Of each table its title, its headings, and its rows; their first column names the row."""
-    return [
-        (
-            title,
-            ["", *(HEADINGS[name] for name in names)],
-            [[row, *(results.cell(row, name) for name in names)] for row in results.values],
-        )
-        for title, names in _known(results)
-    ]
-
-
-_COLOURS: Mapping[Row, str] = {
-    "real": "#333333",
-    "generated": "#d1495b",
-    "raw": "#edae49",
-    "untrained": "#9a9a9a",
+_ROW_NOTES: Mapping[str, str] = {
+    "generated": "Generated: the settled motion that users get, with bones of constant length and on the ground.",
+    "raw": "Raw: the network's output before settling, as the literature measures it.",
+    "untrained": "Untrained: the model's VAE, and weights as before training, in a quarter of the replications.",
 }
+_COLOURS: Mapping[str, str] = {"real": "#333333", "generated": "#d1495b", "raw": "#e8a04c", "untrained": "#9a9a9a"}

@@ -9,7 +9,8 @@ must see the folder, as they must see the raw recordings.
 Ray Data's own ``write_parquet`` is not used: it names files by task and cuts rows by blocks, both of which follow from
 how the stream happened to be scheduled; a shard here has a fixed name, fixed rows and one row group a row.
 
-Legend: T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame, K text tokens, W text width.
+Legend: B texts, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame, K text tokens, W text
+width.
 """
 
 import json
@@ -42,28 +43,48 @@ from intermoe.data.shards import (
 )
 from intermoe.datasets.recordings import BadRecording, Reader, Recording, Source
 from intermoe.errors import UserError
-from intermoe.files import is_taken, sha256, whole_folder
+from intermoe.files import check_free, sha256, whole_folder
 from intermoe.text.captions import mirror_caption, swap_caption
 from intermoe.text.encoders import TextEncoder, load_encoder
+from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
+from pipelines.preprocess.request import PreprocessRequest
 
-Progress = Callable[[str, int, int], None]
-"""Told of a stage ("read", "encode", "write"), how many of its items are done, and of how many."""
-
-_SOURCES_OF_A_TASK, _TEXTS_OF_A_BATCH = 16, 32
+_SOURCES_PER_TASK, _TEXTS_PER_BATCH = 16, 32
 _PART_SCHEMA = pa.schema([MOTION_SCHEMA.field(name) for name in ("id", "frames", "position", "rotation")])
 
 
-def preprocess(
+def preprocess(request: PreprocessRequest, progress: ProgressCallback | None = None) -> DatasetCard:
+    """Publish a data set folder made of the request's recordings; Ray must be running.
+
+    Args:
+        request: from :meth:`PreprocessRequest.checked`.
+        progress: called with how far each stage is.
+
+    Raises:
+        UserError: as for ``make_shards``.
+    """
+    with request.source.reader(scratch=request.out.parent) as reader:
+        return make_shards(
+            reader,
+            name=request.name,
+            out=request.out,
+            encoder=request.encoder,
+            text_folder=request.site.text_folder,
+            progress=progress,
+        )
+
+
+def make_shards(
     reader: Reader,
     *,
     name: str,
     out: Path,
     encoder: str,
     text_folder: Path | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> DatasetCard:
-    """Publish a data set folder made of everything that the reader lists; Ray is running already.
+    """Publish a data set folder made of everything that the reader lists; Ray must be running.
 
     Args:
         reader: of the raw recordings.
@@ -71,15 +92,14 @@ def preprocess(
         out: where the folder appears at once when all is done; must not exist, or be empty.
         encoder: text encoder of the captions, "clip" or "minilm".
         text_folder: where the weights of "clip" lie.
-        progress: told how far each stage is.
+        progress: called with a stage ("read", "encode", "write"), how many of its items are done, and of how many.
 
     Raises:
         UserError: ``out`` is taken or cannot be written, the raw folder or the encoder's weights are missing, or no
             recording of the training split can be used. Nothing is left behind then, nor after an interruption.
     """
     out = Path(out).absolute()
-    if is_taken(out):
-        raise UserError("exists already and is not overwritten", where=out, allowed="a new or an empty folder")
+    check_free(out)
     sources = reader.sources()
     text_folder = None if text_folder is None else Path(text_folder).absolute()
     encoder_card = _describe_encoder(encoder, text_folder)
@@ -130,7 +150,7 @@ def _stream(
     task: Callable[[dict[str, Any]], dict[str, Any]],
     jobs: Sequence[dict[str, Any]],
     items: Callable[[dict[str, Any]], int],
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> list[dict[str, Any]]:
     """Run the task on every job, and return what it returned, in the order of the jobs.
 
@@ -162,12 +182,12 @@ def _answer(row: dict[str, Any], task: Callable[[dict[str, Any]], dict[str, Any]
 
 
 def _read(
-    reader: Reader, sources: Sequence[Source], folder: Path, progress: Progress
+    reader: Reader, sources: Sequence[Source], folder: Path, progress: ProgressCallback
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Everything about the usable recordings but their motion, sorted by id, and the quarantine, sorted too."""
     plain = [[source.id, source.split] for source in sources]
-    starts = range(0, len(plain), _SOURCES_OF_A_TASK)
-    jobs = [{"part": f"{start}.parquet", "sources": plain[start : start + _SOURCES_OF_A_TASK]} for start in starts]
+    starts = range(0, len(plain), _SOURCES_PER_TASK)
+    jobs = [{"part": f"{start}.parquet", "sources": plain[start : start + _SOURCES_PER_TASK]} for start in starts]
     (folder / "parts").mkdir()
     task = partial(_read_part, reader=reader, folder=folder / "parts")
     parts = _stream("read", task, jobs, lambda job: len(job["sources"]), progress)
@@ -260,7 +280,7 @@ def _link_captions(recordings: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _encode(
-    texts: Sequence[str], encoder: EncoderCard, text_folder: Path | None, folder: Path, progress: Progress
+    texts: Sequence[str], encoder: EncoderCard, text_folder: Path | None, folder: Path, progress: ProgressCallback
 ) -> list[dict[str, Any]]:
     jobs = [
         {"file": shard_name("captions/", start // ROWS_PER_FILE), "texts": texts[start : start + ROWS_PER_FILE]}
@@ -287,8 +307,8 @@ def _write_captions(
 
 
 def _caption_rows(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(texts), _TEXTS_OF_A_BATCH):
-        batch = texts[start : start + _TEXTS_OF_A_BATCH]
+    for start in range(0, len(texts), _TEXTS_PER_BATCH):
+        batch = texts[start : start + _TEXTS_PER_BATCH]
         encoded = encoder.encode(batch)
         for text, state_KW, mask_K, eot in zip(batch, encoded.states_BKW, encoded.mask_BK, encoded.eot_B, strict=True):
             valid_KW = state_KW[mask_K].numpy()
@@ -296,7 +316,7 @@ def _caption_rows(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[dict[s
 
 
 def _write(
-    recordings: Sequence[dict[str, Any]], skeleton: Skeleton, folder: Path, progress: Progress
+    recordings: Sequence[dict[str, Any]], skeleton: Skeleton, folder: Path, progress: ProgressCallback
 ) -> list[dict[str, Any]]:
     jobs = []
     for split in SPLITS:
@@ -316,7 +336,7 @@ def _write(
 def _write_shard(job: dict[str, Any], skeleton: Skeleton, folder: Path) -> dict[str, Any]:
     """Gather a shard's recordings from the parts; with the moments of their features, where they are wanted."""
     torch.set_num_threads(1)
-    part = lru_cache(_SOURCES_OF_A_TASK)(lambda name: pq.ParquetFile(folder / "parts" / name, memory_map=True))
+    part = lru_cache(_SOURCES_PER_TASK)(lambda name: pq.ParquetFile(folder / "parts" / name, memory_map=True))
     moments: list[Moments] = []
 
     def motions() -> Iterator[dict[str, Any]]:
@@ -324,8 +344,8 @@ def _write_shard(job: dict[str, Any], skeleton: Skeleton, folder: Path) -> dict[
             table = part(row["part"]).read_row_group(row["row"], ["position", "rotation"], use_threads=False)
             position, rotation = (table[name][0].values.to_numpy() for name in ("position", "rotation"))
             if job["measured"]:
-                position_TPJ3 = torch.tensor(position).view(row["frames"], 2, skeleton.joints, 3)
-                rotation_TPR6 = torch.tensor(rotation).view(row["frames"], 2, skeleton.joints - 1, 6)
+                position_TPJ3 = torch.tensor(position).view(row["frames"], 2, skeleton.num_joints, 3)
+                rotation_TPR6 = torch.tensor(rotation).view(row["frames"], 2, skeleton.num_joints - 1, 6)
                 moments.append(Moments.of(position_TPJ3, rotation_TPR6, skeleton))
             yield row | {"position": position, "rotation": rotation}
 

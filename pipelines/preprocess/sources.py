@@ -1,60 +1,70 @@
-"""Which reader reads a raw format; the embedded data set is made where it is asked for."""
+"""Where recordings come from: the options of ``intermoe preprocess``, and the reader that they mean."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Literal
 
+from pydantic import Field
+
+from intermoe.config import Config
 from intermoe.datasets.bvh import BvhPairReader
 from intermoe.datasets.duet import write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.recordings import Reader
 from intermoe.errors import UserError
+from intermoe.files import scratch_folder
 
-READERS = ("duet", "interhuman", "bvh")
 
+class SourceConfig(Config):
+    """Recordings in a raw format.
 
-@contextmanager
-def reader_for(
-    kind: str,
-    root: Path | None,
-    *,
-    scratch: Path,
-    mapping: str = "cmu",
-    scale: float = 1.0,
-    count: int = 1000,
-    seed: int = 0,
-) -> Iterator[Reader]:
-    """The reader of a raw format, for as long as the context lasts.
-
-    Args:
-        kind: "duet", "interhuman" or "bvh".
-        root: folder of the raw recordings. For "duet" it is filled where it does not exist yet and kept; without it,
-            the recordings are made in a temporary folder.
-        scratch: folder in which that temporary folder is made; every node must see it.
-        mapping: of "bvh": how joints correspond, a shipped mapping's name or a file.
-        scale: of "bvh": metres in one unit of its files.
+    Attributes:
+        format: of the recordings; "duet", the embedded data set, is made here.
+        root: their folder. For "duet" it is filled where it does not exist yet, and kept; without it, the recordings
+            are made in a temporary folder.
         count: of "duet": how many recordings are made.
         seed: of "duet".
-
-    Raises:
-        UserError: unknown kind, or no root for recordings that are not made here.
+        mapping: of "bvh": how joints correspond, a shipped mapping's name or a file.
+        scale: of "bvh": metres per unit of its files.
     """
-    # Tasks may run in another working directory.
-    root = None if root is None else Path(root).absolute()
-    if kind not in READERS:
-        raise UserError(f"unknown kind of recordings {kind!r}", allowed=", ".join(READERS))
-    if kind == "bvh" and root is not None:
-        yield BvhPairReader(root, mapping, scale)
-    elif kind == "duet" and root is None:
-        scratch.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".duet-", dir=scratch.absolute()) as made:
-            write_duet(Path(made, "duet"), count=count, seed=seed)
-            yield InterHumanReader(Path(made, "duet"))
-    elif root is not None:
-        if kind == "duet" and not root.exists():
-            root.parent.mkdir(parents=True, exist_ok=True)
-            write_duet(root, count=count, seed=seed)
-        yield InterHumanReader(root)
-    else:
-        raise UserError("the folder of the recordings is not given", where=kind, allowed="--root DIR")
+
+    format: Literal["duet", "interhuman", "bvh"]
+    root: Path | None = None
+    count: int = Field(default=600, ge=1)
+    seed: int = Field(default=0, ge=0)
+    mapping: str = "cmu"
+    scale: float = Field(default=1.0, gt=0)
+
+    @contextmanager
+    def reader(self, scratch: Path) -> Iterator[Reader]:
+        """The reader of the recordings, for as long as the context lasts.
+
+        Args:
+            scratch: folder in which temporary recordings are made; every node must see it.
+
+        Raises:
+            UserError: no root for recordings that are not made here, or a mapping that is not one.
+        """
+        # Tasks may run in another working directory.
+        root = None if self.root is None else self.root.absolute()
+        if self.format == "duet":
+            if root is None:
+                with scratch_folder(scratch, "duet") as folder:
+                    write_duet(folder / "duet", count=self.count, seed=self.seed)
+                    yield InterHumanReader(folder / "duet")
+                return
+            if not root.exists():
+                write_duet(root, count=self.count, seed=self.seed)
+        if root is None:
+            raise UserError("the folder of the recordings is not given", where=self.format, allowed="--root DIR")
+        if self.format == "bvh":
+            yield BvhPairReader(root, self.mapping, self.scale)
+        else:
+            yield InterHumanReader(root)
+
+    def check(self) -> None:
+        """Raise ``UserError`` where recordings that are not made here are not there, or not listed."""
+        if self.format != "duet" or (self.root is not None and self.root.exists()):
+            with self.reader(Path()) as reader:
+                reader.sources()

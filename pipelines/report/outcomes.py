@@ -1,13 +1,14 @@
-"""What became of the trials of a sweep, for its report."""
+"""What became of the trials of a sweep, as data frames, and intervals of those that differ in their seeds alone."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from scipy.stats import t
 
 from intermoe import checkpoint
@@ -15,91 +16,131 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.evaluation.metrics import Interval
 from intermoe.model import trained_folder
 from intermoe.networks.vae import STRIDE
+from pipelines.evaluate.results import Results
 from pipelines.settings import flatten
 from pipelines.sweep.trial import OUTCOME
 from pipelines.tracking.queries import curves
-from pipelines.train.run_folder import run_file
+from pipelines.train.run_folder import run_note
 
 _CURVES = re.compile(r"train/loss|train/samples_per_second|moe/layer\d+/load\d+")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one trial.
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Trials that are done; in every frame a trial goes by its name.
 
     Attributes:
-        name: of its first point and seed.
-        point: the names of its points.
-        rows: the tables and rows that it stands for.
-        settings: all settings, under dotted names.
-        values: measure -> one value a replication; of its generated row.
-        real: the same of recorded motion.
-        parameters: trainable and active.
-        seconds: of training and of evaluating.
-        tokens_a_second: latent frames of both persons that a training step took, by the second.
-        curves: what it logged, by name: points of step and value.
+        trials: indexed by ``trial``: ``point``, the names of its points; ``seed``; ``trainable`` and ``active``, its
+            parameters; ``seconds_training`` and ``seconds_evaluating``; ``tokens_per_second``, the latent frames of
+            both persons that training takes.
+        rows: of the paper's tables, that trials stand for: ``trial``, ``table``, ``row``.
+        settings: indexed by ``trial``, a column per dotted name.
+        replications: indexed by ``trial``, ``row`` ("generated" and so on) and ``replication``, a column per measure.
+        curves: what was logged, indexed by ``trial``, ``curve`` and ``step``.
     """
 
-    name: str
-    point: str
-    rows: tuple[tuple[str, str], ...]
-    settings: Mapping[str, Any]
-    values: Mapping[str, Sequence[float]]
-    real: Mapping[str, Sequence[float]]
-    parameters: Mapping[str, int]
-    seconds: tuple[float, float]
-    tokens_a_second: float
-    curves: Mapping[str, Sequence[tuple[int, float]]]
+    trials: pd.DataFrame
+    rows: pd.DataFrame
+    settings: pd.DataFrame
+    replications: pd.DataFrame
+    curves: pd.Series
+
+    @classmethod
+    def joined(cls, outcomes: Sequence[Self]) -> Self:
+        """All trials of several; at least one."""
+        frames = {field.name: [getattr(some, field.name) for some in outcomes] for field in fields(cls)}
+        return cls(**{name: pd.concat(parts) for name, parts in frames.items()})
+
+    @property
+    def generated(self) -> pd.DataFrame:
+        """The replications of generated motion, indexed by ``trial`` and ``replication``."""
+        return self.replications.query("row == 'generated'").droplevel("row")
 
 
-def read_outcome(folder: Path, trial: Mapping[str, Any], uri: str) -> Outcome:
-    """What lies in the folder of a sweep and in MLflow of a trial that is done.
+def is_done(folder: Path, trial: Mapping[str, Any]) -> bool:
+    """Whether a trial in a sweep's plan is done."""
+    return (folder / "trials" / trial["key"] / OUTCOME).is_file()
+
+
+def read_outcome(folder: Path, trial: Mapping[str, Any], uri: str) -> Outcomes:
+    """What lies in the folder of a sweep and in MLflow of a single trial that is done.
 
     Args:
         folder: of the sweep.
-        trial: its line in the sweep's plan.
+        trial: its entry in the sweep's plan.
         uri: of the MLflow store.
     """
+    name = trial["name"]
     place = folder / "trials" / trial["key"]
     outcome = json.loads((place / OUTCOME).read_text("utf-8"))
-    rows = json.loads((place / outcome["evaluation"] / "results.json").read_text("utf-8"))["rows"]
-    values, real = ({name: m["replications"] for name, m in rows[row].items()} for row in ("generated", "real"))
     config = checkpoint.documents(trained_folder(place / "denoiser"))["config"]
-    logged = curves(uri, outcome["run"], _CURVES)
-    speed = [value for _, value in logged.get("train/samples_per_second", [])]
-    return Outcome(
-        name=f"{trial['points'][0]}" + (f" (seed {trial['seed']})" if trial["seed"] else ""),
-        point=", ".join(trial["points"]),
-        rows=tuple((table, row) for table, row in trial["rows"]),
-        settings=flatten(config),
-        values=values,
-        real=real,
-        parameters=outcome["parameters"],
-        seconds=(outcome["seconds_training"], outcome["seconds_evaluating"]),
-        tokens_a_second=float(np.median(speed)) * _tokens(place, config) if speed else 0.0,
+    points = {
+        (name, curve, step): value
+        for curve, points in curves(uri, outcome["run"], _CURVES).items()
+        for step, value in points
+    }
+    logged = pd.Series(points, dtype=float).rename_axis(["trial", "curve", "step"])
+    samples_per_second = logged[logged.index.get_level_values("curve") == "train/samples_per_second"].median()
+    costs = {
+        "point": ", ".join(trial["points"]),
+        "seed": trial["seed"],
+        **outcome["parameters"],
+        "seconds_training": outcome["seconds_training"],
+        "seconds_evaluating": outcome["seconds_evaluating"],
+        "tokens_per_second": samples_per_second * _tokens_per_sample(place, config),
+    }
+    index = pd.Index([name], name="trial")
+    return Outcomes(
+        trials=pd.DataFrame([costs], index=index),
+        rows=pd.DataFrame([(name, *row) for row in trial["rows"]], columns=["trial", "table", "row"]),
+        settings=pd.DataFrame([flatten(config)], index=index, dtype=object),
+        replications=pd.concat({name: Results.read(place / outcome["evaluation"]).values}, names=["trial"]),
         curves=logged,
     )
 
 
-def _tokens(place: Path, config: Mapping[str, Any]) -> float:
-    """Latent frames of both persons in a training sample, on average."""
-    frames = DatasetFolder.open(run_file(place / "denoiser")["data"]).index("train").frames
-    return float(2 * ((frames.clip(max=config["data"]["max_frames"]) - 1) // STRIDE).mean())
+def summarise(replications: pd.DataFrame, groups: pd.Series) -> pd.DataFrame:
+    """Mean and 95% interval of each measure over groups of trials that differ in their seeds alone.
+
+    Args:
+        replications: indexed by ``trial`` and ``replication``, a column per measure.
+        groups: each group's name, indexed by the names of its trials; a trial may be in several.
+
+    Returns:
+        ``mean`` and ``half_width``, indexed by ``group`` and ``measure``; what is not known is left out.
+    """
+    known = replications.melt(var_name="measure", ignore_index=False).dropna().reset_index()
+    members = groups.rename_axis("trial").rename("group").reset_index()
+    values = members.merge(known, on="trial").set_index("trial").groupby(["group", "measure"], sort=False)["value"]
+    intervals = values.apply(pooled)
+    return pd.DataFrame(intervals.tolist(), index=intervals.index, columns=["mean", "half_width"])
 
 
-def pooled(values: Sequence[Sequence[float]]) -> Interval | None:
-    """The interval of trials that differ in their seeds alone, from the replications of each; None where none has any.
+def pooled(values: pd.Series) -> Interval:
+    """The interval of trials that differ in their seeds alone, from their replications.
 
     Of one seed it is over the replications, as in the literature. Of several it is over the seeds' means, whose spread
-    is that of training and evaluation together, by Student's t: all replications as one sample would hide it.
+    is that of training and evaluation together, by Student's t: all replications as one sample would hide it. A single
+    value has no interval: its half width is NaN.
+
+    Args:
+        values: indexed by ``trial``.
 
     Example:
-        >>> str(pooled([[1.0, 3.0], [5.0, 5.0]]))
+        >>> trials = pd.Index(["full-seed0", "full-seed0", "full-seed1", "full-seed1"], name="trial")
+        >>> str(pooled(pd.Series([1.0, 3.0, 5.0, 5.0], trials)))
         '3.500 ±19.059'
     """
-    known = [list(one) for one in values if len(one)]
-    if len(known) < 2:
-        return Interval.of(known[0]) if known else None
-    means = np.array([np.mean(one) for one in known])
+    if len(values) == 1:
+        return Interval(float(values.iloc[0]), float("nan"))
+    means = values.groupby(level="trial", sort=False).agg(np.mean)
+    if len(means) == 1:
+        return Interval.of(values.to_list())
     spread = means.std(ddof=1) / np.sqrt(len(means))
     return Interval(float(means.mean()), float(t.ppf(0.975, len(means) - 1) * spread))
+
+
+def _tokens_per_sample(place: Path, config: Mapping[str, Any]) -> float:
+    """Latent frames of both persons in a training sample, on average."""
+    frames = DatasetFolder.open(run_note(place / "denoiser")["data"]).index("train").frames
+    return float(2 * ((frames.clip(max=config["data"]["max_frames"]) - 1) // STRIDE).mean())

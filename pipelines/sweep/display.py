@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Self
 
 import ray
@@ -14,15 +13,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pipelines.cluster.progress import LINE_SECONDS, POLL_SECONDS, Post
-from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, Order
+from pipelines.cluster.progress import LINE_SECONDS, POLL_SECONDS, ProgressUpdate
+from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, TrialRequest
 
 
-class Watch:
+class TrialDisplay:
     """Shows the trials for as long as the ``with`` block runs: a table where somebody watches, lines where not."""
 
-    def __init__(self, orders: Sequence[Order], board: Any, console: Console | None = None) -> None:
-        self._orders, self._board = orders, board
+    def __init__(self, trials: Sequence[TrialRequest], board: Any, console: Console | None = None) -> None:
+        self._trials, self._board = trials, board
         self._console = console or Console(stderr=True)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="sweep", daemon=True)
@@ -44,68 +43,68 @@ class Watch:
         if self._console.is_terminal:
             with Live(console=self._console, refresh_per_second=2) as live:
                 while not self._end.wait(POLL_SECONDS):
-                    live.update(self._table(self._posts()))
-                live.update(self._table(self._posts()))
+                    live.update(self._table(self._updates()))
+                live.update(self._table(self._updates()))
             return
-        shown, states = 0.0, dict.fromkeys((order.key for order in self._orders), "")
+        shown, states = 0.0, dict.fromkeys((trial.key for trial in self._trials), "")
         ended = False
         while not ended:
             ended = self._end.wait(POLL_SECONDS)
-            posts = self._posts()
-            for order in self._orders:
-                state = self._state(order, posts[order.key])[0]
-                if state != states[order.key]:
-                    states[order.key] = state
-                    self._console.print(f"{order.name}: {state}", highlight=False, markup=False)
+            updates = self._updates()
+            for trial in self._trials:
+                state = self._state(trial, updates[trial.key])[0]
+                if state != states[trial.key]:
+                    states[trial.key] = state
+                    self._console.print(f"{trial.name}: {state}", highlight=False, markup=False)
             if time.monotonic() - shown >= LINE_SECONDS:
                 shown = time.monotonic()
-                at_work = [self._line(order, posts[order.key]) for order in self._orders]
+                at_work = [self._line(trial, updates[trial.key]) for trial in self._trials]
                 line = "; ".join(filter(None, at_work))
                 if line:
-                    self._console.print(f"{line}{self._left(posts)}", highlight=False, markup=False, soft_wrap=True)
+                    self._console.print(f"{line}{self._left(updates)}", highlight=False, markup=False, soft_wrap=True)
 
-    def _posts(self) -> dict[str, Post | None]:
+    def _updates(self) -> dict[str, ProgressUpdate | None]:
         """What each trial posted last, by its key."""
         try:
-            posts = ray.get(self._board.all_latest.remote(), timeout=10)
+            updates = ray.get(self._board.all_latest.remote(), timeout=10)
         except (RayError, TimeoutError):
-            posts = {}
-        # The trainings post under their folders.
-        return {order.key: posts.get(str(Path(order.folder) / "denoiser")) for order in self._orders}
+            updates = {}
+        # Trainings post under their folders.
+        return {trial.key: updates.get(str(trial.training.out)) for trial in self._trials}
 
-    def _state(self, order: Order, post: Post | None) -> tuple[str, str, str, str]:
+    def _state(self, trial: TrialRequest, update: ProgressUpdate | None) -> tuple[str, str, str, str]:
         """State, step, loss and FID of a trial."""
-        folder = Path(order.folder)
-        if order.key not in self._ended and (folder / OUTCOME).is_file():
-            results = json.loads((folder / order.evaluation / "results.json").read_text("utf-8"))
-            self._ended[order.key] = ("done", "", "", f"{results['rows']['generated']['fid']['mean']:.2f}")
+        folder = trial.folder
+        if trial.key not in self._ended and (folder / OUTCOME).is_file():
+            results = json.loads((folder / trial.evaluation / "results.json").read_text("utf-8"))
+            self._ended[trial.key] = ("done", "", "", f"{results['rows']['generated']['fid']['mean']:.2f}")
         for note, state in ((STOPPED, "stopped"), (FAILED, "failed")):
-            if order.key not in self._ended and (folder / note).is_file():
-                self._ended[order.key] = (state, "", "", "")
-        if order.key in self._ended:
-            return self._ended[order.key]
-        if post is None:
+            if trial.key not in self._ended and (folder / note).is_file():
+                self._ended[trial.key] = (state, "", "", "")
+        if trial.key in self._ended:
+            return self._ended[trial.key]
+        if update is None:
             return "waiting", "", "", ""
-        loss = f"{post.metrics['loss']:.4g}" if "loss" in post.metrics else ""
-        return post.stage, f"{post.step}/{post.total}", loss, ""
+        loss = f"{update.metrics['loss']:.4g}" if "loss" in update.metrics else ""
+        return update.stage, f"{update.step}/{update.total}", loss, ""
 
-    def _line(self, order: Order, post: Post | None) -> str:
-        state, step, loss, _ = self._state(order, post)
-        return f"{order.name} {state} {step}{f' loss {loss}' if loss else ''}" if step else ""
+    def _line(self, trial: TrialRequest, update: ProgressUpdate | None) -> str:
+        state, step, loss, _ = self._state(trial, update)
+        return f"{trial.name} {state} {step}{f' loss {loss}' if loss else ''}" if step else ""
 
-    def _share(self, order: Order, post: Post | None) -> float:
+    def _share(self, trial: TrialRequest, update: ProgressUpdate | None) -> float:
         """How much of a trial is done, if evaluation takes a third of it."""
-        state = self._state(order, post)[0]
+        state = self._state(trial, update)[0]
         if state in ("done", "stopped", "failed"):
             return 1.0
-        if post is None or not post.total:
+        if update is None or not update.total:
             return 0.0
-        return (post.step / post.total * 2 if post.stage == "train" else 2 + post.step / post.total) / 3
+        return (update.step / update.total * 2 if update.stage == "train" else 2 + update.step / update.total) / 3
 
-    def _left(self, posts: dict[str, Post | None]) -> str:
-        shares = {order.key: self._share(order, posts[order.key]) for order in self._orders}
-        for key, post in posts.items():
-            if post is not None:
+    def _left(self, updates: dict[str, ProgressUpdate | None]) -> str:
+        shares = {trial.key: self._share(trial, updates[trial.key]) for trial in self._trials}
+        for key, update in updates.items():
+            if update is not None:
                 self._first.setdefault(key, shares[key])
         share = sum(shares.values()) / len(shares)
         since = share - sum(self._first.values()) / len(shares)
@@ -114,10 +113,10 @@ class Watch:
         seconds = (time.monotonic() - self._began) * (1 - share) / since
         return f" ({share:.0%}, {timedelta(seconds=round(seconds))} left)"
 
-    def _table(self, posts: dict[str, Post | None]) -> Table:
-        table = Table("trial", "state", title=f"Trials{self._left(posts)}", title_justify="left")
+    def _table(self, updates: dict[str, ProgressUpdate | None]) -> Table:
+        table = Table("trial", "state", title=f"Trials{self._left(updates)}", title_justify="left")
         for name in ("step", "loss", "FID"):
             table.add_column(name, justify="right")
-        for order in self._orders:
-            table.add_row(order.name, *self._state(order, posts[order.key]))
+        for trial in self._trials:
+            table.add_row(trial.name, *self._state(trial, updates[trial.key]))
         return table

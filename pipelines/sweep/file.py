@@ -1,23 +1,24 @@
 """The sweep file: points, tables with the paper's numbers, profiles that scale them, and the trials they resolve to.
 
-The file is looked through as a whole before anything starts; what is wrong in it is told with its line.
+The file is validated as a whole before anything starts; errors name the line.
 """
 
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from intermoe.config import Config
 from intermoe.errors import UserError
-from intermoe.evaluation.measures import HEADINGS
+from intermoe.evaluation.measures import MEASURES
 from intermoe.files import digest
 from pipelines import settings
+from pipelines.preprocess.sources import SourceConfig
 from pipelines.settings import Settings, flatten
 from pipelines.sweep.yaml_lines import Lines
 
@@ -27,28 +28,20 @@ Where = tuple[str | int, ...]
 _SHARED = ("data", "vae", "evaluator", "evaluation", "train.vae", "train.evaluator")
 
 
-class DataConfig(Config):
+class ProfileDataConfig(SourceConfig):
     """Where the shards come from; the options of ``intermoe preprocess``.
 
     Attributes:
-        format: of the raw recordings.
-        root: their folder; duet needs none.
         encoder: of the captions.
         text_folder: of CLIP's weights, if not in the hub's cache.
-        count: of duet: how many.
-        seed: of duet.
-        mapping: of bvh.
-        scale: of bvh.
     """
 
-    format: Literal["duet", "interhuman", "bvh"]
-    root: Path | None = None
     encoder: Literal["minilm", "clip"] = "minilm"
     text_folder: Path | None = None
-    count: int = Field(default=600, ge=1)
-    seed: int = Field(default=0, ge=0)
-    mapping: str = "cmu"
-    scale: float = Field(default=1.0, gt=0)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides what the shards hold, as plain values; where CLIP's weights lie does not."""
+        return self.model_dump(mode="json", exclude={"text_folder"})
 
 
 class AshaConfig(Config):
@@ -78,7 +71,7 @@ class ProfileConfig(Config):
     """
 
     config: str
-    data: DataConfig
+    data: ProfileDataConfig
     set: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     concurrent: int = Field(default=1, ge=1)
@@ -152,33 +145,37 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """For people: the first of its points, and the seed."""
+        """What it is called everywhere: the first of its points, and its seed."""
         return f"{self.points[0]}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A sweep file that was looked through.
+class SweepPlan:
+    """A sweep file, validated as a whole, and the trials it resolves to.
 
     Attributes:
-        config: what it says.
+        file: that was read.
+        overrides: it was read with.
+        config: what the file says.
         profile: the one taken.
         base: settings of the profile without any point: what data, VAE and evaluator are made with.
-        trials: what is to be done, in the file's order.
+        trials: what there is to do, in the file's order.
     """
 
+    file: Path
+    overrides: Mapping[str, Any]
     config: SweepConfig
     profile: ProfileConfig
     base: Settings
     trials: tuple[Trial, ...]
 
 
-def load(file: Path, overrides: Sequence[str] = ()) -> Sweep:
+def load(file: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> SweepPlan:
     """Read a sweep file and resolve its trials.
 
     Args:
         file: YAML.
-        overrides: ``profile=NAME``, or ``key=value`` for the settings of all points.
+        overrides: ``profile``, and values by their dotted keys for the settings of all points.
 
     Raises:
         UserError: not such a file, an unknown key, a value out of range, an unknown table or row, a name given twice,
@@ -186,19 +183,19 @@ def load(file: Path, overrides: Sequence[str] = ()) -> Sweep:
     """
     text, values = settings.read_yaml(file)
     lines = Lines(file, text)
-    chosen = [word.partition("=")[2] for word in overrides if word.startswith("profile=")]
-    overrides = [word for word in overrides if not word.startswith("profile=")]
-    values |= {"profile": chosen[-1]} if chosen else {}
+    if "profile" in overrides:
+        values |= {"profile": str(overrides["profile"])}
     config = _parsed(values, lines)
     if config.profile not in config.profiles:
-        where = "on the command line" if chosen else lines.place("profile")
+        where = "on the command line" if "profile" in overrides else lines.place("profile")
         raise UserError(f"unknown profile {config.profile!r}", where=where, allowed=", ".join(config.profiles))
     profile = config.profiles[config.profile]
     path: Where = ("profiles", config.profile)
-    common = _words(profile.set, lines, (*path, "set"))
+    common = _flat(profile.set, lines, (*path, "set"))
     base = _settings(profile.config, common, lines, (*path, "set"))
-    if overrides:
-        common += overrides
+    of_settings = {key: value for key, value in overrides.items() if key != "profile"}
+    if of_settings:
+        common |= of_settings
         try:
             base = settings.load(profile.config, common)
         except UserError as error:
@@ -213,13 +210,13 @@ def load(file: Path, overrides: Sequence[str] = ()) -> Sweep:
         resolver.add(point, seed, at)
     if not resolver.trials:
         raise UserError("names no point", where=file, allowed="points or grid")
-    return Sweep(config, profile, base, tuple(resolver.trials.values()))
+    return SweepPlan(file, dict(overrides), config, profile, base, tuple(resolver.trials.values()))
 
 
 class _Resolver:
     """Points to trials: those that come down to the same settings are one."""
 
-    def __init__(self, profile: ProfileConfig, base: Settings, common: Sequence[str], lines: Lines) -> None:
+    def __init__(self, profile: ProfileConfig, base: Settings, common: Mapping[str, Any], lines: Lines) -> None:
         self._profile, self._base, self._common, self._lines = profile, base, common, lines
         self.trials: dict[str, Trial] = {}
         self._owners: dict[tuple[int, str, str], Trial] = {}
@@ -227,12 +224,13 @@ class _Resolver:
     def add(self, point: PointConfig, seed: int, path: Where) -> None:
         """Resolve a point with a seed; ``path`` is where in the file it stands."""
         section = path if path == ("grid",) else (*path, "set")
-        words = _words(point.set, self._lines, section)
+        values = _flat(point.set, self._lines, section)
         for key, allowed in (("seed", "seeds, in the profile"), ("name", "in the profile, for all points")):
-            if key in flatten(point.set):
+            if key in values:
                 place = self._lines.place(*section, key)
                 raise UserError(f"point {point.name!r} sets {key}", where=place, allowed=allowed)
-        resolved = _settings(self._profile.config, [*self._common, *words, f"seed={seed}"], self._lines, section)
+        values = {**self._common, **values, "seed": seed}
+        resolved = _settings(self._profile.config, values, self._lines, section)
         self._check_shared(resolved, point.name, section)
         key = trial_key(resolved, self._profile.data, self._base)
         before = self.trials.get(key)
@@ -248,29 +246,29 @@ class _Resolver:
 
     def _check_shared(self, resolved: Settings, point: str, section: Where) -> None:
         """Raise where a point changes what all points share: data, VAE, evaluator, and how it is evaluated."""
-        own, common = (one.model_dump(mode="json") for one in (resolved, self._base))
+        of_point, of_all = (values.model_dump(mode="json") for values in (resolved, self._base))
         for name in _SHARED:
-            one, other = own, common
+            section_of_point, section_of_all = of_point, of_all
             for part in name.split("."):
-                one, other = one[part], other[part]
-            if one != other:
+                section_of_point, section_of_all = section_of_point[part], section_of_all[part]
+            if section_of_point != section_of_all:
                 place = self._lines.place(*section, *name.split("."))
                 raise UserError(
                     f"point {point!r} changes {name}", where=place, allowed="in the profile, for all points"
                 )
 
 
-def trial_key(resolved: Settings, data: DataConfig, base: Settings) -> str:
+def trial_key(resolved: Settings, data: ProfileDataConfig, base: Settings) -> str:
     """A hash of what decides what a trial learns: its settings but those of evaluation, its data, the shared seed."""
     rest = ("workers", "name", "evaluation", "evaluator")
     values = resolved.model_dump(mode="json", exclude=dict.fromkeys(rest, True) | {"train": {"evaluator"}})
-    return digest([values, data.model_dump(mode="json"), base.seed])
+    return digest([values, data.identity(), base.seed])
 
 
-def _settings(preset: str, words: Sequence[str], lines: Lines, section: Where) -> Settings:
+def _settings(preset: str, values: Mapping[str, Any], lines: Lines, section: Where) -> Settings:
     """Settings, and where they cannot be, the line in the section that is at fault."""
     try:
-        return settings.load(preset, words)
+        return settings.load(preset, values)
     except UserError as error:
         below = ".".join(map(str, error.key))
         for leaf in lines.leaves(*section):
@@ -281,23 +279,23 @@ def _settings(preset: str, words: Sequence[str], lines: Lines, section: Where) -
         raise UserError(str(error), where=lines.place(*section, *error.key)) from None
 
 
-def _words(values: Mapping[str, Any], lines: Lines, section: Where) -> list[str]:
-    """Overrides; nested mappings name keys one by one: as a whole they would take the place of a preset's section."""
+def _flat(values: Mapping[str, Any], lines: Lines, section: Where) -> dict[str, Any]:
+    """Values by their dotted keys: a nested mapping as a whole would take the place of a preset's section."""
     leaves = lines.leaves(*section) if values else []
     for leaf in leaves:
         if leaves.count(leaf) > 1:
             raise UserError(f"key {leaf!r} is given twice", where=lines.place(*section, *leaf.split(".")))
-    return [f"{key}={json.dumps(value, default=str)}" for key, value in flatten(values).items()]
+    return flatten(values)
 
 
 def _grid(grid: Mapping[str, Sequence[Value]]) -> list[PointConfig]:
-    found = []
+    points = []
     for values in itertools.product(*grid.values()) if grid else ():
         chosen = dict(zip(grid, values, strict=True))
         words = "_".join(f"{key.rpartition('.')[2]}-{value}" for key, value in chosen.items())
         name = re.sub(r"[^a-z0-9._-]+", "-", words.lower()).lstrip("._-") or "grid"
-        found.append(PointConfig(name=name, set=chosen))
-    return found
+        points.append(PointConfig(name=name, set=chosen))
+    return points
 
 
 def _check_names(points: Sequence[tuple[PointConfig, Where]], lines: Lines) -> None:
@@ -309,7 +307,7 @@ def _check_names(points: Sequence[tuple[PointConfig, Where]], lines: Lines) -> N
         names.add(point.name)
 
 
-def _check_data(data: DataConfig, base: Settings, lines: Lines, path: Where) -> None:
+def _check_data(data: ProfileDataConfig, base: Settings, lines: Lines, path: Where) -> None:
     """Raise where the recordings are not said, or are not encoded as the settings want them."""
     if data.format != "duet" and data.root is None:
         raise UserError("the folder of the recordings is not given", where=lines.place(*path), allowed="root: DIR")
@@ -334,9 +332,9 @@ def _check_tables(config: SweepConfig, lines: Lines) -> None:
     for table, content in config.tables.items():
         for row, measures in content.rows.items():
             for measure in measures:
-                if measure not in HEADINGS:
+                if measure not in MEASURES:
                     where = lines.place("tables", table, "rows", row, measure)
-                    raise UserError(f"unknown measure {measure!r}", where=where, allowed=", ".join(HEADINGS))
+                    raise UserError(f"unknown measure {measure!r}", where=where, allowed=", ".join(MEASURES))
 
 
 def _parsed(values: dict[str, Any], lines: Lines) -> SweepConfig:

@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from ray import tune
@@ -18,100 +18,78 @@ from rich.console import Console
 from rich.table import Table
 
 from intermoe.errors import UserError
-from intermoe.files import digest, locked, write_json
+from intermoe.files import locked, write_json
 from intermoe.training.denoiser import DenoiserObjective
 from pipelines.cluster.progress import ProgressBoard
 from pipelines.describe import describe
-from pipelines.sweep.display import Watch
-from pipelines.sweep.file import Sweep, Trial
-from pipelines.sweep.prerequisites import check_recordings, make_shared, training_recordings
-from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, Order, run_trial, seconds
-from pipelines.tracking.address import tracking_uri
+from pipelines.sweep.display import TrialDisplay
+from pipelines.sweep.file import SweepPlan, Trial
+from pipelines.sweep.prerequisites import make_shared, training_recordings
+from pipelines.sweep.request import SWEEP_NOTE, SweepRequest, sweep_note
+from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, TrialRequest, run_trial, seconds
+from pipelines.tracking.label import RunLabel
 from pipelines.tracking.runs import Run
-from pipelines.train.run_folder import run_file
+from pipelines.train.run_folder import run_note
 
-SWEEP_FILE = "sweep.json"
 # Ray Tune starts a trial again so often before it counts as failed.
 _RETRIES = 1
 # Of a CPU: what a trial's own process asks for; its workers ask for themselves.
 _DRIVER_CPUS = 0.01
 
 
-def check_request(found: Sweep, out: Path, resume: bool) -> None:
-    """Look whether such a sweep can begin, without Ray and without writing anything.
-
-    Raises:
-        UserError: the folder of the sweep is taken, or holds none to resume; the recordings are not there.
-    """
-    before = read_note(out)
-    if resume and not before:
-        raise UserError("holds no sweep to resume", where=out)
-    # What a process left that was killed before the sweep had begun is hidden.
-    visible = [file for file in out.glob("*") if not file.name.startswith(".")]
-    if not resume and (visible or out.is_file()):
-        allowed = "another --out" + (", or --resume to go on with it" if before else "")
-        raise UserError("exists and is not empty", where=out, allowed=allowed)
-    for key, value in (("name", found.config.name), ("profile", found.config.profile)) if resume else ():
-        if before[key] != value:
-            raise UserError(f"{key} {value!r}", where=out, allowed=f"{before[key]!r}, as in the sweep that is resumed")
-    check_recordings(found, out)
-
-
-def noted_overrides(out: Path) -> list[str]:
-    """The overrides that the sweep in a folder was last run with; none where there is no sweep."""
-    return list(read_note(out).get("overrides", []))
-
-
-def read_note(out: Path) -> dict[str, Any]:
-    """What a sweep has noted in its folder; empty where there is none."""
-    file = out / SWEEP_FILE
-    found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    return found
-
-
-def sweep(found: Sweep, *, file: Path, out: Path, resume: bool, overrides: Sequence[str] = ()) -> dict[str, str]:
+def sweep(request: SweepRequest) -> dict[str, str]:
     """Run what is missing of a sweep and record it in MLflow; Ray must be running.
 
     Args:
-        found: the sweep.
-        file: that it was read from, kept with it.
-        out: the folder of the sweep.
-        resume: whether to go on with what ``out`` holds.
-        overrides: that it was read with, kept for a resumed sweep.
+        request: from :meth:`SweepRequest.checked`.
 
     Returns:
         The trials that failed, by name, each with the reason.
 
     Raises:
-        UserError: ``out`` is taken, or what the trials share cannot be made.
+        UserError: another process works in the folder, or what the trials share cannot be made.
     """
-    check_request(found, out, resume)
+    plan, out = request.plan, request.out
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot be made: {error.strerror}", where=out) from None
-    with locked(out), _parent(found, file, out, resume, overrides) as parent:
-        shards, vae, evaluator = make_shared(found, out, parent)
-        _note_plan(found, out, vae, evaluator, {})
-        orders = [_order(trial, out, shards, vae, evaluator, parent, found) for trial in found.trials]
-        missing = [order for order in orders if not _finished(order, found)]
-        for order in orders:
-            if order not in missing:
+    with locked(out), _parent(request) as parent:
+        shards, vae, evaluator = make_shared(plan, out, request.site, parent)
+        shared = {"seconds_shared": {"vae": seconds(vae), "evaluator": seconds(evaluator)}}
+        _note_plan(request, shared | {"failed": {}})
+        trials = [
+            TrialRequest(
+                key=trial.key,
+                settings=trial.settings,
+                folder=out / "trials" / trial.key,
+                dataset=shards,
+                vae=vae,
+                evaluator=evaluator,
+                site=request.site,
+                label=_label(trial, parent),
+            )
+            for trial in plan.trials
+        ]
+        missing = [trial for trial in trials if not _finished(trial, plan)]
+        for trial in trials:
+            if trial not in missing:
                 # It may stand for other rows now.
-                _tag(order, order.tags)
-        failed = _run(found, missing, out) if missing else {}
-        _note_plan(found, out, vae, evaluator, failed)
+                _tag(trial, trial.label.tags)
+        failed = _run(request, missing) if missing else {}
+        _note_plan(request, shared | {"failed": failed})
     return failed
 
 
-def plan_table(found: Sweep) -> Table:
+def plan_table(plan: SweepPlan) -> Table:
     """What a sweep would do: trials, rows, steps, parameters."""
-    table = Table(title=f"{found.config.name}: {len(found.trials)} trials with profile {found.config.profile}")
-    for name, side in (("trial", "left"), ("stands for", "left"), ("steps", "right"), ("trainable", "right")):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]
-    table.add_column("active", justify="right")
-    recordings = training_recordings(found)
-    for trial in found.trials:
+    table = Table(title=f"{plan.config.name}: {len(plan.trials)} trials with profile {plan.config.profile}")
+    table.add_column("trial")
+    table.add_column("stands for")
+    for name in ("steps", "trainable", "active"):
+        table.add_column(name, justify="right")
+    recordings = training_recordings(plan)
+    for trial in plan.trials:
         parameters = describe(trial.settings)["parameters"]
         rows = ", ".join(f"{number}: {row}" for number, row in trial.rows) or ", ".join(trial.points)
         training = trial.settings.train.denoiser
@@ -121,130 +99,127 @@ def plan_table(found: Sweep) -> Table:
     return table
 
 
-def _parent(found: Sweep, file: Path, out: Path, resume: bool, overrides: Sequence[str]) -> Run:
+def _parent(request: SweepRequest) -> Run:
     """The sweep's run in MLflow, and its note in the folder."""
-    note = read_note(out)
-    if resume:
+    plan, out = request.plan, request.out
+    note = sweep_note(out)
+    if request.resume:
         run = Run.reopen(note["tracking_uri"], note["run_id"])
     else:
-        tags = {"intermoe.target": "sweep", "intermoe.out": str(out.resolve())}
-        params = {"profile": found.config.profile, "trials": len(found.trials), **found.base.model_dump(mode="json")}
-        run = Run.start(tracking_uri(), found.base.name, found.config.name, params, tags)
-        note = {"name": found.config.name, "profile": found.config.profile}
-        note |= {"run_id": run.id, "tracking_uri": run.uri}
-    write_json(out / SWEEP_FILE, note | {"overrides": list(overrides)})
-    run.log_artifact(file)
+        config = plan.config
+        run = Run.start(
+            request.site.tracking_uri,
+            plan.base.name,
+            config.name,
+            params={"profile": config.profile, "trials": len(plan.trials), **plan.base.model_dump(mode="json")},
+            tags={"intermoe.target": "sweep", "intermoe.out": str(out)},
+        )
+        note = {"name": config.name, "profile": config.profile, "run_id": run.id, "tracking_uri": run.uri}
+    write_json(out / SWEEP_NOTE, note | {"overrides": dict(plan.overrides)})
+    run.log_artifact(plan.file)
     return run
 
 
-def _note_plan(found: Sweep, out: Path, vae: Path, evaluator: Path, failed: Mapping[str, str]) -> None:
+def _note_plan(request: SweepRequest, progress: Mapping[str, Any]) -> None:
     """What a report needs to know; it may be asked for while trials are running."""
+    plan = request.plan
     trials = [
-        {"key": trial.key, "points": trial.points, "seed": trial.seed, "rows": trial.rows} for trial in found.trials
+        {"key": trial.key, "name": trial.name, "points": trial.points, "seed": trial.seed, "rows": trial.rows}
+        for trial in plan.trials
     ]
-    tables = {name: table.model_dump(mode="json") for name, table in found.config.tables.items()}
-    shared = {"vae": seconds(vae), "evaluator": seconds(evaluator)}
-    plan = {"trials": trials, "tables": tables, "seconds_shared": shared, "failed": dict(failed)}
-    write_json(out / SWEEP_FILE, read_note(out) | plan)
+    tables = {name: table.model_dump(mode="json") for name, table in plan.config.tables.items()}
+    note = sweep_note(request.out) | {"trials": trials, "tables": tables, **progress}
+    write_json(request.out / SWEEP_NOTE, note)
 
 
-def _order(trial: Trial, out: Path, shards: Path, vae: Path, evaluator: Path, parent: Run, found: Sweep) -> Order:
-    text_folder = found.profile.data.text_folder
-    return Order(
-        key=trial.key,
-        name=trial.name,
-        settings=trial.settings.model_dump(mode="json"),
-        folder=str((out / "trials" / trial.key).resolve()),
-        dataset=str(shards.resolve()),
-        vae=str(vae.resolve()),
-        evaluator=str(evaluator.resolve()),
-        evaluation=f"evaluation-{digest([trial.settings.evaluation.model_dump(mode='json'), evaluator.name])}",
-        text_folder=str(text_folder.resolve()) if text_folder else None,
-        tracking_uri=parent.uri,
-        parent=parent.id,
-        tags={
-            "intermoe.point": ", ".join(trial.points),
-            "intermoe.seed": str(trial.seed),
-            "intermoe.tables": ", ".join(sorted({table for table, _ in trial.rows})),
-            "intermoe.rows": "; ".join(f"{table}: {row}" for table, row in trial.rows),
-        },
-    )
+def _label(trial: Trial, parent: Run) -> RunLabel:
+    tags = {
+        "intermoe.point": ", ".join(trial.points),
+        "intermoe.seed": str(trial.seed),
+        "intermoe.tables": ", ".join(sorted({table for table, _ in trial.rows})),
+        "intermoe.rows": "; ".join(f"{table}: {row}" for table, row in trial.rows),
+    }
+    return RunLabel(trial.name, parent.id, tags)
 
 
-def _run(found: Sweep, orders: Sequence[Order], out: Path) -> dict[str, str]:
+def _run(request: SweepRequest, trials: Sequence[TrialRequest]) -> dict[str, str]:
     """Let Tune run the trials; those that failed, each with the reason."""
     board = ProgressBoard.remote()  # type: ignore[attr-defined]
-    for order in orders:
-        Path(order.folder).mkdir(parents=True, exist_ok=True)
+    for trial in trials:
+        trial.folder.mkdir(parents=True, exist_ok=True)
         # Of an earlier attempt, or of an evaluation that is not the one asked for now.
         for note in (OUTCOME, STOPPED, FAILED):
-            Path(order.folder, note).unlink(missing_ok=True)
-    notes = out / "tune"
+            (trial.folder / note).unlink(missing_ok=True)
+    notes = request.out / "tune"
     shutil.rmtree(notes, ignore_errors=True)
-    by_key = {order.key: order for order in orders}
-
-    def one(config: dict[str, Any]) -> None:
-        run_trial({"order": by_key[config["trial"]], "board": board})
-
+    by_key = {trial.key: trial for trial in trials}
+    profile = request.plan.profile
     tuner = tune.Tuner(
-        tune.with_resources(one, {"CPU": _DRIVER_CPUS}),
+        tune.with_resources(partial(_trainable, trials=by_key, board=board), {"CPU": _DRIVER_CPUS}),
         param_space={"trial": tune.grid_search(list(by_key))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=found.profile.concurrent, scheduler=_scheduler(found), trial_name_creator=_trial_name
+            max_concurrent_trials=profile.concurrent,
+            scheduler=_scheduler(request.plan),
+            trial_name_creator=_trial_key,
         ),
         run_config=tune.RunConfig(
-            name=found.config.name,
-            storage_path=str(notes.resolve()),
+            name=request.plan.config.name,
+            storage_path=str(notes),
             failure_config=tune.FailureConfig(max_failures=_RETRIES),
-            callbacks=[_Ends(by_key)],
+            callbacks=[_NoteEnds(by_key)],
             verbose=0,
         ),
     )
     try:
-        with Watch(orders, board):
+        with TrialDisplay(trials, board):
             tuner.fit()
     except KeyboardInterrupt:
-        for order in orders:
-            if not _finished(order, found):
-                _tag(order, {}, end=True)
+        for trial in trials:
+            if not _finished(trial, request.plan):
+                _tag(trial, {}, end=True)
         raise KeyboardInterrupt("`--resume` does what is missing") from None
     shutil.rmtree(notes, ignore_errors=True)
     failed = {}
-    for order in orders:
-        if not _finished(order, found):
-            file = Path(order.folder) / FAILED
-            failed[order.name] = json.loads(file.read_text("utf-8"))["reason"] if file.is_file() else "no result"
+    for trial in trials:
+        if not _finished(trial, request.plan):
+            file = trial.folder / FAILED
+            failed[trial.name] = json.loads(file.read_text("utf-8"))["reason"] if file.is_file() else "no result"
     for name, reason in failed.items():
         Console(stderr=True).print(f"{name} failed: {reason}", highlight=False, markup=False, soft_wrap=True)
     return failed
 
 
-class _Ends(tune.Callback):
+def _trainable(config: dict[str, Any], trials: Mapping[str, TrialRequest], board: Any) -> None:
+    """The function that Tune runs for each trial."""
+    run_trial(trials[config["trial"]], board)
+
+
+class _NoteEnds(tune.Callback):
     """Notes in a trial's folder that it was stopped or has failed, at once: the driver may be killed before all end."""
 
-    def __init__(self, orders: Mapping[str, Order]) -> None:
-        self._orders = orders
+    def __init__(self, trials: Mapping[str, TrialRequest]) -> None:
+        self._trials = trials
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """It has come to its end, or it was behind the others: its run ends, and it is not asked for again."""
-        order = self._orders[_trial_name(trial)]
-        if not (Path(order.folder) / OUTCOME).is_file():
+        request = self._trials[_trial_key(trial)]
+        if not (request.folder / OUTCOME).is_file():
             step = trial.last_result.get("step")
-            write_json(Path(order.folder) / STOPPED, {"step": step})
-            _tag(order, {"intermoe.stopped": f"behind the others at step {step}"}, end=True)
+            write_json(request.folder / STOPPED, {"step": step})
+            _tag(request, {"intermoe.stopped": f"behind the others at step {step}"}, end=True)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """It has failed for the last time."""
         error = str(trial.get_error() or "its process ended").strip().splitlines()[-1]
-        write_json(Path(self._orders[_trial_name(trial)].folder) / FAILED, {"reason": error})
+        write_json(self._trials[_trial_key(trial)].folder / FAILED, {"reason": error})
 
 
-def _trial_name(trial: Any) -> str:
+def _trial_key(trial: Any) -> str:
     return str(trial.config["trial"])
 
 
-def _scheduler(found: Sweep) -> ASHAScheduler | None:
-    asha = found.profile.asha
+def _scheduler(plan: SweepPlan) -> ASHAScheduler | None:
+    asha = plan.profile.asha
     if asha is None:
         return None
     return ASHAScheduler(
@@ -257,19 +232,19 @@ def _scheduler(found: Sweep) -> ASHAScheduler | None:
     )
 
 
-def _tag(order: Order, tags: Mapping[str, str], end: bool = False) -> None:
+def _tag(trial: TrialRequest, tags: Mapping[str, str], *, end: bool = False) -> None:
     """Set tags of a trial's run, if it has one; with ``end``, say that it was ended, as its own process did not."""
-    run_id = run_file(Path(order.folder) / "denoiser").get("run_id")
+    run_id = run_note(trial.training.out).get("run_id")
     if run_id:
-        run = Run.attach(order.tracking_uri, run_id)
+        run = Run.attach(trial.site.tracking_uri, run_id)
         run.set_tags(tags)
         if end:
             run.finish("KILLED")
 
 
-def _finished(order: Order, found: Sweep) -> bool:
+def _finished(trial: TrialRequest, plan: SweepPlan) -> bool:
     """Whether a trial need not run: it is done, evaluated as asked for, or was stopped by what would stop it again."""
-    outcome = Path(order.folder) / OUTCOME
-    if found.profile.asha is not None and (Path(order.folder) / STOPPED).is_file():
+    outcome = trial.folder / OUTCOME
+    if plan.profile.asha is not None and (trial.folder / STOPPED).is_file():
         return True
-    return outcome.is_file() and json.loads(outcome.read_text("utf-8"))["evaluation"] == order.evaluation
+    return outcome.is_file() and json.loads(outcome.read_text("utf-8"))["evaluation"] == trial.evaluation

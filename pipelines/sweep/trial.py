@@ -5,24 +5,27 @@ done already: a trial that is asked for again goes on where it was.
 """
 
 import json
-import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from intermoe.files import write_json
+from intermoe.files import digest, write_json
 from pipelines.describe import describe
-from pipelines.evaluate.evaluate import check_request, evaluate
-from pipelines.settings import Settings, flatten
-from pipelines.train.run_folder import as_begun, run_file
-from pipelines.train.train import Label, train
+from pipelines.evaluate.evaluate import evaluate
+from pipelines.evaluate.request import EvaluateRequest
+from pipelines.settings import Settings
+from pipelines.site import Site
+from pipelines.tracking.label import RunLabel
+from pipelines.train.request import TrainRequest
+from pipelines.train.run_folder import as_begun, run_note
+from pipelines.train.train import train
 
 # In a trial's folder: it came to its end; it was behind the others; it failed.
 OUTCOME, STOPPED, FAILED = "trial.json", "stopped.json", "failed.json"
@@ -30,112 +33,116 @@ _NOTE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a trial is told; plain values, to be sent to other processes.
+class TrialRequest:
+    """A trial of a sweep: a denoiser to train and to evaluate.
 
     Attributes:
-        key: of the trial.
-        name: of its run in MLflow.
-        settings: all settings.
+        key: of the trial: a hash of all that decides what it learns.
+        settings: of its run.
         folder: of the trial.
         dataset: the folder of shards.
         vae: the run of the VAE.
         evaluator: the run of the evaluator.
-        evaluation: name of the folder of the evaluation.
-        text_folder: of CLIP's weights, if not in the hub's cache.
-        tracking_uri: of MLflow.
-        parent: the sweep's run.
-        tags: of the trial's run.
+        site: where things lie.
+        label: of its run in MLflow.
     """
 
     key: str
-    name: str
-    settings: dict[str, Any]
-    folder: str
-    dataset: str
-    vae: str
-    evaluator: str
-    evaluation: str
-    text_folder: str | None
-    tracking_uri: str
-    parent: str
-    tags: dict[str, str]
+    settings: Settings
+    folder: Path
+    dataset: Path
+    vae: Path
+    evaluator: Path
+    site: Site
+    label: RunLabel
 
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.label.name or self.key
 
-def run_trial(config: dict[str, Any]) -> None:
-    """Do what is not done yet; ``config`` holds ``order`` and the ``board`` that progress is posted to."""
-    order: Order = config["order"]
-    board: Any = config["board"]
-    os.environ["MLFLOW_TRACKING_URI"] = order.tracking_uri
-    settings, folder = Settings.parse(order.settings), Path(order.folder)
-    text_folder = Path(order.text_folder) if order.text_folder else None
-    trained, evaluated = folder / "denoiser", folder / order.evaluation
-    if not done(trained):
-        train_to_the_end(
+    @property
+    def evaluation(self) -> str:
+        """Name of the folder of the evaluation: a hash of how it is made."""
+        return f"evaluation-{digest([self.settings.evaluation.model_dump(mode='json'), self.evaluator.name])}"
+
+    @property
+    def training(self) -> TrainRequest:
+        """The training of its denoiser."""
+        return TrainRequest(
             "denoiser",
-            settings,
-            trained,
-            dataset=Path(order.dataset),
-            vae=Path(order.vae),
-            text_folder=text_folder,
-            label=Label(order.name, order.parent, order.tags),
-            board=board,
-            callbacks=[TuneReportCallback()],
+            self.settings,
+            dataset=self.dataset,
+            out=self.folder / "denoiser",
+            site=self.site,
+            vae=self.vae,
+            label=self.label,
         )
-    run_id = run_file(trained)["run_id"]
-    if not done(evaluated):
+
+    def evaluating(self, run_id: str, step: int) -> EvaluateRequest:
+        """The evaluation of what was trained, recorded in the trial's own run."""
+        values = self.settings.model_dump(mode="json")
+        return EvaluateRequest(
+            self.training.out,
+            out=self.folder / self.evaluation,
+            site=self.site,
+            dataset=self.dataset,
+            evaluator=self.evaluator,
+            # Not those that the model was stored with: they may have changed since it was trained.
+            overrides={name: values[name] for name in ("evaluation", "workers")},
+            rows=("real", "generated"),
+            run_id=run_id,
+            step=step,
+        )
+
+
+def run_trial(trial: TrialRequest, board: Any) -> None:
+    """Do what is not done yet of a trial, posting progress to a ``ProgressBoard``."""
+    training = trial.training
+    if not done(training.out):
+        train_to_the_end(training, board=board, callbacks=[TuneReportCallback()])
+    run_id = run_note(training.out)["run_id"]
+    earlier = len(list(trial.folder.glob("evaluation-*.done")))
+    evaluation = trial.evaluating(run_id, earlier)
+    if not done(evaluation.out):
         # Results without a note: the process ended before MLflow had them all.
-        shutil.rmtree(evaluated, ignore_errors=True)
+        shutil.rmtree(evaluation.out, ignore_errors=True)
 
         def show(_stage: str, count: int, total: int) -> None:
-            board.post.remote(count, total, {}, "evaluate", key=str(trained))
+            board.post.remote(count, total, {}, "evaluate", key=str(training.out))
 
-        wanted = check_request(
-            trained,
-            dataset=Path(order.dataset),
-            evaluator=order.evaluator,
-            # Not those that the model was stored with: they may have changed since it was trained.
-            overrides=[
-                f"{name}={json.dumps(value)}"
-                for name, value in flatten(order.settings).items()
-                if name.startswith(("evaluation.", "workers."))
-            ],
-            rows=("real", "generated"),
-            text_folder=text_folder,
-        )
-        earlier = len(list(folder.glob("evaluation-*.done")))
-        with timed(evaluated):
-            evaluate(wanted, out=evaluated, progress=show, run_id=run_id, step=earlier)
-        mark_done(evaluated)
+        with timed(evaluation.out):
+            evaluate(evaluation.checked(), progress=show)
+        mark_done(evaluation.out)
     outcome = {
-        "key": order.key,
+        "key": trial.key,
         "run": run_id,
-        "evaluation": order.evaluation,
-        "parameters": describe(settings)["parameters"],
-        "seconds_training": seconds(trained),
-        "seconds_evaluating": seconds(evaluated),
+        "evaluation": trial.evaluation,
+        "parameters": describe(trial.settings)["parameters"],
+        "seconds_training": seconds(training.out),
+        "seconds_evaluating": seconds(evaluation.out),
     }
-    write_json(folder / OUTCOME, outcome)
+    write_json(trial.folder / OUTCOME, outcome)
 
 
-def train_to_the_end(target: str, settings: Settings, folder: Path, **options: Any) -> None:
+def train_to_the_end(request: TrainRequest, *, board: Any = None, callbacks: Sequence[Any] = ()) -> None:
     """Train into a folder, or go on with what has begun there, and note that it is done.
 
     The folder is named by all that decides the result: what else has changed since it was begun does not matter.
 
     Args:
-        target: as for ``train``.
-        settings: of a training that begins now.
-        folder: of the run.
-        options: the others of ``train``.
+        request: of a training that begins now.
+        board: as for ``train``.
+        callbacks: as for ``train``.
     """
-    begun = bool(run_file(folder))
+    begun = bool(run_note(request.out))
     if not begun:
         # What a process left that was killed before anything had begun.
-        shutil.rmtree(folder, ignore_errors=True)
-    with timed(folder):
-        train(target, as_begun(settings, folder), out=folder, resume=begun, **options)
-    mark_done(folder)
+        shutil.rmtree(request.out, ignore_errors=True)
+    with timed(request.out):
+        request = replace(request, settings=as_begun(request.settings, request.out), resume=begun)
+        train(request.checked(), board=board, callbacks=callbacks)
+    mark_done(request.out)
 
 
 def done(folder: Path) -> bool:

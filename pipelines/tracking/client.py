@@ -17,22 +17,18 @@ from mlflow.exceptions import MlflowException
 from intermoe.errors import UserError
 from pipelines.tracking.address import shown, sqlite_file
 
-_PARAM_LENGTH = 6000
+# What MLflow stores of a value.
+_PARAM_LENGTH, DIGEST_LENGTH = 6000, 36
+RUN_ID = re.compile("[0-9a-f]{32}")
 
 
-_DIGEST_LENGTH = 36
-
-
-_RUN_ID = re.compile("[0-9a-f]{32}")
-
-
-def _logged_models(client: MlflowClient, run_id: str) -> list[LoggedModelOutput]:
+def logged_models(client: MlflowClient, run_id: str) -> list[LoggedModelOutput]:
     """The checkpoints that a run has logged."""
     outputs = client.get_run(run_id).outputs
     return outputs.model_outputs if outputs else []
 
 
-def _child(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> MlflowRun | None:
+def child_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> MlflowRun | None:
     """The run of the same parent that was to write into the same folder, if there is one."""
     names = ("mlflow.parentRunId", "intermoe.out")
     if not all(name in tags for name in names):
@@ -41,7 +37,7 @@ def _child(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) ->
     return next((run for run in found if run.data.tags.get(names[1]) == tags[names[1]]), None)
 
 
-def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+def experiment_named(client: MlflowClient, uri: str, name: str) -> str:
     """The experiment of this name, made where it does not exist."""
     database = sqlite_file(uri)
     # Beside the database, not below whatever folder the first process happened to run in; a server decides itself.
@@ -60,24 +56,26 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
+def explained(uri: str) -> Iterator[None]:
     """Turn what MLflow raises into one line."""
     try:
         yield
     except MlflowException as error:
-        raise UserError(f"MLflow: {_first_line(error)}", where=shown(uri)) from error
+        raise UserError(f"MLflow: {first_line(error)}", where=shown(uri)) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _param(value: Any) -> str:
+def param_text(value: Any) -> str:
     """As YAML would show it, so that what is read in MLflow can be typed as an override."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return text[:_PARAM_LENGTH]
 
 
-def _parts(items: Sequence[Param], size: int) -> Iterator[Sequence[Param]]:
+def batches_of(items: Sequence[Param], size: int) -> Iterator[Sequence[Param]]:
+    """The items in runs of at most so many, which is what MLflow takes at once."""
     for begin in range(0, len(items), size):
         yield items[begin : begin + size]

@@ -8,11 +8,11 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
 from intermoe.errors import UserError
-from pipelines.tracking.address import check_reachable, shown, tracking_uri
+from pipelines.tracking.address import check_reachable, shown
 from pipelines.tracking.client import (
-    _RUN_ID,
-    _explained,
-    _logged_models,
+    RUN_ID,
+    explained,
+    logged_models,
 )
 
 
@@ -22,28 +22,31 @@ def curves(uri: str, run_id: str, wanted: re.Pattern[str]) -> dict[str, list[tup
     Raises:
         UserError: the store does not answer, or has no such run.
     """
-    with _explained(uri):
+    with explained(uri):
         check_reachable(uri)
         client = MlflowClient(uri)
         names = sorted(name for name in client.get_run(run_id).data.metrics if wanted.fullmatch(name))
         return {name: [(m.step, m.value) for m in client.get_metric_history(run_id, name)] for name in names}
 
 
-def model_folder(model: str | Path) -> Path:
+def model_folder(model: str | Path, uri: str) -> Path:
     """The folder of a model that is named by its folder, or by the id of the MLflow run that made it.
 
     Of a run it is the newest checkpoint that was logged, fetched from the store where that is on another machine.
 
+    Args:
+        model: a folder, or the id of a run.
+        uri: of the MLflow store.
+
     Raises:
-        UserError: it is neither, or the run holds no checkpoint.
+        UserError: the store does not answer, or the run holds no checkpoint.
     """
     if not names_run(model):
         return Path(model)
-    uri = tracking_uri()
-    with _explained(uri):
+    with explained(uri):
         check_reachable(uri)
         client = MlflowClient(uri)
-        logged = _logged_models(client, str(model))
+        logged = logged_models(client, str(model))
         if not logged:
             raise UserError(f"run {model} holds no checkpoint", where=shown(uri))
         newest = client.get_logged_model(max(logged, key=lambda output: output.step).model_id)
@@ -52,13 +55,12 @@ def model_folder(model: str | Path) -> Path:
 
 def names_run(model: str | Path) -> bool:
     """Whether a model is named by the id of an MLflow run, and not by its folder."""
-    return bool(_RUN_ID.fullmatch(str(model))) and not Path(model).exists()
+    return bool(RUN_ID.fullmatch(str(model))) and not Path(model).exists()
 
 
-def trained_on(run_id: str) -> Path | None:
-    """The data set that a run was trained on; None where it notes none."""
-    uri = tracking_uri()
-    with _explained(uri):
+def trained_on(run_id: str, uri: str) -> Path | None:
+    """The data set that a run of the store was trained on; None where it notes none."""
+    with explained(uri):
         check_reachable(uri)
         inputs = MlflowClient(uri).get_run(run_id).inputs
     for used in inputs.dataset_inputs if inputs else []:

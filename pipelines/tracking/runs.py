@@ -30,14 +30,14 @@ from mlflow.tracking.context.registry import resolve_tags
 from pipelines.settings import flatten
 from pipelines.tracking.address import check_reachable
 from pipelines.tracking.client import (
-    _DIGEST_LENGTH,
-    _child,
-    _experiment_id,
-    _explained,
-    _first_line,
-    _logged_models,
-    _param,
-    _parts,
+    DIGEST_LENGTH,
+    batches_of,
+    child_run,
+    experiment_named,
+    explained,
+    first_line,
+    logged_models,
+    param_text,
 )
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -76,6 +76,7 @@ class Run:
         uri: str,
         experiment: str,
         name: str,
+        *,
         params: Mapping[str, Any],
         tags: Mapping[str, str] | None = None,
         parent: str | None = None,
@@ -87,7 +88,7 @@ class Run:
             experiment: name of the experiment, which is made where it does not exist.
             name: of the run, for people.
             params: the config, nested as it is; logged as ``moe.experts`` and so on.
-            tags: what the run shall be found by, such as the run whose VAE it uses.
+            tags: what the run is found by, such as the run whose VAE it uses.
             parent: id of the run that this one belongs to.
 
         Raises:
@@ -96,16 +97,16 @@ class Run:
         all_tags = resolve_tags(dict(tags or {}))
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent
-        with _explained(uri):
+        with explained(uri):
             check_reachable(uri)
             client = MlflowClient(uri)
-            experiment_id = _experiment_id(client, uri, experiment)
+            experiment_id = experiment_named(client, uri, experiment)
             # A process that was killed before it had noted its run anywhere left one.
-            run = _child(client, experiment_id, all_tags)
+            run = child_run(client, experiment_id, all_tags)
             if run is None:
                 run = client.create_run(experiment_id, tags=all_tags, run_name=name)
-            flat = [Param(key, _param(value)) for key, value in flatten(params).items()]
-            for part in _parts(flat, _PARAMS):
+            flat = [Param(key, param_text(value)) for key, value in flatten(params).items()]
+            for part in batches_of(flat, _PARAMS):
                 client.log_batch(run.info.run_id, params=part)
             return cls(uri, run.info.run_id)
 
@@ -119,7 +120,7 @@ class Run:
             UserError: the store does not answer, or has no such run.
         """
         run = cls.attach(uri, id)
-        with _explained(uri):
+        with explained(uri):
             run._client.update_run(id, status="RUNNING")
         return run
 
@@ -130,7 +131,7 @@ class Run:
         Raises:
             UserError: the store does not answer, or has no such run.
         """
-        with _explained(uri):
+        with explained(uri):
             check_reachable(uri)
             return cls(uri, id)
 
@@ -155,7 +156,7 @@ class Run:
         except MlflowException as error:
             if error.error_code == "INVALID_PARAMETER_VALUE":
                 raise
-            _log.warning("MLflow does not answer, %d points wait: %s", len(self._waiting), _first_line(error))
+            _log.warning("MLflow does not answer, %d points wait: %s", len(self._waiting), first_line(error))
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Add a file, or a folder with all it holds, below the named folder of the run's artifacts."""
@@ -182,7 +183,7 @@ class Run:
         else:
             self._client.log_table(self.id, {name: list(values) for name, values in columns.items()}, file)
 
-    def log_dataset(self, name: str, digest: str, source: str, profile: Mapping[str, Any], context: str) -> None:
+    def log_dataset(self, name: str, digest: str, source: str, *, profile: Mapping[str, Any], context: str) -> None:
         """Note which data the run used.
 
         Args:
@@ -193,7 +194,7 @@ class Run:
             context: what for, such as "training".
         """
         dataset = Dataset(
-            name, digest[:_DIGEST_LENGTH], "local", json.dumps({"uri": source}), profile=json.dumps(profile)
+            name, digest[:DIGEST_LENGTH], "local", json.dumps({"uri": source}), profile=json.dumps(profile)
         )
         self._client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
@@ -208,7 +209,7 @@ class Run:
         Returns:
             The id of the model in MLflow.
         """
-        for output in _logged_models(self._client, self.id):
+        for output in logged_models(self._client, self.id):
             if output.step == step:
                 return output.model_id
         model = self._client.create_logged_model(
@@ -233,7 +234,7 @@ class Run:
         other run, or no checkpoint of it.
         """
         try:
-            logged = _logged_models(self._client, model_run)
+            logged = logged_models(self._client, model_run)
         except MlflowException:
             return
         if not logged:
@@ -262,13 +263,13 @@ class Run:
         if self._system is not None:
             self._system.finish()
             self._system = None
-        with _explained(self.uri):
+        with explained(self.uri):
             self._send()
 
     def finish(self, status: Status = "FINISHED") -> None:
         """Close the run and say how it ended."""
         self.close()
-        with _explained(self.uri):
+        with explained(self.uri):
             self._client.set_terminated(self.id, status)
 
     def __enter__(self) -> Self:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from tempfile import TemporaryFile
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -19,7 +20,10 @@ def ui(host: str = "127.0.0.1", port: int = 5000) -> None:
 
     Raises:
         UserError: the port is in use, or the server does not start.
+        ModuleNotFoundError: MLflow is not installed.
     """
+    if find_spec("mlflow") is None:
+        raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
     uri = tracking_uri()
     if urlsplit(uri).scheme in ("http", "https"):
         _say(f"MLflow is served at {uri}")

@@ -42,7 +42,7 @@ def batches(stream: SampleStream, first: int, last: int, *, rank: int, world: in
 def _steps_per_plan(stream: SampleStream, world: int) -> int:
     frames, persons = (stream.window, 1) if stream.kind == "windows" else (stream.max_frames, 2)
     skeleton = skeleton_named(DatasetFolder.open(stream.dataset).card.skeleton)
-    step = stream.batch_size // world * frames * persons * skeleton.features * 4
+    step = stream.batch_size // world * frames * persons * skeleton.num_features * 4
     return max(_STEPS_PER_TASK, min(_STEPS_PER_PLAN, _BYTES_PER_PLAN // step))
 
 

@@ -1,4 +1,4 @@
-"""The folder of a training run: what is noted in it, and whether it can be resumed."""
+"""The folder of a training run: the note in it, and whether it can be resumed."""
 
 import json
 from pathlib import Path
@@ -7,58 +7,66 @@ from typing import Any
 from intermoe import checkpoint
 from intermoe.data.shards import CARD
 from intermoe.errors import UserError
-from intermoe.files import sha256
+from intermoe.files import sha256, write_json
 from pipelines.settings import Settings, flatten
 
-_RUN_FILE = "run.json"
+_NOTE = "run.json"
 
 
-def as_begun(settings: Settings, out: Path) -> Settings:
-    """The settings that the run in ``out`` began with, if one did, with the name and the workers of ``settings``.
+def run_note(folder: Path) -> dict[str, Any]:
+    """What is noted of the run in a folder: its id and address in MLflow, its data, VAE and settings; empty if none is.
 
-    For a caller who knows that nothing else that has changed since has to do with this training.
+    The keys are those of :func:`note_run` and :func:`run_identity`.
     """
-    now = settings.model_dump(mode="json")
-    return Settings.parse(now | run_file(out).get("settings", {}) | {"workers": now["workers"]})
+    file = folder / _NOTE
+    note: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return note
 
 
-def resumable_step(out: Path) -> int:
-    """The step that ``resume`` goes on from."""
-    folder = checkpoint.latest(out / "checkpoints")
-    return int(checkpoint.load(folder).documents["state"]["step"]) if folder else 0
+def note_run(folder: Path, *, run_id: str, tracking_uri: str, data: Path, identity: dict[str, Any]) -> None:
+    """Write the note of a run that begins."""
+    write_json(folder / _NOTE, {"run_id": run_id, "tracking_uri": tracking_uri, "data": str(data), **identity})
 
 
-def _identity(target: str, settings: Settings, dataset: Path, vae: Path | None) -> dict[str, Any]:
-    """What must stay the same for a run to go on: all but its name and the workers, of which there may be others."""
+def run_identity(target: str, settings: Settings, dataset: Path, vae: Path | None) -> dict[str, Any]:
+    """What must stay the same for a run to go on: all but its name and its workers."""
     return {
         "target": target,
         "settings": settings.model_dump(mode="json", exclude={"workers", "name"}),
         "dataset": sha256(dataset / CARD),
+        "vae": str(vae) if vae else None,
         "vae_sha256": sha256(vae / checkpoint.MANIFEST) if vae else None,
     }
 
 
-def _check_same(wanted: dict[str, Any], before: dict[str, Any], out: Path) -> None:
-    """Raise where a run that is resumed would become another one."""
-    if not before:
-        raise UserError("holds no run to resume", where=out)
-    found = flatten({key: before.get(key) for key in wanted})
-    for key, value in flatten(wanted).items():
-        if found.get(key) == value:
+def check_same(identity: dict[str, Any], note: dict[str, Any], folder: Path) -> None:
+    """Raise ``UserError`` where a run that is resumed would become another one."""
+    if not note:
+        raise UserError("holds no run to resume", where=folder)
+    now, before = flatten(identity), flatten({key: note.get(key) for key in identity})
+    for key, value in now.items():
+        # A VAE may have moved; what it is says its checksum.
+        if key == "vae" or before.get(key) == value:
             continue
         if key in ("dataset", "vae_sha256"):
-            raise UserError(f"the {key.removesuffix('_sha256')} is not the one that the run began with", where=out)
+            raise UserError(f"the {key.removesuffix('_sha256')} is not the one that the run began with", where=folder)
         raise UserError(
             f"{key.removeprefix('settings.')} = {json.dumps(value)}",
-            where=out,
-            allowed=f"{json.dumps(found.get(key))}, as in the run that is resumed",
+            where=folder,
+            allowed=f"{json.dumps(before.get(key))}, as in the run that is resumed",
         )
 
 
-def run_file(folder: Path) -> dict[str, Any]:
-    """What is noted of the run in that folder: its id and address in MLflow, its data; empty where none began."""
-    file = folder / _RUN_FILE
-    if not file.is_file():
-        return {}
-    found: dict[str, Any] = json.loads(file.read_text())
-    return found
+def as_begun(settings: Settings, folder: Path) -> Settings:
+    """The settings that the run in a folder began with, if one did, with the name and the workers of ``settings``.
+
+    For a caller who knows that nothing else that has changed since has to do with this training.
+    """
+    now = settings.model_dump(mode="json")
+    return Settings.parse(now | run_note(folder).get("settings", {}) | {"workers": now["workers"]})
+
+
+def resumable_step(folder: Path) -> int:
+    """The step that a resumed run goes on from."""
+    newest = checkpoint.latest(folder / "checkpoints")
+    return int(checkpoint.documents(newest)["state"]["step"]) if newest else 0

@@ -5,11 +5,10 @@ from which a run goes on as if it had not been interrupted.
 """
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -22,69 +21,48 @@ from torch import Tensor
 
 from intermoe import checkpoint
 from intermoe.data.shards import DatasetFolder
+from intermoe.files import remove_leftovers
 from intermoe.training.objective import Means
 from intermoe.training.samples import Batch
 from intermoe.training.step import TrainingStep, gather
-from pipelines.settings import Settings
 from pipelines.tracking.runs import Run
 from pipelines.train import feed
 from pipelines.train.objectives import build
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker is told.
-
-    Attributes:
-        target: which objective.
-        settings: all settings, as plain values.
-        dataset: the folder of shards.
-        out: the folder of this run, on storage that all workers share.
-        vae: the checkpoint whose VAE is used, for objectives that need one.
-        text_folder: where CLIP's weights lie, for objectives that need them, if not in the hub's cache.
-        tracking_uri: of MLflow.
-        run_id: of the MLflow run that the driver has opened.
-        reports: whether Ray Train hears of every validation.
-    """
-
-    target: str
-    settings: dict[str, Any]
-    dataset: str
-    out: str
-    vae: str | None
-    text_folder: str | None
-    tracking_uri: str
-    run_id: str
-    reports: bool = False
+from pipelines.train.request import TrainingJob
 
 
 def work(config: dict[str, Any]) -> None:
-    """What every Ray Train worker runs; ``config`` holds a ``Job`` and the board that progress is posted to."""
-    job: Job = config["job"]
-    settings = Settings.parse(job.settings)
-    torch.set_num_threads(settings.workers.cpus)
+    """What every Ray Train worker runs.
+
+    Args:
+        config: ``job``, a ``TrainingJob``; ``run_id`` of the MLflow run that the driver has opened; ``board``, the
+            ``ProgressBoard`` that progress is posted to; ``reports``, whether Ray Train hears of every validation.
+    """
+    job: TrainingJob = config["job"]
+    torch.set_num_threads(job.request.settings.workers.cpus)
     device = ray.train.torch.get_device()
-    Worker(job, settings, config["board"], device).run()
+    Worker(job, config["run_id"], config["board"], device, reports=config["reports"]).run()
 
 
 class Worker:
     """One worker's side of a run."""
 
-    def __init__(self, job: Job, settings: Settings, board: Any, device: torch.device) -> None:
-        """Build the networks, the same on every worker of the process group."""
-        self.job, self.settings, self.board, self.device = job, settings, board, device
-        folder = DatasetFolder.open(job.dataset)
-        self.card = folder.card
-        vae, text_folder = (Path(path) if path else None for path in (job.vae, job.text_folder))
-        self.objective = build(job.target, settings, folder, vae=vae, text_folder=text_folder).to(self.device)
+    def __init__(self, job: TrainingJob, run_id: str, board: Any, device: torch.device, *, reports: bool) -> None:
+        """Build the networks, the same on every worker of the process group; arguments as for ``work``."""
+        request = job.request
+        self.request, self.card, self.board, self.device, self.reports = request, job.card, board, device, reports
+        self.key = str(request.out)
+        dataset = DatasetFolder.open(request.dataset)
+        text_folder = request.site.text_folder
+        objective = build(request.target, request.settings, dataset, vae=request.vae, text_folder=text_folder)
+        self.objective = objective.to(self.device)
         self.config = self.objective.config
-        self.stream = self.objective.stream(job.dataset, settings.seed)
+        self.stream = self.objective.stream(dataset, request.settings.seed)
         self.take_step = TrainingStep(self.objective, self.stream)
         self.rank, self.world, self.num_steps = self.take_step.rank, self.take_step.world, self.take_step.num_steps
         self.window = Means()
         self.best = math.inf
-        self.run_folder = Path(job.out)
-        self.tracking = Run.reopen(job.tracking_uri, job.run_id) if self.rank == 0 else None
+        self.tracking = Run.reopen(request.site.tracking_uri, run_id) if self.rank == 0 else None
         held_out = self.stream.held_out("val")
         self.validation = held_out if held_out.num_samples else None
 
@@ -144,9 +122,9 @@ class Worker:
         diagnostics = self.objective.pop_diagnostics()
         if self.tracking:
             self.tracking.log_metrics({f"train/{name}": value for name, value in metrics.items()}, step)
-            group = "moe" if self.job.target == "denoiser" else self.job.target
+            group = "moe" if self.request.target == "denoiser" else self.request.target
             self.tracking.log_metrics({f"{group}/{name}": value for name, value in diagnostics.items()}, step)
-            self.board.post.remote(step, self.num_steps, {"loss": loss}, key=self.job.out)
+            self.board.post.remote(step, self.num_steps, {"loss": loss}, key=self.key)
 
     def _validate(self, step: int) -> None:
         """Measure the validation split and keep the model if it is the best so far."""
@@ -159,9 +137,9 @@ class Worker:
             self.tracking.log_metrics({f"validation/{name}": value for name, value in measured.items()}, step)
         if self.rank == 0 and step and measured[self.objective.watched] < self.best:
             self.best = measured[self.objective.watched]
-            self._write(self.run_folder / "best", step)
+            self._write(self.request.out / "best", step)
         # After the last step there is nothing left to stop.
-        if self.job.reports and 0 < step < self.num_steps:
+        if self.reports and 0 < step < self.num_steps:
             ray.train.report({"step": step, **{f"validation/{name}": value for name, value in measured.items()}})
 
     def _save(self, step: int) -> None:
@@ -171,13 +149,13 @@ class Worker:
         if self.tracking:
             # A run that goes on from here will not log what came before.
             self.tracking.flush()
-        folder = checkpoint.step_folder(self.run_folder / "checkpoints", step)
+        folder = checkpoint.step_folder(self.request.out / "checkpoints", step)
         state = checkpoint.optimizer_tensors(self.take_step.optimizer, self.take_step.named_parameters)
         progress = {"best": self.best if math.isfinite(self.best) else None, "window": asdict(self.window)}
         self._write(folder, step, tensors={"optimizer": state}, documents={"progress": progress})
         checkpoint.prune(folder.parent, self.config.keep)
         if self.validation is None:
-            self._write(self.run_folder / "best", step)
+            self._write(self.request.out / "best", step)
 
     def _write(
         self,
@@ -187,20 +165,19 @@ class Worker:
         documents: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         parts = self.objective.model.parts()
-        state = {"step": step, "target": self.job.target, "dataset": self.card.name}
+        state = {"step": step, "target": self.request.target, "dataset": self.card.name}
         checkpoint.save(
             folder,
             tensors={name: parts[name].state_dict() for name in self.objective.saved} | dict(tensors),
-            documents={"config": self.job.settings, "state": state} | dict(documents),
+            documents={"config": self.request.settings.model_dump(mode="json"), "state": state} | dict(documents),
             replace=True,
         )
 
     def _restore(self) -> int:
         """Go back to the newest checkpoint of this run, if there is one; the step to go on with."""
         if self.rank == 0:
-            for leftover in self.run_folder.glob(".best.*"):
-                shutil.rmtree(leftover)
-        folder = checkpoint.latest(self.run_folder / "checkpoints")
+            remove_leftovers(self.request.out, "best")
+        folder = checkpoint.latest(self.request.out / "checkpoints")
         if folder is None:
             return 0
         saved = checkpoint.load(folder, device=str(self.device))
@@ -225,7 +202,7 @@ class Worker:
         ids = sorted({name for name, finite in everyone if not finite} or {name for name, _ in everyone})
         if self.rank == 0:
             reason = f"step {step}: the loss or its gradient is not finite; samples {', '.join(ids)}"
-            ray.get(self.board.fail.remote(reason, key=self.job.out))
+            ray.get(self.board.fail.remote(reason, key=self.key))
 
     def _on_device(self, batch: Batch) -> Batch:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from intermoe import checkpoint
+from intermoe import checkpoint, files
 from intermoe.checkpoint import latest, load, load_optimizer, optimizer_tensors, prune, save, step_folder
 from intermoe.errors import UserError
 
@@ -96,7 +96,7 @@ def name_outside(folder):
 
 DAMAGES = {
     "no such folder": shutil.rmtree,
-    "holds no manifest.json": lambda folder: (folder / "manifest.json").unlink(),
+    "has no manifest.json": lambda folder: (folder / "manifest.json").unlink(),
     "manifest.json cannot be read": lambda folder: (folder / "manifest.json").write_text("{"),
     "weights.safetensors is missing": lambda folder: (folder / "weights.safetensors").unlink(),
     "config.json is not": lambda folder: (folder / "config.json").write_text("{}"),
@@ -148,7 +148,7 @@ def test_an_existing_folder_is_replaced_only_when_asked(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
-@pytest.mark.parametrize("call", range(1, 9))
+@pytest.mark.parametrize("call", range(1, 13))
 def test_a_failure_at_any_moment_leaves_nothing_new(tmp_path, monkeypatch, call):
     """Two files and a manifest: every write, flush and move in turn fails; what bore the name stays as it was."""
     write(tmp_path / "old", 1.0)
@@ -162,9 +162,8 @@ def test_a_failure_at_any_moment_leaves_nothing_new(tmp_path, monkeypatch, call)
 
         return wrapped
 
-    for name in ("save_file", "_write_json", "_flush"):
-        monkeypatch.setattr(checkpoint, name, failing(getattr(checkpoint, name)))
-    monkeypatch.setattr(Path, "rename", failing(Path.rename))
+    for module, name in ((checkpoint, "save_file"), (Path, "write_text"), (files, "flush"), (Path, "rename")):
+        monkeypatch.setattr(module, name, failing(getattr(module, name)))
     for name, replace in (("old", True), ("new", False)):
         calls = iter(range(1, 100))
         with pytest.raises(UserError, match="No space left"):

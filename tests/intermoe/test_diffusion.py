@@ -32,11 +32,11 @@ def test_schedule_follows_the_equations() -> None:
 def test_noising_keeps_the_equations_number_by_number() -> None:
     torch.manual_seed(0)
     x0, noise, t = torch.randn(3, 4, 2, 5), torch.randn(3, 4, 2, 5), torch.tensor([0, 421, 999])
-    found, alpha_bar = DIFFUSION.q_sample(x0, t, noise), naive_alpha_bar()
+    actual, alpha_bar = DIFFUSION.q_sample(x0, t, noise), naive_alpha_bar()
     for row, step in enumerate(t.tolist()):
         expected = math.sqrt(alpha_bar[step]) * x0[row] + math.sqrt(1 - alpha_bar[step]) * noise[row]
-        torch.testing.assert_close(found[row], expected, atol=1e-6, rtol=0)
-    assert found.dtype == torch.float32
+        torch.testing.assert_close(actual[row], expected, atol=1e-6, rtol=0)
+    assert actual.dtype == torch.float32
 
 
 def test_loss_counts_valid_tokens_only() -> None:
@@ -76,8 +76,8 @@ def test_ddim_follows_a_plain_loop() -> None:
         left = (x - alpha_bar[t] ** 0.5 * x0) / (1 - alpha_bar[t]) ** 0.5
         x = then**0.5 * x0 + (1 - then) ** 0.5 * left
     steps: list[tuple[int, int]] = []
-    found = DIFFUSION.ddim(denoise, noise, lambda done, of: steps.append((done, of)))
-    torch.testing.assert_close(found, x, atol=1e-9, rtol=0)
+    actual = DIFFUSION.ddim(denoise, noise, lambda done, of: steps.append((done, of)))
+    torch.testing.assert_close(actual, x, atol=1e-9, rtol=0)
     torch.testing.assert_close(DIFFUSION.ddim(denoise, noise.float()), x.float(), atol=1e-4, rtol=0)
     assert steps == [(done, 50) for done in range(1, 51)]
 
@@ -109,7 +109,7 @@ def test_guidance_weighs_both_branches_and_zeros_the_padding() -> None:
         assert len(x) == len(t) == len(condition) == len(mask) == 4
         return x + condition.sum(1)[:, None, None, None] + t[:, None, None, None]
 
-    found = guided(denoiser, condition, mask, scale=3.5)(x, torch.tensor([5, 9]))
+    actual = guided(denoiser, condition, mask, scale=3.5)(x, torch.tensor([5, 9]))
     shift = 3.5 * condition.sum(1) + torch.tensor([5, 9])
     expected = (x + shift[:, None, None, None]) * mask[:, :, None, None]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)

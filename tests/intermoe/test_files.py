@@ -1,10 +1,22 @@
+import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from intermoe.errors import UserError
-from intermoe.files import is_taken, locked, write_json
+from intermoe.files import (
+    check_free,
+    is_taken,
+    locked,
+    remove_leftovers,
+    scratch_folder,
+    set_aside,
+    whole_file,
+    whole_folder,
+    write_json,
+)
 
 
 def test_json_is_there_whole_or_as_it_was(tmp_path):
@@ -15,6 +27,81 @@ def test_json_is_there_whole_or_as_it_was(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_json_has_no_numbers_that_are_not_finite(tmp_path, number):
+    with pytest.raises(ValueError, match=r"^a\.json: Out of range float values are not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": number})
+    assert list(tmp_path.iterdir()) == []
+
+
+def fail_after(file: Path, error: BaseException) -> None:
+    file.write_text("half")
+    raise error
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
+    file = tmp_path / "a.mp4"
+    with whole_file(file) as partial:
+        assert partial.suffix == ".mp4"
+        partial.write_text("first")
+        assert not file.exists()
+    assert file.read_text() == "first"
+    with pytest.raises(RuntimeError, match="half way"), whole_file(file) as partial:
+        fail_after(partial, RuntimeError("half way"))
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", fail)
+    with pytest.raises(UserError) as caught, whole_file(file) as partial:
+        partial.write_text("third")
+    assert str(caught.value) == f"{file}: cannot be written: No space left on device"
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.mp4", "first")]
+
+
+def test_a_folder_is_whole_or_absent(tmp_path):
+    out = tmp_path / "parent" / "out"
+    with pytest.raises(KeyboardInterrupt), whole_folder(out) as folder:
+        fail_after(folder / "file", KeyboardInterrupt())
+    assert list(out.parent.iterdir()) == []
+    out.mkdir()
+    with whole_folder(out) as folder:
+        (folder / "file").write_text("mine")
+        assert list(out.iterdir()) == []
+    assert (out / "file").read_text() == "mine"
+    with pytest.raises(UserError) as caught, whole_folder(out):
+        pytest.fail("the place is taken")
+    assert str(caught.value) == f"{out}: exists already and is not overwritten (allowed: a new or an empty folder)"
+    with whole_folder(out, replace=True) as folder:
+        (folder / "other").touch()
+    assert [path.name for path in out.iterdir()] == ["other"]
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_scratch_folder_goes_with_its_block(tmp_path):
+    with scratch_folder(tmp_path / "new", "raw") as folder:
+        (folder / "deep").mkdir()
+        assert folder.name.startswith(".raw.")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_leftovers_go_and_hidden_files_of_others_stay(tmp_path):
+    """A process that is killed while it writes leaves a hidden file or folder; a file server hides its own files."""
+    (tmp_path / "step-1").mkdir()
+    aside = set_aside(tmp_path / "step-1")
+    (aside / "half").touch()
+    file = tmp_path / f".vae-1.{'0' * 32}.seconds"
+    file.touch()
+    others = [".DS_Store", ".nfs000000000001", ".lock", "visible"]
+    for name in others:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path, "step-*")
+    assert not aside.exists()
+    assert file.exists(), "of another name"
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
 def test_what_is_taken(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
@@ -22,6 +109,9 @@ def test_what_is_taken(tmp_path):
     assert not is_taken(tmp_path / "empty")
     assert is_taken(tmp_path / "file")
     assert is_taken(tmp_path)
+    check_free(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"exists already and is not overwritten \(allowed: another --out\)$"):
+        check_free(tmp_path, "another --out")
 
 
 def test_a_folder_is_for_one_at_a_time_and_free_when_its_process_ends(tmp_path):

@@ -17,7 +17,7 @@ from intermoe.diffusion import guided
 from intermoe.errors import UserError
 from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig
 from intermoe.moe.paradigms import DynamicSelection
-from intermoe.moe.selection import after_step
+from intermoe.moe.selection import update_biases
 from intermoe.motion import Motion
 from intermoe.text.encoders import TextStates
 
@@ -109,7 +109,7 @@ def test_after_training_a_prompt_alone_gives_what_it_gives_among_eight(moe):
         model.diffusion.loss_sums(found, clean, mask)[0].backward()
         optimizer.step()
         optimizer.zero_grad()
-        after_step(model.denoiser)
+        update_biases(model.denoiser)
     model.denoiser.eval()
     learned = [name for name in before if name.endswith(("bias_E", "threshold_E"))]
     assert len(learned) == (2 if moe["selection"] in ("dynamic", "expert_choice") else 0)
@@ -325,6 +325,17 @@ def test_a_loaded_checkpoint_generates_the_same(model, saved):
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
+def test_the_config_of_trained_networks_is_read_without_their_weights(model, saved):
+    folder = saved(config={**model.config.model_dump(mode="json"), "name": "duet", "seed": 0})
+    (folder / "denoiser.safetensors").write_bytes(bytes((folder / "denoiser.safetensors").stat().st_size))
+    assert ModelConfig.load(folder) == ModelConfig.load(folder.parent) == model.config
+    with pytest.raises(UserError) as caught:
+        ModelConfig.load(saved("bare", config=False))
+    assert str(caught.value) == (
+        f"{folder.parent / 'bare'}: holds no config, so it is not a model (allowed: a run of `intermoe train`)"
+    )
+
+
 def test_a_vae_alone_encodes_but_does_not_generate(model, saved):
     folder = saved(parts=VAE_PARTS)
     with pytest.raises(UserError, match="holds no text_head and no denoiser"):
@@ -341,7 +352,7 @@ def test_what_is_no_model_is_refused_in_one_line(model, saved, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder, message in (
         (tmp_path / "missing", "no such folder"),
-        (tmp_path / "empty", "holds no manifest.json"),
+        (tmp_path / "empty", "has no manifest.json"),
         (saved("bare", config=False), "holds no config"),
         (saved("sizes", config=other_sizes), "the weights do not fit the config beside them"),
         (saved("bad", config=bad_config), "moe.experts = 0"),

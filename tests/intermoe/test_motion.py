@@ -161,8 +161,8 @@ def test_of_two_bvh_files_none_stays_when_the_second_fails(motion, tmp_path, mon
 
 def test_a_place_that_cannot_be_written_to_is_the_users_error(motion, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="cannot be written"):
         motion.save(tmp_path / "file" / "a.npz")
     (tmp_path / "a.npz").mkdir()
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="cannot be written"):
         motion.save(tmp_path / "a.npz")

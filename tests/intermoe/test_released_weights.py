@@ -15,7 +15,7 @@ from intermoe.data.shards import DataConfig
 from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import Evaluator, EvaluatorConfig
 from intermoe.model import InterMoE, ModelConfig
-from intermoe.moe.block import MoeConfig
+from intermoe.moe.config import MoeConfig
 from intermoe.released_weights import evaluator_parts, generator_parts, read
 
 State = dict[str, Tensor]

@@ -13,17 +13,20 @@ import ray
 import torch
 from mlflow import MlflowClient
 
+from intermoe.data.shards import DatasetFolder
 from intermoe.datasets.duet import write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.training.samples import Batch, SampleStream, interaction_stream
 from intermoe.training.step import StepOutcome, TrainingStep
 from pipelines import settings
 from pipelines.cluster.progress import ProgressBoard
-from pipelines.preprocess.preprocess import preprocess
+from pipelines.preprocess.preprocess import make_shards
 from pipelines.settings import Settings
+from pipelines.site import Site
 from pipelines.tracking.runs import Run
 from pipelines.train import feed
-from pipelines.train import worker as train_worker
+from pipelines.train.request import TrainingJob, TrainRequest
+from pipelines.train.worker import Worker
 
 # Ray's workers do not import test modules: what they need of this one travels with the task.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -58,7 +61,7 @@ def shards(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set made the real way."""
     root = tmp_path_factory.mktemp("shards")
     write_duet(root / "raw", count=24, seed=1)
-    preprocess(InterHumanReader(root / "raw"), name="tiny", out=root / "tiny", encoder="minilm")
+    make_shards(InterHumanReader(root / "raw"), name="tiny", out=root / "tiny", encoder="minilm")
     return root / "tiny"
 
 
@@ -75,9 +78,9 @@ def tiny(shards: Path) -> Callable[..., Settings]:
     def tiny(target: str, steps: int, *overrides: str) -> Settings:
         often = f"train.{target}.log_every=1 train.{target}.validate_every=1000 train.{target}.checkpoint_every=1000"
         words = [*TINY.split(), *often.split(), *overrides]
-        values = settings.load("duet", words)
+        values = settings.load("duet", settings.parse_overrides(words))
         epochs = (steps - 0.5) * getattr(values.train, target).batch_size / samples_per_epoch(target, values, shards)
-        return settings.load("duet", [*words, f"train.{target}.epochs={epochs!r}"])
+        return settings.load("duet", settings.parse_overrides([*words, f"train.{target}.epochs={epochs!r}"]))
 
     return tiny
 
@@ -137,11 +140,11 @@ class Host:
         """What a function of rank and world gives here."""
         return function(rank, world)
 
-    def work(self, job: train_worker.Job, board: Any, stop: int | None) -> bool:
+    def work(self, job: TrainingJob, run_id: str, board: Any, stop: int | None) -> bool:
         """Train; with ``stop``, fall over before the step of that number. Whether it went to the end."""
         batches, feed.batches = feed.batches, _batches
         try:
-            work = train_worker.Worker(job, Settings.parse(job.settings), board, torch.device("cpu"))
+            work = Worker(job, run_id, board, torch.device("cpu"), reports=False)
             take_step = work.take_step
 
             def stumble(number: int, batch: Batch) -> StepOutcome:
@@ -219,21 +222,12 @@ def run_workers(together: Together, shards: Path, store: str) -> Callable[..., H
         stop: int | None = None,
         dataset: Path = shards,
     ) -> History:
-        plain = values.model_dump(mode="json")
         if out not in runs:
-            runs[out] = Run.start(store, "tests", target, plain).id
+            runs[out] = Run.start(store, "tests", target, params=values.model_dump(mode="json")).id
         board = ProgressBoard.remote()
-        job = train_worker.Job(
-            target=target,
-            settings=plain,
-            dataset=str(dataset),
-            out=str(out),
-            vae=str(vae) if vae else None,
-            text_folder=None,
-            tracking_uri=store,
-            run_id=runs[out],
-        )
-        ended = together(world, lambda host, rank: host.work.remote(job, board, stop))
+        request = TrainRequest(target, values, dataset=dataset, out=out, site=Site(store), vae=vae)
+        job = TrainingJob(request, DatasetFolder.open(dataset).card)
+        ended = together(world, lambda host, _rank: host.work.remote(job, runs[out], board, stop))
         assert ended == [stop is None] * world
         history = History(store, runs[out])
         history.failure = ray.get(board.failure.remote(str(out)))

@@ -1,5 +1,7 @@
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from intermoe.data.shards import CARD, DatasetCard, EncoderCard
 from intermoe.model import PARTS, VAE_PARTS, InterMoE
 from intermoe.motion import Motion
 from pipelines import settings
-from pipelines.cli import main, parse, parser
+from pipelines.cli import _PIPELINES_EXTRA, main, parse, parser
 
 TINY = """
 data.max_frames=130 vae.width=8 vae.latent=4 vae.blocks=1 denoiser.width=16 denoiser.layers=1 denoiser.heads=2
@@ -94,7 +96,7 @@ def refused(capsys):
 
 @pytest.fixture
 def tiny() -> settings.Settings:
-    return settings.load("duet", TINY.split())
+    return settings.load("duet", settings.parse_overrides(TINY.split()))
 
 
 @pytest.fixture
@@ -174,7 +176,7 @@ def test_help_lists_the_commands(capsys):
         ("describe --config duet moe.expert=3", "duet: unknown key 'moe.expert' (allowed: experts,"),
         ("describe --config duet moe.experts=no", "duet: moe.experts = "),
         ("describe --config duet moe.experts=-3", "duet: moe.experts = -3 (allowed: greater than or equal to 1)"),
-        ("describe --config duet experts", "'experts' is no override (allowed: key=value"),
+        ("describe --config duet experts", "'experts' is not an override (allowed: key=value"),
         ("describe --config duet denoiser.text_heads=7", "denoiser.text_heads = 7 (allowed: a divisor of 384"),
         ("train vae --config duet --data missing", "no such folder (allowed: a folder that `intermoe preprocess`"),
         ("train vae --config duet --data missing moe.expert=3", "duet: unknown key 'moe.expert'"),
@@ -183,7 +185,7 @@ def test_help_lists_the_commands(capsys):
         ("generate --model m --out o", "intermoe generate: the following arguments are required: PROMPT"),
         ("generate Bow --out o", "intermoe generate: the following arguments are required: --model"),
         ("generate Bow --model missing --out o", "missing: no such folder (allowed: a checkpoint folder)"),
-        ("generate Bow --model . --out o", "holds no manifest.json, so it is no checkpoint"),
+        ("generate Bow --model . --out o", "has no manifest.json: not a checkpoint"),
         ("generate Bow --model m --out o --seconds long", "argument --seconds: invalid float value: 'long'"),
         ("generate Bow --model m --out o --seed 1.5", "argument --seed: invalid int value: '1.5'"),
         ("preprocess", "intermoe preprocess: the following arguments are required: format, --out"),
@@ -194,9 +196,9 @@ def test_help_lists_the_commands(capsys):
         ("preprocess bvh --root missing --out o", "missing: no such folder"),
         ("preprocess bvh --root . --out o", "pairs.csv: no such file"),
         ("preprocess bvh --root . --out o --mapping kit", "unknown mapping 'kit'"),
-        ("preprocess bvh --root . --out o --scale 0", "scale 0.0 (allowed: a number above 0"),
-        ("preprocess duet --out o --count 0", "duet: count 0 (allowed: 1 or more)"),
-        ("preprocess duet --out o --seed -1", "duet: seed -1 (allowed: 0 or more)"),
+        ("preprocess bvh --root . --out o --scale 0", "scale = 0.0 (allowed: greater than 0)"),
+        ("preprocess duet --out o --count 0", "count = 0 (allowed: greater than or equal to 1)"),
+        ("preprocess duet --out o --seed -1", "seed = -1 (allowed: greater than or equal to 0)"),
         ("ui --port 99999", "intermoe ui: argument --port: 99999 is not a port, 1 to 65535"),
         ("ui --port x", "intermoe ui: argument --port: invalid"),
     ],
@@ -219,7 +221,7 @@ def test_a_folder_that_is_taken_is_left_as_it_is(refused, tmp_path, command):
 def test_training_is_checked_before_ray_is_started(refused, saved, shards, tmp_path):
     vae, other, taken = saved("vae", VAE_PARTS), saved("other", VAE_PARTS), tmp_path / "vae"
     tiny = ["--config", "duet", "--data", shards, *TINY.split()]
-    assert f"{taken}: exists and is not empty (allowed: a new folder, or --resume" in refused(
+    assert f"{taken}: exists already and is not overwritten (allowed: a new or an empty folder, or --resume" in refused(
         "train", "vae", *tiny, "--out", taken
     )
     assert "holds no run to resume" in refused("train", "vae", *tiny, "--out", tmp_path / "none", "--resume")
@@ -308,6 +310,35 @@ def test_as_a_command_of_the_shell(words, status, error, tmp_path):
     assert "Traceback" not in ran.stdout + ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("ray", ["train", "vae", "--config", "duet", "--data", "shards"]),
+        ("ray", ["generate", "Two people bow.", "--model", "runs/denoiser", "--out", "motions"]),
+        ("mlflow", ["ui"]),
+        ("rich", ["bench", "moe"]),
+    ],
+)
+def test_without_the_extra_a_command_says_what_to_install(package, words):
+    lines = "import sys; sys.modules[sys.argv[1]] = None; from pipelines.cli import main; sys.exit(main(sys.argv[2:]))"
+    command = [sys.executable, "-c", lines, package, *words]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == f"error: this command needs {package}: pip install 'intermoe[pipelines]'\n"
+
+
+def test_a_module_that_is_missing_by_our_own_fault_is_not_explained_away(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pipelines.describe", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pipelines\.describe"):
+        main(["describe", "--config", "duet"])
+
+
+def test_the_extra_is_what_the_package_says():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    requirements = project["optional-dependencies"]["pipelines"]
+    assert tuple(re.split(r"\W", line)[0] for line in requirements) == _PIPELINES_EXTRA
+
+
 def test_evaluate_is_refused_in_one_line(refused, saved, shards):
     model = saved("model")
     assert "no such folder" in refused("evaluate", "--model", "nowhere", "--out", "o")
@@ -334,7 +365,7 @@ def test_sweeps_and_reports_are_refused_in_one_line(refused, capsys):
     assert "holds no sweep" in refused("report", "nowhere")
     Path("taken").mkdir()
     Path("taken/file").touch()
-    assert "exists and is not empty" in refused("sweep", smoke, "--out", "taken")
+    assert "exists already and is not overwritten" in refused("sweep", smoke, "--out", "taken")
     assert main(["sweep", str(smoke), "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "3 trials with profile tiny" in printed

@@ -21,25 +21,27 @@ train.denoiser.batch_size=5
 
 
 def tiny(*overrides: str) -> settings.Settings:
-    return settings.load("interhuman", [*TINY.split(), *overrides])
+    return settings.load("interhuman", settings.parse_overrides([*TINY.split(), *overrides]))
 
 
 @pytest.mark.parametrize(("experts", "table_4"), [(4, 164_692_160), (8, 240_238_784), (16, 391_332_032)])
 def test_trainable_parameters_are_those_of_table_4_of_the_paper(experts, table_4):
-    counts = describe(settings.load("interhuman", [f"moe.experts={experts}"]))["parameters"]
+    counts = describe(settings.load("interhuman", {"moe.experts": experts}))["parameters"]
     positional_embedding_of_clip = 77 * 768  # counted there as trainable; here CLIP is frozen and apart
     assert counts["trainable"] == table_4 - positional_embedding_of_clip
     assert counts["text_head"] == 11_029_504
 
 
 def test_a_dense_model_of_the_width_of_an_expert():
-    counts = describe(settings.load("interhuman", ["moe.selection=dense"]))["parameters"]
+    counts = describe(settings.load("interhuman", {"moe.selection": "dense"}))["parameters"]
     assert counts["trainable"] == counts["active"] == 107_960_768
 
 
 @pytest.mark.parametrize(("experts", "c_exp"), [(4, 1), (8, 1), (8, 2), (16, 0.5)])
 def test_active_parameters_counted_by_hand(experts, c_exp):
-    found = describe(settings.load("interhuman", [f"moe.experts={experts}", f"moe.c_exp={c_exp}"]))
+    found = describe(
+        settings.load("interhuman", settings.parse_overrides([f"moe.experts={experts}", f"moe.c_exp={c_exp}"]))
+    )
     width, latent, hidden, layers = 768, 7 * 64, 1024, 8
     square = width * width + width
     embeddings = (latent * width + width) + 2 * square + square + (width * latent + latent)
@@ -77,7 +79,7 @@ def test_sizes():
         "latent_joints": 7,
         "latent": 448,
         "latent_frames": 75,
-        "tokens_a_batch": 2 * 75 * 64,
+        "tokens_per_batch": 2 * 75 * 64,
         "seconds": 10.0,
         "weights_mb": None,
     }
@@ -141,7 +143,7 @@ def test_json_holds_what_describe_gives_without_weights_or_data(capsys, monkeypa
     monkeypatch.setattr("intermoe.model.load_encoder", lambda *_: pytest.fail("no weights are needed"))
     assert main(["describe", "--config", "interhuman", "moe.experts=4", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found == describe(settings.load("interhuman", ["moe.experts=4"]))
+    assert found == describe(settings.load("interhuman", {"moe.experts": 4}))
     assert set(found) == {"name", "parameters", "sizes", "cost"}
 
 

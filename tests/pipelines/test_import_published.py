@@ -12,8 +12,10 @@ from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.model import InterMoE
 from pipelines import settings
 from pipelines.cli import main
-from pipelines.evaluate.evaluate import check_request, evaluate
-from pipelines.preprocess.preprocess import preprocess
+from pipelines.evaluate.evaluate import evaluate
+from pipelines.evaluate.request import EvaluateRequest
+from pipelines.preprocess.preprocess import make_shards
+from pipelines.site import Site
 from pipelines.train.objectives import build
 
 
@@ -41,7 +43,7 @@ def clip_shards(ray_session, clip_folder, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("clip-shards")
     write_duet(root / "raw", count=24, seed=1)
     reader = InterHumanReader(root / "raw")
-    preprocess(reader, name="tiny", out=root / "shards", encoder="clip", text_folder=clip_folder)
+    make_shards(reader, name="tiny", out=root / "shards", encoder="clip", text_folder=clip_folder)
     return root / "shards"
 
 
@@ -52,18 +54,17 @@ def test_generate_works_with_it(imported, clip_folder):
     assert motion.joints.shape == (30, 2, 22, 3)
 
 
-def test_evaluate_works_with_it(imported, clip_shards, clip_folder, store, monkeypatch, tmp_path):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    small = "evaluation={replications: 1, pool: 2, batch_size: 2, multimodality: {captions: 0}}"
-    wanted = check_request(
+def test_evaluate_works_with_it(imported, clip_shards, clip_folder, store, tmp_path):
+    request = EvaluateRequest(
         imported / "model",
+        out=tmp_path / "results",
+        site=Site(store, clip_folder),
         dataset=clip_shards,
         evaluator=imported / "evaluator",
-        overrides=[small],
+        overrides={"evaluation": {"replications": 1, "pool": 2, "batch_size": 2, "multimodality": {"captions": 0}}},
         rows=("real", "generated"),
-        text_folder=clip_folder,
     )
-    results = evaluate(wanted, out=tmp_path / "results", progress=lambda *_: None)
+    results = evaluate(request.checked(), progress=lambda *_: None)
     assert results.metrics("generated")["fid"] > 0
     # Random texts and motions of length 2.5: at most 5 apart.
     assert 0 < results.metrics("real")["mm_dist"] < 5
@@ -71,10 +72,10 @@ def test_evaluate_works_with_it(imported, clip_shards, clip_folder, store, monke
 
 def test_an_evaluator_that_reads_tokens_can_be_trained(clip_shards, clip_folder, vocabulary):
     words = ["data.max_frames=60", "train.evaluator.batch_size=4", f"evaluator.vocabulary={vocabulary}", *JUDGE_WORDS]
-    values = settings.load("interhuman", words)
+    values = settings.load("interhuman", settings.parse_overrides(words))
     folder = DatasetFolder.open(clip_shards)
     objective = build("evaluator", values, folder, vae=None, text_folder=clip_folder).eval()
-    batch = next(objective.stream(str(clip_shards)).held_out("train").held_out_batches(rank=0, world=1))
+    batch = next(objective.stream(DatasetFolder.open(clip_shards)).held_out("train").held_out_batches(rank=0, world=1))
     loss = objective(batch)["contrast"]
     loss.backward()
     assert loss > 0
@@ -103,5 +104,6 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys):
     denoiser.write_bytes(denoiser.read_bytes()[:5000])
     assert "denoiser.ckpt" in refused(*whole, *SMALL_WORDS)
     out.mkdir()
+    (out / "file").touch()
     assert main(list(map(str, ["import", "published", "--out", out, *whole, *SMALL_WORDS]))) == 2
     assert "exists already" in capsys.readouterr().err

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from intermoe.errors import UserError
-from pipelines.settings import Settings, load, presets
+from pipelines.settings import Settings, load, parse_overrides, presets
 
 SMALL = """
 name: small
@@ -22,7 +22,7 @@ def file(tmp_path) -> Path:
 
 def refused(config, *overrides) -> str:
     with pytest.raises(UserError) as caught:
-        load(str(config), overrides)
+        load(str(config), parse_overrides(overrides))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -84,18 +84,20 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
 def test_overrides_are_yaml_and_the_last_one_counts(file):
     values = load(
         str(file),
-        [
-            "moe.experts=4",
-            "moe.experts=16",
-            "train.vae.learning_rate=1e-3",
-            "train.vae.betas=[0.8, 0.9]",
-            "train.vae.loss.kl=0.5",
-            "workers.gpu=true",
-            "moe.selection=dense",
-            "seed=7",
-            "name=other",
-            "train.denoiser.epochs=0.25",
-        ],
+        parse_overrides(
+            [
+                "moe.experts=4",
+                "moe.experts=16",
+                "train.vae.learning_rate=1e-3",
+                "train.vae.betas=[0.8, 0.9]",
+                "train.vae.loss.kl=0.5",
+                "workers.gpu=true",
+                "moe.selection=dense",
+                "seed=7",
+                "name=other",
+                "train.denoiser.epochs=0.25",
+            ]
+        ),
     )
     assert values.moe.experts == 16
     assert values.train.vae.learning_rate == 0.001
@@ -110,8 +112,8 @@ def test_overrides_are_yaml_and_the_last_one_counts(file):
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", ".001", "'1e-3'"])
 def test_small_numbers_are_read_however_they_are_written(text, file):
-    assert load(str(file), [f"train.vae.learning_rate={text}"]).train.vae.learning_rate == 1e-3
-    assert load(str(file), [f"train.vae.loss.kl={text}"]).train.vae.loss.kl == 1e-3
+    assert load(str(file), parse_overrides([f"train.vae.learning_rate={text}"])).train.vae.learning_rate == 1e-3
+    assert load(str(file), parse_overrides([f"train.vae.loss.kl={text}"])).train.vae.loss.kl == 1e-3
     spelt = file.with_name("spelt.yaml")
     spelt.write_text(SMALL.replace("batch_size: 8", f"batch_size: 8, learning_rate: {text}"))
     assert load(str(spelt)).train.vae.learning_rate == 1e-3
@@ -168,7 +170,7 @@ def test_a_key_below_a_value_of_the_file_is_told(file):
 
 @pytest.mark.parametrize("word", ["moe.experts", "moe.experts: 4", "", "seed=[1", "seed={", "seed=2020-13-45"])
 def test_what_is_no_override_is_told(file, word):
-    assert refused(file, word).startswith(f"{word!r} is no override (allowed: ")
+    assert refused(file, word).startswith(f"{word!r} is not an override (allowed: ")
 
 
 @pytest.mark.parametrize(("count", "allowed"), [(3, "3"), (5, "5"), (16, "16")])
@@ -181,7 +183,7 @@ def test_workers_that_do_not_divide_the_vaes_batch(file, count, allowed):
 
 
 def test_workers_and_micro_batches_divide_the_denoisers_batch_together(file):
-    assert load(str(file), ["workers.count=4"]).workers.count == 4
+    assert load(str(file), parse_overrides(["workers.count=4"])).workers.count == 4
     told = refused(file, "workers.count=8")
     assert "train.denoiser.batch_size = 12 is not divided" in told
     assert "= 8 x 3 (allowed: a multiple of 24)" in told

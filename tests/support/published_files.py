@@ -12,7 +12,7 @@ from intermoe.data.shards import DataConfig
 from intermoe.evaluation.evaluator import EvaluatorConfig
 from intermoe.layers.conditioning import sinusoids
 from intermoe.model import InterMoE, ModelConfig
-from intermoe.moe.block import MoeConfig
+from intermoe.moe.config import MoeConfig
 from intermoe.networks.denoiser import DenoiserConfig
 from intermoe.networks.vae import VaeConfig
 

@@ -1,4 +1,7 @@
-"""Choreographies of a quarrel: pushing, punching, kicking. Each takes a ``Stage`` and returns a ``Scene``."""
+"""Choreographies of a quarrel: pushing, punching, kicking. Each takes a ``Stage`` and returns a ``Scene``.
+
+Legend: T frames.
+"""
 
 import numpy as np
 

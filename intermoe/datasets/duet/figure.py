@@ -103,7 +103,7 @@ class Figure:
         }
         self._reaches: dict[str, list[tuple[Array, Array, float]]] = {side: [] for side in SIDES}
         self._kicks: list[tuple[str, Array, Array, Array]] = []
-        self._local_TJ33 = np.tile(np.eye(3), (frames, SMPL22.joints, 1, 1))
+        self._local_TJ33 = np.tile(np.eye(3), (frames, SMPL22.num_joints, 1, 1))
 
     def kick(self, side: str, weight_T: Array, aim_T3: Array, pitch_T: Array) -> None:
         """Lift one foot off its place: ankle at (out, up, ahead) [T, 3] of the body, toes down by ``pitch_T``."""

@@ -1,6 +1,8 @@
 """Choreographies among friends: shaking hands, bowing, waving, high five, handing over, hugging.
 
 Each takes a ``Stage``, draws its variation, and returns a ``Scene``. Times are in frames at 30 a second.
+
+Legend: T frames.
 """
 
 import numpy as np

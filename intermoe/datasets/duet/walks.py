@@ -1,6 +1,8 @@
 """Choreographies of walking, turning and copying: circling, leading, mirroring, beckoning, tapping a shoulder.
 
 Each takes a ``Stage``, draws its variation, and returns a ``Scene``. Times are in frames at 30 a second.
+
+Legend: T frames.
 """
 
 import numpy as np

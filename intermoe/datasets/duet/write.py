@@ -1,11 +1,9 @@
 """Duet on disk, in InterHuman's own layout: its reader reads both.
 
-Legend: T frames, P = 2 persons, J = 22 joints, R = J - 1.
+Legend: T frames, P = 2 persons, J = 22 joints, R = J - 1, F numbers of a person-frame.
 """
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,37 +13,26 @@ from intermoe.body.conventions import SPLITS
 from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.datasets.recordings import Recording
 from intermoe.errors import UserError
+from intermoe.files import whole_folder
 
 # A row of InterHuman: 62 positions, then 51 local rotations in 6D; ours are the first 22 and the first 21.
 _WIDTH, _ROTATIONS = 492, 62 * 3
 
 
 def write_duet(root: Path, *, count: int, seed: int) -> None:
-    """Write ``count`` interactions to the new folder ``root``; it appears whole or not at all.
+    """Write ``count`` interactions to the new folder ``root``, whole or not at all.
 
     Interaction i depends on ``seed`` and i alone, so a larger data set begins with the smaller one.
 
     Raises:
-        UserError: where ``root`` exists or cannot be made, or ``count`` or ``seed`` is out of range.
+        UserError: where ``root`` is taken or cannot be made, or ``count`` or ``seed`` is out of range.
     """
     if count < 1:
         raise UserError(f"count {count}", where="duet", allowed="1 or more")
     if seed < 0:
         raise UserError(f"seed {seed}", where="duet", allowed="0 or more")
-    if root.exists():
-        raise UserError("exists already", where=root, allowed="a folder that does not exist yet")
-    parent = root.absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=parent))
-    except OSError as error:
-        raise UserError(f"cannot be made: {error.strerror}", where=root) from error
-    try:
+    with whole_folder(root) as draft:
         _fill(draft, count, seed)
-        draft.chmod(0o755)  # mkdtemp makes it private
-        draft.rename(root)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _fill(root: Path, count: int, seed: int) -> None:

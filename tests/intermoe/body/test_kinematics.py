@@ -8,7 +8,7 @@ from intermoe.body.rotations import angle_between, matrix_from_6d, matrix_from_a
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet import make_interaction
 
-J = SMPL22.joints
+J = SMPL22.num_joints
 
 
 @pytest.fixture

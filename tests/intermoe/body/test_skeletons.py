@@ -55,7 +55,7 @@ def connected(nodes: Sequence[int], edges: Sequence[tuple[int, int]]) -> bool:
 @pytest.mark.parametrize("skeleton", [*SKELETONS.values(), KIT21], ids=lambda skeleton: skeleton.name)
 class TestEverySkeleton:
     def test_is_one_tree_with_its_root_first_and_parents_before_children(self, skeleton):
-        count = skeleton.joints
+        count = skeleton.num_joints
         assert len(skeleton.joint_names) == len(skeleton.rest_offsets) == count
         assert len(set(skeleton.joint_names)) == count
         assert skeleton.parents[0] == -1
@@ -68,7 +68,7 @@ class TestEverySkeleton:
         seen = [joint for pair in skeleton.mirror_pairs for joint in pair]
         assert len(seen) == len(set(seen))
         mirrored = skeleton.mirrored
-        assert [mirrored[other] for other in mirrored] == list(range(skeleton.joints))
+        assert [mirrored[other] for other in mirrored] == list(range(skeleton.num_joints))
         for joint, other in enumerate(mirrored):
             x, y, z = skeleton.rest_offsets[joint]
             assert skeleton.rest_offsets[other] == (-x, y, z), skeleton.joint_names[joint]
@@ -78,7 +78,7 @@ class TestEverySkeleton:
         assert {mirrored[joint]: height for joint, height in heights.items()} == heights
 
     def test_left_is_plus_x_and_the_body_stands_upright(self, skeleton):
-        place = torch.zeros(skeleton.joints, 3)
+        place = torch.zeros(skeleton.num_joints, 3)
         for joint, parent in enumerate(skeleton.parents[1:], start=1):
             place[joint] = place[parent] + torch.tensor(skeleton.rest_offsets[joint])
         assert place[skeleton.left_hip, 0] > 0 > place[skeleton.right_hip, 0]
@@ -90,7 +90,7 @@ class TestEverySkeleton:
         assert place[feet, 2].max() > 0.05, "the toes point to +z"
 
     def test_pools_cover_every_joint_with_connected_groups_and_graphs(self, skeleton):
-        count, edges = skeleton.joints, skeleton.edges
+        count, edges = skeleton.num_joints, skeleton.edges
         for stage in skeleton.pools:
             assert {joint for group in stage.groups for joint in group} == set(range(count))
             assert all(connected(group, edges) for group in stage.groups)
@@ -100,7 +100,7 @@ class TestEverySkeleton:
 
     def test_goes_through_features_mirroring_and_the_vae(self, skeleton):
         rng = torch.Generator().manual_seed(0)
-        rotation = torch.eye(3) + 0.1 * torch.randn(1, 9, 2, skeleton.joints, 3, 3, generator=rng)
+        rotation = torch.eye(3) + 0.1 * torch.randn(1, 9, 2, skeleton.num_joints, 3, 3, generator=rng)
         rotation = torch.linalg.qr(rotation).Q
         rotation = rotation * torch.linalg.det(rotation)[..., None, None]
         offsets = torch.tensor(skeleton.rest_offsets, dtype=torch.float32)
@@ -109,13 +109,13 @@ class TestEverySkeleton:
         local = rotation[..., 1:, :, :2].flatten(-2)
         features, frames = motion_features(position, local, torch.tensor([9]), skeleton)
         layout = FeatureLayout.of(skeleton)
-        assert features.shape == (1, 8, 2, skeleton.features)
+        assert features.shape == (1, 8, 2, skeleton.num_features)
         assert frames.tolist() == [8]
-        assert layout.size == 12 * skeleton.joints - 6 + len(skeleton.contacts) == skeleton.features
+        assert layout.size == 12 * skeleton.num_joints - 6 + len(skeleton.contacts) == skeleton.num_features
         torch.testing.assert_close(rotations_from_features(features, skeleton), local[:, :8])
         # The canonical frame moves bodies, it does not change them.
         before, after = position[:, :8], joints_from_features(features, skeleton)
-        for first, second in ((0, skeleton.joints - 1), (3, 7)):
+        for first, second in ((0, skeleton.num_joints - 1), (3, 7)):
             torch.testing.assert_close(
                 (after[..., first, :] - after[..., second, :]).norm(dim=-1),
                 (before[..., first, :] - before[..., second, :]).norm(dim=-1),
@@ -126,11 +126,11 @@ class TestEverySkeleton:
         vae = CausalSkeletalVae(VaeConfig(width=8, latent=4, blocks=1), skeleton).eval()
         posterior = vae.encode(features[:, :, 0])
         assert posterior.mean_BLNC.shape == (1, 2, len(skeleton.pools[-1].groups), 4)
-        assert vae.decode(posterior.mean_BLNC).shape == (1, 8, skeleton.features)
+        assert vae.decode(posterior.mean_BLNC).shape == (1, 8, skeleton.num_features)
 
 
 def test_smpl22_is_what_interhuman_has():
-    assert (SMPL22.joints, SMPL22.features) == (22, 262)
+    assert (SMPL22.num_joints, SMPL22.num_features) == (22, 262)
     left, right = (1, 4, 7, 10, 13, 16, 18, 20), (2, 5, 8, 11, 14, 17, 19, 21)
     assert SMPL22.mirror_pairs == tuple(zip(left, right, strict=True))
     assert [(contact.joint, contact.height) for contact in SMPL22.contacts] == [

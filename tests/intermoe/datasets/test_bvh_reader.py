@@ -20,7 +20,7 @@ from intermoe.datasets.recordings import BadRecording, Source
 from intermoe.errors import UserError
 from intermoe.render.bvh import write_bvh
 
-J = SMPL22.joints
+J = SMPL22.num_joints
 REST_J3 = torch.tensor(SMPL22.rest_offsets, dtype=torch.float64)
 PLAIN = {"skeleton": "smpl22", "joints": {name: name for name in SMPL22.joint_names}}
 

@@ -307,7 +307,7 @@ def test_an_existing_folder_is_refused_and_untouched(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists already"):
         write_duet(tmp_path, count=1, seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["keep"]
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be written"):
         write_duet(tmp_path / "keep" / "duet", count=1, seed=0)
 
 

@@ -13,7 +13,7 @@ from intermoe.layers.conditioning import AdaptiveLayerNorm, sinusoids
 def test_attention_equals_torchs_with_an_added_zero_key() -> None:
     torch.manual_seed(0)
     ours, theirs = (
-        Attention(16, heads=4, dropout=0.0),
+        Attention(16, num_heads=4, dropout=0.0),
         nn.MultiheadAttention(16, 4, batch_first=True, add_zero_attn=True),
     )
     for parameter in ours.parameters():
@@ -23,29 +23,29 @@ def test_attention_equals_torchs_with_an_added_zero_key() -> None:
     theirs.out_proj.load_state_dict(ours.out.state_dict())
     x, context = torch.randn(2, 3, 5, 16), torch.randn(2, 3, 5, 16)
     mask = torch.arange(5) < torch.tensor([5, 2, 0])[:, None]  # the last sample has the zero key alone
-    found = ours(x, context, key_mask(mask, persons=2))
+    actual = ours(x, context, key_mask(mask, num_persons=2))
     for person in (0, 1):
         expected, _ = theirs(x[person], context[person], context[person], key_padding_mask=~mask)
-        torch.testing.assert_close(found[person], expected, atol=1e-5, rtol=0)
-    assert torch.equal(found[:, 2], ours.out.bias.expand(2, 5, 16))
+        torch.testing.assert_close(actual[person], expected, atol=1e-5, rtol=0)
+    assert torch.equal(actual[:, 2], ours.out.bias.expand(2, 5, 16))
 
 
 def test_attention_drops_weights_in_training_only() -> None:
     torch.manual_seed(0)
-    attention, x = Attention(16, heads=2, dropout=0.5), torch.randn(2, 1, 6, 16)
-    allowed = key_mask(torch.ones(1, 6, dtype=torch.bool), persons=2)
+    attention, x = Attention(16, num_heads=2, dropout=0.5), torch.randn(2, 1, 6, 16)
+    allowed = key_mask(torch.ones(1, 6, dtype=torch.bool), num_persons=2)
     assert not torch.equal(attention(x, x, allowed), attention(x, x, allowed))
     attention.eval()
     assert torch.equal(attention(x, x, allowed), attention(x, x, allowed))
 
 
 def test_sinusoids_follow_their_formula() -> None:
-    found = sinusoids(torch.tensor([0, 7, 980]), 6)
+    actual = sinusoids(torch.tensor([0, 7, 980]), 6)
     for row, position in enumerate((0, 7, 980)):
         for pair in range(3):
             angle = position / 10000 ** (2 * pair / 6)
-            assert found[row, 2 * pair].item() == pytest.approx(math.sin(angle), abs=1e-4)
-            assert found[row, 2 * pair + 1].item() == pytest.approx(math.cos(angle), abs=1e-4)
+            assert actual[row, 2 * pair].item() == pytest.approx(math.sin(angle), abs=1e-4)
+            assert actual[row, 2 * pair + 1].item() == pytest.approx(math.cos(angle), abs=1e-4)
 
 
 def test_a_new_adaptive_norm_is_a_plain_one() -> None:

@@ -37,7 +37,7 @@ def naive_conv(conv: SpaceTimeConv, x_BJTC: Tensor, edges: tuple[tuple[int, int]
 
 
 def test_neighbours_of_the_body_are_its_bones():
-    average_JJ = neighbour_average(SMPL22.joints, SMPL22.edges)
+    average_JJ = neighbour_average(SMPL22.num_joints, SMPL22.edges)
     torch.testing.assert_close(average_JJ.sum(1), torch.ones(22))
     spine = SMPL22.index("spine3")
     assert set(average_JJ[spine].nonzero().flatten().tolist()) == {6, 9, 12, 13, 14}
@@ -50,12 +50,12 @@ def test_conv_equals_the_layer_written_out_in_values_and_gradients():
     conv.near_JJ = neighbour_average(4, EDGES).double()
     x_BJTC = torch.randn(2, 4, 5, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 4, 5, 3, dtype=torch.float64)
-    wanted, found = naive_conv(conv, x_BJTC, EDGES), conv(x_BJTC)
-    torch.testing.assert_close(found, wanted)
+    expected, actual = naive_conv(conv, x_BJTC, EDGES), conv(x_BJTC)
+    torch.testing.assert_close(actual, expected)
     given = [x_BJTC, *conv.parameters()]
     for ours, theirs in zip(
-        torch.autograd.grad((found * weight).sum(), given),
-        torch.autograd.grad((wanted * weight).sum(), given),
+        torch.autograd.grad((actual * weight).sum(), given),
+        torch.autograd.grad((expected * weight).sum(), given),
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
@@ -75,20 +75,20 @@ def test_each_joint_has_its_own_linear_layer():
     torch.manual_seed(2)
     layer = JointLinear(4, 5, 3)
     x_BJTI = torch.randn(2, 4, 6, 5)
-    wanted = [F.linear(x_BJTI[:, j], layer.weight_JIO[j].T, layer.bias_JO[j]) for j in range(4)]
-    torch.testing.assert_close(layer(x_BJTI), torch.stack(wanted, dim=1))
+    expected = [F.linear(x_BJTI[:, j], layer.weight_JIO[j].T, layer.bias_JO[j]) for j in range(4)]
+    torch.testing.assert_close(layer(x_BJTI), torch.stack(expected, dim=1))
 
 
 def test_residual_block_adds_to_its_input_and_drops_only_in_training():
     torch.manual_seed(3)
     block = ResidualBlock(4, EDGES, 3, dropout=0.5)
     x_BJTC = torch.randn(1, 4, 6, 3)
-    wanted = x_BJTC + block.second(F.silu(block.first(F.silu(x_BJTC))))
-    torch.testing.assert_close(block.eval()(x_BJTC), wanted)
+    expected = x_BJTC + block.second(F.silu(block.first(F.silu(x_BJTC))))
+    torch.testing.assert_close(block.eval()(x_BJTC), expected)
     change = block.train()(x_BJTC) - x_BJTC
     dropped = change == 0
     assert 0 < dropped.float().mean() < 1
-    torch.testing.assert_close(change[~dropped], (2 * (wanted - x_BJTC))[~dropped])
+    torch.testing.assert_close(change[~dropped], (2 * (expected - x_BJTC))[~dropped])
 
 
 def test_pool_averages_groups_and_pairs_of_frames():

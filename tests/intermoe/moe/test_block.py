@@ -8,27 +8,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from intermoe.moe.block import MoeBlock, MoeConfig
+from intermoe.moe.block import MoeBlock
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.paradigms import DynamicSelection, ExpertChoice, TokenChoice, UniformAssignment
 from intermoe.moe.pool import TokenPool
-from intermoe.moe.selection import after_step
+from intermoe.moe.selection import update_biases
 
 Adapter = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 WIDTH, HIDDEN, EXPERTS = 16, 24, 4
 
 
-def block(seed: int = 0, **moe: object) -> MoeBlock:
+def make_block(seed: int = 0, **moe: object) -> MoeBlock:
     """A block with uneven routing and a layer norm that is modulated."""
     torch.manual_seed(seed)
-    made = MoeBlock(MoeConfig.parse({"experts": EXPERTS, "hidden": HIDDEN, **moe}), WIDTH)
-    nn.init.normal_(made.norm.modulation.weight, std=0.2)
-    for weight in made.router.parameters():
+    block = MoeBlock(MoeConfig.parse({"experts": EXPERTS, "hidden": HIDDEN, **moe}), WIDTH)
+    nn.init.normal_(block.norm.modulation.weight, std=0.2)
+    for weight in block.router.parameters():
         nn.init.normal_(weight, std=0.6)
-    if made.selection.learned_E is not None:
-        made.selection.learned_E.copy_(torch.linspace(0.35, 0.8, made.selection.experts))
-    if isinstance(made.selection, DynamicSelection):
-        made.selection.bias_E.neg_()
-    return made
+    if block.selection.learned_E is not None:
+        block.selection.learned_E.copy_(torch.linspace(0.35, 0.8, block.selection.num_experts))
+    if isinstance(block.selection, DynamicSelection):
+        block.selection.bias_E.neg_()
+    return block
 
 
 def tokens(seed: int = 1, length: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -41,9 +42,9 @@ def tokens(seed: int = 1, length: int = 6) -> tuple[Tensor, Tensor, Tensor, Tens
     return x, emb, text, torch.arange(length) < torch.tensor([length, 4, 1])[:, None]
 
 
-def chosen(made: MoeBlock, logits: dict[tuple[int, int, int], list[Tensor]]) -> set[tuple[tuple[int, int, int], int]]:
+def chosen(block: MoeBlock, logits: dict[tuple[int, int, int], list[Tensor]]) -> set[tuple[tuple[int, int, int], int]]:
     """Which token, named by person, sample and frame, goes to which expert, by the words of the paradigm."""
-    selection, experts = made.selection, range(EXPERTS)
+    selection, experts = block.selection, range(EXPERTS)
     score = {(token, e): row[e].item() for token, row in logits.items() for e in range(len(row))}
     if isinstance(selection, DynamicSelection):
         bias = selection.bias_E.tolist()
@@ -62,7 +63,7 @@ def chosen(made: MoeBlock, logits: dict[tuple[int, int, int], list[Tensor]]) -> 
             dealt |= {((person, sample, frame), (turn + person * (EXPERTS // 2)) % EXPERTS) for turn in turns}
         return dealt
     assert isinstance(selection, ExpertChoice)
-    if selection.scope != "sequence" and not made.training:
+    if selection.scope != "sequence" and not block.training:
         threshold = selection.threshold_E.tolist()
         return {pair for pair, logit in score.items() if 1 / (1 + math.exp(-logit)) > threshold[pair[1]]}
     pools = [list(logits)]
@@ -76,11 +77,11 @@ def chosen(made: MoeBlock, logits: dict[tuple[int, int, int], list[Tensor]]) -> 
     return taken
 
 
-def naive(made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def naive(block: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Equations 1-10 for one token and one expert after the other: outputs, and how many tokens each expert took."""
-    experts = made.selection.experts
+    experts = block.selection.num_experts
     places = [tuple(place) for place in torch.cartesian_prod(*(torch.arange(size) for size in x.shape[:3])).tolist()]
-    router = made.router
+    router = block.router
     logits = {}
     for person, sample, frame in places:
         if mask[sample, frame]:
@@ -89,7 +90,7 @@ def naive(made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) ->
                 motion = router.alpha * (router.motion.weight[e] @ x[person, sample, frame]) if router.motion else 0.0
                 words = (1 - router.alpha) * (router.text.weight[e] @ text[sample]) if router.text else 0.0
                 row.append(motion + words)
-    taken = chosen(made, logits)
+    taken = chosen(block, logits)
     counts = torch.zeros(experts, dtype=torch.float64)
     rows = []
     for place in places:
@@ -98,48 +99,48 @@ def naive(made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) ->
             gates = torch.stack([logit.exp() for logit in logits[place]])
             gates = gates / gates.sum()
             emb_on = emb[place[1]] * torch.sigmoid(emb[place[1]])
-            scale, shift = (made.norm.modulation.weight @ emb_on + made.norm.modulation.bias).chunk(2)
+            scale, shift = (block.norm.modulation.weight @ emb_on + block.norm.modulation.bias).chunk(2)
             centred = token - token.mean()
             seen = centred / (centred.square().mean() + 1e-6).sqrt() * (1 + scale) + shift
             for e in range(experts):
                 if (place, e) in taken:
-                    inward = seen @ made.experts.inward_EDH[e]
+                    inward = seen @ block.experts.inward_EDH[e]
                     hidden = len(inward) // 2
                     gate = inward[:hidden]
                     active = gate / (1 + (-gate).exp()) * inward[hidden:]
-                    out = out + gates[e] * (active @ made.experts.outward_EHD[e])
+                    out = out + gates[e] * (active @ block.experts.outward_EHD[e])
                     counts[e] += 1
         rows.append(out)
     return torch.stack(rows).view_as(x), counts
 
 
-def run(made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-    return made(x, emb, text, TokenPool.of(mask, persons=2))
+def run(block: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+    return block(x, emb, text, TokenPool.of(mask, num_persons=2))
 
 
 def assert_equals_naive(
-    made: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor, training: bool = True
+    block: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor, training: bool = True
 ) -> Tensor:
     """Compare values, counts and all gradients; returns the counts."""
-    made.train(training)
+    block.train(training)
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(9))
-    wanted = [x, emb, text, *made.parameters()]
-    expected, counts = naive(made, x, emb, text, mask)
+    leaves = [x, emb, text, *block.parameters()]
+    expected, counts = naive(block, x, emb, text, mask)
     # The naive loop may leave out a leaf altogether; its gradient is then zero.
-    total = (expected * weight).sum() + sum(0 * leaf.sum() for leaf in wanted)
-    expected_grads = torch.autograd.grad(total, wanted)
-    out = run(made, x, emb, text, mask)
+    total = (expected * weight).sum() + sum(0 * leaf.sum() for leaf in leaves)
+    expected_grads = torch.autograd.grad(total, leaves)
+    out = run(block, x, emb, text, mask)
     # Fails where a leaf gets no gradient, but for the text, which a router of the motion alone does not read.
-    grads = torch.autograd.grad((out * weight).sum(), wanted, allow_unused=made.router.text is None)
+    grads = torch.autograd.grad((out * weight).sum(), leaves, allow_unused=block.router.text is None)
     grads = [
-        torch.zeros_like(leaf) if gradient is None else gradient for leaf, gradient in zip(wanted, grads, strict=True)
+        torch.zeros_like(leaf) if gradient is None else gradient for leaf, gradient in zip(leaves, grads, strict=True)
     ]
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
-    for found, gradient in zip(grads, expected_grads, strict=True):
-        torch.testing.assert_close(found, gradient, atol=1e-5, rtol=1e-4)
+    for gradient, expected_gradient in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=1e-4)
     if training:
-        assert torch.equal(made.selection.selected_E, counts)
-        assert made.selection.valid == 2 * mask.sum()
+        assert torch.equal(block.selection.selected_E, counts)
+        assert block.selection.valid == 2 * mask.sum()
     return counts
 
 
@@ -152,24 +153,24 @@ def published(golden: Path) -> dict:
 
 
 def published_block(published: dict, adapt_block: Adapter) -> MoeBlock:
-    made = MoeBlock(MoeConfig(experts=4, hidden=64), width=32)
-    made.load_state_dict(adapt_block(published["state_dict"]), strict=False)
-    made.selection.bias_E.copy_(published["state_dict"]["aux_bias"].squeeze(1))
-    return made
+    block = MoeBlock(MoeConfig(experts=4, hidden=64), width=32)
+    block.load_state_dict(adapt_block(published["state_dict"]), strict=False)
+    block.selection.bias_E.copy_(published["state_dict"]["aux_bias"].squeeze(1))
+    return block
 
 
 @pytest.mark.parametrize("case", ["with_text", "zero_text"])
 def test_block_equals_the_published_one(published: dict, adapt_block: Adapter, case: str) -> None:
-    made, expected = published_block(published, adapt_block).eval(), published[case]
+    block, expected = published_block(published, adapt_block).eval(), published[case]
     x = published["x"][None].clone().requires_grad_()  # one person: P = 1
     emb = expected["emb"].clone().requires_grad_()
-    pool = TokenPool.of(torch.ones(3, 12, dtype=torch.bool), persons=1)
-    logits = made.router(x, emb).flatten(0, 2)
+    pool = TokenPool.of(torch.ones(3, 12, dtype=torch.bool), num_persons=1)
+    logits = block.router(x, emb).flatten(0, 2)
     torch.testing.assert_close(logits, expected["logits"], atol=1e-5, rtol=0)
-    gates = made.selection(logits, pool).gates(36)
+    gates = block.selection(logits, pool).gates(36)
     assert torch.equal(gates > 0, expected["selected"])
     torch.testing.assert_close(gates, expected["scores"] * expected["selected"], atol=1e-5, rtol=0)
-    out = made(x, emb, emb, pool)
+    out = block(x, emb, emb, pool)
     torch.testing.assert_close(out[0], expected["out"], atol=1e-5, rtol=0)
     out.backward(published["gy"][None])
     torch.testing.assert_close(x.grad[0], expected["grad_x"], atol=1e-5, rtol=1e-4)
@@ -177,22 +178,22 @@ def test_block_equals_the_published_one(published: dict, adapt_block: Adapter, c
     for name, gradient in adapt_block(expected["grads"]).items():
         # The gradient by the doubled weight is half of the published one; the adapter gave it doubled.
         scale = 0.25 if "router" in name else 1.0
-        found = made.get_parameter(name).grad
-        torch.testing.assert_close(found, scale * gradient, atol=1e-5, rtol=1e-4, msg=name)
+        actual = block.get_parameter(name).grad
+        torch.testing.assert_close(actual, scale * gradient, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_biases_move_as_the_published_ones(published: dict, adapt_block: Adapter) -> None:
     """The published block applies its step of 1e-3 at the start of the next call; ours between the calls."""
-    made, sequence = published_block(published, adapt_block).train(), published["train_seq"]
-    made.selection.sigma = 1e-3
-    pool = TokenPool.of(torch.ones(3, 12, dtype=torch.bool), persons=1)
+    block, sequence = published_block(published, adapt_block).train(), published["train_seq"]
+    block.selection.sigma = 1e-3
+    pool = TokenPool.of(torch.ones(3, 12, dtype=torch.bool), num_persons=1)
     biases = sequence["aux_bias_before_and_after_each_call"]
     for call, (x, emb) in enumerate(zip(sequence["x"], sequence["emb"], strict=True)):
-        torch.testing.assert_close(made.selection.bias_E, biases[call + 1].squeeze(1), atol=1e-6, rtol=0)
+        torch.testing.assert_close(block.selection.bias_E, biases[call + 1].squeeze(1), atol=1e-6, rtol=0)
         with torch.no_grad():
-            out = made(x[None], emb, emb, pool)
+            out = block(x[None], emb, emb, pool)
         torch.testing.assert_close(out[0], sequence["out"][call], atol=1e-5, rtol=0)
-        after_step(made)
+        update_biases(block)
 
 
 # --- plain loops -------------------------------------------------------------------------------------------------
@@ -219,21 +220,21 @@ def name_of(moe: dict) -> str:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("moe", PARADIGMS, ids=name_of)
 def test_every_paradigm_equals_plain_loops(moe: dict, training: bool) -> None:
-    counts = assert_equals_naive(block(**moe), *tokens(), training=training)
+    counts = assert_equals_naive(make_block(**moe), *tokens(), training=training)
     assert counts.sum() > 0
 
 
 @pytest.mark.parametrize("moe", [PARADIGMS[n] for n in (0, 2, 4, 7)], ids=name_of)
 @pytest.mark.parametrize("router", ["motion", "text"])
 def test_every_router_equals_plain_loops(router: str, moe: dict) -> None:
-    made = block(router=router, **moe)
-    assert len(list(made.router.parameters())) == 1
-    assert_equals_naive(made, *tokens())
+    block = make_block(router=router, **moe)
+    assert len(list(block.router.parameters())) == 1
+    assert_equals_naive(block, *tokens())
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 0.8, 1.0])
 def test_block_equals_plain_loops(alpha: float) -> None:
-    counts = assert_equals_naive(block(alpha=alpha), *tokens())
+    counts = assert_equals_naive(make_block(alpha=alpha), *tokens())
     assert counts.min() < counts.max()
 
 
@@ -241,24 +242,24 @@ def test_block_equals_plain_loops(alpha: float) -> None:
 def test_a_batch_of_padding_only(moe: dict) -> None:
     x, emb, text, mask = tokens()
     for training in (True, False):
-        assert assert_equals_naive(block(**moe), x, emb, text, torch.zeros_like(mask), training).sum() == 0
+        assert assert_equals_naive(make_block(**moe), x, emb, text, torch.zeros_like(mask), training).sum() == 0
 
 
 def test_an_expert_that_gets_nothing() -> None:
-    made = block()
-    made.selection.bias_E[1] = -0.999
-    counts = assert_equals_naive(made, *tokens())
+    block = make_block()
+    block.selection.bias_E[1] = -0.999
+    counts = assert_equals_naive(block, *tokens())
     assert counts[1] == 0
     assert counts.sum() > 0
     # Under token choice, an expert that every token scores lowest; then a pool too small for any expert to choose.
-    made = block(selection="token_choice", alpha=0.0)
-    made.router.text.weight.data[1] = -made.router.text.weight.data.sum(0)
+    block = make_block(selection="token_choice", alpha=0.0)
+    block.router.text.weight.data[1] = -block.router.text.weight.data.sum(0)
     x, emb, text, mask = tokens()
-    text = made.router.text.weight.data.sum(0).repeat(3, 1).requires_grad_()
-    assert assert_equals_naive(made, x, emb, text, mask)[1] == 0
+    text = block.router.text.weight.data.sum(0).repeat(3, 1).requires_grad_()
+    assert assert_equals_naive(block, x, emb, text, mask)[1] == 0
     one_token = torch.arange(6) < torch.tensor([1, 0, 0])[:, None]
-    assert assert_equals_naive(block(selection="expert_choice"), x, emb, text, one_token).sum() == 0
-    counts = assert_equals_naive(block(selection="uniform"), x, emb, text, one_token)
+    assert assert_equals_naive(make_block(selection="expert_choice"), x, emb, text, one_token).sum() == 0
+    counts = assert_equals_naive(make_block(selection="uniform"), x, emb, text, one_token)
     assert counts.tolist() == [1, 0, 1, 0]
 
 
@@ -266,51 +267,51 @@ def test_an_expert_that_gets_nothing() -> None:
     "moe", [{}, {"selection": "expert_choice"}, {"selection": "expert_choice", "pool": "sequence"}], ids=name_of
 )
 def test_a_token_that_gets_no_expert_gets_zero(moe: dict) -> None:
-    made, (x, emb, text, mask) = block(**moe), tokens()
+    block, (x, emb, text, mask) = make_block(**moe), tokens()
     if not moe:
-        made.selection.bias_E.fill_(-0.85)
-    assert_equals_naive(made, x, emb, text, mask)
-    zero = (run(made, x, emb, text, mask) == 0).all(dim=-1)
+        block.selection.bias_E.fill_(-0.85)
+    assert_equals_naive(block, x, emb, text, mask)
+    zero = (run(block, x, emb, text, mask) == 0).all(dim=-1)
     assert (zero & mask).any()
     assert not (zero & mask).all()
 
 
 def test_no_token_selected_at_all() -> None:
-    made = block()
-    made.selection.bias_E.fill_(-0.9999)
-    assert assert_equals_naive(made, *tokens()).sum() == 0
+    block = make_block()
+    block.selection.bias_E.fill_(-0.9999)
+    assert assert_equals_naive(block, *tokens()).sum() == 0
 
 
 def test_every_token_selected_by_every_expert() -> None:
     for moe in ({}, {"selection": "token_choice", "c_exp": 4}, {"selection": "expert_choice", "c_exp": 4}):
-        made = block(**moe)
+        block = make_block(**moe)
         if not moe:
-            made.selection.bias_E.fill_(-1e-6)
-        assert assert_equals_naive(made, *tokens()).tolist() == [22] * EXPERTS
+            block.selection.bias_E.fill_(-1e-6)
+        assert assert_equals_naive(block, *tokens()).tolist() == [22] * EXPERTS
 
 
 def test_a_single_expert_has_gate_one() -> None:
-    made = block(experts=1)
-    assert_equals_naive(made, *tokens())
-    pool = TokenPool.of(torch.ones(1, 50, dtype=torch.bool), persons=1)
-    assert torch.equal(made.selection(torch.randn(50, 1), pool).gate_A.unique(), torch.ones(1))
+    block = make_block(experts=1)
+    assert_equals_naive(block, *tokens())
+    pool = TokenPool.of(torch.ones(1, 50, dtype=torch.bool), num_persons=1)
+    assert torch.equal(block.selection(torch.randn(50, 1), pool).gate_A.unique(), torch.ones(1))
 
 
 @pytest.mark.parametrize("moe", PARADIGMS, ids=name_of)
 def test_samples_do_not_see_each_other(moe: dict) -> None:
-    made = block(**moe).eval()
+    block = make_block(**moe).eval()
     x, emb, text, mask = tokens()
-    together = run(made, x, emb, text, mask)
+    together = run(block, x, emb, text, mask)
     for row in range(3):
         one = slice(row, row + 1)
-        alone = run(made, x[:, one], emb[one], text[one], mask[one])
+        alone = run(block, x[:, one], emb[one], text[one], mask[one])
         torch.testing.assert_close(together[:, one], alone, atol=1e-5, rtol=0)
 
 
 def test_memory_is_proportional_to_what_is_selected() -> None:
     """No intermediate of the experts is larger than [assignments, 2 hidden]."""
-    made, (x, emb, text, mask) = block(), tokens(length=40)
-    made.selection.bias_E.fill_(-0.9)
+    block, (x, emb, text, mask) = make_block(), tokens(length=40)
+    block.selection.bias_E.fill_(-0.9)
     largest = 0
 
     def note(tensor: Tensor) -> Tensor:
@@ -320,5 +321,5 @@ def test_memory_is_proportional_to_what_is_selected() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        run(made, x, emb, text, mask)
-    assert 0 < largest == made.selection.selected_E.sum() < 2 * mask.sum()
+        run(block, x, emb, text, mask)
+    assert 0 < largest == block.selection.selected_E.sum() < 2 * mask.sum()

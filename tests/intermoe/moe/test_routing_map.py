@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from intermoe.diffusion import Diffusion, DiffusionConfig, guided
 from intermoe.errors import UserError
-from intermoe.moe.block import MoeConfig
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.routing_map import RoutingRecorder, recorded_routing
 from intermoe.moe.selection import Assignment, selections
@@ -38,10 +38,10 @@ def by_hand() -> tuple[Denoiser, list[list[Tensor]]]:
     """A denoiser, and the gates [M, P, 2B, L, E] of each of its steps, worked out from logits and choices."""
     model, steps = denoiser(), []
 
-    def note(layer: nn.Module, given: tuple[Tensor, TokenPool], found: Assignment) -> None:
-        logits = given[0]
+    def note(layer: nn.Module, inputs: tuple[Tensor, TokenPool], _assignment: Assignment) -> None:
+        logits = inputs[0]
         taken = logits.sigmoid() + layer.bias_E > 0
-        grid = (logits.softmax(-1) * taken).view(*given[1].shape, 4)
+        grid = (logits.softmax(-1) * taken).view(*inputs[1].shape, 4)
         if layer is selections(model)[0]:
             steps.append([])
         steps[-1].append(grid)
@@ -59,13 +59,13 @@ def test_a_map_holds_the_mean_gates_of_each_stage_of_the_conditioned_half(by_han
     maps = recorder.maps(stages)
     assert len(maps) == 3
     parts = torch.arange(STEPS).tensor_split(min(stages, STEPS))
-    for prompt, found in enumerate(maps):
-        assert found.gate_QMPLE.shape == (len(parts), 2, 2, FRAMES, 4)
-        assert found.timesteps == tuple((60 - 10 * int(part[0]), 60 - 10 * int(part[-1])) for part in parts)
+    for prompt, routing_map in enumerate(maps):
+        assert routing_map.gate_QMPLE.shape == (len(parts), 2, 2, FRAMES, 4)
+        assert routing_map.timesteps == tuple((60 - 10 * int(part[0]), 60 - 10 * int(part[-1])) for part in parts)
         for stage, part in enumerate(parts):
             for layer in range(2):
                 expected = sum(steps[step][layer][:, prompt] for step in part.tolist()) / len(part)
-                torch.testing.assert_close(found.gate_QMPLE[stage, layer], expected)
+                torch.testing.assert_close(routing_map.gate_QMPLE[stage, layer], expected)
 
 
 def test_a_prompt_alone_has_the_map_it_has_among_others() -> None:

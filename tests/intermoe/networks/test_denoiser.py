@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from intermoe.config import Config
 from intermoe.diffusion import Diffusion, DiffusionConfig
 from intermoe.errors import UserError
-from intermoe.moe.block import MoeConfig
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.selection import Selection
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
 from intermoe.text.head import TextHead
@@ -123,12 +123,12 @@ def test_loss_and_gradients_equal_the_published_ones(published: dict, adapt_bloc
     torch.testing.assert_close(loss, case["simple"], atol=1e-5, rtol=0)
     loss.backward()
     expected = adapt_denoiser(case["grads"], adapt_block)
-    found = dict(model.named_parameters())
-    assert set(expected) == set(found)
+    parameters = dict(model.named_parameters())
+    assert set(expected) == set(parameters)
     for name, gradient in expected.items():
         # The gradient by the doubled weight is half of the published one; the adapter gave it doubled.
         scale = 0.25 if "router" in name else 1.0
-        torch.testing.assert_close(found[name].grad, scale * gradient, atol=1e-5, rtol=1e-4, msg=name)
+        torch.testing.assert_close(parameters[name].grad, scale * gradient, atol=1e-5, rtol=1e-4, msg=name)
 
 
 # --- sizes -------------------------------------------------------------------------------------------------------

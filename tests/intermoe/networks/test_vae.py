@@ -68,7 +68,7 @@ class Chunked:
         layer, layout = self.vae.joints_in, FeatureLayout.of(self.skeleton)
         touching = [contact.joint for contact in self.skeleton.contacts]
         out = []
-        for j in range(self.skeleton.joints):
+        for j in range(self.skeleton.num_joints):
             rotation = x_BTF[..., layout.rotations][..., 6 * (j - 1) : 6 * j]
             parts = [
                 x_BTF[..., layout.positions][..., 3 * j : 3 * j + 3],
@@ -89,7 +89,7 @@ class Chunked:
         touching = [contact.joint for contact in self.skeleton.contacts]
         hidden = [
             F.silu(x_BTJC[:, :, j] @ layer.first.weight_JIO[j] + layer.first.bias_JO[j])
-            for j in range(self.skeleton.joints)
+            for j in range(self.skeleton.num_joints)
         ]
         numbers = [h @ layer.second.weight_JIO[j] + layer.second.bias_JO[j] for j, h in enumerate(hidden)]
         contacts = [hidden[j] @ layer.contact_weight_KC[k] + layer.contact_bias_K[k] for k, j in enumerate(touching)]
@@ -132,7 +132,7 @@ class Chunked:
                 self.vae.up,
                 (fine.edges, self.skeleton.edges),
                 (coarse, fine),
-                (len(fine.groups), self.skeleton.joints),
+                (len(fine.groups), self.skeleton.num_joints),
                 strict=True,
             ):
                 copies = [
@@ -151,12 +151,12 @@ class Chunked:
 def test_one_pass_equals_a_loop_over_chunks_in_values_and_gradients(skeleton: Skeleton, latent: int):
     vae = small(skeleton, latent=latent)
     oracle = Chunked(vae, skeleton)
-    x_BTF = torch.randn(2, 22, skeleton.features)
-    found, wanted = vae.encode(x_BTF), oracle.encode(x_BTF)
-    assert found.mean_BLNC.shape == (2, 5, len(skeleton.pools[1].groups), latent)
-    torch.testing.assert_close(found.mean_BLNC, wanted.mean_BLNC, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.logvar_BLNC, wanted.logvar_BLNC, atol=1e-5, rtol=1e-5)
-    z_BLNC = torch.randn_like(found.mean_BLNC)
+    x_BTF = torch.randn(2, 22, skeleton.num_features)
+    actual, expected = vae.encode(x_BTF), oracle.encode(x_BTF)
+    assert actual.mean_BLNC.shape == (2, 5, len(skeleton.pools[1].groups), latent)
+    torch.testing.assert_close(actual.mean_BLNC, expected.mean_BLNC, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(actual.logvar_BLNC, expected.logvar_BLNC, atol=1e-5, rtol=1e-5)
+    z_BLNC = torch.randn_like(actual.mean_BLNC)
     torch.testing.assert_close(vae.decode(z_BLNC), oracle.decode(z_BLNC), atol=1e-5, rtol=1e-5)
 
     def gradients(encode: Callable[[Tensor], Posterior], decode: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -179,8 +179,8 @@ def from_published(state: dict[str, Tensor], skeleton: Skeleton) -> dict[str, Te
     touching = [contact.joint for contact in skeleton.contacts]
     for name, theirs in (("joints_in", "motion_enc"), ("joints_out", "motion_dec")):
         for place, number in (("first", 0), ("second", 2)):
-            weight = [state[f"{theirs}.layers.{j}.{number}.weight"] for j in range(skeleton.joints)]
-            bias = [state[f"{theirs}.layers.{j}.{number}.bias"] for j in range(skeleton.joints)]
+            weight = [state[f"{theirs}.layers.{j}.{number}.weight"] for j in range(skeleton.num_joints)]
+            bias = [state[f"{theirs}.layers.{j}.{number}.bias"] for j in range(skeleton.num_joints)]
             if (name, place) == ("joints_in", "first"):
                 ours[f"{name}.contact_weight_KC"] = torch.stack([weight[j][:, 12] for j in touching])
                 weight = [w[:, :12] for w in weight]
@@ -214,8 +214,8 @@ def test_equals_the_published_implementation(golden: Path):
     published = sum(value.numel() for key, value in saved["state_dict"].items() if not key.endswith(derived))
     assert sum(parameter.numel() for parameter in vae.parameters()) == published
 
-    def check(found: Tensor, name: str) -> None:
-        torch.testing.assert_close(found, saved[name], atol=1e-5, rtol=0)
+    def check(actual: Tensor, name: str) -> None:
+        torch.testing.assert_close(actual, saved[name], atol=1e-5, rtol=0)
 
     check(vae.joints_in(saved["x"]).transpose(1, 2), "motion_enc_out")
     posterior = vae.encode(saved["x"])

@@ -19,14 +19,14 @@ def test_posterior_samples_and_diverges_as_a_normal_distribution():
 
 
 def metres_per_unit() -> Normaliser:
-    return Normaliser.from_moments(torch.zeros(SMPL22.features), torch.linspace(0.1, 2, SMPL22.features))
+    return Normaliser.from_moments(torch.zeros(SMPL22.num_features), torch.linspace(0.1, 2, SMPL22.num_features))
 
 
 def loss_batch(config: VaeConfig) -> tuple[Tensor, Tensor, Posterior, Tensor]:
     torch.manual_seed(1)
     latents = 3, 4, 7, config.latent
     posterior = Posterior(torch.randn(latents), torch.randn(latents))
-    x_BTF, rebuilt_BTF = torch.randn(3, 18, SMPL22.features), 2 * torch.randn(3, 16, SMPL22.features)
+    x_BTF, rebuilt_BTF = torch.randn(3, 18, SMPL22.num_features), 2 * torch.randn(3, 16, SMPL22.num_features)
     # Whole windows, one that ends within its third latent frame, one that is over before its first latent frame is.
     mask_BT = torch.arange(18) < torch.tensor([18, 11, 2])[:, None]
     return x_BTF, rebuilt_BTF, posterior, mask_BT
@@ -43,27 +43,27 @@ def joints_in_metres(
     """True and rebuilt joints of the valid frames, sample by sample."""
     normaliser = metres_per_unit()
     for b, frames in valid:
-        true_TF, found_TF = (normaliser.denormalise(features[b, :frames]) for features in (x_BTF, rebuilt_BTF))
-        yield joints_from_features(true_TF, SMPL22), joints_from_features(found_TF, SMPL22)
+        true_TF, actual_TF = (normaliser.denormalise(features[b, :frames]) for features in (x_BTF, rebuilt_BTF))
+        yield joints_from_features(true_TF, SMPL22), joints_from_features(actual_TF, SMPL22)
 
 
 def bone_distance(x_BTF: Tensor, rebuilt_BTF: Tensor, valid: list[tuple[int, int]]) -> Tensor:
     """Bone by bone, from the joints in metres."""
     total = torch.zeros(())
-    for true_TJ3, found_TJ3 in joints_in_metres(x_BTF, rebuilt_BTF, valid):
+    for true_TJ3, actual_TJ3 in joints_in_metres(x_BTF, rebuilt_BTF, valid):
         for parent, joint in SMPL22.edges:
-            true, found = (position[:, joint] - position[:, parent] for position in (true_TJ3, found_TJ3))
-            total = total + distance(found * 10, true * 10).sum()
+            true, actual = (position[:, joint] - position[:, parent] for position in (true_TJ3, actual_TJ3))
+            total = total + distance(actual * 10, true * 10).sum()
     return total
 
 
 def step_distance(x_BTF: Tensor, rebuilt_BTF: Tensor, valid: list[tuple[int, int]]) -> Tensor:
     """Step by step, from the joints in metres."""
     total = torch.zeros(())
-    for true_TJ3, found_TJ3 in joints_in_metres(x_BTF, rebuilt_BTF, valid):
+    for true_TJ3, actual_TJ3 in joints_in_metres(x_BTF, rebuilt_BTF, valid):
         for t in range(len(true_TJ3) - 1):
-            true, found = (position[t + 1] - position[t] for position in (true_TJ3, found_TJ3))
-            total = total + distance(found * 10, true * 10).sum()
+            true, actual = (position[t + 1] - position[t] for position in (true_TJ3, actual_TJ3))
+            total = total + distance(actual * 10, true * 10).sum()
     return total
 
 
@@ -77,17 +77,17 @@ def test_losses_are_sums_over_whole_valid_latents_with_their_counts():
     valid = [(0, 16), (1, 8)]
     layout = FeatureLayout.of(SMPL22)
     groups = {
-        "reconstruction": slice(0, SMPL22.features),
+        "reconstruction": slice(0, SMPL22.num_features),
         "position": layout.positions,
         "velocity": layout.velocities,
         "rotation": layout.rotations,
     }
     for name, group in groups.items():
-        wanted = torch.cat([distance(rebuilt_BTF[b, :n, group], x_BTF[b, :n, group]) for b, n in valid])
+        expected = torch.cat([distance(rebuilt_BTF[b, :n, group], x_BTF[b, :n, group]) for b, n in valid])
         in_metres = {"position": bone_distance, "velocity": step_distance}.get(name)
         more = in_metres(x_BTF, rebuilt_BTF, valid) if in_metres else 0
-        torch.testing.assert_close(sums[name], wanted.sum() + more)
-        assert counts[name] == wanted.numel()
+        torch.testing.assert_close(sums[name], expected.sum() + more)
+        assert counts[name] == expected.numel()
     kl = torch.cat([posterior.kl()[b, : n // 4] for b, n in valid])
     torch.testing.assert_close(sums["kl"], kl.sum())
     assert counts["kl"] == kl.numel()

@@ -21,7 +21,7 @@ from intermoe.errors import UserError
 from intermoe.text.captions import mirror_caption, swap_caption
 from intermoe.text.encoders import load_encoder
 from pipelines.preprocess import preprocess as module
-from pipelines.preprocess.preprocess import preprocess
+from pipelines.preprocess.preprocess import make_shards
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 # Ray's workers do not import test modules: what they need of this one travels with the task.
@@ -61,8 +61,8 @@ def made(ray_session: None, raw: Path, told: list, tmp_path_factory: pytest.Temp
     out = tmp_path_factory.mktemp("made") / "duet"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ROWS_PER_FILE", 6)
-        patch.setattr(module, "_SOURCES_OF_A_TASK", 5)
-        preprocess(
+        patch.setattr(module, "_SOURCES_PER_TASK", 5)
+        make_shards(
             InterHumanReader(raw), name="duet", out=out, encoder="minilm", progress=lambda *state: told.append(state)
         )
     return DatasetFolder.open(out)
@@ -157,9 +157,9 @@ def test_progress_goes_from_nothing_to_all_in_each_stage(told, made):
 
 def test_the_same_input_gives_the_same_bytes_however_the_work_is_divided(made, raw, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROWS_PER_FILE", 6)
-    monkeypatch.setattr(module, "_SOURCES_OF_A_TASK", 2)
+    monkeypatch.setattr(module, "_SOURCES_PER_TASK", 2)
     (tmp_path / "again").mkdir()  # an empty folder may be filled
-    preprocess(InterHumanReader(raw), name="duet", out=tmp_path / "again", encoder="minilm")
+    make_shards(InterHumanReader(raw), name="duet", out=tmp_path / "again", encoder="minilm")
     for file in (*made.card.files, "dataset.json"):
         assert (tmp_path / "again" / file).read_bytes() == (made.path / file).read_bytes(), file
 
@@ -198,7 +198,7 @@ TROUBLE = ["solo", "bad", "bug", "none", "cut", "twin", "half", "surrogate", "un
 
 
 def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
-    card = preprocess(FakeReader(TROUBLE), name="toy", out=tmp_path / "toy", encoder="minilm")
+    card = make_shards(FakeReader(TROUBLE), name="toy", out=tmp_path / "toy", encoder="minilm")
     data = DatasetFolder.open(tmp_path / "toy")
     assert data.index("train").ids.tolist() == ["cut_0", "cut_1", "half_1", "solo"]
     lines = [json.loads(line) for line in (tmp_path / "toy/quarantine.jsonl").read_text().splitlines()]
@@ -234,7 +234,7 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
 )
 def test_nothing_to_train_on_is_told_and_nothing_is_left(tmp_path, reader, message):
     with pytest.raises(UserError, match=message) as caught:
-        preprocess(reader, name="toy", out=tmp_path / "toy", encoder="minilm")
+        make_shards(reader, name="toy", out=tmp_path / "toy", encoder="minilm")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -246,13 +246,13 @@ def test_an_interruption_leaves_nothing(tmp_path):
 
     reader = FakeReader([f"r{number}" for number in range(40)])
     with pytest.raises(KeyboardInterrupt):
-        preprocess(reader, name="toy", out=tmp_path / "toy", encoder="minilm", progress=interrupt)
+        make_shards(reader, name="toy", out=tmp_path / "toy", encoder="minilm", progress=interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_places_and_names_are_told_before_any_work(tmp_path, raw):
     (tmp_path / "file").write_text("mine")
-    run = partial(preprocess, InterHumanReader(raw), name="duet")
+    run = partial(make_shards, InterHumanReader(raw), name="duet")
     for out in (tmp_path, tmp_path / "file"):
         with pytest.raises(UserError, match="exists already and is not overwritten"):
             run(out=out, encoder="minilm")
@@ -263,7 +263,7 @@ def test_wrong_places_and_names_are_told_before_any_work(tmp_path, raw):
     with pytest.raises(UserError, match="cannot be written"):
         run(out=tmp_path / "file" / "new", encoder="minilm")
     with pytest.raises(UserError):
-        preprocess(InterHumanReader(tmp_path / "absent"), name="duet", out=tmp_path / "new", encoder="minilm")
+        make_shards(InterHumanReader(tmp_path / "absent"), name="duet", out=tmp_path / "new", encoder="minilm")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -3,30 +3,33 @@ from pathlib import Path
 import pytest
 
 from intermoe.datasets.bvh import BvhPairReader
+from intermoe.datasets.duet import write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.errors import UserError
-from pipelines.preprocess.sources import READERS, reader_for
+from pipelines.preprocess.request import PreprocessRequest
+from pipelines.preprocess.sources import SourceConfig
+from pipelines.site import Site
 
 
 def files(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def test_duet_without_a_folder_is_made_for_as_long_as_it_is_read(tmp_path):
-    with reader_for("duet", None, scratch=tmp_path / "new", count=2, seed=1) as reader:
+def test_duet_without_a_root_is_made_for_as_long_as_it_is_read(tmp_path):
+    with SourceConfig(format="duet", count=2, seed=1).reader(tmp_path / "new") as reader:
         sources = reader.sources()
         assert len(sources) == 2
         assert reader.read(sources[0])[0].captions
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_duet_with_a_folder_is_made_once_and_kept(tmp_path):
+def test_duet_with_a_root_is_made_once_and_kept(tmp_path):
     root = tmp_path / "raw" / "duet"
-    with reader_for("duet", root, scratch=tmp_path, count=2, seed=1) as reader:
+    with SourceConfig(format="duet", root=root, count=2, seed=1).reader(tmp_path) as reader:
         assert isinstance(reader, InterHumanReader)
     made = files(root)
     assert "split/train.txt" in made
-    with reader_for("duet", root, scratch=tmp_path, count=3, seed=2) as reader:
+    with SourceConfig(format="duet", root=root, count=3, seed=2).reader(tmp_path) as reader:
         assert len(reader.sources()) == 2
     assert files(root) == made
 
@@ -36,20 +39,45 @@ def test_roots_are_absolute_since_tasks_may_run_elsewhere(tmp_path, monkeypatch)
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "pairs.csv").write_text("id,person1,person2,split,captions\n")
     for kind, expected in (("interhuman", InterHumanReader), ("bvh", BvhPairReader)):
-        with reader_for(kind, Path("raw"), scratch=tmp_path) as reader:
+        with SourceConfig.parse({"format": kind, "root": "raw"}).reader(tmp_path) as reader:
             assert isinstance(reader, expected)
             assert reader.root == tmp_path / "raw"
 
 
-def test_what_cannot_be_read_is_told(tmp_path):
-    with (
-        pytest.raises(UserError, match=r"'fbx' \(allowed: duet, interhuman, bvh\)"),
-        reader_for("fbx", None, scratch=tmp_path),
-    ):
-        pass
-    for kind in set(READERS) - {"duet"}:
-        with (
-            pytest.raises(UserError, match=rf"{kind}: .* \(allowed: --root DIR\)"),
-            reader_for(kind, None, scratch=tmp_path),
-        ):
-            pass
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"format": "fbx"}, "format = 'fbx' (allowed: 'duet', 'interhuman' or 'bvh')"),
+        ({"format": "duet", "count": 0}, "count = 0 (allowed: greater than or equal to 1)"),
+        ({"format": "bvh", "scale": -1}, "scale = -1 (allowed: greater than 0)"),
+    ],
+)
+def test_options_out_of_range_are_refused(values, message):
+    with pytest.raises(UserError) as caught:
+        SourceConfig.parse(values)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("kind", ["interhuman", "bvh"])
+def test_recordings_that_are_not_made_here_need_a_root(kind, tmp_path):
+    with pytest.raises(UserError) as caught:
+        SourceConfig.parse({"format": kind}).check()
+    assert str(caught.value) == f"{kind}: the folder of the recordings is not given (allowed: --root DIR)"
+
+
+def test_a_request_is_checked_before_anything_is_written(tmp_path):
+    def request(out: str, **source: object) -> PreprocessRequest:
+        return PreprocessRequest("x", SourceConfig.parse(source), "minilm", tmp_path / out, Site(""))
+
+    duet = request("out", format="duet", root=str(tmp_path / "raw"))
+    assert duet.checked() == duet
+    with pytest.raises(UserError, match=f"{tmp_path / 'raw'}"):
+        request("out", format="interhuman", root=str(tmp_path / "raw")).checked()
+    assert list(tmp_path.iterdir()) == []
+    write_duet(tmp_path / "raw", count=2, seed=0)
+    request("out", format="interhuman", root=str(tmp_path / "raw")).checked()
+    with pytest.raises(UserError) as caught:
+        request("raw", format="duet").checked()
+    assert str(caught.value) == (
+        f"{tmp_path / 'raw'}: exists already and is not overwritten (allowed: a new or an empty folder)"
+    )

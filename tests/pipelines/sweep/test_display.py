@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 import ray
-from orders import make_order
 from rich.console import Console
+from trials import make_trial
 
 from pipelines.cluster.progress import ProgressBoard
 from pipelines.sweep import display
-from pipelines.sweep.display import Watch
-from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, Order
+from pipelines.sweep.display import TrialDisplay
+from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, TrialRequest
 
 
-def order(folder: Path, name: str) -> Order:
+def trial(folder: Path, name: str) -> TrialRequest:
     (folder / name).mkdir()
-    return make_order(folder / name, key=name, name=f"{name}-seed0")
+    return make_trial(folder / name, f"{name}-seed0", key=name)
 
 
 @pytest.fixture
@@ -27,23 +27,24 @@ def board(ray_session):
 
 
 @pytest.fixture
-def orders(tmp_path, board) -> list[Order]:
+def trials(tmp_path, board) -> list[TrialRequest]:
     """One that waits, one in training, one in evaluation, one that is done, one that was stopped."""
-    made = [order(tmp_path, name) for name in ("waits", "trains", "judged", "done", "stopped")]
+    requests = [trial(tmp_path, name) for name in ("waits", "trains", "judged", "done", "stopped")]
     ray.get(board.post.remote(30, 60, {"loss": 0.25}, key=str(tmp_path / "trains/denoiser")))
     ray.get(board.post.remote(10, 40, {}, "evaluate", key=str(tmp_path / "judged/denoiser")))
-    (tmp_path / "done/evaluation-1").mkdir()
+    evaluation = tmp_path / "done" / requests[3].evaluation
+    evaluation.mkdir()
     results = {"rows": {"generated": {"fid": {"mean": 12.345}}}}
-    (tmp_path / "done/evaluation-1/results.json").write_text(json.dumps(results))
+    (evaluation / "results.json").write_text(json.dumps(results))
     (tmp_path / "done" / OUTCOME).write_text("{}")
     (tmp_path / "stopped" / STOPPED).write_text("{}")
-    return made
+    return requests
 
 
-def test_the_table_has_state_step_loss_and_fid_of_each(orders, board):
+def test_the_table_has_state_step_loss_and_fid_of_each(trials, board):
     console = Console(width=100, file=io.StringIO())
-    shown = Watch(orders, board, console)
-    console.print(shown._table(shown._posts()))
+    shown = TrialDisplay(trials, board, console)
+    console.print(shown._table(shown._updates()))
     cells = [
         [cell.strip() for cell in line.split("│")[1:-1]]
         for line in console.file.getvalue().splitlines()
@@ -58,23 +59,23 @@ def test_the_table_has_state_step_loss_and_fid_of_each(orders, board):
     ]
 
 
-def test_the_time_left_follows_from_what_was_done_since_the_beginning(orders, board, tmp_path, monkeypatch):
-    shown = Watch(orders[:3], board)
+def test_the_time_left_follows_from_what_was_done_since_the_beginning(trials, board, tmp_path, monkeypatch):
+    shown = TrialDisplay(trials[:3], board)
     # What was done before, such as by a sweep that is resumed, says nothing of the pace.
-    assert shown._left(shown._posts()) == ""
+    assert shown._left(shown._updates()) == ""
     ray.get(board.post.remote(60, 60, {}, key=str(tmp_path / "trains/denoiser")))
     # Nothing; the two thirds that training is, of which half is new; these and a quarter of the last.
     share = (0 + 2 / 3 + 2 / 3 + 1 / 12) / 3
     since = 1 / 3 / 3
     monkeypatch.setattr(display.time, "monotonic", lambda: shown._began + 100)
     minutes, seconds = divmod(round(100 * (1 - share) / since), 60)
-    assert shown._left(shown._posts()) == f" ({share:.0%}, 0:{minutes:02}:{seconds:02} left)"
+    assert shown._left(shown._updates()) == f" ({share:.0%}, 0:{minutes:02}:{seconds:02} left)"
 
 
-def test_where_nobody_watches_every_change_of_state_is_a_line(orders, board, tmp_path, monkeypatch):
+def test_where_nobody_watches_every_change_of_state_is_a_line(trials, board, tmp_path, monkeypatch):
     monkeypatch.setattr(display, "POLL_SECONDS", 0.05)
     console = Console(width=200, file=io.StringIO())
-    with Watch(orders, board, console):
+    with TrialDisplay(trials, board, console):
         time.sleep(0.5)
         (tmp_path / "waits" / FAILED).write_text("{}")
         time.sleep(0.5)

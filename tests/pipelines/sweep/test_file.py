@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from intermoe.errors import UserError
+from pipelines.settings import parse_overrides
 from pipelines.sweep.file import load
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -15,7 +16,7 @@ ABLATIONS, SMOKE = ROOT / "sweeps/ablations.yaml", ROOT / "sweeps/smoke.yaml"
 
 def test_the_ablations_hold_every_row_of_the_papers_tables_once():
     for profile in ("duet", "paper"):
-        found = load(ABLATIONS, [f"profile={profile}"])
+        found = load(ABLATIONS, {"profile": profile})
         rows = [row for trial in found.trials for row in trial.rows]
         wanted = [(number, row) for number, table in found.config.tables.items() for row in table.rows]
         assert sorted(rows) == sorted(wanted)
@@ -42,7 +43,7 @@ def test_the_papers_numbers_are_those_of_the_paper():
 
 
 def test_the_paper_profile_is_the_papers_configuration():
-    found = load(ABLATIONS, ["profile=paper"])
+    found = load(ABLATIONS, {"profile": "paper"})
     full = found.trials[0].settings
     assert (full.name, full.moe.experts, full.moe.c_exp, full.moe.sigma) == ("interhuman", 8, 1.0, 1e-4)
     assert full.train.denoiser.batch_size == 64
@@ -59,7 +60,7 @@ def test_points_that_come_down_to_the_same_are_one_trial_for_all_their_rows():
 def test_seeds_multiply_and_overrides_reach_every_point():
     values = yaml.safe_load(SMOKE.read_text())
     assert values["profiles"]["tiny"]["seeds"] == [0]
-    found = load(SMOKE, ["moe.sigma=0.003", "train.denoiser.epochs=2"])
+    found = load(SMOKE, {"moe.sigma": 0.003, "train.denoiser.epochs": 2})
     assert all(trial.settings.moe.sigma == 0.003 for trial in found.trials)
     assert {trial.key for trial in found.trials}.isdisjoint(trial.key for trial in load(SMOKE).trials)
 
@@ -84,7 +85,7 @@ def test_what_all_points_share_cannot_be_a_points_own(tmp_path):
 
 
 def test_another_seed_of_what_is_shared_is_another_trial():
-    assert {t.key for t in load(SMOKE, ["seed=3"]).trials}.isdisjoint(t.key for t in load(SMOKE).trials)
+    assert {t.key for t in load(SMOKE, {"seed": 3}).trials}.isdisjoint(t.key for t in load(SMOKE).trials)
 
 
 def test_two_seeds_are_two_trials(tmp_path):
@@ -219,7 +220,10 @@ LAST = "    set: {moe.experts: 4, moe.c_exp: 2}"
         (
             "    data: {format: duet, count: 48}",
             "    data: {format: duet, cuont: 48}",
-            "unknown key 'profiles.tiny.data.cuont' (allowed: format, root, encoder, text_folder, count, seed, mapping",
+            (
+                "unknown key 'profiles.tiny.data.cuont' (allowed: format, root, count, seed, mapping, scale, encoder, "
+                "text_folder; did you mean 'profiles.tiny.data.count'?)"
+            ),
         ),
         ("    data: {format: duet, count: 48}", "    data: {format: duet, count: 0}", "profiles.tiny.data.count = 0"),
         ("tables:", "tablez:", "unknown key 'tablez' (allowed: "),
@@ -258,12 +262,12 @@ def test_a_key_that_is_given_twice_is_told_with_the_line_of_the_second(tmp_path)
     [
         ("profile=huge", "on the command line: unknown profile 'huge' (allowed: tiny)"),
         ("moe.expert=3", "on the command line: duet: unknown key 'moe.expert'"),
-        ("moe.experts", "on the command line: 'moe.experts' is no override"),
+        ("moe.experts", "'moe.experts' is not an override (allowed: key=value, such as moe.experts=4)"),
     ],
 )
 def test_what_is_wrong_on_the_command_line_is_not_blamed_on_the_file(word, message):
     with pytest.raises(UserError) as caught:
-        load(SMOKE, [word])
+        load(SMOKE, parse_overrides([word]))
     assert str(caught.value).startswith(message)
 
 

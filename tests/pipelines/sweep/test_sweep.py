@@ -134,7 +134,7 @@ FREED = """
 import sys, time
 import ray
 from pipelines.cli import main
-from pipelines.cluster import ray_session
+from pipelines.cluster.session import ray_session
 
 with ray_session():
     print("status:", main(["sweep", sys.argv[1], "--out", "out"]))
@@ -182,4 +182,4 @@ def test_trials_that_fail_or_fall_behind_do_not_stop_the_others_and_free_what_th
     report = (tmp_path / "out/report/report.md").read_text()
     assert "Failed: broken-seed0: " in report
     assert "in the way" not in report
-    assert "Not done, or stopped early: slow (seed 0), broken (seed 0)." in report
+    assert "Not done, or stopped early: slow-seed0." in report

@@ -8,34 +8,41 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow import MlflowClient
-from orders import make_order
 from rich.console import Console
+from trials import make_trial
 
 from intermoe.datasets.duet import write_duet
 from intermoe.errors import UserError
 from intermoe.files import locked
-from pipelines.sweep.file import AshaConfig, Sweep
+from pipelines.settings import parse_overrides
+from pipelines.site import Site
+from pipelines.sweep.file import AshaConfig, SweepPlan
 from pipelines.sweep.file import load as load_sweep
 from pipelines.sweep.prerequisites import make_network, make_shared, shards_folder
-from pipelines.sweep.sweep import SWEEP_FILE, _Ends, _finished, check_request, noted_overrides, plan_table, sweep
+from pipelines.sweep.request import SWEEP_NOTE, SweepRequest, sweep_note
+from pipelines.sweep.sweep import _finished, _NoteEnds, plan_table, sweep
 from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, seconds
 from pipelines.tracking.runs import Run
 
 SMOKE = Path(__file__).resolve().parents[3] / "sweeps" / "smoke.yaml"
 
 
-def load(folder: Path, *words: str, **data: object) -> Sweep:
+def load(folder: Path, *words: str, **data: object) -> SweepPlan:
     """smoke.yaml with other recordings."""
     values = yaml.safe_load(SMOKE.read_text())
     values["profiles"]["tiny"]["data"].update(data)
     (folder / "sweep.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    return load_sweep(folder / "sweep.yaml", words)
+    return load_sweep(folder / "sweep.yaml", parse_overrides(words))
 
 
-def steps(found: Sweep) -> list[str]:
+def request_of(plan: SweepPlan, out: Path, *, resume: bool = False) -> SweepRequest:
+    return SweepRequest(plan, out, Site("sqlite:///nowhere.db"), resume=resume)
+
+
+def steps(plan: SweepPlan) -> list[str]:
     console = Console(width=120, record=True, quiet=True)
-    (column,) = (column for column in plan_table(found).columns if column.header == "steps")
-    console.print(plan_table(found))
+    (column,) = (column for column in plan_table(plan).columns if column.header == "steps")
+    console.print(plan_table(plan))
     return [str(cell) for cell in column.cells]
 
 
@@ -51,46 +58,48 @@ def test_the_plan_counts_steps_as_far_as_the_recordings_are_known(tmp_path):
 def test_recordings_that_are_missing_are_told_before_anything_is_written(tmp_path):
     found = load(tmp_path, format="interhuman", root=str(tmp_path / "raw"))
     with pytest.raises(UserError, match="raw"):
-        check_request(found, tmp_path / "out", resume=False)
+        request_of(found, tmp_path / "out").checked()
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]
     write_duet(tmp_path / "raw", count=10, seed=0)
-    check_request(found, tmp_path / "out", resume=False)
+    request_of(found, tmp_path / "out").checked()
 
 
 def test_a_folder_that_is_taken_or_holds_no_sweep_is_refused(tmp_path):
     found = load_sweep(SMOKE)
     with pytest.raises(UserError, match="holds no sweep to resume"):
-        check_request(found, tmp_path, resume=True)
+        request_of(found, tmp_path, resume=True).checked()
     # What a killed process left of its first note is nobody's work.
-    (tmp_path / f".{SWEEP_FILE}").write_text("{")
-    check_request(found, tmp_path, resume=False)
-    (tmp_path / SWEEP_FILE).write_text('{"name": "smoke", "profile": "tiny", "overrides": ["moe.sigma=0.1"]}')
-    check_request(found, tmp_path, resume=True)
-    assert noted_overrides(tmp_path) == ["moe.sigma=0.1"]
-    assert noted_overrides(tmp_path / "none") == []
-    with pytest.raises(UserError, match=r"exists and is not empty \(allowed: another --out, or --resume"):
-        check_request(found, tmp_path, resume=False)
+    (tmp_path / f".{SWEEP_NOTE}").write_text("{")
+    request_of(found, tmp_path).checked()
+    (tmp_path / SWEEP_NOTE).write_text(
+        '{"name": "smoke", "profile": "tiny", "overrides": {"moe.sigma": 0.1}, "tracking_uri": "a"}'
+    )
+    request_of(found, tmp_path, resume=True).checked()
+    assert sweep_note(tmp_path)["overrides"] == {"moe.sigma": 0.1}
+    assert sweep_note(tmp_path / "none") == {}
+    with pytest.raises(UserError, match=r"exists already and is not overwritten \(allowed: another --out, or --resume"):
+        request_of(found, tmp_path).checked()
     for note, message in (
         ('{"name": "other", "profile": "tiny"}', "name 'smoke' (allowed: 'other', as in the sweep that is resumed)"),
         ('{"name": "smoke", "profile": "paper"}', "profile 'tiny' (allowed: 'paper', as in the sweep"),
     ):
-        (tmp_path / SWEEP_FILE).write_text(note)
+        (tmp_path / SWEEP_NOTE).write_text(note)
         with pytest.raises(UserError) as caught:
-            check_request(found, tmp_path, resume=True)
+            request_of(found, tmp_path, resume=True).checked()
         assert message in str(caught.value)
 
 
 def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="exists and is not empty"):
-        check_request(load_sweep(SMOKE), tmp_path / "file", resume=False)
+    with pytest.raises(UserError, match="exists already and is not overwritten"):
+        request_of(load_sweep(SMOKE), tmp_path / "file").checked()
     with pytest.raises(UserError, match="cannot be made"):
-        sweep(load_sweep(SMOKE), file=SMOKE, out=tmp_path / "file" / "out", resume=False)
+        sweep(request_of(load_sweep(SMOKE), tmp_path / "file" / "out").checked())
 
 
 def test_two_processes_do_not_run_one_sweep(tmp_path):
     with locked(tmp_path), pytest.raises(UserError, match="another process is at work here"):
-        sweep(load_sweep(SMOKE), file=SMOKE, out=tmp_path, resume=False)
+        sweep(request_of(load_sweep(SMOKE), tmp_path).checked())
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
@@ -105,11 +114,11 @@ class Stopped:
 
 
 def test_a_trial_that_is_stopped_or_fails_is_noted_at_once(tmp_path, store):
-    run = Run.start(store, "tests", "slow", {})
+    run = Run.start(store, "tests", "slow", params={})
     (tmp_path / "denoiser").mkdir()
     (tmp_path / "denoiser/run.json").write_text(json.dumps({"run_id": run.id}))
-    order = make_order(tmp_path, name="slow-seed0", tracking_uri=store)
-    ends = _Ends({"k": order})
+    request = make_trial(tmp_path, "slow-seed0", site=Site(store))
+    ends = _NoteEnds({"k": request})
     ends.on_trial_error(3, [], Stopped("k", "Traceback\n  File\nOSError: no space left\n"))
     assert json.loads((tmp_path / FAILED).read_text()) == {"reason": "OSError: no space left"}
     ends.on_trial_complete(3, [], Stopped("k"))
@@ -120,15 +129,15 @@ def test_a_trial_that_is_stopped_or_fails_is_noted_at_once(tmp_path, store):
     # One that came to its end was not stopped. Without ASHA, what it stopped is asked for again.
     plain = load_sweep(SMOKE)
     with_asha = replace(plain, profile=plain.profile.model_copy(update={"asha": AshaConfig(grace_steps=1)}))
-    assert _finished(order, with_asha)
-    assert not _finished(order, plain)
+    assert _finished(request, with_asha)
+    assert not _finished(request, plain)
     (tmp_path / STOPPED).unlink()
-    (tmp_path / OUTCOME).write_text('{"evaluation": "evaluation-1"}')
+    (tmp_path / OUTCOME).write_text(json.dumps({"evaluation": request.evaluation}))
     ends.on_trial_complete(3, [], Stopped("k"))
     assert not (tmp_path / STOPPED).exists()
-    assert _finished(order, plain)
+    assert _finished(request, plain)
     # It is evaluated otherwise now.
-    assert not _finished(replace(order, evaluation="evaluation-2"), plain)
+    assert not _finished(replace(request, evaluator=Path("evaluator-2")), plain)
 
 
 @pytest.mark.slow
@@ -136,17 +145,17 @@ def test_what_is_shared_is_made_once_and_gone_on_with_when_the_rest_of_the_file_
     copy = tmp_path / "data"
     shutil.copytree(shards, copy)
     found = load(tmp_path)
-    with Run.start(store, "tests", "sweep", {}) as parent:
-        made = make_network("vae", found, copy, parent)
+    with Run.start(store, "tests", "sweep", params={}) as parent:
+        made = make_network("vae", found, copy, Site(store), parent)
         note = made.with_name(f"{made.name}.done")
         when = note.stat().st_mtime_ns
-        assert make_network("vae", found, copy, parent) == made
+        assert make_network("vae", found, copy, Site(store), parent) == made
         assert note.stat().st_mtime_ns == when
         # As if the process had ended between the last checkpoint and the note.
         note.unlink()
         changed = load(tmp_path, "train.denoiser.epochs=3", "moe.sigma=0.005", "evaluation.pool=3", "name=other")
         assert changed.base.model_dump() != found.base.model_dump()
-        assert make_network("vae", changed, copy, parent) == made
+        assert make_network("vae", changed, copy, Site(store), parent) == made
         assert note.is_file()
     (run,) = (json.loads(file.read_text())["run_id"] for file in tmp_path.glob("vae-*/run.json"))
     tags = MlflowClient(store).get_run(run).data.tags
@@ -158,8 +167,8 @@ def test_shards_with_too_few_recordings_to_evaluate_are_told_before_anything_is_
     found = load(tmp_path, "evaluation.pool=40")
     shutil.copytree(shards, shards_folder(found, tmp_path))
     with (
-        Run.start(store, "tests", "sweep", {}) as parent,
+        Run.start(store, "tests", "sweep", params={}) as parent,
         pytest.raises(UserError, match=r"evaluation\.pool = 40 \(allowed: at most \d, the recordings of the test"),
     ):
-        make_shared(found, tmp_path, parent)
+        make_shared(found, tmp_path, Site(store), parent)
     assert not list(tmp_path.glob("shared/vae-*"))

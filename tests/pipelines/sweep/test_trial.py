@@ -5,9 +5,10 @@ import time
 from contextlib import suppress
 
 from mlflow import MlflowClient
-from orders import make_order
+from trials import make_trial
 
 from pipelines.cluster.progress import ProgressBoard
+from pipelines.site import Site
 from pipelines.sweep import trial
 from pipelines.sweep.trial import OUTCOME, done, mark_done, run_trial, seconds, timed
 from pipelines.tracking.runs import Run
@@ -44,32 +45,31 @@ def test_the_time_is_noted_while_it_passes(tmp_path, monkeypatch):
         assert seconds(tmp_path / "denoiser") >= 0.1
 
 
-def test_a_trial_that_is_evaluated_otherwise_is_not_trained_again(
-    run_workers, tiny, vae, shards, store, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+def test_a_trial_that_is_evaluated_otherwise_is_not_trained_again(run_workers, tiny, vae, shards, store, tmp_path):
     run_workers("evaluator", tiny("evaluator", 2), tmp_path / "evaluator")
     values = tiny("denoiser", 2, "evaluation.multimodality.captions=0")
     run_workers("denoiser", values, tmp_path / "denoiser", vae=vae / "best")
-    run = Run.start(store, "tests", "trial", {})
+    run = Run.start(store, "tests", "trial", params={})
     (tmp_path / "denoiser/run.json").write_text(json.dumps({"run_id": run.id, "data": str(shards)}))
     mark_done(tmp_path / "denoiser")
     board = ProgressBoard.remote()
-    for name, replications in (("evaluation-1", 2), ("evaluation-1", 2), ("evaluation-2", 1)):
+    names = []
+    for replications in (2, 2, 1):
         evaluation = values.evaluation.model_copy(update={"replications": replications})
-        order = make_order(
+        request = make_trial(
             tmp_path,
-            settings=values.model_copy(update={"evaluation": evaluation}).model_dump(mode="json"),
-            dataset=str(shards),
-            vae=str(vae),
-            evaluator=str(tmp_path / "evaluator"),
-            evaluation=name,
-            tracking_uri=store,
+            settings=values.model_copy(update={"evaluation": evaluation}),
+            dataset=shards,
+            vae=vae,
+            evaluator=tmp_path / "evaluator",
+            site=Site(store),
         )
-        run_trial({"order": order, "board": board})
-        assert json.loads((tmp_path / OUTCOME).read_text())["evaluation"] == name
-        rows = json.loads((tmp_path / name / "results.json").read_text())["rows"]
+        run_trial(request, board)
+        names.append(request.evaluation)
+        assert json.loads((tmp_path / OUTCOME).read_text())["evaluation"] == request.evaluation
+        rows = json.loads((tmp_path / request.evaluation / "results.json").read_text())["rows"]
         assert len(rows["generated"]["fid"]["replications"]) == replications
+    assert names[0] == names[1] != names[2]
     history = MlflowClient(store).get_metric_history(run.id, "generated/fid")
     assert [point.step for point in history] == [0, 1]
-    assert seconds(tmp_path / "evaluation-2") > 0
+    assert seconds(tmp_path / names[2]) > 0

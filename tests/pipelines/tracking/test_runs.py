@@ -38,7 +38,7 @@ def client(uri):
 
 
 def start(uri, **options):
-    return Run.start(uri, "tests", "a run", options.pop("params", {}), **options)
+    return Run.start(uri, "tests", "a run", params=options.pop("params", {}), **options)
 
 
 def points(client, run, name):
@@ -177,7 +177,7 @@ def test_files_documents_and_tables(uri, client, tmp_path):
 
 def test_the_data_set_is_an_input_of_the_run(uri, client):
     run = start(uri)
-    run.log_dataset("duet", "0123456789abcdef" * 4, "data/duet", {"train": 160, "val": 20}, "training")
+    run.log_dataset("duet", "0123456789abcdef" * 4, "data/duet", profile={"train": 160, "val": 20}, context="training")
     (found,) = client.get_run(run.id).inputs.dataset_inputs
     assert (found.dataset.name, found.dataset.digest) == ("duet", ("0123456789abcdef" * 4)[:36])
     assert json.loads(found.dataset.profile) == {"train": 160, "val": 20}
@@ -201,18 +201,17 @@ def test_a_checkpoint_is_a_logged_model_once_a_step(uri, client, tmp_path):
     assert points(client, run, "fid") == [(100, 0.5)]
 
 
-def test_a_model_is_found_by_folder_or_run(uri, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert model_folder("runs/a") == Path("runs/a")
+def test_a_model_is_found_by_folder_or_run(uri, tmp_path):
+    assert model_folder("runs/a", uri) == Path("runs/a")
     run = start(uri)
     with pytest.raises(UserError, match="holds no checkpoint"):
-        model_folder(run.id)
+        model_folder(run.id, uri)
     for step in (200, 1000):
         (tmp_path / "config.json").write_text(str(step))
         run.log_checkpoint(tmp_path, step, {})
-    assert (model_folder(run.id) / "config.json").read_text() == "1000"
+    assert (model_folder(run.id, uri) / "config.json").read_text() == "1000"
     with pytest.raises(UserError, match="not found"):
-        model_folder("0" * 32)
+        model_folder("0" * 32, uri)
 
 
 def test_leaving_the_block_says_how_the_run_ended(uri, client):
@@ -261,7 +260,7 @@ def test_what_cannot_be_reached_is_told_in_one_line(uri, tmp_path):
     with pytest.raises(UserError, match="not found"):
         Run.reopen(uri, "0" * 32)
     with pytest.raises(UserError, match="MLflow"):
-        Run.start(uri, "tests", "x", {"not a name?": 1})
+        Run.start(uri, "tests", "x", params={"not a name?": 1})
 
 
 def test_a_store_that_goes_away_stops_nothing_and_loses_nothing(uri, client, monkeypatch, caplog):
@@ -291,7 +290,7 @@ def test_mlflow_says_nothing_on_its_own(tmp_path):
         "from pipelines.tracking.address import tracking_uri\n"
         "from pipelines.tracking.queries import model_folder\n"
         "from pipelines.tracking.runs import Run\n"
-        "with Run.start(tracking_uri(), 'quiet', 'r', {'a': 1}) as run: run.log_metrics({'x': 1.0}, 1)\n"
+        "with Run.start(tracking_uri(), 'quiet', 'r', params={'a': 1}) as run: run.log_metrics({'x': 1.0}, 1)\n"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW")}
     done = subprocess.run(

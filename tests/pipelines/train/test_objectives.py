@@ -41,7 +41,7 @@ def objective(make, target):
 @pytest.fixture
 def batch(objective, shards):
     """Samples of the validation split, not all of the same length."""
-    held_out = objective.stream(str(shards)).held_out("val")
+    held_out = objective.stream(DatasetFolder.open(shards)).held_out("val")
     (batch,) = islice(held_out.held_out_batches(rank=0, world=1), 1)
     batch["frames"][0] -= 5  # as if it were shorter, by a number of frames that ends within a latent frame
     return batch
@@ -113,7 +113,7 @@ def test_measuring_gives_the_same_every_time(objective, batch):
 
 def test_position_error_is_the_mean_distance_of_joints_in_centimetres(make, shards):
     objective = make("vae").eval()
-    held_out = objective.stream(str(shards)).held_out("val")
+    held_out = objective.stream(DatasetFolder.open(shards)).held_out("val")
     batch = next(held_out.held_out_batches(rank=0, world=1))
     batch["frames"][1] -= 3
     mean_F, std_F = (x.double().numpy() for x in (objective.model.normaliser.mean_F, objective.model.normaliser.std_F))
@@ -144,7 +144,7 @@ def test_the_weights_of_the_losses_are_those_of_the_config(make):
 
 def test_vae_losses_are_means_of_numbers_times_latent_frames(make, shards):
     objective = make("vae").eval()
-    batch = next(objective.stream(str(shards)).held_out("val").held_out_batches(rank=0, world=1))
+    batch = next(objective.stream(DatasetFolder.open(shards)).held_out("val").held_out_batches(rank=0, world=1))
     x_BTF = objective.model.normaliser.normalise(batch["features"])
     with torch.no_grad():
         posterior = objective.model.vae.encode(x_BTF)
@@ -160,7 +160,7 @@ def test_vae_losses_are_means_of_numbers_times_latent_frames(make, shards):
 
 def test_the_vae_samples_in_training_and_takes_the_mean_in_validation(make, shards):
     objective = make("vae").train()
-    batch = next(objective.stream(str(shards)).held_out("val").held_out_batches(rank=0, world=1))
+    batch = next(objective.stream(DatasetFolder.open(shards)).held_out("val").held_out_batches(rank=0, world=1))
     sampled, again = objective(batch), objective(batch)
     assert torch.equal(sampled["reconstruction"], again["reconstruction"])
     other = objective(batch | {"seed": batch["seed"] + 1})
@@ -177,7 +177,7 @@ def test_the_denoiser_learns_the_clean_latents_of_one_sample_after_the_other(mak
     with torch.no_grad():
         # As it begins, it answers zero to everything.
         model.denoiser.out.weight.normal_(generator=torch.Generator().manual_seed(0))
-    batch = next(objective.stream(str(shards)).held_out("val").held_out_batches(rank=0, world=1))
+    batch = next(objective.stream(DatasetFolder.open(shards)).held_out("val").held_out_batches(rank=0, world=1))
     expected, dropped = 0.0, 0
     for row, seed in enumerate(batch["seed"].tolist()):
         latents = int(batch["frames"][row]) // 4
@@ -198,7 +198,7 @@ def test_the_denoiser_learns_the_clean_latents_of_one_sample_after_the_other(mak
 
 def test_the_load_of_the_experts_is_what_they_took(make, shards):
     objective = make("denoiser").train()
-    batch = next(objective.stream(str(shards)).held_out("val").held_out_batches(rank=0, world=1))
+    batch = next(objective.stream(DatasetFolder.open(shards)).held_out("val").held_out_batches(rank=0, world=1))
     objective(batch)
     layers = [layer.feed_forward.selection for layer in objective.model.denoiser.layers]
     taken = [layer.selected_E.tolist() for layer in layers]
@@ -210,19 +210,19 @@ def test_the_load_of_the_experts_is_what_they_took(make, shards):
         for e in range(4):
             assert inside[f"layer{m}/load{e}"] == pytest.approx(taken[m][e] / tokens)
             assert inside[f"layer{m}/bias{e}"] == pytest.approx(float(layer.bias_E[e]))
-        assert inside[f"layer{m}/experts_a_token"] == pytest.approx(sum(taken[m]) / tokens)
+        assert inside[f"layer{m}/experts_per_token"] == pytest.approx(sum(taken[m]) / tokens)
 
 
 def test_without_experts_there_is_nothing_to_show(make, shards):
     objective = make("denoiser", "moe.selection=dense").train()
-    objective(next(objective.stream(str(shards)).held_out("val").held_out_batches(rank=0, world=1)))
+    objective(next(objective.stream(DatasetFolder.open(shards)).held_out("val").held_out_batches(rank=0, world=1)))
     objective.after_step(lambda counts: counts)
     assert objective.pop_diagnostics() == {}
 
 
 def test_the_evaluators_loss_is_the_mean_cross_entropy_of_both_ways(make, shards):
     objective = make("evaluator").eval()
-    held_out = objective.stream(str(shards)).held_out("train")
+    held_out = objective.stream(DatasetFolder.open(shards)).held_out("train")
     batch = next(held_out.held_out_batches(rank=0, world=1))
     with torch.no_grad():
         text = TextStates(batch["states"], batch["mask"], batch["eot"])
@@ -241,7 +241,7 @@ def test_the_evaluators_loss_is_the_mean_cross_entropy_of_both_ways(make, shards
 
 def test_retrieval_is_measured_over_all_workers_in_the_order_of_the_data(make, shards):
     objective = make("evaluator").eval()
-    held_out = objective.stream(str(shards)).held_out("train")
+    held_out = objective.stream(DatasetFolder.open(shards)).held_out("train")
     batches = list(held_out.held_out_batches(rank=0, world=1))
     whole = objective.validate(batches, lambda value: [value])
     halves = [list(held_out.held_out_batches(rank=rank, world=2)) for rank in (0, 1)]

@@ -1,6 +1,6 @@
 """Routing over the pool of all workers: one, two and four processes choose, count and learn the same.
 
-Here a plain loop of steps without the project's training; tests/pipelines/test_training.py has the real one.
+Here a plain loop of steps without the project's training; tests/pipelines/train/test_worker.py has the real one.
 """
 
 import sys
@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from intermoe.moe.block import MoeConfig
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
-from intermoe.moe.selection import Assignment, after_step, selections
+from intermoe.moe.selection import Assignment, selections, update_biases
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -41,13 +41,15 @@ class Outcome:
     Attributes:
         losses: of each step, over all workers.
         choices: step, layer and sample -> which expert took which token, bool [P, L, E], L its valid frames.
-        learned: for each step the counts, biases and thresholds of all layers.
+        counted: for each step what the experts of all layers took.
+        learned: for each step the biases or thresholds of all layers.
         weights: at the end.
     """
 
     losses: list[float]
     choices: dict[tuple[int, int, int], Tensor]
-    learned: list[list[object]]
+    counted: list[list[object]]
+    learned: list[list[list[float]]]
     weights: dict[str, Tensor]
 
 
@@ -63,7 +65,7 @@ def train(rank: int, world: int, moe: dict, parts: int) -> Outcome:
     seen: list[Tensor] = []
     for layer in selections(model):
         layer.register_forward_hook(partial(note, seen))
-    outcome = Outcome([], {}, [], {})
+    outcome = Outcome([], {}, [], [], {})
     for step in range(STEPS):
         rng = torch.Generator().manual_seed(step)
         clean, noise = (torch.randn(SAMPLES, LONGEST, 2, 6, generator=rng) for _ in range(2))
@@ -89,11 +91,11 @@ def train(rank: int, world: int, moe: dict, parts: int) -> Outcome:
             dist.all_reduce(loss_sum)
         optimizer.step()
         optimizer.zero_grad()
-        after_step(model, all_reduce if world > 1 else None)
+        update_biases(model, all_reduce if world > 1 else None)
         outcome.losses.append(float(loss_sum))
-        looks = [layer.look() for layer in selections(model)]
-        outcome.learned.append([(look.load_E, look.share_E, look.experts_a_token, look.unselected) for look in looks])
-        outcome.learned.append([look.bias_E for look in looks])
+        routings = [layer.pop_routing() for layer in selections(model)]
+        outcome.counted.append([(r.load_E, r.share_E, r.experts_per_token, r.unselected) for r in routings])
+        outcome.learned.append([r.learned_E for r in routings])
     outcome.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     return outcome
 
@@ -127,9 +129,9 @@ def assert_same(found: list[Outcome], expected: Outcome, paradigm: str) -> None:
     exact = paradigm in ("dynamic", "in_sequences", "token_choice", "uniform", "dense")
     for outcome in found:
         assert outcome.losses == pytest.approx(expected.losses, rel=1e-5)
-        assert outcome.learned[::2] == expected.learned[::2]
-        for one, other in zip(outcome.learned[1::2], expected.learned[1::2], strict=True):
-            assert one == other or (not exact and one == [pytest.approx(row, abs=1e-5) for row in other])
+        assert outcome.counted == expected.counted
+        for after, before in zip(outcome.learned, expected.learned, strict=True):
+            assert after == before or (not exact and after == [pytest.approx(row, abs=1e-5) for row in before])
         for name, tensor in expected.weights.items():
             torch.testing.assert_close(outcome.weights[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
 
@@ -201,7 +203,7 @@ def gather(rank: int, world: int, frames: Tensor) -> tuple[Tensor, Tensor, Tenso
     """What a pool gathers: the scores say which person, sample and frame they belong to."""
     mine = torch.arange(len(frames)).tensor_split(world)[rank]
     mask = torch.arange(4) < frames[mine, None]
-    pool = TokenPool.of(mask, persons=2, scope="global")
+    pool = TokenPool.of(mask, num_persons=2)
     names = torch.cartesian_prod(torch.arange(2), mine, torch.arange(4)).float()
     own = names[pool.position_S]
     everyone, place = pool.gather(own)

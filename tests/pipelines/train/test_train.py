@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -18,13 +19,22 @@ from mlflow import MlflowClient
 from intermoe import checkpoint
 from intermoe.data.shards import CARD, DatasetFolder
 from intermoe.errors import UserError
-from pipelines.train.run_folder import resumable_step
-from pipelines.train.train import Label, _started, check_request, train
+from pipelines.settings import Settings
+from pipelines.site import Site
+from pipelines.tracking.runs import Run
+from pipelines.train.request import TrainRequest
+from pipelines.train.run_folder import note_run, resumable_step, run_identity
+from pipelines.train.train import train
 
 
-@pytest.fixture(autouse=True)
-def at_store(store, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+@pytest.fixture
+def train_to(shards, store):
+    """A function that trains into a folder."""
+
+    def train_to(out: Path, target: str, values: Settings, *, vae: Path | None = None) -> str:
+        return train(TrainRequest(target, values, dataset=shards, out=out, site=Site(store), vae=vae).checked())
+
+    return train_to
 
 
 def tensors(out):
@@ -52,14 +62,14 @@ def kill_one_worker(after: Path, killed: list[int]) -> None:
 
 @pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_workers_and_one_of_them_killed_give_what_plain_processes_give(
-    run_workers, read_history, tiny, shards, store, tmp_path, capfd, killed
+    run_workers, read_history, tiny, train_to, store, tmp_path, capfd, killed
 ):
     values = tiny("vae", 40, "workers.count=2", "train.vae.checkpoint_every=4", "train.vae.keep=100")
     victims: list[int] = []
     if killed:
         after = tmp_path / "run/checkpoints/step-00000008"
         threading.Thread(target=kill_one_worker, args=(after, victims), daemon=True).start()
-    run = train("vae", values, dataset=shards, out=tmp_path / "run")
+    run = train_to(tmp_path / "run", "vae", values)
     printed = capfd.readouterr()
     assert len(victims) == killed
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best", "checkpoints", "run.json"]
@@ -79,14 +89,15 @@ def test_two_workers_and_one_of_them_killed_give_what_plain_processes_give(
 @pytest.mark.slow
 @pytest.mark.parametrize(("world", "selection"), [(1, "expert_choice"), (2, "expert_choice"), (2, "dynamic")])
 def test_the_pool_of_all_ray_train_workers_gives_what_one_process_gives(
-    run_workers, read_history, tiny, shards, vae, tmp_path, world, selection
+    run_workers, read_history, tiny, train_to, vae, tmp_path, world, selection
 ):
     words = (f"moe.selection={selection}", "train.denoiser.accumulate=2")
     values = tiny("denoiser", 12, *words, f"workers.count={world}")
-    found = read_history(train("denoiser", values, dataset=shards, out=tmp_path / "run", vae=vae))
+    found = read_history(train_to(tmp_path / "run", "denoiser", values, vae=vae))
     expected = run_workers("denoiser", tiny("denoiser", 12, *words), tmp_path / "expected", vae=vae / "best")
     assert found("train/loss") == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in expected("train/loss")]
-    for name in [f"moe/layer{layer}/{of}{e}" for of in ("load", "bias") for layer in range(2) for e in range(4)]:
+    learned = {"dynamic": "bias", "expert_choice": "threshold"}[selection]
+    for name in [f"moe/layer{layer}/{of}{e}" for of in ("load", learned) for layer in range(2) for e in range(4)]:
         assert len(expected(name)) == 12
         assert found(name) == [(step, pytest.approx(value, abs=1e-6)) for step, value in expected(name)], name
     weights = [tensors(tmp_path / name)["denoiser"] for name in ("run", "expected")]
@@ -95,12 +106,12 @@ def test_the_pool_of_all_ray_train_workers_gives_what_one_process_gives(
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_is_one_line_and_not_tried_again(tiny, shards, store, tmp_path):
+def test_a_loss_that_is_not_finite_is_one_line_and_not_tried_again(tiny, train_to, store, tmp_path):
     values = tiny("vae", 40, "train.vae.loss.kl=1e38")
     with pytest.raises(
         UserError, match=r"^train vae: step 1: the loss .* is not finite; samples \w+/[01]/\d+, "
     ) as caught:
-        train("vae", values, dataset=shards, out=tmp_path / "run")
+        train_to(tmp_path / "run", "vae", values)
     assert "\n" not in str(caught.value)
     experiment = MlflowClient(store).get_experiment_by_name("duet").experiment_id
     (run,) = MlflowClient(store).search_runs([experiment], f"tags.`intermoe.out` = '{(tmp_path / 'run').resolve()}'")
@@ -109,7 +120,10 @@ def test_a_loss_that_is_not_finite_is_one_line_and_not_tried_again(tiny, shards,
 
 
 @pytest.mark.slow
-def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end(run_workers, tiny, shards, store, tmp_path):
+def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end(
+    run_workers, tiny, shards, store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     values = tiny("vae", 200, "train.vae.checkpoint_every=4", "train.vae.keep=2", "train.vae.validate_every=4")
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values.model_dump(mode="json")))
     out = tmp_path / "run"
@@ -169,10 +183,24 @@ def _runs_below(store, out):
 def begun(ray_session, tiny, shards, store, tmp_path_factory):
     """A run that was recorded and has not taken a step."""
     out = tmp_path_factory.mktemp("begun") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", store)
-        _started("vae", tiny("vae", 4), shards, out, None, Label()).finish("KILLED")
+    out.mkdir()
+    values = tiny("vae", 4)
+    with Run.start(store, "tests", "vae", params={}) as run:
+        identity = run_identity("vae", values, shards, None)
+        note_run(out, run_id=run.id, tracking_uri=store, data=shards, identity=identity)
     return out
+
+
+@pytest.fixture
+def checked(tiny, shards, vae, tmp_path):
+    """A function that checks a request for a training of the denoiser, right but for what it is given."""
+
+    def checked(*overrides, target="denoiser", **options):
+        defaults = {"dataset": shards, "out": tmp_path / "run", "site": Site("sqlite:///nowhere.db"), "vae": vae}
+        values = tiny("vae" if target == "vae" else "denoiser", 4, *overrides)
+        return TrainRequest(target, values, **(defaults | options)).checked()
+
+    return checked
 
 
 @pytest.mark.parametrize(
@@ -183,44 +211,39 @@ def begun(ray_session, tiny, shards, store, tmp_path_factory):
         ("denoiser", (), 'target = "denoiser" (allowed: "vae", as in the run that is resumed)'),
     ],
 )
-def test_another_run_is_not_resumed_as_this_one(begun, tiny, shards, vae, target, words, message):
+def test_another_run_is_not_resumed_as_this_one(begun, checked, target, words, message):
     before = {path: path.read_bytes() for path in begun.rglob("*")}
     with pytest.raises(UserError) as caught:
-        check_request(target, tiny("vae", 4, *words), shards, begun, vae, resume=True)
+        checked(*words, target=target, out=begun, resume=True)
     assert str(caught.value).startswith(f"{begun}: ")
     assert message in str(caught.value)
     assert {path: path.read_bytes() for path in begun.rglob("*")} == before
 
 
-def test_more_workers_may_resume_but_not_with_other_data(begun, tiny, shards, tmp_path):
-    check_request("vae", tiny("vae", 4, "workers.count=2"), shards, begun, None, resume=True)
-    with pytest.raises(UserError, match="exists and is not empty"):
-        check_request("vae", tiny("vae", 4), shards, begun, None, resume=False)
+def test_more_workers_may_resume_but_not_with_other_data(begun, checked, store, shards, tmp_path):
+    job = checked("workers.count=2", target="vae", out=begun, resume=True)
+    assert job.request.site.tracking_uri == store, "the store that the run began in"
+    with pytest.raises(UserError) as caught:
+        checked(target="vae", out=begun)
+    assert str(caught.value) == (
+        f"{begun}: exists already and is not overwritten "
+        "(allowed: a new or an empty folder, or --resume to go on with the run in it)"
+    )
     shutil.copytree(shards, tmp_path / "other")
     card = tmp_path / "other" / CARD
     card.write_text(card.read_text() + "\n")
     with pytest.raises(UserError, match="the dataset is not the one that the run began with"):
-        check_request("vae", tiny("vae", 4), tmp_path / "other", begun, None, resume=True)
+        checked(target="vae", dataset=tmp_path / "other", out=begun, resume=True)
 
 
-@pytest.fixture
-def request_of(tiny, shards, vae, tmp_path):
-    """A function that asks for a training of the denoiser, right but for what it is given."""
-
-    def request_of(*overrides, target="denoiser", dataset=shards, out=tmp_path / "run", vae=vae, resume=False):
-        return check_request(target, tiny("denoiser", 4, *overrides), dataset, out, vae, resume)
-
-    return request_of
-
-
-def test_what_is_right_is_not_refused(request_of, shards, vae, tmp_path):
-    card, folder = request_of()
-    assert card == DatasetFolder.open(shards).card
-    assert folder == vae / "best"
-    assert request_of(vae=vae / "best")[1] == vae / "best"
-    assert request_of(target="vae")[1] is None
+def test_what_is_right_is_not_refused(checked, shards, vae, tmp_path):
+    job = checked()
+    assert job.card == DatasetFolder.open(shards).card
+    assert job.request.vae == vae / "best"
+    assert checked(vae=vae / "best").request.vae == vae / "best"
+    assert checked(target="vae").request.vae is None
     (tmp_path / "empty").mkdir()
-    request_of(out=tmp_path / "empty")
+    checked(out=tmp_path / "empty")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
 
 
@@ -238,45 +261,43 @@ def test_what_is_right_is_not_refused(request_of, shards, vae, tmp_path):
     ],
 )
 def test_what_is_wrong_is_told_in_one_line_before_anything_is_written(
-    request_of, words, options, message, tmp_path, store
+    checked, words, options, message, tmp_path, store
 ):
     with pytest.raises(UserError) as caught:
-        request_of(*words, **options)
+        checked(*words, **options)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_vae_is_no_denoiser_and_the_reverse(request_of, vae, tmp_path):
+def test_a_vae_is_no_denoiser_and_the_reverse(checked, vae, tmp_path):
     (tmp_path / "not").mkdir()
-    with pytest.raises(UserError, match="holds no manifest"):
-        request_of(vae=tmp_path / "not")
+    with pytest.raises(UserError, match=r"has no manifest\.json: not a checkpoint"):
+        checked(vae=tmp_path / "not")
     saved = checkpoint.load(vae / "best")
     part = {"vae": saved.tensors["vae"]}
     checkpoint.save(tmp_path / "part", tensors=part, documents=saved.documents)
-    with pytest.raises(UserError, match="holds no normaliser"):
-        request_of(vae=tmp_path / "part")
+    with pytest.raises(UserError, match="has no normaliser"):
+        checked(vae=tmp_path / "part")
 
 
-def test_a_place_that_is_taken_is_refused(request_of, tmp_path):
+def test_a_place_that_is_taken_is_refused(checked, tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path, tmp_path / "file"):
-        with pytest.raises(UserError, match="exists and is not empty"):
-            request_of(out=out)
+        with pytest.raises(UserError, match="exists already and is not overwritten"):
+            checked(out=out)
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_train_itself_refuses_and_leaves_neither_folder_nor_run(tiny, shards, vae, store, tmp_path, monkeypatch):
+def test_a_training_that_cannot_begin_leaves_neither_folder_nor_run(tiny, shards, store, tmp_path):
     runs = _runs(store)
-    wrong = tiny("denoiser", 4, "vae.width=4")
-    with pytest.raises(UserError, match=r"vae\.width"):
-        train("denoiser", wrong, dataset=shards, out=tmp_path / "a" / "run", vae=vae)
+    request = TrainRequest("vae", tiny("vae", 4), dataset=shards, out=tmp_path / "file" / "run", site=Site(store))
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be made"):
-        train("vae", tiny("vae", 4), dataset=shards, out=tmp_path / "file" / "run")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
+        train(request.checked())
+    nowhere = Site(f"sqlite:///{tmp_path}/file/mlflow.db")
     with pytest.raises(UserError, match="cannot be written"):
-        train("vae", tiny("vae", 4), dataset=shards, out=tmp_path / "run")
+        train(replace(request, out=tmp_path / "run", site=nowhere).checked())
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert _runs(store) == runs
 

@@ -1,0 +1,153 @@
+"""What is asked of an evaluation, and whether it can be done; needs no Ray and writes nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from intermoe import checkpoint
+from intermoe.data.shards import CARD, DatasetFolder
+from intermoe.errors import UserError
+from intermoe.evaluation.evaluator import Evaluator
+from intermoe.evaluation.protocol import ROWS, EvaluationJob, Row
+from intermoe.evaluation.runner import EvaluationSpec
+from intermoe.files import check_free, sha256
+from intermoe.model import InterMoE, trained_folder
+from intermoe.text.encoders import load_encoder
+from pipelines import settings
+from pipelines.settings import Settings
+from pipelines.site import Site
+from pipelines.tracking.label import RunLabel
+from pipelines.tracking.queries import model_folder, names_run, trained_on
+from pipelines.train.run_folder import run_note
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """A model to evaluate.
+
+    Attributes:
+        model: run or checkpoint of a denoiser, or the id of its MLflow run.
+        out: the folder of the results; must not exist, or be empty.
+        site: where things lie.
+        dataset: folder of shards; that which the model was trained on if None.
+        evaluator: run or checkpoint of an evaluator, or the id of its run; ``runs/NAME/evaluator`` if None.
+        overrides: values by their keys for the settings that are stored with the model, of ``evaluation`` and
+            ``workers``.
+        split: whose recordings and captions are used.
+        rows: which rows of the table are made.
+        seed: of all that is drawn.
+        guidance: scale of classifier-free guidance; the model's own if None.
+        label: of a new run in MLflow.
+        run_id: the MLflow run to record in; a new one if None.
+        step: of what is measured in that run's curves: how many evaluations it had before.
+    """
+
+    model: str | Path
+    out: Path
+    site: Site
+    dataset: Path | None = None
+    evaluator: str | Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    split: str = "test"
+    rows: tuple[Row, ...] = ROWS
+    seed: int = 0
+    guidance: float | None = None
+    label: RunLabel = field(default_factory=RunLabel)
+    run_id: str | None = None
+    step: int = 0
+
+    def checked(self) -> "EvaluationPlan":
+        """The plan of the evaluation, if it can be made.
+
+        Raises:
+            UserError: something is missing, or does not fit together.
+        """
+        check_free(self.out, "another --out")
+        if self.seed < 0:
+            raise UserError(f"seed {self.seed}", allowed="0 or more")
+        uri = self.site.tracking_uri
+        folder = trained_folder(model_folder(self.model, uri)).resolve()
+        model = InterMoE.load(folder)
+        stored = checkpoint.documents(folder)["config"]
+        values = settings.overridden(stored, _of_evaluation(self.overrides), where=folder)
+        note = run_note(folder.parent)
+        if names_run(self.model):
+            note = {"run_id": str(self.model), "data": trained_on(str(self.model), uri)}
+        dataset = self.dataset or (Path(note["data"]) if note.get("data") else None)
+        if dataset is None:
+            raise UserError("it is not noted which data the model was trained on", where=folder, allowed="--data DIR")
+        data = DatasetFolder.open(dataset)
+        evaluator = self.evaluator or Path("runs") / values.name / "evaluator"
+        judge_folder = trained_folder(model_folder(evaluator, uri)).resolve()
+        judge = Evaluator.load(judge_folder)
+        for who, where, config in (("model", folder, model.config.data), ("evaluator", judge_folder, judge.data)):
+            for key, needed in (("skeleton", data.card.skeleton), ("encoder", data.card.encoder.name)):
+                if getattr(config, key) != needed:
+                    raise UserError(
+                        f"data.{key} of the {who} is {getattr(config, key)!r}",
+                        where=where,
+                        allowed=f"{needed!r}, as in {dataset}",
+                    )
+        text_folder = self.site.text_folder
+        if judge.config.text == "tokens":
+            load_encoder("clip", text_folder)
+        spec = EvaluationSpec(
+            model=str(folder),
+            evaluator=str(judge_folder),
+            dataset=str(data.path),
+            split=self.split,
+            config=values.evaluation,
+            rows=self.rows,
+            seed=self.seed,
+            guidance=self.guidance,
+            text_folder=str(text_folder) if text_folder else None,
+            threads=values.workers.cpus,
+            model_seed=values.seed,
+        )
+        about = {
+            "name": values.name,
+            "model": str(folder),
+            "model_sha256": sha256(folder / checkpoint.MANIFEST),
+            "evaluator": str(judge_folder),
+            "evaluator_sha256": sha256(judge_folder / checkpoint.MANIFEST),
+            "data": str(data.path),
+            "data_sha256": sha256(data.path / CARD),
+            "split": self.split,
+            "recordings": len(data.index(self.split).ids),
+            "seed": self.seed,
+            "guidance": model.config.diffusion.guidance if self.guidance is None else self.guidance,
+            "threads": values.workers.cpus,
+            "rows": list(self.rows),
+            "evaluation": values.evaluation.model_dump(mode="json"),
+        }
+        jobs = spec.jobs(model.config.data.max_frames, judge.data.persons)
+        return EvaluationPlan(self, spec, values, jobs, about, note.get("run_id"))
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """An evaluation that can be made.
+
+    Attributes:
+        request: what was asked for.
+        spec: what each worker needs to know.
+        settings: of the model, with the request's overrides.
+        jobs: what there is to compute.
+        about: what the results say of themselves.
+        model_run: the MLflow run of the model, where it is known.
+    """
+
+    request: EvaluateRequest
+    spec: EvaluationSpec
+    settings: Settings
+    jobs: Sequence[EvaluationJob]
+    about: Mapping[str, Any]
+    model_run: str | None
+
+
+def _of_evaluation(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    for key in overrides:
+        if key.partition(".")[0] not in ("evaluation", "workers"):
+            raise UserError(f"{key} belongs to the model and cannot change", allowed="evaluation.*, workers.*")
+    return overrides

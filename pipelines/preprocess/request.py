@@ -1,0 +1,38 @@
+"""What is asked of preprocessing, and whether it can be done; needs no Ray and writes nothing."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from intermoe.files import check_free
+from pipelines.preprocess.sources import SourceConfig
+from pipelines.site import Site
+
+
+@dataclass(frozen=True)
+class PreprocessRequest:
+    """Recordings to make shards of.
+
+    Attributes:
+        name: of the data set.
+        source: the recordings.
+        encoder: text encoder of the captions, "clip" or "minilm".
+        out: where the folder appears at once when all is done; must not exist, or be empty.
+        site: where things lie.
+    """
+
+    name: str
+    source: SourceConfig
+    encoder: str
+    out: Path
+    site: Site
+
+    def checked(self) -> Self:
+        """The request with absolute paths, if it can be done.
+
+        Raises:
+            UserError: ``out`` is taken, or the recordings are not there.
+        """
+        check_free(self.out)
+        self.source.check()
+        return replace(self, out=self.out.absolute())

@@ -1,0 +1,25 @@
+"""Where things lie on this machine that no configuration names; part of every request."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pipelines.tracking.address import tracking_uri
+
+
+@dataclass(frozen=True)
+class Site:
+    """Addresses that a job needs, read once where it is asked for and sent with it.
+
+    Attributes:
+        tracking_uri: address of the MLflow store.
+        text_folder: folder of CLIP's weights; the user's hub cache if None.
+    """
+
+    tracking_uri: str
+    text_folder: Path | None = None
+
+    @classmethod
+    def here(cls, text_folder: Path | None = None) -> Self:
+        """The site of this process: ``MLFLOW_TRACKING_URI`` or the default store, and the given folder."""
+        return cls(tracking_uri(), None if text_folder is None else text_folder.absolute())

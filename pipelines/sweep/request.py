@@ -1,0 +1,64 @@
+"""What is asked of a sweep, whether it can be done, and the note in a sweep's folder; needs no Ray."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from intermoe.errors import UserError
+from intermoe.files import check_free
+from pipelines.site import Site
+from pipelines.sweep.file import SweepPlan
+from pipelines.sweep.prerequisites import check_recordings
+
+SWEEP_NOTE = "sweep.json"
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """A sweep to run, or to go on with.
+
+    Attributes:
+        plan: what there is to do.
+        out: the folder of the sweep.
+        site: where things lie.
+        resume: whether to go on with what ``out`` holds.
+    """
+
+    plan: SweepPlan
+    out: Path
+    site: Site
+    resume: bool = False
+
+    def checked(self) -> Self:
+        """The request with absolute paths, if it can be done.
+
+        Raises:
+            UserError: the folder of the sweep is taken, or holds none to resume; the recordings are not there.
+        """
+        note = sweep_note(self.out)
+        config = self.plan.config
+        if not self.resume:
+            # What a process left that was killed before the sweep had begun is hidden.
+            if not self.out.is_dir() or any(not file.name.startswith(".") for file in self.out.iterdir()):
+                check_free(self.out, "another --out" + (", or --resume to go on with it" if note else ""))
+        elif not note:
+            raise UserError("holds no sweep to resume", where=self.out)
+        else:
+            for key, value in (("name", config.name), ("profile", config.profile)):
+                if note[key] != value:
+                    raise UserError(
+                        f"{key} {value!r}", where=self.out, allowed=f"{note[key]!r}, as in the sweep that is resumed"
+                    )
+        check_recordings(self.plan, self.out)
+        uri = note["tracking_uri"] if self.resume else self.site.tracking_uri
+        text_folder = self.plan.profile.data.text_folder
+        site = Site(uri, text_folder.absolute() if text_folder else self.site.text_folder)
+        return replace(self, out=self.out.absolute(), site=site)
+
+
+def sweep_note(folder: Path) -> dict[str, Any]:
+    """What a sweep has noted in its folder; empty where there is none."""
+    file = folder / SWEEP_NOTE
+    note: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return note

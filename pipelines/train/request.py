@@ -1,0 +1,118 @@
+"""What is asked of a training, and whether it can be done; needs no Ray and writes nothing."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from intermoe import checkpoint
+from intermoe.data.shards import DatasetCard, DatasetFolder
+from intermoe.errors import UserError
+from intermoe.files import check_free
+from intermoe.model import VAE_PARTS, trained_folder
+from intermoe.text.encoders import encoder_width
+from pipelines.settings import Settings
+from pipelines.site import Site
+from pipelines.tracking.label import RunLabel
+from pipelines.train.objectives import OBJECTIVES
+from pipelines.train.run_folder import check_same, run_identity, run_note
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """A network to train.
+
+    Attributes:
+        target: "vae", "evaluator" or "denoiser".
+        settings: of the run.
+        dataset: a folder of shards.
+        out: the folder of the run; ``best`` in it is the model, ``checkpoints`` what a resumed run goes on from.
+        site: where things lie.
+        vae: the run or checkpoint of the VAE, which the denoiser needs; a resumed run knows its own.
+        resume: whether to go on with what ``out`` holds.
+        label: of its run in MLflow.
+    """
+
+    target: str
+    settings: Settings
+    dataset: Path
+    out: Path
+    site: Site
+    vae: Path | None = None
+    resume: bool = False
+    label: RunLabel = field(default_factory=RunLabel)
+
+    def checked(self) -> "TrainingJob":
+        """The training, if it can begin.
+
+        Raises:
+            UserError: unknown target, data set or VAE that do not fit the settings, ``out`` is taken or holds no such
+                run to resume.
+        """
+        if self.target not in OBJECTIVES:
+            raise UserError(f"unknown target {self.target!r}", allowed=", ".join(OBJECTIVES))
+        card = DatasetFolder.open(self.dataset).card
+        _check_dataset(self.settings, card, self.dataset)
+        note = run_note(self.out)
+        vae = None
+        if self.target == "denoiser":
+            noted = Path(note["vae"]) if self.resume and note.get("vae") else None
+            vae = _vae_checkpoint(self.settings, self.vae or noted)
+        resolved = replace(self, dataset=self.dataset.resolve(), out=self.out.resolve(), vae=vae)
+        if self.resume:
+            check_same(run_identity(self.target, self.settings, self.dataset, vae), note, self.out)
+            # A run goes on in the store that it began in.
+            resolved = replace(resolved, site=replace(self.site, tracking_uri=note["tracking_uri"]))
+        else:
+            check_free(self.out, "a new or an empty folder, or --resume to go on with the run in it")
+        return TrainingJob(resolved, card)
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A training that can begin; sent whole to the workers.
+
+    Attributes:
+        request: what was asked for, with absolute paths and the checkpoint of the VAE.
+        card: of the data set.
+    """
+
+    request: TrainRequest
+    card: DatasetCard
+
+
+def _check_dataset(settings: Settings, card: DatasetCard, dataset: Path) -> None:
+    """Raise where the data set is not what the settings describe."""
+    data = settings.data
+    for key, configured, stored in (
+        ("data.skeleton", data.skeleton, card.skeleton),
+        ("data.encoder", data.encoder, card.encoder.name),
+        ("text width", encoder_width(data.encoder), card.encoder.width),
+    ):
+        if configured != stored:
+            raise UserError(
+                f"{key} of the data set is {stored!r}", where=dataset, allowed=f"{configured!r}, as in the config"
+            )
+    if not card.recordings.get("train"):
+        raise UserError("the training split is empty", where=dataset)
+
+
+def _vae_checkpoint(settings: Settings, path: Path | None) -> Path:
+    """The VAE's checkpoint, if it is one and has the sizes of the settings."""
+    if path is None:
+        raise UserError("the denoiser needs a trained VAE", where="--vae", allowed="a run of `intermoe train vae`")
+    folder = trained_folder(path)
+    parts = {file.stem for file in checkpoint.verify(folder) if file.suffix == ".safetensors"}
+    config = checkpoint.documents(folder)["config"]
+    missing = [part for part in VAE_PARTS if part not in parts]
+    if missing:
+        raise UserError(f"has no {' and no '.join(missing)}", where=folder, allowed="a run of `intermoe train vae`")
+    for key in ("data", "vae"):
+        stored, configured = config[key], settings.model_dump(mode="json")[key]
+        for name in configured:
+            # A VAE knows nothing of text, nor of how long a motion is.
+            if name not in ("encoder", "max_frames", "dropout") and stored.get(name) != configured[name]:
+                raise UserError(
+                    f"{key}.{name} of the VAE is {stored.get(name)!r}",
+                    where=folder,
+                    allowed=f"{configured[name]!r}, as in the config",
+                )
+    return folder.resolve()

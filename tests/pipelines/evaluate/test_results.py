@@ -1,0 +1,165 @@
+"""The table of an evaluation, on numbers that are made up; test_evaluate.py has it of a real one."""
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from intermoe.errors import UserError
+from intermoe.evaluation.measures import MEASURES, PLAUSIBILITY, TEXT_AND_MOTION, WHO_ACTS
+from intermoe.evaluation.metrics import Interval
+from pipelines.evaluate.results import Results, publish, replications_frame, results_document, terminal_table
+
+ABOUT = {
+    "name": "<b>toy</b>",
+    "model": "runs/toy",
+    "split": "test",
+    "recordings": 40,
+    "seed": 0,
+    "guidance": 3.5,
+    "evaluation": {
+        "replications": 2,
+        "pool": 10,
+        "diversity_pairs": 300,
+        "multimodality": {"captions": 100, "samples": 4, "pairs": 10},
+    },
+}
+NAN = float("nan")
+
+
+@pytest.fixture
+def results() -> Results:
+    """Two replications of all rows but the untrained one, as protocol.score gives them."""
+    rows = [("real", 0), ("real", 1), ("generated", 0), ("generated", 1), ("raw", 0), ("raw", 1), ("untrained", 0)]
+    values = pd.DataFrame(
+        {
+            "r_precision_top1": [0.5, 0.7, 0.3, 0.4, 0.3, 0.3, 0.1],
+            "fid": [1.0, 3.0, 5.0, 6.0, 7.0, 7.0, 90.5],
+            "multimodality": [NAN, NAN, 2.0, 2.5, NAN, NAN, NAN],
+            "identity": [1.0, 1.0, 0.75, 0.5, 0.75, 0.5, 0.5],
+            "identity_swapped": [0.0, 0.0, 0.25, NAN, NAN, NAN, NAN],
+            "jerk_m_s3": [10.0, 12.0, 20.0, 22.0, 30.0, 32.0, 40.0],
+        },
+        index=pd.MultiIndex.from_tuples(rows, names=["row", "replication"]),
+    )
+    return Results(values, ABOUT)
+
+
+def test_mean_and_interval_are_over_the_known_replications(results):
+    summary = results.summary
+    assert summary.loc[("real", "fid"), "mean"] == 2.0
+    assert summary.loc[("real", "fid"), "half_width"] == pytest.approx(1.96 * np.std([1.0, 3.0]) / np.sqrt(2))
+    fid = summary.loc[("generated", "r_precision_top1")]
+    assert Interval(fid["mean"], fid["half_width"]) == Interval.of([0.3, 0.4])
+    assert summary.loc[("generated", "identity_swapped"), "replications"] == [0.25]
+    assert ("real", "multimodality") not in summary.index
+    assert len(summary) == 4 * 4 + 1 + 2
+
+
+def test_cells_have_an_interval_only_over_several_replications(results):
+    cells = results.cells
+    assert list(cells.index) == ["real", "generated", "raw", "untrained"]
+    assert list(cells.columns) == list(results.values.columns)
+    assert list(cells["fid"]) == ["2.000 ±1.386", "5.500 ±0.693", "7.000 ±0.000", "90.500"]
+    assert list(cells["identity_swapped"]) == ["0.000 ±0.000", "0.250", "", ""]
+    assert list(cells["multimodality"]) == ["", "2.250 ±0.346", "", ""]
+
+
+def test_columns_stand_in_the_order_of_the_measures(results):
+    turned = Results(results.values[results.values.columns[::-1]], ABOUT)
+    assert list(turned.cells.columns) == [name for name in MEASURES if name in results.values]
+    assert {title: list(cells) for title, cells in turned.tables.items()} == {
+        TEXT_AND_MOTION: ["r_precision_top1", "fid", "multimodality"],
+        WHO_ACTS: ["identity", "identity_swapped"],
+        PLAUSIBILITY: ["jerk_m_s3"],
+    }
+    assert list(Results(results.values[["fid"]], ABOUT).tables) == [TEXT_AND_MOTION]
+    assert list(results.columns()) == ["row", *(MEASURES[name].title for name in results.cells)]
+    assert results.columns()["FID ↓"] == list(results.cells["fid"])
+
+
+def test_metrics_are_the_means(results):
+    metrics = results.metrics()
+    assert metrics["generated/fid"] == 5.5
+    assert metrics["untrained/jerk_m_s3"] == 40.0
+    assert "real/multimodality" not in metrics
+    assert len(metrics) == len(results.summary)
+    assert Results(results.values.loc[["real"]], ABOUT).metrics("generated") == {}
+    assert results.metrics("raw") == {"r_precision_top1": 0.3, "fid": 7.0, "identity": 0.625, "jerk_m_s3": 31.0}
+
+
+def test_the_json_document_leaves_out_what_is_not_known(results):
+    rows = results.json_document()["rows"]
+    assert list(rows) == ["real", "generated", "raw", "untrained"]
+    assert list(rows["raw"]) == ["r_precision_top1", "fid", "identity", "jerk_m_s3"]
+    assert rows["generated"]["identity_swapped"] == {"mean": 0.25, "half_width": 0.0, "replications": [0.25]}
+    assert "NaN" not in json.dumps(rows)
+
+
+def test_published_results_are_read_as_they_were(results, tmp_path):
+    files = publish(results, tmp_path / "out")
+    assert files == [tmp_path / "out" / name for name in ("results.json", "results.md", "results.html")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(file.name for file in files)
+    read = Results.read(tmp_path / "out")
+    pd.testing.assert_frame_equal(read.values, results.values)
+    assert read.about == ABOUT
+    assert files[1].read_text() == results_document(results).markdown()
+    with pytest.raises(UserError, match="exists already and is not overwritten"):
+        publish(results, tmp_path / "out")
+
+
+def test_results_that_are_not_finite_are_not_published(results, tmp_path):
+    results.values.loc[("real", 0), "fid"] = float("inf")
+    with pytest.warns(RuntimeWarning), pytest.raises(ValueError, match=r"results\.json: Out of range float"):
+        publish(results, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_needs_nothing_else_and_escapes_names(results):
+    page = results_document(results).html()
+    assert "<b>toy" not in page
+    assert "<h1>&lt;b&gt;toy&lt;/b&gt;: evaluation</h1>" in page
+    assert page.count("<img") == 1
+    assert 'src="data:image/png;base64,iVBOR' in page
+    assert "<script" not in page
+    for name in results.cells:
+        assert f"<th>{MEASURES[name].title}</th>" in page
+    assert "<td>5.500 ±0.693</td>" in page
+    assert "<th>split</th>\n      <td>&quot;test&quot;</td>" in page
+
+
+def test_notes_are_of_what_is_shown(results):
+    notes = "\n".join(results.notes())
+    assert "Generated: the settled motion that users get" in notes
+    assert "Raw: the network's output before settling" in notes
+    assert "Untrained: the model's VAE" in notes
+    assert "R-precision in pools of 10 (chance: 0.100, 0.200, 0.300)" in notes
+    assert "MultiModality: 40 captions, 4 motions of each, 4 pairs." in notes
+    assert "Identity is judged by rules" in notes
+    about = ABOUT | {"evaluation": ABOUT["evaluation"] | {"multimodality": {"captions": 0}}}
+    notes = "\n".join(Results(results.values.loc[["real"]][["fid"]], about).notes())
+    for word in ("Generated", "Raw", "Untrained", "MultiModality", "Identity"):
+        assert word not in notes
+
+
+def test_the_terminal_has_a_line_per_measure(results):
+    console = Console(width=120, file=io.StringIO())
+    console.print(terminal_table(results))
+    lines = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in console.file.getvalue().splitlines()
+        if line.startswith("│")
+    ]
+    assert [TEXT_AND_MOTION, "", "", "", ""] in lines
+    assert ["FID ↓", "2.000 ±1.386", "5.500 ±0.693", "7.000 ±0.000", "90.500"] in lines
+    assert len(lines) == 3 + 6
+
+
+def test_shorter_replications_are_the_first_ones():
+    frame = replications_frame({"real": {"fid": [1.0, 2.0]}, "generated": {"fid": [3.0, 4.0], "identity": [0.5]}})
+    assert frame.index.names == ["row", "replication"]
+    assert frame.loc[("generated", 0), "identity"] == 0.5
+    assert frame.loc[[("real", 0), ("real", 1), ("generated", 1)], "identity"].isna().all()

@@ -1,0 +1,78 @@
+"""The report's pages: what is done, what is missing, and what failed."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipelines.report.pages import ReportData, report_document
+from pipelines.report.plots import Plot
+
+
+@pytest.fixture
+def data(outcomes, table) -> ReportData:
+    """A report of four trials that are done; of two more one has failed and one is not done."""
+    trials = [{"name": f"{name}-seed0", "seed": 0} for name in ("none", "four", "eight", "bad")]
+    note = {
+        "name": "toy",
+        "profile": "tiny",
+        "trials": trials,
+        "tables": {"4": table},
+        "failed": {"bad-seed0": "no such file"},
+        "seconds_shared": {"vae": 20.0, "evaluator": 5.0},
+    }
+    plot = Plot("cost.png", "Cost <of it>", "bars", b"PNG")
+    return replace(ReportData.of(note, outcomes), plots=[plot])
+
+
+def test_the_seeds_that_are_missing_are_told(data):
+    text = report_document(data).markdown()
+    assert "mean and 95% interval over the replications of evaluation; how much another seed" in text
+    data.note["trials"].append({"name": "late-seed7", "seed": 7})
+    text = report_document(data).markdown()
+    assert "over 2 seeds (of each the mean of its replications, by Student's t)." in text
+    assert "\n| four (1 of 2 seeds) |" in text
+    assert "\n| eight               |" in text
+
+
+def test_a_trial_has_one_name_and_a_failed_one_is_listed_once(data):
+    data.note["trials"].append({"name": "late-seed7", "seed": 7})
+    for text in (report_document(data).markdown(), report_document(data).html()):
+        assert "Failed: bad-seed0: no such file" in text
+        assert text.count("bad-seed0") == 1
+        assert "Not done, or stopped early: late-seed7." in text
+    assert "eight-seed1" in report_document(data).markdown()
+
+
+def test_a_whole_sweep_has_nothing_missing(data):
+    del data.note["trials"][-1]
+    data.note["failed"].clear()
+    text = report_document(data).markdown()
+    assert "Not done" not in text
+    assert "Failed" not in text
+
+
+def test_the_pages_have_tables_plots_costs_and_notes(data):
+    text, page = report_document(data).markdown(), report_document(data).html()
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        "# toy",
+        "## Table 4: Experts & <such>",
+        "## All points",
+        "## Cost <of it>",
+        "## Cost",
+        "## Notes",
+    ]
+    assert "![bars](cost.png)" in text
+    assert '<h2>Cost &lt;of it&gt;</h2><img alt="bars" src="data:image/png;base64,UE5H">' in page
+    assert "<h2>Table 4: Experts &amp; &lt;such&gt;</h2>" in page
+    assert "| none-seed0  |   2,000,000 |          1,000,000 |            90 |      1,000 |              10 |" in text
+    assert "Recorded motion by the same evaluator: R top 1 0.700, FID 1.000." in text
+    assert "Of the trials' time, evaluation took 10%." in text
+    assert "**31.000 ±1.386**" in text
+    assert "<b>31.000 ±1.386</b>" in page
+    assert "The paper's order of rows: by R top 1 it does not hold" in text
+
+
+def test_a_speed_that_was_not_logged_is_empty(data):
+    data.outcomes.trials.loc["none-seed0", "tokens_per_second"] = float("nan")
+    text = report_document(data).markdown()
+    assert "| none-seed0  |   2,000,000 |          1,000,000 |            90 |            |              10 |" in text

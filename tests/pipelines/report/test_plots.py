@@ -1,0 +1,44 @@
+"""The report's plots, and the numbers that they show."""
+
+import pandas as pd
+import pytest
+
+from pipelines.report.outcomes import Outcomes
+from pipelines.report.plots import PLOTS, imbalance, plots, varied
+
+
+def test_trials_that_differ_in_one_setting_alone_make_a_curve(outcomes):
+    values = varied(outcomes.settings, "moe.experts")
+    assert list(values.items()) == [("four-seed0", 4.0), ("eight-seed0", 8.0), ("eight-seed1", 8.0)]
+    assert varied(outcomes.settings, "moe.c_exp").nunique() == 1
+
+
+def test_the_largest_such_set_is_taken(make_outcome):
+    trials = [
+        make_outcome(f"p{number}", [1.0], [0.1], **{"moe.experts": experts, "moe.alpha": alpha})
+        for number, (experts, alpha) in enumerate([(2, 0.5), (4, 0.9), (8, 0.9), (16, 0.9), (4, 0.5)])
+    ]
+    values = varied(Outcomes.joined(trials).settings, "moe.experts")
+    assert values.to_dict() == {"p1-seed0": 4.0, "p2-seed0": 8.0, "p3-seed0": 16.0}
+
+
+def test_points_without_experts_make_no_curve(parts):
+    assert varied(parts[0].settings, "moe.experts").empty
+
+
+def test_imbalance_is_the_deviation_over_the_mean_averaged_over_layers(outcomes):
+    assert imbalance(outcomes.curves)["none-seed0"].to_dict() == {10: 0.5, 20: 0.0}
+    loads = {"layer0/load0": 1.0, "layer0/load1": 3.0, "layer1/load0": 2.0, "layer1/load1": 2.0}
+    curves = pd.Series(
+        {("a", f"moe/{name}", 10): load for name, load in loads.items()} | {("a", "train/loss", 10): 9.0}
+    )
+    spread = imbalance(curves.rename_axis(["trial", "curve", "step"]))
+    assert spread["a", 10] == pytest.approx((0.5 + 0.0) / 2)
+
+
+def test_plots_are_drawn_and_named(outcomes, parts):
+    drawn = plots(outcomes)
+    assert [plot.file for plot in drawn] == ["over-moe.experts.png", "training.png", "cost.png"]
+    assert {plot.file for plot in drawn} <= set(PLOTS)
+    assert all(plot.png.startswith(b"\x89PNG") for plot in drawn)
+    assert [plot.file for plot in plots(parts[0])] == ["training.png", "cost.png"]
