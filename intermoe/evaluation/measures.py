@@ -2,7 +2,7 @@
 
 A measure is one entry of ``MEASURES``: evaluation takes it, and the tables, plots and sweep files show it.
 
-Legend: T frames, P = 2 persons, J joints.
+Legend: N motions, E embedding, C captions, S motions of one caption.
 """
 
 from collections.abc import Callable, Mapping
@@ -167,8 +167,6 @@ TABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Title of each table -> names of the measures in it, in their order."""
-
-HEADINGS: Mapping[str, str] = MappingProxyType({name: measure.title for name, measure in MEASURES.items()})
 
 
 def of_each_motion() -> dict[str, OfMotion]:

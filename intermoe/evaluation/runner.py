@@ -1,6 +1,6 @@
 """What an evaluation computes, job after job: generate the motions, embed and measure them, write a file.
 
-Legend: B samples, T frames, P = 2 persons, J joints, R = J - 1, F features, E embedding.
+Legend: B samples, T frames, P = 2 persons, J joints, R = J - 1, F features, K text tokens.
 """
 
 from collections.abc import Iterator, Sequence
