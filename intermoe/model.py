@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from intermoe import checkpoint
 from intermoe.body.conventions import FPS, MIN_FRAMES
-from intermoe.body.features import Normaliser, exchange_persons, joints_from_features, rotations_from_features
-from intermoe.body.kinematics import settle
+from intermoe.body.features import Normaliser, exchange_persons
 from intermoe.body.skeletons import skeleton_named
 from intermoe.config import Config
-from intermoe.data.draws import normal, prompt_seed
-from intermoe.data.shards import DataConfig
+from intermoe.data.batches import stored_states
+from intermoe.data.draws import Stream, normal, prompt_seeds
+from intermoe.data.rows import RecordingHeader
+from intermoe.data.shards import DataConfig, DatasetFolder
 from intermoe.diffusion import Diffusion, DiffusionConfig, guided
 from intermoe.errors import UserError
+from intermoe.generation import Conditions, GeneratedBatch, eval_mode
 from intermoe.moe.config import MoeConfig
 from intermoe.motion import Motion
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
@@ -213,7 +215,6 @@ class InterMoE(nn.Module):
         on_step: Callable[[int, int], None] | None = ...,
     ) -> list[Motion]: ...
 
-    @torch.no_grad()
     def generate(
         self,
         prompts: str | Sequence[str],
@@ -246,34 +247,88 @@ class InterMoE(nn.Module):
             raise UserError(f"guidance {guidance}", allowed="a finite number")
         if not several or not all(prompt.strip() for prompt in several):
             raise UserError("a prompt is empty", allowed="a sentence")
-        seeds = [prompt_seed(seed, prompt, several[:place].count(prompt)) for place, prompt in enumerate(several)]
-        noise_BLPZ = normal(seeds, (-(-frames // STRIDE), 2, self.latent), stream=0).to(self.device)
-        exchanged_B = torch.tensor([self.exchanges(prompt) for prompt in several])
-        texts = [swap_caption(prompt) if self.exchanges(prompt) else prompt for prompt in several]
-        condition_BW = self.condition(self.encoder.encode(texts))
-        latent_BLPZ = self.sample(noise_BLPZ, condition_BW, guidance=guidance, on_step=on_step)
-        features_BTPF = exchange_persons(self.decode(latent_BLPZ)[:, :frames], exchanged_B, self.skeleton)
-        motions = self.motions(features_BTPF, several, settled=True)
+        motions = self.generate_batch(
+            self.read_prompts(several),
+            frames_B=torch.full((len(several),), frames),
+            seeds=prompt_seeds(seed, several),
+            guidance=guidance,
+            on_step=on_step,
+        ).motions(several)
         return motions[0] if isinstance(prompts, str) else motions
+
+    def read_prompts(self, prompts: Sequence[str]) -> Conditions:
+        """The conditions of prompts; loads the frozen text encoder when first called."""
+        exchanged = [self.exchanges(prompt) for prompt in prompts]
+        texts = [swap_caption(prompt) if other else prompt for prompt, other in zip(prompts, exchanged, strict=True)]
+        return Conditions(self.encoder.encode(texts), torch.tensor(exchanged))
+
+    def read_captions(
+        self, folder: DatasetFolder, recordings: Sequence[RecordingHeader], captions: Sequence[int]
+    ) -> Conditions:
+        """The conditions of captions whose states a data set holds; needs no text encoder.
+
+        Args:
+            folder: the data set.
+            recordings: the recording of each caption.
+            captions: the row of each caption, one of those of its recording in any of their forms.
+
+        Raises:
+            UserError: the data set holds the states of another text encoder than the model reads.
+        """
+        if folder.card.encoder.name != self.config.data.encoder:
+            raise UserError(
+                f"holds captions as {folder.card.encoder.name!r} encodes them",
+                where=folder.path,
+                allowed=f"{self.config.data.encoder!r}, which the model reads",
+            )
+        exchanged = [self.exchanges(folder.caption(caption).text) for caption in captions]
+        rows = [
+            recording.exchanged(caption) if other else caption
+            for recording, caption, other in zip(recordings, captions, exchanged, strict=True)
+        ]
+        return Conditions(stored_states(folder, rows), torch.tensor(exchanged))
 
     def exchanges(self, prompt: str) -> bool:
         """Whether the prompt is read with the names of the persons exchanged (see ``DataConfig.persons``)."""
         return self.config.data.persons == "named" and named_first(prompt) == 1
 
-    def motions(self, features_BTPF: Tensor, captions: Sequence[str], *, settled: bool = False) -> list[Motion]:
-        """Raw features [B, T, 2, F] as motions; ``settled`` ones keep to bones of constant length on the ground."""
-        features_BPTF = features_BTPF.detach().cpu().transpose(1, 2)
-        if not features_BPTF.isfinite().all():
-            raise UserError("the model's output is not finite", where="generate", allowed="a model trained to the end")
-        joints_BPTJ3 = joints_from_features(features_BPTF, self.skeleton)
-        rotations_BPTR6 = rotations_from_features(features_BPTF, self.skeleton)
-        if settled:
-            joints_BPTJ3, rotations_BPTR6 = settle(joints_BPTJ3, rotations_BPTR6, self.skeleton)
-        joints, rotations = (x.transpose(1, 2).contiguous().numpy() for x in (joints_BPTJ3, rotations_BPTR6))
-        return [
-            Motion(joints=joints[row], rotations=rotations[row], fps=FPS, caption=caption, skeleton=self.skeleton)
-            for row, caption in enumerate(captions)
-        ]
+    @torch.no_grad()
+    def generate_batch(
+        self,
+        conditions: Conditions,
+        *,
+        frames_B: Tensor,
+        seeds: Sequence[int],
+        guidance: float | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> GeneratedBatch:
+        """Motions from what was read, in evaluation mode whatever mode the networks are in.
+
+        Args:
+            conditions: from ``read_prompts`` or ``read_captions``.
+            frames_B: int64, frames of each motion.
+            seeds: of the noise of each motion.
+            guidance: scale w of classifier-free guidance; that of the config if None.
+            on_step: called with (steps done, steps in all).
+
+        Raises:
+            UserError: the output is not finite.
+        """
+        latents_B = -(-frames_B // STRIDE)
+        length = int(latents_B.max())
+        mask_BL = torch.arange(length) < latents_B[:, None]
+        noise_BLPZ = normal(seeds, (length, 2, self.latent), Stream.LATENT) * mask_BL[:, :, None, None]
+        with eval_mode(self):
+            latent_BLPZ = self.sample(
+                noise_BLPZ.to(self.device),
+                self.condition(conditions.text),
+                mask_BL=mask_BL.to(self.device),
+                guidance=guidance,
+                on_step=on_step,
+            )
+            features_BTPF = self.decode(latent_BLPZ)[:, : int(frames_B.max())]
+        features_BTPF = exchange_persons(features_BTPF, conditions.exchanged_B, self.skeleton)
+        return GeneratedBatch.settled(features_BTPF, frames_B, self.skeleton)
 
     def sample(
         self,

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from intermoe.errors import UserError
+from intermoe.files import whole_file
 from intermoe.model import InterMoE
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
 from intermoe.motion import Motion
@@ -77,9 +78,9 @@ def save_routing_map(motion: Motion, routing: RoutingMap, file: Path) -> Path:
     # Drawing needs libraries that the rest does not.
     from intermoe.render.routing import write_routing_map
 
-    partial = file.with_name(f".{file.name}")
-    write_routing_map(motion, routing, partial)
-    return partial.replace(file)
+    with whole_file(file) as partial:
+        write_routing_map(motion, routing, partial)
+    return file
 
 
 def _slug(prompt: str) -> str:

@@ -24,6 +24,7 @@ def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     assert {row: len(measures["fid"]["replications"]) for row, measures in rows.items()} == {
         "real": 10,
         "generated": 10,
+        "raw": 10,
         "untrained": 2,
     }
     fid = {row: measures["fid"]["mean"] for row, measures in rows.items()}

@@ -16,6 +16,8 @@ from intermoe.body.conventions import MIN_FRAMES
 from intermoe.body.features import mirror_motion, motion_features
 from intermoe.body.skeletons import Skeleton
 from intermoe.data.draws import Draw
+from intermoe.data.shards import DatasetFolder
+from intermoe.text.encoders import TextStates
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,13 @@ def cut_windows(batch: Interactions, chosen: Sequence[Window], window: int) -> t
     cut = [features_BTPF[row, w.start : w.start + window, w.person] for row, w in enumerate(chosen)]
     starts_B = torch.tensor([w.start for w in chosen])
     return torch.stack(cut), (batch.frames_B - starts_B).clamp(0, window)
+
+
+def stored_states(folder: DatasetFolder, captions: Sequence[int]) -> TextStates:
+    """The frozen encoder's token states of captions, given by their rows, as the data set holds them."""
+    rows = [folder.caption(caption) for caption in captions]
+    states_BKW, mask_BK = pad_text([row.state_KW for row in rows], folder.card.max_tokens)
+    return TextStates(states_BKW, mask_BK, torch.tensor([row.eot for row in rows]))
 
 
 def pad_text(states: Sequence[NDArray[np.float32]], tokens: int) -> tuple[Tensor, Tensor]:

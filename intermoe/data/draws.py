@@ -1,6 +1,6 @@
-"""Which samples a training step sees, and what each of them draws.
+"""All that is drawn at random: which samples a training step sees, what each of them draws, what an evaluation draws.
 
-Both are pure functions of the seed, so that neither the number of workers nor an interruption changes them. The
+All are pure functions of the seed, so that neither the number of workers nor an interruption changes them. The
 samples of all epochs form one endless stream, each epoch a permutation of its own; step ``k`` takes the samples
 ``k * B`` to ``(k + 1) * B``, so that every batch is full.
 
@@ -9,6 +9,7 @@ Legend: B samples.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import lru_cache
 from hashlib import sha256
 
@@ -17,8 +18,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Streams of random numbers that must differ although their seeds are equal.
+# What the seed of a run is turned into; each begins a sequence of numbers that is independent of the others.
 _ORDER, _SAMPLE, _STEP, _PROMPT = range(4)
+# What an evaluation draws in a replication after its order, whose seed has no third number.
+_PAIRS = 1
+
+
+class Stream(IntEnum):
+    """Independent streams of random numbers from the seed of one sample.
+
+    Attributes:
+        LATENT: noise of the posterior's samples in training; where sampling starts in generation.
+        TIMESTEP: the timestep of a training step, and whether the condition is dropped.
+        DIFFUSION: the noise that is added to clean latents in training.
+    """
+
+    LATENT = 0
+    TIMESTEP = 1
+    DIFFUSION = 2
 
 
 @dataclass(frozen=True)
@@ -104,11 +121,32 @@ def prompt_seed(seed: int, prompt: str, repeat: int) -> int:
     return int(np.random.default_rng([_PROMPT, seed, _number(prompt), repeat]).integers(2**62))
 
 
+def prompt_seeds(seed: int, prompts: Sequence[str]) -> list[int]:
+    """Seed of the noise for each prompt; a prompt given twice gets two different ones.
+
+    Example:
+        >>> bow, _, other = prompt_seeds(0, ["Two people bow.", "They hug.", "Two people bow."])
+        >>> bow == prompt_seed(0, "Two people bow.", 0), other == prompt_seed(0, "Two people bow.", 1)
+        (True, True)
+    """
+    return [prompt_seed(seed, prompt, prompts[:place].count(prompt)) for place, prompt in enumerate(prompts)]
+
+
+def replication_order(seed: int, replication: int, items: int) -> NDArray[np.int64]:
+    """The order [items] in which a replication of an evaluation visits the recordings."""
+    return np.random.default_rng([seed, replication]).permutation(items)
+
+
+def replication_pairs(seed: int, replication: int) -> np.random.Generator:
+    """What a replication of an evaluation draws its pairs of motions with."""
+    return np.random.default_rng([seed, replication, _PAIRS])
+
+
 def _number(text: str) -> int:
     return int.from_bytes(sha256(text.encode()).digest()[:8], "little")
 
 
-def normal(seed_B: Sequence[int], shape: tuple[int, ...], stream: int) -> Tensor:
+def normal(seed_B: Sequence[int], shape: tuple[int, ...], stream: Stream) -> Tensor:
     """Standard normal noise [B, *shape], float32, each sample's from its own seed.
 
     A shorter first dimension gives a prefix of the same noise, so that padding changes nothing.
@@ -116,12 +154,12 @@ def normal(seed_B: Sequence[int], shape: tuple[int, ...], stream: int) -> Tensor
     Args:
         seed_B: a seed for each sample.
         shape: of one sample's noise.
-        stream: different streams of the same seed are independent.
+        stream: which of the sample's streams it comes from.
     """
     rows = [np.random.default_rng([stream, seed]).standard_normal(shape, dtype=np.float32) for seed in seed_B]
     return torch.from_numpy(np.stack(rows))
 
 
-def uniform(seed_B: Sequence[int], count: int, stream: int) -> Tensor:
+def uniform(seed_B: Sequence[int], count: int, stream: Stream) -> Tensor:
     """Numbers [B, count] in [0, 1), float64, each sample's from its own seed."""
     return torch.from_numpy(np.stack([np.random.default_rng([stream, seed]).random(count) for seed in seed_B]))

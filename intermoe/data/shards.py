@@ -16,7 +16,7 @@ Legend: T frames, P = 2 persons, J joints, R = J - 1, K text tokens, W text widt
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -33,6 +33,7 @@ from intermoe.body.features import Normaliser
 from intermoe.body.skeletons import SKELETONS, skeleton_named
 from intermoe.config import Config
 from intermoe.data.draws import Draw
+from intermoe.data.rows import CaptionRow, MotionRow, RecordingHeader, SplitIndex
 from intermoe.errors import UserError
 from intermoe.files import flush, sha256
 from intermoe.text.captions import Persons, named_first
@@ -55,6 +56,7 @@ MOTION_SCHEMA = pa.schema(
         pa.field("label", pa.string(), nullable=False),  # JSON
     ]
 )
+_HEADER = ["id", "captions", "mirrored", "swapped", "swapped_mirrored", "label"]
 CAPTION_SCHEMA = pa.schema(
     [
         pa.field("text", pa.string(), nullable=False),
@@ -126,56 +128,6 @@ class DatasetCard(Config):
         return self
 
 
-@dataclass(frozen=True)
-class SplitIndex:
-    """Ids and lengths of the recordings of a split, in the order of its rows."""
-
-    ids: NDArray[np.str_]
-    frames: NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class MotionRow:
-    """One recording: metres and local 6D rotations, read-only, and which captions belong to it.
-
-    Attributes:
-        id: of the recording.
-        position_TPJ3: float32 [T, 2, J, 3].
-        rotation_TPR6: float32 [T, 2, J - 1, 6].
-        captions: rows of its captions.
-        mirrored: rows of their mirrored forms, in the same order.
-        swapped: rows of their forms with the persons in each other's place.
-        swapped_mirrored: rows of the forms that are both.
-        label: what the data set knows of the roles.
-    """
-
-    id: str
-    position_TPJ3: NDArray[np.float32]
-    rotation_TPR6: NDArray[np.float32]
-    captions: tuple[int, ...]
-    mirrored: tuple[int, ...]
-    swapped: tuple[int, ...]
-    swapped_mirrored: tuple[int, ...]
-    label: dict[str, str | int]
-
-    def caption(self, drawn: Draw) -> int:
-        """Which caption a sample reads: one of the recording's, swapped and mirrored as its motion is."""
-        if drawn.swap:
-            form = self.swapped_mirrored if drawn.mirror else self.swapped
-        else:
-            form = self.mirrored if drawn.mirror else self.captions
-        return form[int(drawn.caption * len(form))]
-
-
-@dataclass(frozen=True)
-class CaptionRow:
-    """One text with the states of its tokens, float32 [K, W], read-only, and the place of the token that ends it."""
-
-    text: str
-    state_KW: NDArray[np.float32]
-    eot: int
-
-
 class DatasetFolder:
     """A published data set, read a row at a time; files stay open between reads.
 
@@ -190,6 +142,7 @@ class DatasetFolder:
         self._file = lru_cache(_OPEN_FILES)(self._open_file)
         self.caption = lru_cache(_KEPT_CAPTIONS)(self._caption)
         self.index = lru_cache(len(SPLITS))(self._index)
+        self.headers = lru_cache(len(SPLITS))(self._headers)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy sent to another process opens the folder again there."""
@@ -235,27 +188,20 @@ class DatasetFolder:
         values = self._row(f"motions/{split}", row)
         frames, num_joints = values["frames"].as_py(), self._skeleton.num_joints
         return MotionRow(
-            id=values["id"].as_py(),
+            **_header({name: values[name].as_py() for name in _HEADER}),
             position_TPJ3=_array(values["position"]).reshape(frames, 2, num_joints, 3),
             rotation_TPR6=_array(values["rotation"]).reshape(frames, 2, num_joints - 1, 6),
-            captions=tuple(values["captions"].as_py()),
-            mirrored=tuple(values["mirrored"].as_py()),
-            swapped=tuple(values["swapped"].as_py()),
-            swapped_mirrored=tuple(values["swapped_mirrored"].as_py()),
-            label=json.loads(values["label"].as_py()),
         )
 
     def texts(self) -> list[str]:
         """The texts of all captions, by their rows; reads no states."""
-        files = -(-self.card.captions // self.card.rows_per_file)
-        tables = [self._file(shard_name("captions/", number)).read(["text"]) for number in range(files)]
-        return [text for table in tables for text in table["text"].to_pylist()]
+        return self._columns("captions/", self.card.captions, ["text"])["text"].to_pylist()
 
     def normaliser(self) -> Normaliser:
         """The normaliser of the training split's features."""
         return Normaliser.from_moments(torch.tensor(self.card.mean), torch.tensor(self.card.std))
 
-    def in_named_order(self, recording: MotionRow, drawn: Draw) -> Draw:
+    def in_named_order(self, recording: RecordingHeader, drawn: Draw) -> Draw:
         """The same draw with the person first whom its caption names first, if it names one."""
         first = named_first(self.caption(recording.caption(replace(drawn, swap=False, mirror=False))).text)
         return drawn if first is None else replace(drawn, swap=first == 1)
@@ -270,10 +216,13 @@ class DatasetFolder:
 
     def _index(self, split: str) -> SplitIndex:
         """Ids and lengths of all recordings of a split; reads no motion."""
-        files = -(-self._rows(split) // self.card.rows_per_file)
-        tables = [self._file(shard_name(f"motions/{split}", number)).read(["id", "frames"]) for number in range(files)]
-        table = pa.concat_tables(tables) if tables else MOTION_SCHEMA.empty_table()
+        table = self._columns(f"motions/{split}", self._rows(split), ["id", "frames"])
         return SplitIndex(np.array(table["id"].to_pylist(), dtype=np.str_), table["frames"].to_numpy())
+
+    def _headers(self, split: str) -> list[RecordingHeader]:
+        """The headers of all recordings of a split, by their rows; reads no motion."""
+        rows = self._columns(f"motions/{split}", self._rows(split), _HEADER).to_pylist()
+        return [RecordingHeader(**_header(values)) for values in rows]
 
     def _rows(self, split: str) -> int:
         if split not in SPLITS:
@@ -288,6 +237,18 @@ class DatasetFolder:
         except (pa.ArrowException, OSError) as error:
             raise _damaged(self.path, file, error) from None
         return {name: table[name][0] for name in table.column_names}
+
+    def _columns(self, stem: str, rows: int, names: list[str]) -> pa.Table:
+        """Columns of all rows, of which there are so many."""
+        schema = CAPTION_SCHEMA if stem == "captions/" else MOTION_SCHEMA
+        tables = [pa.schema([schema.field(name) for name in names]).empty_table()]
+        for number in range(-(-rows // self.card.rows_per_file)):
+            file = shard_name(stem, number)
+            try:
+                tables.append(self._file(file).read(names))
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(self.path, file, error) from None
+        return pa.concat_tables(tables)
 
     def _open_file(self, file: str) -> pq.ParquetFile:
         try:
@@ -340,6 +301,15 @@ def _column(value: Any, kind: pa.DataType) -> pa.Array:
         flat = pa.array(np.ascontiguousarray(value).reshape(-1), kind.value_type)
         return pa.ListArray.from_arrays(pa.array([0, len(flat)], pa.int32()), flat, type=kind)
     return pa.array([value], kind)
+
+
+def _header(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a ``RecordingHeader`` from the row's columns."""
+    return {
+        "id": values["id"],
+        "label": json.loads(values["label"]),
+        **{name: tuple(values[name]) for name in _HEADER if name not in ("id", "label")},
+    }
 
 
 def _array(value: pa.ListScalar) -> NDArray[np.float32]:

@@ -2,8 +2,8 @@
 
 Its form is InterCLIP's, of InterGen (Liang et al. 2024), whose embeddings the metrics of the field are taken on.
 
-Legend: B batch, T frames, F features of a person-frame, K text tokens, W text width, D width, E embedding, V tokens of
-the vocabulary.
+Legend: B batch, T frames, P = 2 persons, F features of a person-frame, K text tokens, W text width, D width,
+E embedding, V tokens of the vocabulary.
 """
 
 from pathlib import Path

@@ -6,10 +6,11 @@ the motion looks like a push; these rules tell whether the *right* person pushes
 A rule gives each person a number, the greater the more that person behaves as the actor of that kind; it says nothing
 of whether the kind takes place at all.
 
-Legend: T frames, P = 2 persons, J joints of SMPL22.
+Legend: T frames, P = 2 persons, J joints of SMPL22, H hands, N motions, K kinds.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -142,3 +143,29 @@ def actors(joints_TPJ3: Joints) -> NDArray[np.int64]:
         (1, 1)
     """
     return np.array([int(np.argmax(rule(joints_TPJ3))) for rule in RULES.values()])
+
+
+@dataclass(frozen=True, eq=False)
+class Roles:
+    """Who acts in motions by the rules, and whom their captions name.
+
+    Attributes:
+        actor_NK: who acts in each motion if it is of a kind (see ``actors``).
+        kind_N: the kind that each caption is of, its place in ``KINDS``.
+        named_N: who acts by the caption, 0 or 1.
+    """
+
+    actor_NK: NDArray[np.integer]
+    kind_N: NDArray[np.integer]
+    named_N: NDArray[np.integer]
+
+    def agreement(self, shift: int = 0) -> float:
+        """Share of motions in which the person acts whom the caption of the shift-th next motion names.
+
+        Example:
+            >>> actor_NK = np.eye(3, len(KINDS), dtype=int)
+            >>> Roles(actor_NK, kind_N=np.array([0, 1, 2]), named_N=np.array([1, 1, 1])).agreement()
+            1.0
+        """
+        kind_N, named_N = np.roll(self.kind_N, -shift), np.roll(self.named_N, -shift)
+        return float((self.actor_NK[np.arange(len(kind_N)), kind_N] == named_N).mean())

@@ -1,14 +1,35 @@
-"""The one table of measures: what each is called, its unit, which way is better, and the table it stands in."""
+"""The one table of measures: what each is called, its unit, which way is better, where it stands, and how it is taken.
 
-from collections.abc import Mapping
+A measure is one entry of ``MEASURES``: evaluation takes it, and the tables, plots and sweep files show it.
+
+Legend: N motions, E embedding, C captions, S motions of one caption.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+
+from intermoe.body.skeletons import Skeleton
+from intermoe.evaluation.metrics import diversity, fid, multimodality
+from intermoe.evaluation.plausibility import (
+    bone_length_deviation_cm,
+    floor_penetration_cm,
+    foot_skating_cm_s,
+    interpenetration_cm,
+    jerk_m_s3,
+)
+from intermoe.evaluation.replication import Replication
 
 Better = Literal["higher", "lower", "recorded"]
 """Which way a measure is better; "recorded" is as near to recorded motion as can be."""
+
+OfMotion = Callable[[NDArray[Any], Skeleton], float]
+OfReplication = Callable[[Replication], float | None]
 
 TEXT_AND_MOTION = "Text and motion"
 WHO_ACTS = "Who acts: share of motions that agree with the caption"
@@ -26,6 +47,10 @@ class Measure:
         table: title of the table that it stands in.
         better: which way is better; None where neither is.
         unit: empty for a plain number.
+        of_motion: takes it of one motion, of joints [T, 2, J, 3] in metres and their skeleton; the measure of a
+            replication is the mean over its motions.
+        of_replication: takes it of a whole replication; None where it is not known for that row. A measure has either
+            this or ``of_motion``.
     """
 
     name: str
@@ -33,6 +58,19 @@ class Measure:
     table: str
     better: Better | None = None
     unit: str = ""
+    of_motion: OfMotion | None = None
+    of_replication: OfReplication | None = None
+
+    def __post_init__(self) -> None:
+        if (self.of_motion is None) == (self.of_replication is None):
+            raise ValueError(f"{self.name}: a measure has either of_motion or of_replication")
+
+    def value(self, replication: Replication) -> float:
+        """The measure of a replication; NaN where it is not known."""
+        if self.of_replication is None:
+            return float(np.mean(replication.of_motions[self.name]))
+        value = self.of_replication(replication)
+        return float("nan") if value is None else value
 
     @property
     def title(self) -> str:
@@ -59,28 +97,69 @@ class Measure:
         return set(known.index[known == best])
 
 
+def _r_precision(top: int) -> OfReplication:
+    return lambda replication: float(replication.matching[0][top - 1])
+
+
+def _diversity(replication: Replication) -> float:
+    return diversity(replication.motion_NE, replication.diversity_pairs)
+
+
+def _multimodality(replication: Replication) -> float | None:
+    if replication.many_CSE is None:
+        return None
+    return multimodality(replication.many_CSE, replication.multimodality_pairs)
+
+
+def _identity(replication: Replication) -> float | None:
+    return None if replication.roles is None else replication.roles.agreement()
+
+
+def _identity_shuffled(replication: Replication) -> float | None:
+    return None if replication.roles is None else replication.roles.agreement(shift=1)
+
+
+def _identity_swapped(replication: Replication) -> float | None:
+    if replication.row == "real" and replication.roles is not None:
+        # The same motions against captions that name the persons the other way round.
+        return 1 - replication.roles.agreement()
+    return None if replication.exchanged_roles is None else replication.exchanged_roles.agreement()
+
+
 MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
         measure.name: measure
         for measure in (
-            Measure("r_precision_top1", "R top 1", TEXT_AND_MOTION, "higher"),
-            Measure("r_precision_top2", "R top 2", TEXT_AND_MOTION, "higher"),
-            Measure("r_precision_top3", "R top 3", TEXT_AND_MOTION, "higher"),
-            Measure("fid", "FID", TEXT_AND_MOTION, "lower"),
-            Measure("mm_dist", "MM Dist", TEXT_AND_MOTION, "lower"),
-            Measure("diversity", "Diversity", TEXT_AND_MOTION, "recorded"),
-            Measure("multimodality", "MultiModality", TEXT_AND_MOTION, "higher"),
-            Measure("identity", "Identity", WHO_ACTS, "higher"),
-            Measure("identity_swapped", "with swapped captions", WHO_ACTS),
-            Measure("identity_shuffled", "with shuffled captions", WHO_ACTS),
-            Measure("foot_skating_cm_s", "Foot skating", PLAUSIBILITY, "recorded", "cm/s"),
-            Measure("floor_penetration_cm", "In the floor", PLAUSIBILITY, "lower", "cm"),
-            Measure("bone_length_deviation_cm", "Bone deviation", PLAUSIBILITY, "lower", "cm"),
-            Measure("interpenetration_cm", "In each other", PLAUSIBILITY, "recorded", "cm"),
-            Measure("jerk_m_s3", "Jerk", PLAUSIBILITY, "recorded", "m/s³"),
+            Measure("r_precision_top1", "R top 1", TEXT_AND_MOTION, "higher", of_replication=_r_precision(1)),
+            Measure("r_precision_top2", "R top 2", TEXT_AND_MOTION, "higher", of_replication=_r_precision(2)),
+            Measure("r_precision_top3", "R top 3", TEXT_AND_MOTION, "higher", of_replication=_r_precision(3)),
+            Measure("fid", "FID", TEXT_AND_MOTION, "lower", of_replication=lambda r: fid(r.motion_NE, r.reference_NE)),
+            Measure("mm_dist", "MM Dist", TEXT_AND_MOTION, "lower", of_replication=lambda r: r.matching[1]),
+            Measure("diversity", "Diversity", TEXT_AND_MOTION, "recorded", of_replication=_diversity),
+            Measure("multimodality", "MultiModality", TEXT_AND_MOTION, "higher", of_replication=_multimodality),
+            Measure("identity", "Identity", WHO_ACTS, "higher", of_replication=_identity),
+            Measure("identity_swapped", "with swapped captions", WHO_ACTS, of_replication=_identity_swapped),
+            Measure("identity_shuffled", "with shuffled captions", WHO_ACTS, of_replication=_identity_shuffled),
+            Measure("foot_skating_cm_s", "Foot skating", PLAUSIBILITY, "recorded", "cm/s", of_motion=foot_skating_cm_s),
+            Measure(
+                "floor_penetration_cm", "In the floor", PLAUSIBILITY, "lower", "cm", of_motion=floor_penetration_cm
+            ),
+            Measure(
+                "bone_length_deviation_cm",
+                "Bone deviation",
+                PLAUSIBILITY,
+                "lower",
+                "cm",
+                of_motion=bone_length_deviation_cm,
+            ),
+            Measure(
+                "interpenetration_cm", "In each other", PLAUSIBILITY, "recorded", "cm", of_motion=interpenetration_cm
+            ),
+            Measure("jerk_m_s3", "Jerk", PLAUSIBILITY, "recorded", "m/s³", of_motion=jerk_m_s3),
         )
     }
 )
+"""Name -> measure, in the order in which tables show them."""
 TABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         table: tuple(name for name, measure in MEASURES.items() if measure.table == table)
@@ -89,4 +168,7 @@ TABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Title of each table -> names of the measures in it, in their order."""
 
-HEADINGS: Mapping[str, str] = MappingProxyType({name: measure.title for name, measure in MEASURES.items()})
+
+def of_each_motion() -> dict[str, OfMotion]:
+    """The measures that are taken of every motion for itself, by name."""
+    return {name: measure.of_motion for name, measure in MEASURES.items() if measure.of_motion is not None}

@@ -9,7 +9,7 @@ Conventions, as in InterGen, whose tables everybody compares with:
 - FID and Diversity are those of embeddings times 6 (``SCALE``); Diversity is then halved. MultiModality is not scaled.
 - An interval is 1.96 standard deviations (of the population) over the root of the number of replications.
 
-Legend: N pairs, D numbers of an embedding, C captions, S samples of one caption.
+Legend: N texts and their motions, D numbers of an embedding, C captions, S samples of one caption, P random pairs.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,8 @@
 """What bodies cannot do: slide on planted feet, sink into the floor, change their bones, pass through each other.
 
-Measured on joints alone, each motion for itself; recorded motion has values above zero too, which stand beside.
+Measured on joints alone, each motion for itself; recorded motion has values above zero too, which stand beside. Every
+measure takes positions [T, 2, J, 3] in metres, y up, the ground at y = 0, at 30 frames a second, of 4 frames or more,
+and the skeleton whose joints these are.
 
 Legend: T frames, P = 2 persons, J joints, K joints that touch the ground, M bones, X of one person, Y of the other.
 """
@@ -21,57 +23,43 @@ _RADII = {
     "ankle": 0.045, "foot": 0.035, "collar": 0.06, "shoulder": 0.06, "elbow": 0.045, "wrist": 0.035,
 }  # fmt: skip
 _CM = 100.0
-MEASURES = (
-    "foot_skating_cm_s",
-    "floor_penetration_cm",
-    "bone_length_deviation_cm",
-    "interpenetration_cm",
-    "jerk_m_s3",
-)
 
 
-def plausibility(joints_TPJ3: Joints, skeleton: Skeleton) -> dict[str, float]:
-    """How far a motion is from what bodies can do.
-
-    Args:
-        joints_TPJ3: positions in metres, y up, the ground at y = 0, at 30 frames a second; 4 frames or more.
-        skeleton: what the joints are.
-
-    Returns:
-        - ``foot_skating_cm_s``: mean speed along the ground of the joints that touch it, while two frames in a row are
-          below the joint's height of contact.
-        - ``floor_penetration_cm``: mean depth of each person's lowest joint below the ground.
-        - ``bone_length_deviation_cm``: mean distance of a bone's length from its median over the motion.
-        - ``interpenetration_cm``: mean over the frames of how deep the two bodies, made of capsules, are in each other.
-        - ``jerk_m_s3``: mean size of the third derivative of the joints' positions.
+def foot_skating_cm_s(joints_TPJ3: Joints, skeleton: Skeleton) -> float:
+    """Mean speed along the ground of the joints that touch it, while two frames in a row are at their contact height.
 
     Example:
         >>> from intermoe.body.skeletons import SMPL22
-        >>> standing = np.zeros((10, 2, 22, 3)) + [[[0, 0, 0]], [[5, 0, 0]]]
-        >>> set(plausibility(standing, SMPL22).values())
-        {0.0}
+        >>> sliding = np.zeros((10, 2, 22, 3)) + 0.01 * np.arange(10)[:, None, None, None] * [1, 0, 0]
+        >>> round(foot_skating_cm_s(sliding, SMPL22), 6)
+        30.0
     """
-    exact_TPJ3: Array = joints_TPJ3.astype(np.float64)
-    return {
-        "foot_skating_cm_s": _skating(exact_TPJ3, skeleton),
-        "floor_penetration_cm": float(_CM * (-exact_TPJ3[..., 1].min(axis=2)).clip(min=0).mean()),
-        "bone_length_deviation_cm": _bone_deviation(exact_TPJ3, skeleton),
-        "interpenetration_cm": float(_CM * interpenetration(joints_TPJ3, skeleton).mean()),
-        "jerk_m_s3": float(np.linalg.norm(np.diff(exact_TPJ3, n=3, axis=0), axis=-1).mean() * FPS**3),
-    }
-
-
-def _skating(joints_TPJ3: Array, skeleton: Skeleton) -> float:
-    feet_TPK3 = joints_TPJ3[:, :, [contact.joint for contact in skeleton.contacts]]
+    feet_TPK3 = _exact(joints_TPJ3)[:, :, [contact.joint for contact in skeleton.contacts]]
     low_TPK = feet_TPK3[..., 1] < [contact.height for contact in skeleton.contacts]
     planted_TPK = low_TPK[1:] & low_TPK[:-1]
     speed_TPK = np.linalg.norm(np.diff(feet_TPK3, axis=0)[..., [0, 2]], axis=-1) * FPS
     return float(_CM * speed_TPK[planted_TPK].mean()) if planted_TPK.any() else 0.0
 
 
-def _bone_deviation(joints_TPJ3: Array, skeleton: Skeleton) -> float:
-    length_TPM = bone_lengths(joints_TPJ3, skeleton)
+def floor_penetration_cm(joints_TPJ3: Joints, skeleton: Skeleton) -> float:  # noqa: ARG001 - the form of a measure
+    """Mean depth of each person's lowest joint below the ground."""
+    return float(_CM * (-_exact(joints_TPJ3)[..., 1].min(axis=2)).clip(min=0).mean())
+
+
+def bone_length_deviation_cm(joints_TPJ3: Joints, skeleton: Skeleton) -> float:
+    """Mean distance of a bone's length from its median over the motion."""
+    length_TPM = bone_lengths(_exact(joints_TPJ3), skeleton)
     return float(_CM * np.abs(length_TPM - np.median(length_TPM, axis=0)).mean())
+
+
+def interpenetration_cm(joints_TPJ3: Joints, skeleton: Skeleton) -> float:
+    """Mean over the frames of how deep the two bodies, made of capsules, are in each other."""
+    return float(_CM * interpenetration(joints_TPJ3, skeleton).mean())
+
+
+def jerk_m_s3(joints_TPJ3: Joints, skeleton: Skeleton) -> float:  # noqa: ARG001 - the form of a measure
+    """Mean size of the third derivative of the joints' positions."""
+    return float(np.linalg.norm(np.diff(_exact(joints_TPJ3), n=3, axis=0), axis=-1).mean() * FPS**3)
 
 
 def interpenetration(joints_TPJ3: Joints, skeleton: Skeleton) -> Array:
@@ -106,6 +94,10 @@ def _segment_distances(start_3: Array, end_3: Array, other_start_3: Array, other
     s = ((ab * t - a_between) / np.where(aa > 0, aa, 1)).clip(0, 1)
     difference = between + s[..., None] * along - t[..., None] * other
     return np.linalg.norm(difference, axis=-1)
+
+
+def _exact(joints_TPJ3: Joints) -> Array:
+    return joints_TPJ3.astype(np.float64)
 
 
 def _dot(one_3: Array, other_3: Array) -> Array:

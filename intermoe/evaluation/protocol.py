@@ -1,4 +1,4 @@
-"""The protocol of evaluation: what each replication draws, and what becomes of the embeddings.
+"""The protocol of evaluation: what each replication draws, and what becomes of what was computed.
 
 All that is drawn (captions, crops, which person is first, the order of the pools, noise) is a function of one seed, the
 replication and the recording's id. A plan falls into jobs of fixed samples: who computes which job changes nothing.
@@ -8,30 +8,43 @@ Legend: N samples, E embedding, C captions, S samples of a caption, K kinds of i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
 from intermoe.config import Config
 from intermoe.data.batches import crop_bounds
-from intermoe.data.draws import Draw, draw
-from intermoe.data.shards import DatasetFolder, MotionRow
+from intermoe.data.draws import Draw, draw, replication_order, replication_pairs
+from intermoe.data.rows import RecordingHeader
+from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
-from intermoe.evaluation.identity import KINDS
-from intermoe.evaluation.metrics import TOP, diversity, fid, matching, multimodality, random_pairs
-from intermoe.evaluation.plausibility import MEASURES as PLAUSIBILITY
+from intermoe.evaluation import measures
+from intermoe.evaluation.identity import KINDS, Roles
+from intermoe.evaluation.metrics import random_pairs
+from intermoe.evaluation.replication import Replication, Row
 from intermoe.text.captions import Persons
 
-Row = Literal["real", "generated", "untrained"]
-ROWS: tuple[Row, ...] = ("real", "generated", "untrained")
-# What a job makes: "reference" are the real motions that FIDs are distances to, "swapped" are motions from captions
-# that name the persons the other way round, "multimodality" many motions of few captions.
+ROWS: tuple[Row, ...] = ("real", "generated", "raw", "untrained")
 Purpose = Literal["reference", "real", "generated", "untrained", "swapped", "multimodality"]
+"""What motions are for: "reference" are the recordings that FIDs are distances to, "swapped" motions from captions that
+name the persons the other way round, "multimodality" many motions of few captions, the others a row of the table."""
 GENERATING: tuple[Purpose, ...] = ("generated", "untrained", "swapped", "multimodality")
-
-_NONE = np.empty(0, np.float32)
+Form = Literal["recorded", "settled", "raw"]
+"""In which form motions are embedded and measured: generated ones settled, as users get them, and raw, as the network
+gives them."""
+_SOURCES: Mapping[Row, tuple[Purpose, Form]] = MappingProxyType(
+    {
+        "real": ("real", "recorded"),
+        "generated": ("generated", "settled"),
+        "raw": ("generated", "raw"),
+        "untrained": ("untrained", "settled"),
+    }
+)
+_OF_A_ROW = frozenset(purpose for purpose, _ in _SOURCES.values())
 
 Part = Mapping[str, NDArray[np.floating | np.integer]]
 
@@ -55,7 +68,7 @@ class EvaluationConfig(Config):
 
     Attributes:
         replications: how often everything is drawn anew.
-        pool: pairs of caption and motion among which R-precision looks for the own one.
+        pool: pairs of caption and motion among which R-precision looks for the motion of a caption.
         diversity_pairs: random pairs of motions, or as many as there are motions.
         multimodality: see there.
         batch_size: motions that are generated at a time.
@@ -69,12 +82,12 @@ class EvaluationConfig(Config):
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One motion to look at or to make.
+class EvaluationSample:
+    """One motion to look at or to generate.
 
     Attributes:
         row: of the recording in the split.
-        caption: row of the text it is made from or described by.
+        caption: row of the text it is generated from or described by.
         drawn: crop and person swap of the recording; its seed is that of the noise.
         frames: frames of features.
     """
@@ -86,18 +99,54 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Job:
-    """Samples of one replication that are computed together; ``first`` is the place of the first among its like."""
+class EvaluationJob:
+    """Samples of one replication that are computed together.
+
+    Attributes:
+        purpose: what their motions are for.
+        replication: its number.
+        first: place of the first sample among all of that purpose and replication.
+        samples: what is computed.
+        forms: in which forms the motions are embedded and measured.
+        tells_roles: whether the data set says who acts, so that it is worth finding out who does.
+    """
 
     purpose: Purpose
     replication: int
     first: int
-    samples: tuple[Sample, ...]
+    samples: tuple[EvaluationSample, ...]
+    forms: tuple[Form, ...]
+    tells_roles: bool
 
     @property
     def name(self) -> str:
-        """What names the job."""
+        """What names the job and its file."""
         return f"{self.purpose}-{self.replication:03d}-{self.first:06d}"
+
+    @property
+    def makes_row(self) -> bool:
+        """Whether its motions are those of a row of the table, not beside one."""
+        return self.purpose in _OF_A_ROW
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The names of what is computed of its motions in each form, each an array over the samples.
+
+        ``motion`` is their embeddings [N, E], ``actor`` who acts in them [N, K] (see identity.py), and the others are
+        the measures that are taken of each motion for itself [N].
+        """
+        return (
+            *(("motion",) if self.purpose != "swapped" else ()),
+            *(("actor",) if self.tells_roles and (self.makes_row or self.purpose == "swapped") else ()),
+            *(measures.of_each_motion() if self.makes_row else ()),
+        )
+
+    @property
+    def file_arrays(self) -> set[str]:
+        """The names of the arrays in its file: ``FORM/ARRAY``, and for a row ``text``, the captions' embeddings."""
+        return {f"{form}/{name}" for form in self.forms for name in self.arrays} | (
+            {"text"} if self.makes_row else set()
+        )
 
 
 def plan(
@@ -109,7 +158,7 @@ def plan(
     persons: Persons = "drawn",
     rows: Sequence[Row] = ROWS,
     split: str = "test",
-) -> list[Job]:
+) -> list[EvaluationJob]:
     """All jobs of an evaluation, those that take longest first.
 
     Args:
@@ -122,47 +171,64 @@ def plan(
         split: whose recordings and captions are used.
 
     Raises:
-        UserError: the split is empty, or has fewer recordings than a pool.
+        UserError: the split is empty, or has fewer recordings than a pool; "raw" without "generated".
     """
+    if "raw" in rows and "generated" not in rows:
+        raise UserError("the row raw without the row generated", where="rows", allowed="both, or only generated")
     count = check_split(folder, config, split)
-    index = folder.index(split)
-    recordings = [_without_motion(folder.recording(split, row)) for row in range(count)]
+    index, headers = folder.index(split), folder.headers(split)
+    tells_roles = identity_is_known(folder, split)
 
-    def sample(replication: int, purpose: str, row: int) -> Sample:
-        drawn = replace(draw(seed, replication, f"{purpose}/{recordings[row].id}"), mirror=False)
+    def draw_sample(replication: int, purpose: str, row: int) -> EvaluationSample:
+        drawn = replace(draw(seed, replication, f"{purpose}/{headers[row].id}"), mirror=False)
         if persons == "named":
-            drawn = folder.in_named_order(recordings[row], drawn)
+            drawn = folder.in_named_order(headers[row], drawn)
         start, end = crop_bounds(int(index.frames[row]), max_frames, drawn)
-        return Sample(row, recordings[row].caption(drawn), drawn, end - start - 1)
-
-    def named_otherwise(one: Sample) -> Sample:
-        drawn = replace(one.drawn, swap=not one.drawn.swap)
-        return replace(one, caption=recordings[one.row].caption(drawn), drawn=drawn)
-
-    def again(one: Sample, number: int) -> Sample:
-        noise = draw(seed, number, f"{one.drawn.seed}").seed
-        return replace(one, drawn=replace(one.drawn, seed=noise))
+        return EvaluationSample(row, headers[row].caption(drawn), drawn, end - start - 1)
 
     jobs = []
     for replication in range(config.replications):
-        order = np.random.default_rng([seed, replication]).permutation(count).tolist()
-        pairs = [sample(replication, "pairs", row) for row in order]
-        sets: dict[Purpose, list[Sample]] = {
-            "reference": [sample(replication, "reference", row) for row in order],
-            **{row: pairs for row in rows if row != "untrained" or replication < untrained_replications(config)},
+        order = replication_order(seed, replication, count).tolist()
+        pairs = [draw_sample(replication, "pairs", row) for row in order]
+        sets: dict[Purpose, list[EvaluationSample]] = {
+            "reference": [draw_sample(replication, "reference", row) for row in order]
         }
+        for row in rows:
+            purpose, _ = _SOURCES[row]
+            if row != "untrained" or replication < untrained_replications(config):
+                sets[purpose] = pairs
         if "generated" in rows:
             few = config.multimodality
-            chosen = [sample(replication, "multimodality", row) for row in order[: few.captions]]
-            sets["multimodality"] = [again(one, number) for one in chosen for number in range(few.samples)]
-            if replication == 0 and identity_is_known(folder, split):
-                sets["swapped"] = [named_otherwise(one) for one in pairs]
-        jobs += [
-            Job(purpose, replication, start, tuple(samples[start : start + config.batch_size]))
-            for purpose, samples in sets.items()
-            for start in range(0, len(samples), config.batch_size)
-        ]
+            chosen = [draw_sample(replication, "multimodality", row) for row in order[: few.captions]]
+            sets["multimodality"] = [
+                _repeated(sample, seed, number) for sample in chosen for number in range(few.samples)
+            ]
+            if replication == 0 and tells_roles:
+                sets["swapped"] = [_exchanged(sample, headers[sample.row]) for sample in pairs]
+        for purpose, samples in sets.items():
+            forms = _forms(purpose, rows)
+            for start in range(0, len(samples), config.batch_size):
+                batch = tuple(samples[start : start + config.batch_size])
+                jobs.append(EvaluationJob(purpose, replication, start, batch, forms, tells_roles))
     return sorted(jobs, key=lambda job: job.purpose not in GENERATING)
+
+
+def _forms(purpose: Purpose, rows: Sequence[Row]) -> tuple[Form, ...]:
+    if purpose not in GENERATING:
+        return ("recorded",)
+    return ("settled", "raw") if "raw" in rows and purpose != "untrained" else ("settled",)
+
+
+def _exchanged(sample: EvaluationSample, recording: RecordingHeader) -> EvaluationSample:
+    """The sample with the persons of its caption in each other's place."""
+    drawn = replace(sample.drawn, swap=not sample.drawn.swap)
+    return replace(sample, caption=recording.caption(drawn), drawn=drawn)
+
+
+def _repeated(sample: EvaluationSample, seed: int, number: int) -> EvaluationSample:
+    """The number-th repetition of a sample: the same but for its noise."""
+    noise = draw(seed, number, f"{sample.drawn.seed}").seed
+    return replace(sample, drawn=replace(sample.drawn, seed=noise))
 
 
 def check_split(folder: DatasetFolder, config: EvaluationConfig, split: str) -> int:
@@ -188,82 +254,103 @@ def untrained_replications(config: EvaluationConfig) -> int:
     return max(1, config.replications // 4)
 
 
-def _without_motion(recording: MotionRow) -> MotionRow:
-    """The recording's names and captions; its motion, of which a data set may hold gigabytes, is not kept."""
-    return replace(recording, position_TPJ3=_NONE, rotation_TPR6=_NONE)
-
-
 def identity_is_known(folder: DatasetFolder, split: str) -> bool:
     """Whether the recordings say which kind of interaction they are and who acts, as Duet's do."""
-    label = folder.recording(split, 0).label
+    label = folder.headers(split)[0].label
     return label.get("kind") in KINDS and label.get("actor") in (0, 1)
 
 
 def score(
     folder: DatasetFolder,
     config: EvaluationConfig,
-    jobs: Sequence[Job],
+    jobs: Sequence[EvaluationJob],
     parts: Mapping[str, Part],
     *,
     seed: int,
     split: str,
-) -> dict[Row, dict[str, list[float]]]:
-    """Every measure of every row of the table, one value a replication.
+) -> pd.DataFrame:
+    """Every measure of every row of the table in every replication.
 
     Args:
         folder: the data set.
         config: as it was planned.
         jobs: the plan.
-        parts: what was computed of each job, by its name: ``motion`` embeddings [N, E] and, of jobs that make a row,
-            ``text`` embeddings [N, E], ``actor`` [N, K] (see identity.py) and each measure of plausibility.py [N].
+        parts: what was computed of each job, by its name: its ``file_arrays``.
         seed: as it was planned.
         split: as it was planned.
 
     Returns:
-        Row -> measure -> values; what was not asked for or is not known is left out.
+        A column for each of ``MEASURES``, float64; a line for each row of the table and replication, by ``row`` in the
+        order of ``ROWS`` and ``replication``. NaN where a measure is not known.
     """
-    known = identity_is_known(folder, split)
-    labels = [folder.recording(split, row).label for row in range(len(folder.index(split).ids))] if known else []
-    by_set: dict[tuple[Purpose, int], list[Job]] = {}
+    by_set: dict[tuple[Purpose, int], list[EvaluationJob]] = {}
     for job in sorted(jobs, key=lambda job: job.first):
         by_set.setdefault((job.purpose, job.replication), []).append(job)
+    sets = {key: _Set(together, [parts[job.name] for job in together]) for key, together in by_set.items()}
+    headers = folder.headers(split)
+    values = {}
+    for row, (purpose, form) in _SOURCES.items():
+        for number in range(config.replications):
+            if (purpose, number) in sets and form in sets[purpose, number].jobs[0].forms:
+                random = replication_pairs(seed, number)
+                taken_of = _replication(row, number, sets=sets, headers=headers, config=config, random=random)
+                values[row, number] = [measure.value(taken_of) for measure in measures.MEASURES.values()]
+    index = pd.MultiIndex.from_tuples(list(values), names=["row", "replication"])
+    return pd.DataFrame(list(values.values()), index=index, columns=list(measures.MEASURES), dtype=np.float64)
 
-    def joined(purpose: Purpose, replication: int, name: str) -> NDArray[np.floating]:
-        return np.concatenate([parts[job.name][name] for job in by_set[purpose, replication]])
 
-    def identity(purpose: Purpose, replication: int, shift: int = 0) -> float:
-        """Share of motions in which the person acts whom the caption of the shift-th next sample names."""
-        samples = [sample for job in by_set[purpose, replication] for sample in job.samples]
-        kind_N = np.roll([KINDS.index(str(labels[sample.row]["kind"])) for sample in samples], -shift)
-        named_N = [int(labels[sample.row]["actor"]) ^ sample.drawn.swap for sample in samples]
-        actor_NK = joined(purpose, replication, "actor")
-        return float((actor_NK[np.arange(len(samples)), kind_N] == np.roll(named_N, -shift)).mean())
+@dataclass(frozen=True)
+class _Set:
+    """The jobs of one purpose and replication in their order, and what was computed of each."""
 
-    found: dict[Row, dict[str, list[float]]] = {}
-    for row, replication in sorted((purpose, number) for purpose, number in by_set if purpose in ROWS):
-        values = found.setdefault(row, {})
-        random = np.random.default_rng([seed, replication, 1])
-        text_NE, motion_NE = joined(row, replication, "text"), joined(row, replication, "motion")
-        precision_3, distance = matching(text_NE, motion_NE, config.pool)
-        now = {f"r_precision_top{top + 1}": float(precision_3[top]) for top in range(TOP)}
-        now["fid"] = fid(motion_NE, joined("reference", replication, "motion"))
-        now["mm_dist"] = distance
-        now["diversity"] = diversity(motion_NE, random_pairs(random, len(motion_NE), config.diversity_pairs))
-        if row == "generated" and config.multimodality.captions:
-            many_CSE = joined("multimodality", replication, "motion")
-            many_CSE = many_CSE.reshape(-1, config.multimodality.samples, many_CSE.shape[-1])
-            now["multimodality"] = multimodality(
-                many_CSE, random_pairs(random, many_CSE.shape[1], config.multimodality.pairs)
-            )
-        if known:
-            now["identity"] = identity(row, replication)
-            now["identity_shuffled"] = identity(row, replication, shift=1)
-            if row == "generated" and replication == 0:
-                now["identity_swapped"] = identity("swapped", replication)
-            if row == "real":
-                # The same motions against captions that name the persons the other way round.
-                now["identity_swapped"] = 1 - now["identity"]
-        now |= {name: float(joined(row, replication, name).mean()) for name in PLAUSIBILITY}
-        for name, value in now.items():
-            values.setdefault(name, []).append(value)
-    return {row: found[row] for row in ROWS if row in found}
+    jobs: Sequence[EvaluationJob]
+    parts: Sequence[Part]
+
+    def joined(self, name: str) -> NDArray[Any]:
+        """An array of the jobs' files over all samples."""
+        return np.concatenate([part[name] for part in self.parts])
+
+    def roles(self, form: Form, headers: Sequence[RecordingHeader]) -> Roles | None:
+        """Who acts and who should; None where the data set does not say."""
+        if not self.jobs[0].tells_roles:
+            return None
+        samples = [sample for job in self.jobs for sample in job.samples]
+        labels = [headers[sample.row].label for sample in samples]
+        pairs = zip(samples, labels, strict=True)
+        return Roles(
+            actor_NK=self.joined(f"{form}/actor"),
+            kind_N=np.array([KINDS.index(str(label["kind"])) for label in labels]),
+            named_N=np.array([int(label["actor"]) ^ sample.drawn.swap for sample, label in pairs]),
+        )
+
+
+def _replication(
+    row: Row,
+    number: int,
+    *,
+    sets: Mapping[tuple[Purpose, int], _Set],
+    headers: Sequence[RecordingHeader],
+    config: EvaluationConfig,
+    random: np.random.Generator,
+) -> Replication:
+    purpose, form = _SOURCES[row]
+    motions, few = sets[purpose, number], config.multimodality
+    many = sets.get(("multimodality", number)) if purpose == "generated" else None
+    exchanged = sets.get(("swapped", number)) if purpose == "generated" else None
+    motion_NE = motions.joined(f"{form}/motion")
+    # The order of the two decides what they draw.
+    diversity_pairs = random_pairs(random, len(motion_NE), config.diversity_pairs)
+    multimodality_pairs = random_pairs(random, few.samples, few.pairs)
+    return Replication(
+        row=row,
+        text_NE=motions.joined("text"),
+        motion_NE=motion_NE,
+        reference_NE=sets["reference", number].joined("recorded/motion"),
+        pool=config.pool,
+        diversity_pairs=diversity_pairs,
+        of_motions={name: motions.joined(f"{form}/{name}") for name in measures.of_each_motion()},
+        multimodality_pairs=multimodality_pairs,
+        many_CSE=many.joined(f"{form}/motion").reshape(-1, few.samples, motion_NE.shape[1]) if many else None,
+        roles=motions.roles(form, headers),
+        exchanged_roles=exchanged.roles(form, headers) if exchanged else None,
+    )

@@ -1,10 +1,9 @@
-"""What a Ray actor does in an evaluation: job after job, make the motions, embed them, measure them, write a file.
+"""What an evaluation computes, job after job: generate the motions, embed and measure them, write a file.
 
-Legend: B samples, T frames, L latent frames, P = 2 persons, F features, Z latent numbers, E embedding, K kinds.
+Legend: B samples, T frames, P = 2 persons, J joints, R = J - 1, F features, K text tokens.
 """
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,18 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from intermoe.body.features import exchange_persons, joints_from_features
-from intermoe.data.batches import interactions, pad_text
-from intermoe.data.draws import normal
+from intermoe.body.features import joints_from_features, motion_features
+from intermoe.data.batches import interactions, stored_states
 from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
+from intermoe.evaluation import measures
 from intermoe.evaluation.evaluator import Evaluator
 from intermoe.evaluation.identity import actors
-from intermoe.evaluation.plausibility import plausibility
-from intermoe.evaluation.protocol import GENERATING, ROWS, EvaluationConfig, Job, Row, Sample, plan
-from intermoe.files import flush
+from intermoe.evaluation.protocol import GENERATING, EvaluationConfig, EvaluationJob, Form, plan
+from intermoe.evaluation.replication import Row
+from intermoe.files import whole_file
+from intermoe.generation import GeneratedBatch
 from intermoe.model import VAE_PARTS, InterMoE
-from intermoe.networks.vae import STRIDE
 from intermoe.text.captions import Persons
 from intermoe.text.encoders import TextEncoder, TextStates, load_encoder
 
@@ -35,7 +34,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationSpec:
     """What is evaluated with what; plain values, to be sent to other processes.
 
     Attributes:
@@ -56,7 +55,7 @@ class Request:
     evaluator: str
     dataset: str
     split: str
-    config: dict[str, Any]
+    config: EvaluationConfig
     rows: tuple[Row, ...]
     seed: int
     guidance: float | None
@@ -64,80 +63,96 @@ class Request:
     threads: int
     model_seed: int
 
+    def jobs(self, max_frames: int, persons: Persons) -> list[EvaluationJob]:
+        """The plan, the same in every process.
 
-def jobs_of(request: Request, max_frames: int, persons: Persons) -> list[Job]:
-    """The plan of an evaluation, the same in every process."""
-    config = EvaluationConfig.parse(request.config)
-    folder = DatasetFolder.open(request.dataset)
-    return plan(
-        folder,
-        config,
-        seed=request.seed,
-        max_frames=max_frames,
-        persons=persons,
-        rows=request.rows,
-        split=request.split,
-    )
+        Args:
+            max_frames: of the model.
+            persons: which person is the first, as the evaluator knows it.
+        """
+        return plan(
+            DatasetFolder.open(self.dataset),
+            self.config,
+            seed=self.seed,
+            max_frames=max_frames,
+            persons=persons,
+            rows=self.rows,
+            split=self.split,
+        )
 
 
-class Embedder:
-    """Holds the networks, and computes jobs by their numbers."""
+@dataclass(frozen=True, eq=False)
+class _Motions:
+    """The motions of a job in one form: what the evaluator embeds, and the joints that are measured.
 
-    def __init__(self, request: Request, parts: str, gpu: bool) -> None:
+    Attributes:
+        features_BTPF: raw features, on the device.
+        frames_B: valid frames of them.
+        joints: of each motion, [T, 2, J, 3]. Those of recordings are in the canonical frame, where each person stands
+            on the lowest point of all frames; those of settled motions are as users get them.
+    """
+
+    features_BTPF: Tensor
+    frames_B: Tensor
+    joints: Sequence[NDArray[np.float32]]
+
+
+class JobRunner:
+    """Holds the networks, and computes jobs.
+
+    Attributes:
+        jobs: the plan.
+    """
+
+    def __init__(self, spec: EvaluationSpec, parts: Path, *, device: str = "cpu") -> None:
         """Load the networks.
 
         Args:
-            request: what is evaluated.
-            parts: folder of the files, on storage that all nodes share.
-            gpu: whether to compute on a GPU.
+            spec: what is evaluated.
+            parts: folder of the jobs' files.
+            device: where to compute.
         """
-        torch.set_num_threads(request.threads)
-        self.request, self.parts = request, Path(parts)
-        self.device = "cuda" if gpu else "cpu"
-        self.folder = DatasetFolder.open(request.dataset)
-        self.model = InterMoE.load(request.model, device=self.device)
-        self.evaluator = Evaluator.load(request.evaluator, device=self.device)
-        self.jobs = jobs_of(request, self.model.config.data.max_frames, self.evaluator.data.persons)
-
-    def __call__(self, block: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
-        """Compute the jobs of a block; Ray Data's form of calling."""
-        answers: dict[str, list[Any]] = {"job": [], "error": [], "began": [], "ended": []}
-        for number in block["job"].tolist():
-            began, error = time.time(), ""
-            try:
-                self.compute(self.jobs[number])
-            except UserError as problem:  # as a value, since Ray wraps what is raised into errors of its own
-                error = str(problem)
-            for name, value in (("job", number), ("error", error), ("began", began), ("ended", time.time())):
-                answers[name].append(value)
-        return answers
+        self.spec, self.parts, self.device = spec, parts, device
+        self.folder = DatasetFolder.open(spec.dataset)
+        self.model = InterMoE.load(spec.model, device=device)
+        self.evaluator = Evaluator.load(spec.evaluator, device=device)
+        self.jobs = spec.jobs(self.model.config.data.max_frames, self.evaluator.data.persons)
 
     @torch.no_grad()
-    def compute(self, job: Job) -> None:
-        """Do one job and write its file, whole or not at all."""
-        features_BTPF, frames_B = self._made(job) if job.purpose in GENERATING else self._recorded(job)
-        if not features_BTPF.isfinite().all():
-            raise UserError("the model's output is not finite", where=self.request.model)
-        found: Arrays = {"motion": self.evaluator.embed_motion(features_BTPF, frames_B).cpu().numpy()}
-        joints = [
-            joints_from_features(features_BTPF[row, :frames], self.model.skeleton).cpu().numpy()
-            for row, frames in enumerate(frames_B.tolist())
-        ]
-        if job.purpose in ROWS:
-            found["text"] = self.evaluator.embed_text(self._read(job)).cpu().numpy()
-            measured = [plausibility(joints_TPJ3, self.model.skeleton) for joints_TPJ3 in joints]
-            found |= {name: np.array([one[name] for one in measured]) for name in measured[0]}
-        if job.purpose in (*ROWS, "swapped"):
-            found["actor"] = np.stack([actors(joints_TPJ3) for joints_TPJ3 in joints])
-        partial = self.parts / f".{job.name}.npz"
-        with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **found)
-        flush(partial)
-        partial.replace(self.parts / f"{job.name}.npz")
+    def run(self, job: EvaluationJob) -> None:
+        """Do one job and write its file, whole or not at all.
 
-    def _recorded(self, job: Job) -> tuple[Tensor, Tensor]:
-        """Features [B, T, 2, F] of the recordings, and their valid frames [B]."""
-        recordings = [self.folder.recording(self.request.split, sample.row) for sample in job.samples]
+        Raises:
+            UserError: the model's output is not finite, or the disk refuses to be written.
+        """
+        arrays: Arrays = {}
+        if job.makes_row:
+            arrays["text"] = self.evaluator.embed_text(self._texts(job)).cpu().numpy()
+        for form, motions in self._motions(job):
+            arrays |= {f"{form}/{name}": self._taken(name, motions) for name in job.arrays}
+        with whole_file(self.parts / f"{job.name}.npz") as partial, partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    def _taken(self, name: str, motions: _Motions) -> NDArray[Any]:
+        """One of a job's ``arrays``."""
+        if name == "motion":
+            return self.evaluator.embed_motion(motions.features_BTPF, motions.frames_B).cpu().numpy()
+        if name == "actor":
+            return np.stack([actors(joints_TPJ3) for joints_TPJ3 in motions.joints])
+        take = measures.of_each_motion()[name]
+        return np.array([take(joints_TPJ3, self.model.skeleton) for joints_TPJ3 in motions.joints])
+
+    def _motions(self, job: EvaluationJob) -> Iterator[tuple[Form, _Motions]]:
+        """The motions of a job in each of its forms; generated ones come from one pass of sampling."""
+        if job.purpose not in GENERATING:
+            yield "recorded", self._recorded(job)
+            return
+        batch = self._generated(job)
+        for form in job.forms:
+            yield form, self._settled(batch) if form == "settled" else self._raw(batch.features_BTPF, batch.frames_B)
+
+    def _recorded(self, job: EvaluationJob) -> _Motions:
+        recordings = [self.folder.recording(self.spec.split, sample.row) for sample in job.samples]
         batch = interactions(
             [recording.position_TPJ3 for recording in recordings],
             [recording.rotation_TPR6 for recording in recordings],
@@ -146,72 +161,68 @@ class Embedder:
             self.model.config.data.max_frames,
         )
         longest = int(batch.frames_B.max())
-        return batch.features_BTPF[:, :longest].to(self.device), batch.frames_B.to(self.device)
+        return self._raw(batch.features_BTPF[:, :longest], batch.frames_B)
 
-    def _made(self, job: Job) -> tuple[Tensor, Tensor]:
-        """Features [B, T, 2, F] of motions from the captions, as long as the recordings, and their frames [B]."""
+    def _generated(self, job: EvaluationJob) -> GeneratedBatch:
+        """Motions from the captions of the samples, as long as their recordings."""
         model = self.untrained if job.purpose == "untrained" else self.model
-        frames_B = torch.tensor([sample.frames for sample in job.samples])
-        latents_B = (frames_B + STRIDE - 1) // STRIDE
-        length = int(latents_B.max())
-        mask_BL = torch.arange(length) < latents_B[:, None]
-        seeds = [sample.drawn.seed for sample in job.samples]
-        exchanged_B = torch.tensor([model.exchanges(self.folder.caption(one.caption).text) for one in job.samples])
-        pairs = zip(job.samples, exchanged_B.tolist(), strict=True)
-        captions = [self._exchanged(sample) if exchanged else sample.caption for sample, exchanged in pairs]
-        noise_BLPZ = normal(seeds, (length, 2, model.latent), stream=0) * mask_BL[:, :, None, None]
-        latent_BLPZ = model.sample(
-            noise_BLPZ.to(self.device),
-            model.condition(self._states(captions)),
-            mask_BL=mask_BL.to(self.device),
-            guidance=self.request.guidance,
+        headers = self.folder.headers(self.spec.split)
+        conditions = model.read_captions(
+            self.folder, [headers[sample.row] for sample in job.samples], [sample.caption for sample in job.samples]
         )
-        features_BTPF = model.decode(latent_BLPZ)[:, : int(frames_B.max())]
-        return exchange_persons(features_BTPF, exchanged_B, model.skeleton), frames_B.to(self.device)
+        return model.generate_batch(
+            conditions,
+            frames_B=torch.tensor([sample.frames for sample in job.samples]),
+            seeds=[sample.drawn.seed for sample in job.samples],
+            guidance=self.spec.guidance,
+        )
 
-    def _exchanged(self, sample: Sample) -> int:
-        """The row of the sample's caption with the names of the persons exchanged."""
-        recording = self.folder.recording(self.request.split, sample.row)
-        forms = (recording.captions, recording.swapped)
-        one, other = forms if sample.caption in recording.captions else reversed(forms)
-        return other[one.index(sample.caption)]
+    def _raw(self, features_BTPF: Tensor, frames_B: Tensor) -> _Motions:
+        """Motions whose joints are those of the features."""
+        joints_BTPJ3 = joints_from_features(features_BTPF, self.model.skeleton).cpu().numpy()
+        joints = [joints_BTPJ3[row, :frames] for row, frames in enumerate(frames_B.tolist())]
+        return _Motions(features_BTPF.to(self.device), frames_B.to(self.device), joints)
 
-    def _states(self, rows: Sequence[int]) -> TextStates:
-        """The frozen encoder's states of captions, which the data set holds."""
-        captions = [self.folder.caption(row) for row in rows]
-        states_BKW, mask_BK = pad_text([caption.state_KW for caption in captions], self.folder.card.max_tokens)
-        return TextStates(states_BKW, mask_BK, torch.tensor([caption.eot for caption in captions]))
+    def _settled(self, batch: GeneratedBatch) -> _Motions:
+        """Motions as users get them: their joints, and features made of them as of a recording's."""
+        features_BTPF, frames_B = motion_features(
+            batch.joints_BTPJ3, batch.rotations_BTPR6, batch.frames_B, self.model.skeleton
+        )
+        joints = [batch.joints_BTPJ3[row, :frames].numpy() for row, frames in enumerate(batch.frames_B.tolist())]
+        return _Motions(features_BTPF.to(self.device), frames_B.to(self.device), joints)
 
-    def _read(self, job: Job) -> TextStates:
+    def _texts(self, job: EvaluationJob) -> TextStates:
         """What the evaluator's text encoder reads of the captions."""
+        captions = [sample.caption for sample in job.samples]
         if self.evaluator.config.text == "states":
-            return self._states([sample.caption for sample in job.samples]).to(self.device)
-        texts = [self.folder.caption(sample.caption).text for sample in job.samples]
-        ids_BK, eot_B = self._tokenizer.tokens(texts)
+            return stored_states(self.folder, captions).to(self.device)
+        ids_BK, eot_B = self._tokenizer.tokens([self.folder.caption(caption).text for caption in captions])
         return self.evaluator.token_states(ids_BK.to(self.device), eot_B.to(self.device))
 
     @cached_property
     def _tokenizer(self) -> TextEncoder:
-        text_folder = self.request.text_folder
+        text_folder = self.spec.text_folder
         return load_encoder("clip", Path(text_folder) if text_folder else None)
 
     @cached_property
     def untrained(self) -> InterMoE:
         """The model as it was before training, with its trained VAE."""
-        model = InterMoE.initial(self.model.config, seed=self.request.model_seed)
+        model = InterMoE.initial(self.model.config, seed=self.spec.model_seed)
         for part in VAE_PARTS:
             model.get_submodule(part).load_state_dict(self.model.get_submodule(part).state_dict())
         return model.to(self.device).eval()
 
 
-def read_parts(folder: Path, jobs: Sequence[Job]) -> dict[str, Arrays]:
-    """What the jobs wrote, by their names; ``UserError`` where a file is damaged."""
-    found: dict[str, Arrays] = {}
+def read_parts(folder: Path, jobs: Sequence[EvaluationJob]) -> dict[str, Arrays]:
+    """What the jobs wrote, by their names; ``UserError`` where a file is damaged or lacks what its job computes."""
+    parts: dict[str, Arrays] = {}
     for job in jobs:
         file = folder / f"{job.name}.npz"
         try:
             with np.load(file, allow_pickle=False) as stored:
-                found[job.name] = {name: stored[name] for name in stored.files}
+                parts[job.name] = {name: stored[name] for name in stored.files}
+            if missing := sorted(job.file_arrays - parts[job.name].keys()):
+                raise ValueError(f"it holds no {missing[0]}")
         except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise UserError(f"cannot be read: {error}", where=file, allowed="delete it and evaluate again") from None
-    return found
+    return parts

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from intermoe import checkpoint
-from intermoe.data.draws import normal, uniform
+from intermoe.data.draws import Stream, normal, uniform
 from intermoe.data.shards import DatasetFolder
 from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig, trained_folder
 from intermoe.moe.selection import selections, update_biases
@@ -53,12 +53,13 @@ class DenoiserObjective(Objective):
         shape = (mask_BL.shape[1], 2, model.latent)
         with torch.no_grad():
             model.vae.eval()
-            clean_BLPZ = model.encode(batch["features"], normal(seeds, shape, stream=0).to(device), mask_BT)
-        drawn_B2 = uniform(seeds, 2, stream=1).to(device)
+            noise_BLPZ = normal(seeds, shape, Stream.LATENT).to(device)
+            clean_BLPZ = model.encode(batch["features"], noise_BLPZ, mask_BT)
+        drawn_B2 = uniform(seeds, 2, Stream.TIMESTEP).to(device)
         t_B = (drawn_B2[:, 0] * model.diffusion.config.steps).long()
         keep_B = drawn_B2[:, 1] >= model.diffusion.config.condition_drop
         condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
-        noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, normal(seeds, shape, stream=2).to(device))
+        noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, normal(seeds, shape, Stream.DIFFUSION).to(device))
         found_BLPZ = model.denoiser(noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL)
         return {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL)[0]}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from intermoe.body.features import joints_from_features
-from intermoe.data.draws import normal
+from intermoe.data.draws import Stream, normal
 from intermoe.data.shards import DatasetFolder
 from intermoe.model import VAE_PARTS, InterMoE, ModelConfig
 from intermoe.networks.vae import STRIDE, vae_loss_counts, vae_losses, whole_latents
@@ -77,7 +77,7 @@ class VaeObjective(Objective):
         z_BLNC = posterior.mean_BLNC
         if self.training:
             shape = tuple(posterior.mean_BLNC.shape[1:])
-            z_BLNC = posterior.sample(normal(batch["seed"].tolist(), shape, stream=0).to(x_BTF.device))
+            z_BLNC = posterior.sample(normal(batch["seed"].tolist(), shape, Stream.LATENT).to(x_BTF.device))
         reconstruction_BTF = vae.decode(z_BLNC)
         skeleton, latents = self.model.skeleton, self.count(batch)
         normaliser = self.model.normaliser

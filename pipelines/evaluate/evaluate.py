@@ -1,7 +1,7 @@
 """From a trained model to a table: what its motions are worth beside recorded ones, with 95% intervals.
 
 Ray Data hands the jobs of the plan (intermoe/evaluation/protocol.py) to actors that hold the networks
-(intermoe/evaluation/runner.py). What they computed waits in a folder beside ``out``: an evaluation that was interrupted
+(actor.py). What they computed waits in a folder beside ``out``: an evaluation that was interrupted
 goes on when it is asked for again, and under its name it is whole.
 """
 
@@ -14,12 +14,13 @@ import ray.data
 from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.protocol import GENERATING, score
-from intermoe.evaluation.runner import Embedder, read_parts
+from intermoe.evaluation.runner import read_parts
 from intermoe.files import set_aside, write_json
 from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
+from pipelines.evaluate.actor import EvaluationActor
 from pipelines.evaluate.request import EvaluationPlan
-from pipelines.evaluate.results import Results, publish, replications_frame
+from pipelines.evaluate.results import Results, publish
 from pipelines.tracking.runs import Run
 
 _PLAN, _PARTS = "plan.json", "parts"
@@ -54,7 +55,7 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
             seed=request.seed,
             split=request.split,
         )
-        results = Results(values=replications_frame(values), about={**plan.about, "run": run.id})
+        results = Results(values=values, about={**plan.about, "run": run.id})
         run.log_metrics(results.metrics() | {"seconds_generating": seconds}, request.step)
         files = publish(results, out)
         shutil.rmtree(set_aside(partial))
@@ -115,7 +116,7 @@ def _compute(plan: EvaluationPlan, parts: Path, progress: ProgressCallback) -> f
     began, ended = [], []
     with quiet_data():
         stream = ray.data.from_items([{"job": number} for number in todo], override_num_blocks=len(todo)).map_batches(
-            Embedder,
+            EvaluationActor,
             fn_constructor_args=(plan.spec, str(parts.resolve()), workers.gpu),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers.count, max_tasks_in_flight_per_actor=2),

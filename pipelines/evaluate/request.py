@@ -9,8 +9,8 @@ from intermoe import checkpoint
 from intermoe.data.shards import CARD, DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import Evaluator
-from intermoe.evaluation.protocol import ROWS, Job, Row
-from intermoe.evaluation.runner import Request, jobs_of
+from intermoe.evaluation.protocol import ROWS, EvaluationJob, Row
+from intermoe.evaluation.runner import EvaluationSpec
 from intermoe.files import check_free, sha256
 from intermoe.model import InterMoE, trained_folder
 from intermoe.text.encoders import load_encoder
@@ -92,12 +92,12 @@ class EvaluateRequest:
         text_folder = self.site.text_folder
         if judge.config.text == "tokens":
             load_encoder("clip", text_folder)
-        spec = Request(
+        spec = EvaluationSpec(
             model=str(folder),
             evaluator=str(judge_folder),
             dataset=str(data.path),
             split=self.split,
-            config=values.evaluation.model_dump(mode="json"),
+            config=values.evaluation,
             rows=self.rows,
             seed=self.seed,
             guidance=self.guidance,
@@ -121,7 +121,7 @@ class EvaluateRequest:
             "rows": list(self.rows),
             "evaluation": values.evaluation.model_dump(mode="json"),
         }
-        jobs = jobs_of(spec, model.config.data.max_frames, judge.data.persons)
+        jobs = spec.jobs(model.config.data.max_frames, judge.data.persons)
         return EvaluationPlan(self, spec, values, jobs, about, note.get("run_id"))
 
 
@@ -139,9 +139,9 @@ class EvaluationPlan:
     """
 
     request: EvaluateRequest
-    spec: Request
+    spec: EvaluationSpec
     settings: Settings
-    jobs: Sequence[Job]
+    jobs: Sequence[EvaluationJob]
     about: Mapping[str, Any]
     model_run: str | None
 

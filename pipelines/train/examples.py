@@ -1,17 +1,22 @@
 """Motions that show what a network has learned, made from held-out recordings.
 
-Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame.
+Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from intermoe.body.conventions import FPS
+from intermoe.body.features import joints_from_features, rotations_from_features
+from intermoe.body.skeletons import Skeleton
 from intermoe.data.batches import interactions
-from intermoe.data.draws import UNDRAWN
+from intermoe.data.draws import UNDRAWN, prompt_seeds
+from intermoe.data.rows import MotionRow
 from intermoe.data.shards import DatasetFolder
 from intermoe.model import VAE_PARTS, InterMoE
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
@@ -22,45 +27,69 @@ _COUNT = 2
 
 
 @dataclass(frozen=True)
-class Sample:
+class ExampleMotion:
     """A motion and, where experts made it, how it was routed."""
 
     motion: Motion
     routing: RoutingMap | None = None
 
 
-def samples(target: str, model: Path, dataset: Path) -> dict[str, Sample]:
-    """A few motions by name.
+def example_motions(target: str, model: Path, dataset: Path) -> dict[str, ExampleMotion]:
+    """A few motions by name; no text encoder is needed, since the data set holds the states of its captions.
 
-    For the VAE: held-out recordings and what becomes of them through encoder and decoder. For the denoiser: motions
+    For the VAE: a held-out recording and what becomes of it through encoder and decoder. For the denoiser: motions
     from held-out captions, as long as the recordings they come from. For the evaluator there are none.
 
     Args:
         target: "vae", "evaluator" or "denoiser".
         model: a checkpoint.
-        dataset: the folder of shards; its validation split, or else its training split.
+        dataset: the folder of shards; its validation split, or else its test or training split.
     """
     if target == "evaluator":
         return {}
     folder = DatasetFolder.open(dataset)
     split = next(name for name in ("val", "test", "train") if folder.card.recordings.get(name))
-    rows = folder.index(split).frames
-    chosen = [folder.recording(split, row) for row in range(0, len(rows), max(1, len(rows) // _COUNT))][:_COUNT]
-    captions = [folder.caption(row.captions[0]).text for row in chosen]
+    rows = len(folder.index(split).ids)
+    chosen = [folder.recording(split, row) for row in range(0, rows, max(1, rows // _COUNT))][:_COUNT]
     if target == "denoiser":
-        generator = InterMoE.load(model)
-        seconds = min(generator.config.data.max_frames, max(len(row.position_TPJ3) for row in chosen)) / FPS
-        with recorded_routing(generator.denoiser) if selections(generator.denoiser) else nullcontext() as recorder:
-            found = generator.generate(captions, seconds=seconds)
-        maps = recorder.maps() if recorder is not None else [None] * len(found)
-        return {f"sample_{n}": Sample(*pair) for n, pair in enumerate(zip(found, maps, strict=True))}
-    autoencoder = InterMoE.load(model, parts=VAE_PARTS)
-    motions = {}
-    for n, row in enumerate(chosen[:1]):
-        positions, rotations = [row.position_TPJ3], [row.rotation_TPR6]
-        batch = interactions(positions, rotations, [UNDRAWN], autoencoder.skeleton, len(row.position_TPJ3))
-        with torch.no_grad():
-            decoded_BTPF = autoencoder.decode(autoencoder.encode(batch.features_BTPF))
-        for name, features_BTPF in (("recorded", batch.features_BTPF), ("reconstructed", decoded_BTPF)):
-            motions[f"{n}_{name}"] = Sample(autoencoder.motions(features_BTPF, [f"{name}: {captions[n]}"])[0])
-    return motions
+        return _generated(InterMoE.load(model), folder, chosen)
+    return _reconstructed(InterMoE.load(model, parts=VAE_PARTS), folder, chosen[0])
+
+
+def _generated(model: InterMoE, folder: DatasetFolder, recordings: Sequence[MotionRow]) -> dict[str, ExampleMotion]:
+    captions = [recording.captions[0] for recording in recordings]
+    texts = [folder.caption(caption).text for caption in captions]
+    longest = model.config.data.max_frames
+    with recorded_routing(model.denoiser) if selections(model.denoiser) else nullcontext() as recorder:
+        batch = model.generate_batch(
+            model.read_captions(folder, recordings, captions),
+            frames_B=torch.tensor([min(longest, len(recording.position_TPJ3)) for recording in recordings]),
+            seeds=prompt_seeds(0, texts),
+        )
+    motions = batch.motions(texts)
+    maps = recorder.maps() if recorder is not None else [None] * len(motions)
+    return {f"sample_{n}": ExampleMotion(*pair) for n, pair in enumerate(zip(motions, maps, strict=True))}
+
+
+def _reconstructed(model: InterMoE, folder: DatasetFolder, recording: MotionRow) -> dict[str, ExampleMotion]:
+    positions, rotations = [recording.position_TPJ3], [recording.rotation_TPR6]
+    recorded_BTPF = interactions(
+        positions, rotations, [UNDRAWN], model.skeleton, len(recording.position_TPJ3)
+    ).features_BTPF
+    with torch.no_grad():
+        decoded_BTPF = model.decode(model.encode(recorded_BTPF))
+    text = folder.caption(recording.captions[0]).text
+    return {
+        f"0_{name}": ExampleMotion(_motion(features_TPF, f"{name}: {text}", model.skeleton))
+        for name, features_TPF in (("recorded", recorded_BTPF[0]), ("reconstructed", decoded_BTPF[0]))
+    }
+
+
+def _motion(features_TPF: Tensor, caption: str, skeleton: Skeleton) -> Motion:
+    """The motion that features hold, as it is."""
+    joints_TPJ3, rotations_TPR6 = (
+        read(features_TPF, skeleton) for read in (joints_from_features, rotations_from_features)
+    )
+    return Motion(
+        joints=joints_TPJ3.numpy(), rotations=rotations_TPR6.numpy(), fps=FPS, caption=caption, skeleton=skeleton
+    )

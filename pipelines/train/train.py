@@ -20,7 +20,7 @@ from intermoe.files import sha256
 from pipelines.cluster.progress import Progress, ProgressBoard
 from pipelines.generate import save_routing_map
 from pipelines.tracking.runs import Run
-from pipelines.train.examples import samples
+from pipelines.train.examples import example_motions
 from pipelines.train.request import TrainingJob
 from pipelines.train.run_folder import note_run, resumable_step, run_identity, run_note
 from pipelines.train.worker import work
@@ -61,13 +61,13 @@ def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ())
 def _log_examples(job: TrainingJob, run: Run) -> None:
     """Add a few motions that show what the network has learned."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, sample in samples(job.request.target, job.request.out / "best", job.request.dataset).items():
+        for name, example in example_motions(job.request.target, job.request.out / "best", job.request.dataset).items():
             files = [
-                *sample.motion.save(Path(folder) / f"{name}.gif"),
-                *sample.motion.save(Path(folder) / f"{name}.png"),
+                *example.motion.save(Path(folder) / f"{name}.gif"),
+                *example.motion.save(Path(folder) / f"{name}.png"),
             ]
-            if sample.routing is not None:
-                files.append(save_routing_map(sample.motion, sample.routing, Path(folder) / f"{name}.routing.png"))
+            if example.routing is not None:
+                files.append(save_routing_map(example.motion, example.routing, Path(folder) / f"{name}.routing.png"))
             for file in files:
                 run.log_artifact(file, "samples")
 

@@ -1,16 +1,17 @@
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small_model import CONFIG, WordEncoder, small_model
+from toy_shards import caption_states, write_shards
 
 from intermoe import checkpoint
-from intermoe.body.features import FeatureLayout, Normaliser
+from intermoe.body.features import joints_from_features, rotations_from_features
+from intermoe.body.kinematics import settle
 from intermoe.body.skeletons import SMPL22
-from intermoe.data.draws import normal, prompt_seed
+from intermoe.data.draws import Stream, normal, prompt_seed
 from intermoe.data.shards import DataConfig
 from intermoe.diffusion import guided
 from intermoe.errors import UserError
@@ -28,48 +29,6 @@ PROMPTS = [
     "They hug.",
     "One kicks, one blocks.",
 ]
-CONFIG: dict[str, Any] = {
-    "data": {"encoder": "minilm", "max_frames": 62},
-    "vae": {"width": 8, "latent": 4, "blocks": 1},
-    "denoiser": {"width": 32, "layers": 2, "heads": 4, "text_layers": 1, "text_hidden": 32, "text_heads": 4},
-    "moe": {"experts": 4, "hidden": 16, "c_exp": 1.0},
-    "diffusion": {"steps": 100, "ddim_steps": 5, "guidance": 2.0},
-}
-
-
-class WordEncoder:
-    """Stands in for the frozen encoder: each word has states of its own, from its hash."""
-
-    def encode(self, texts: Sequence[str]) -> TextStates:
-        words = [text.split() for text in texts]
-        states = torch.zeros(len(texts), max(map(len, words)), 384)
-        mask = torch.zeros(states.shape[:2], dtype=torch.bool)
-        for row, sentence in enumerate(words):
-            for place, word in enumerate(sentence):
-                seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "little")
-                states[row, place] = normal([seed], (384,), stream=9)[0]
-            mask[row, : len(sentence)] = True
-        return TextStates(states, mask, mask.sum(1) - 1)
-
-
-def small_model(seed: int = 0, moe: dict | None = None) -> InterMoE:
-    """Random weights, also where training starts from zero, so that timestep and text change the result."""
-    torch.manual_seed(seed)
-    model = InterMoE(ModelConfig.parse(CONFIG | {"moe": CONFIG["moe"] | (moe or {})})).eval()
-    for name, parameter in model.denoiser.named_parameters():
-        if "modulation" in name or name.startswith("out."):
-            torch.nn.init.normal_(parameter, std=0.2)
-        if "router" in name:
-            parameter.data *= 4
-    rest = torch.zeros(22, 3)
-    for joint, parent in enumerate(SMPL22.parents[1:], start=1):
-        rest[joint] = rest[parent] + torch.tensor(SMPL22.rest_offsets[joint])
-    mean, layout = torch.zeros(262), FeatureLayout.of(SMPL22)
-    mean[layout.positions] = (rest - rest[:, 1].min() * torch.tensor([0.0, 1, 0])).flatten()
-    mean[layout.rotations] = torch.tensor([1.0, 0, 0, 1, 0, 0]).repeat(21)
-    model.normaliser = Normaliser.from_moments(mean, torch.full((262,), 0.1))
-    model._encoder = WordEncoder()  # type: ignore[assignment]
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +123,7 @@ def test_after_training_a_prompt_alone_gives_what_it_gives_among_eight(moe):
 
 
 def test_the_words_decide_beyond_the_noise(model):
-    noise = normal([7], (5, 2, model.latent), stream=0)
+    noise = normal([7], (5, 2, model.latent), Stream.LATENT)
     latents = [
         model.sample(noise, model.condition(model.encoder.encode([prompt])).detach(), guidance=1.0)
         for prompt in PROMPTS[:2]
@@ -174,9 +133,8 @@ def test_the_words_decide_beyond_the_noise(model):
 
 def test_a_prompt_that_names_the_second_person_first_exchanges_the_persons(model, monkeypatch):
     """Where the data names persons in the order of the caption: the same motion, each in the other's place."""
-    named = small_model()
-    named.config = named.config.model_copy(update={"data": named.config.data.model_copy(update={"persons": "named"})})
-    monkeypatch.setattr("intermoe.model.prompt_seed", lambda *_: 5)
+    named = small_model(data={"persons": "named"})
+    monkeypatch.setattr("intermoe.model.prompt_seeds", lambda _, prompts: [5] * len(prompts))
     prompts = ["The first person bows to the second.", "The second person bows to the first."]
     one, other = named.generate(prompts, seconds=1)
     assert other.caption == prompts[1]
@@ -228,13 +186,16 @@ def test_what_cannot_be_generated_is_refused_at_once(model, monkeypatch, argumen
 
 def test_generation_is_ddim_on_the_prompts_noise_with_guidance(model):
     motion = model.generate(PROMPTS[1], seconds=18 / 30, seed=2, guidance=1.5)
-    noise = normal([prompt_seed(2, PROMPTS[1], 0)], (5, 2, model.latent), stream=0)
+    noise = normal([prompt_seed(2, PROMPTS[1], 0)], (5, 2, model.latent), Stream.LATENT)
     with torch.no_grad():
         condition = model.condition(model.encoder.encode([PROMPTS[1]]))
         mask = torch.ones(1, 5, dtype=torch.bool)
         latent = model.diffusion.ddim(guided(model.denoiser, condition, mask, 1.5), noise)
-        features = model.decode(latent)[:, :18]
-    expected = model.motions(features, ["x"], settled=True)[0]
+        features = model.decode(latent)[0, :18].transpose(0, 1)
+    joints, rotations = settle(
+        joints_from_features(features, SMPL22), rotations_from_features(features, SMPL22), SMPL22
+    )
+    expected = Motion(joints.transpose(0, 1).numpy(), rotations.transpose(0, 1).numpy(), 30, "x", SMPL22)
     assert difference(motion, expected) < 1e-5
     assert difference(motion, model.generate(PROMPTS[1], seconds=18 / 30, seed=2, guidance=3.0)) > 1e-3
     default = model.generate(PROMPTS[1], seconds=18 / 30, seed=2)
@@ -247,6 +208,70 @@ def test_bones_keep_their_length_and_feet_come_to_the_ground(model):
     length = np.linalg.norm(bones, axis=-1)
     assert (length.max(axis=0) - length.min(axis=0)).max() < 1e-4
     np.testing.assert_allclose(np.quantile(joints[..., 1].min(axis=-1), 0.05, axis=0), 0, atol=1e-5)
+
+
+def test_generation_is_in_eval_mode_and_gives_every_module_its_own_mode_back():
+    model = small_model()
+    expected = model.generate(PROMPTS[0], seconds=1)
+    model.train()
+    model.vae.eval()  # as a training of the denoiser has it
+    modes = [module.training for module in model.modules()]
+    assert difference(expected, model.generate(PROMPTS[0], seconds=1)) == 0
+    assert [module.training for module in model.modules()] == modes
+    with pytest.raises(ZeroDivisionError):
+        model.generate(PROMPTS[0], seconds=1, on_step=lambda done, total: 1 // 0)  # type: ignore[arg-type]
+    assert [module.training for module in model.modules()] == modes
+
+
+class StoredStates:
+    """An encoder that gives the states that the toy data set holds."""
+
+    def encode(self, texts: Sequence[str]) -> TextStates:
+        states_BKW = torch.stack([torch.from_numpy(caption_states(text, 384)) for text in texts])
+        shape = states_BKW.shape[:2]
+        return TextStates(states_BKW, torch.ones(shape, dtype=torch.bool), torch.full(shape[:1], shape[1] - 1))
+
+
+@pytest.mark.parametrize("persons", ["drawn", "named"])
+def test_stored_captions_condition_as_their_prompts_do(tmp_path, persons):
+    model = small_model(data={"persons": persons})
+    model._encoder = StoredStates()  # type: ignore[assignment]
+    folder = write_shards(tmp_path, {"test": 6})
+    recordings = [header for header in folder.headers("test") for _ in range(2)]
+    captions = [form[0] for header in folder.headers("test") for form in (header.captions, header.swapped)]
+    texts = [folder.caption(caption).text for caption in captions]
+    read, stored = model.read_prompts(texts), model.read_captions(folder, recordings, captions)
+    assert torch.equal(read.text.states_BKW, stored.text.states_BKW)
+    assert torch.equal(read.text.mask_BK, stored.text.mask_BK)
+    assert torch.equal(read.text.eot_B, stored.text.eot_B)
+    assert stored.exchanged_B.tolist() == read.exchanged_B.tolist()
+    assert set(stored.exchanged_B.tolist()) == ({False, True} if persons == "named" else {False})
+
+
+def test_captions_of_another_encoder_are_refused(tmp_path):
+    folder = write_shards(tmp_path, {"test": 2}, width=768, encoder="clip")
+    header = folder.headers("test")[0]
+    with pytest.raises(UserError) as caught:
+        small_model().read_captions(folder, [header], header.captions[:1])
+    expected = f"{tmp_path}: holds captions as 'clip' encodes them (allowed: 'minilm', which the model reads)"
+    assert str(caught.value) == expected
+
+
+def test_a_batch_of_several_lengths_holds_what_each_gives_alone(model):
+    frames, seeds = [30, 17, 62, 30], [1, 2, 3, 4]
+    steps: list[tuple[int, int]] = []
+    batch = model.generate_batch(
+        model.read_prompts(PROMPTS),
+        frames_B=torch.tensor(frames),
+        seeds=seeds,
+        on_step=lambda *step: steps.append(step),
+    )
+    assert steps == [(step, 5) for step in range(1, 6)]
+    assert batch.features_BTPF.shape == (4, 62, 2, 262)
+    for motion, length, seed, prompt in zip(batch.motions(PROMPTS), frames, seeds, PROMPTS, strict=True):
+        alone = model.generate_batch(model.read_prompts([prompt]), frames_B=torch.tensor([length]), seeds=[seed])
+        assert motion.joints.shape == (length, 2, 22, 3)
+        assert difference(motion, alone.motions([prompt])[0]) < 1e-4
 
 
 def test_progress_counts_the_steps(model):
@@ -316,7 +341,7 @@ def test_a_vae_alone_encodes_but_does_not_generate(model, saved):
     with pytest.raises(UserError, match="holds no text_head and no denoiser"):
         InterMoE.load(folder)
     vae = InterMoE.load(folder, parts=VAE_PARTS)
-    noise = normal([0], (3, 2, model.latent), stream=0)
+    noise = normal([0], (3, 2, model.latent), Stream.LATENT)
     with torch.no_grad():
         assert torch.equal(vae.decode(noise), model.decode(noise))
 

@@ -11,7 +11,8 @@ from intermoe.data.shards import CARD, DatasetCard, EncoderCard
 from intermoe.model import PARTS, VAE_PARTS, InterMoE
 from intermoe.motion import Motion
 from pipelines import settings
-from pipelines.cli import _PIPELINES_EXTRA, main, parse, parser
+from pipelines.cli import _PIPELINES_EXTRA, main
+from pipelines.grammar import parse, parser
 
 TINY = """
 data.max_frames=130 vae.width=8 vae.latent=4 vae.blocks=1 denoiser.width=16 denoiser.layers=1 denoiser.heads=2

@@ -5,7 +5,20 @@ import numpy as np
 import pytest
 import torch
 
-from intermoe.data.draws import Draw, batch_items, draw, held_out_draw, normal, order, prompt_seed, step_seed, uniform
+from intermoe.data.draws import (
+    Draw,
+    Stream,
+    batch_items,
+    draw,
+    held_out_draw,
+    normal,
+    order,
+    prompt_seed,
+    replication_order,
+    replication_pairs,
+    step_seed,
+    uniform,
+)
 
 # Legend: B samples, the shape of one sample's noise behind it.
 
@@ -90,29 +103,42 @@ def test_seeds_of_steps_and_prompts_differ_wherever_an_argument_does():
     assert prompt_seed(0, "bow", 1) == prompt_seed(0, "bow", 1)
 
 
+def test_streams_keep_their_numbers():
+    """They are part of every seed: another number would be another training, another motion, another table."""
+    assert {stream.name: stream.value for stream in Stream} == {"LATENT": 0, "TIMESTEP": 1, "DIFFUSION": 2}
+    for stream in Stream:
+        expected = np.random.default_rng([int(stream), 7]).standard_normal((2, 3), dtype=np.float32)
+        assert np.array_equal(normal([7], (2, 3), stream)[0].numpy(), expected)
+    assert np.array_equal(replication_order(5, 2, 9), np.random.default_rng([5, 2]).permutation(9))
+    assert replication_pairs(5, 2).random() == np.random.default_rng([5, 2, 1]).random()
+
+
 def test_shorter_noise_is_the_beginning_of_longer_noise():
-    long = normal([7, 8], (9, 2, 5), stream=0)
+    long = normal([7, 8], (9, 2, 5), Stream.LATENT)
     for frames in (1, 4, 8):
-        assert torch.equal(normal([7, 8], (frames, 2, 5), stream=0), long[:, :frames])
+        assert torch.equal(normal([7, 8], (frames, 2, 5), Stream.LATENT), long[:, :frames])
 
 
 def test_noise_is_a_function_of_the_samples_own_seed():
-    batch = normal([3, 5, 3], (2, 4), stream=1)
+    batch = normal([3, 5, 3], (2, 4), Stream.TIMESTEP)
     assert batch.dtype == torch.float32
-    assert torch.equal(batch[:1], normal([3], (2, 4), stream=1))
+    assert torch.equal(batch[:1], normal([3], (2, 4), Stream.TIMESTEP))
     assert torch.equal(batch[0], batch[2])
     assert not torch.equal(batch[0], batch[1])
-    assert not torch.equal(batch, normal([3, 5, 3], (2, 4), stream=2))
-    assert torch.equal(uniform([3, 5], 4, stream=1)[1:], uniform([5], 4, stream=1))
+    assert not torch.equal(batch, normal([3, 5, 3], (2, 4), Stream.DIFFUSION))
+    assert torch.equal(uniform([3, 5], 4, Stream.TIMESTEP)[1:], uniform([5], 4, Stream.TIMESTEP))
 
 
 def test_noise_is_standard_normal_and_uniform_numbers_are_uniform():
-    noise = normal(range(100), (10, 20), stream=0).double()
+    noise = normal(range(100), (10, 20), Stream.LATENT).double()
     assert noise.mean().abs() < 0.03
     assert (noise.std() - 1).abs() < 0.02
     assert (noise.pow(4).mean() - 3).abs() < 0.2
     # Same seeds, another stream, and the same position in another sample: independent.
-    assert torch.corrcoef(torch.stack([noise.flatten(), normal(range(100), (10, 20), stream=1).flatten()]))[0, 1] < 0.03
-    numbers = uniform(range(4000), 2, stream=1)
+    assert (
+        torch.corrcoef(torch.stack([noise.flatten(), normal(range(100), (10, 20), Stream.TIMESTEP).flatten()]))[0, 1]
+        < 0.03
+    )
+    numbers = uniform(range(4000), 2, Stream.TIMESTEP)
     assert 0 <= numbers.min() < 0.01 < 0.99 < numbers.max() < 1
     assert torch.allclose(numbers.mean(0), torch.tensor(0.5, dtype=torch.float64), atol=0.02)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from intermoe.data.draws import UNDRAWN
+from intermoe.data.rows import RecordingHeader
 from intermoe.data.shards import (
     CAPTION_SCHEMA,
     MOTION_SCHEMA,
@@ -122,6 +123,27 @@ def test_every_caption_is_read_alike_and_swapped_and_mirrored_with_its_motion(fo
     assert row.caption(replace(drawn, caption=float(np.nextafter(1, 0)))) == form[2]
 
 
+def test_a_header_is_the_recording_without_its_motion(folder):
+    data = DatasetFolder.open(folder)
+    for split, rows in MOTIONS.items():
+        headers = data.headers(split)
+        assert len(headers) == len(rows)
+        for number, header in enumerate(headers):
+            recording = vars(data.recording(split, number))
+            assert vars(header) == {name: recording[name] for name in vars(header)}
+            assert set(recording) - set(vars(header)) == {"position_TPJ3", "rotation_TPR6"}
+    assert data.headers("test") == []
+    with pytest.raises(UserError, match=r"unknown split 'dev' \(allowed: train, val, test"):
+        data.headers("dev")
+
+
+def test_each_form_of_a_caption_has_one_with_the_persons_exchanged():
+    header = RecordingHeader("r", captions=(5, 9), mirrored=(6, 9), swapped=(1, 4), swapped_mirrored=(8, 4), label={})
+    assert [header.exchanged(caption) for caption in (5, 9, 6, 1, 4, 8)] == [1, 4, 8, 5, 9, 6]
+    with pytest.raises(ValueError, match="caption 2 is none of recording r"):
+        header.exchanged(2)
+
+
 def test_the_texts_are_those_of_the_captions_in_their_order(folder):
     data = DatasetFolder.open(folder)
     assert data.texts() == [data.caption(row).text for row in range(data.card.captions)]
@@ -219,7 +241,7 @@ def test_a_truncated_file_is_told_when_it_is_read(folder):
     file = folder / "motions/train-00000.parquet"
     file.write_bytes(file.read_bytes()[:5000])
     data = DatasetFolder.open(folder)
-    for read in (lambda: data.recording("train", 0), lambda: data.index("train")):
+    for read in (lambda: data.recording("train", 0), lambda: data.index("train"), lambda: data.headers("train")):
         with pytest.raises(UserError, match=r"train-00000\.parquet cannot be read"):
             read()
     assert data.recording("train", 3).id == "r3"

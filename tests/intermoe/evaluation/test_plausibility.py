@@ -4,7 +4,17 @@ from scipy.optimize import minimize
 
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet.kinds import make_interaction
-from intermoe.evaluation.plausibility import _RADII, _segment_distances, interpenetration, plausibility
+from intermoe.evaluation.measures import of_each_motion
+from intermoe.evaluation.plausibility import (
+    _RADII,
+    _segment_distances,
+    bone_length_deviation_cm,
+    floor_penetration_cm,
+    foot_skating_cm_s,
+    interpenetration,
+    interpenetration_cm,
+    jerk_m_s3,
+)
 
 FRAMES = 30
 
@@ -22,25 +32,24 @@ def standing() -> np.ndarray:
 
 
 def test_standing_still_is_perfect(standing):
-    assert set(plausibility(standing, SMPL22).values()) == {0.0}
+    assert {take(standing, SMPL22) for take in of_each_motion().values()} == {0.0}
 
 
 def test_one_who_slides_skates_at_that_speed(standing):
     standing[:, 0, :, 0] += 0.01 * np.arange(FRAMES)[:, None]
-    found = plausibility(standing, SMPL22)
-    assert found["foot_skating_cm_s"] == pytest.approx(30 / 2)  # 0.3 m/s, one of the two
-    assert found["jerk_m_s3"] == pytest.approx(0, abs=1e-6)
+    assert foot_skating_cm_s(standing, SMPL22) == pytest.approx(30 / 2)  # 0.3 m/s, one of the two
+    assert jerk_m_s3(standing, SMPL22) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_foot_in_the_air_does_not_skate(standing):
     standing[:, :, :, 1] += 0.2
     standing[:, :, :, 0] += 0.01 * np.arange(FRAMES)[:, None, None]
-    assert plausibility(standing, SMPL22)["foot_skating_cm_s"] == 0
+    assert foot_skating_cm_s(standing, SMPL22) == 0
 
 
 def test_one_who_sinks_penetrates_the_floor_by_so_much(standing):
     standing[: FRAMES // 2, 1, :, 1] -= 0.08
-    assert plausibility(standing, SMPL22)["floor_penetration_cm"] == pytest.approx(8 / 4)
+    assert floor_penetration_cm(standing, SMPL22) == pytest.approx(8 / 4)
 
 
 def test_a_head_that_comes_off_changes_one_bone(standing):
@@ -48,13 +57,13 @@ def test_a_head_that_comes_off_changes_one_bone(standing):
     bone = np.array(SMPL22.rest_offsets[SMPL22.index("head")])
     standing[:, 0, SMPL22.index("head")] += away[:, None] * bone / np.linalg.norm(bone)
     # Half of the frames are 5 cm longer: the median is in the middle, so each frame is 2.5 cm off.
-    assert plausibility(standing, SMPL22)["bone_length_deviation_cm"] == pytest.approx(2.5 / 2 / 21)
+    assert bone_length_deviation_cm(standing, SMPL22) == pytest.approx(2.5 / 2 / 21)
 
 
 def test_jerk_of_a_cubic(standing):
     time = np.arange(FRAMES) / 30
     standing[:, :, :, 1] += (2 * time**3)[:, None, None]
-    assert plausibility(standing, SMPL22)["jerk_m_s3"] == pytest.approx(12, rel=1e-6)
+    assert jerk_m_s3(standing, SMPL22) == pytest.approx(12, rel=1e-6)
 
 
 def test_bodies_in_each_other(standing):
@@ -62,6 +71,7 @@ def test_bodies_in_each_other(standing):
     # The trunks are the thickest: two of 11 cm whose middle lines are at most 15 cm apart.
     depth = interpenetration(standing, SMPL22)
     assert depth.shape == (FRAMES,)
+    assert interpenetration_cm(standing, SMPL22) == pytest.approx(100 * depth.mean())
     assert 0.07 <= depth[0] <= 0.22
     standing[:, 1] += [0, 0, 0.6]
     assert not interpenetration(standing, SMPL22).any()
@@ -90,8 +100,8 @@ def test_segment_distance_equals_a_search(seed):
 
 
 def test_recorded_motion_is_plausible():
-    measured = [plausibility(make_interaction(3, i).position_TPJ3, SMPL22) for i in range(28)]
-    means = {name: np.mean([one[name] for one in measured]) for name in measured[0]}
+    motions = [make_interaction(3, index).position_TPJ3 for index in range(28)]
+    means = {name: np.mean([take(motion, SMPL22) for motion in motions]) for name, take in of_each_motion().items()}
     assert means["floor_penetration_cm"] < 1
     assert means["bone_length_deviation_cm"] < 0.01
     assert means["foot_skating_cm_s"] < 25

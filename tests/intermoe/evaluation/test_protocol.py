@@ -1,28 +1,19 @@
 """The plan and the scores, on a small data set and made-up embeddings."""
 
-import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from toy_shards import write_shards
 
-from intermoe.data.shards import (
-    CAPTION_SCHEMA,
-    MOTION_SCHEMA,
-    DatasetCard,
-    DatasetFolder,
-    EncoderCard,
-    shard_name,
-    write_rows,
-)
-from intermoe.datasets.duet.kinds import make_interaction
+from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
+from intermoe.evaluation import measures
 from intermoe.evaluation.identity import KINDS
-from intermoe.evaluation.metrics import SCALE, fid, matching
-from intermoe.evaluation.plausibility import MEASURES
+from intermoe.evaluation.measures import MEASURES, Measure, of_each_motion
+from intermoe.evaluation.metrics import SCALE, diversity, fid, matching, multimodality, random_pairs
 from intermoe.evaluation.protocol import ROWS, EvaluationConfig, identity_is_known, plan, score
-from intermoe.files import sha256
 from intermoe.text.captions import swap_caption
 
 CONFIG = EvaluationConfig.parse(
@@ -37,52 +28,9 @@ CONFIG = EvaluationConfig.parse(
 COUNT = 10
 
 
-def write(folder: Path, *, labelled: bool = True) -> DatasetFolder:
-    recordings = [make_interaction(seed=2, index=index) for index in range(COUNT)]
-    texts = sorted({t for r in recordings for c in r.captions for t in (c, swap_caption(c))})
-    number = {text: row for row, text in enumerate(texts)}
-    rows = [
-        {
-            "id": recording.id,
-            "frames": len(recording.position_TPJ3),
-            "position": recording.position_TPJ3,
-            "rotation": recording.rotation_TPR6,
-            "captions": [number[text] for text in recording.captions],
-            "mirrored": [number[text] for text in recording.captions],
-            "swapped": [number[swap_caption(text)] for text in recording.captions],
-            "swapped_mirrored": [number[swap_caption(text)] for text in recording.captions],
-            "label": json.dumps(recording.label if labelled else {}),
-        }
-        for recording in recordings
-    ]
-    state = np.zeros((2, 4), np.float32)
-    captions = [{"text": text, "tokens": 2, "eot": 1, "state": state} for text in texts]
-    files = {}
-    for stem, schema, content in (("motions/test", MOTION_SCHEMA, rows), ("captions/", CAPTION_SCHEMA, captions)):
-        file = shard_name(stem, 0)
-        write_rows(folder / file, schema, content)
-        files[file] = sha256(folder / file)
-    card = DatasetCard(
-        name="toy",
-        reader="None",
-        skeleton="smpl22",
-        encoder=EncoderCard(name="minilm", width=4, sha256="0" * 64),
-        recordings={"train": 0, "test": COUNT},
-        frames=1000,
-        captions=len(texts),
-        max_tokens=2,
-        quarantined=0,
-        mean=(0.0,) * 262,
-        std=(1.0,) * 262,
-        files=files,
-    )
-    (folder / "dataset.json").write_text(card.model_dump_json())
-    return DatasetFolder.open(folder)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> DatasetFolder:
-    return write(tmp_path_factory.mktemp("toy"))
+    return write_shards(tmp_path_factory.mktemp("toy"), {"train": 0, "test": COUNT}, width=4)
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +75,10 @@ def test_draws_differ_between_replications_and_are_all_used(jobs, folder):
 def test_the_plan_is_a_function_of_the_seed_and_rows_change_no_draw(jobs, folder):
     assert plan(folder, CONFIG, seed=7, max_frames=60) == jobs
     assert plan(folder, CONFIG, seed=8, max_frames=60) != jobs
-    few = plan(folder, CONFIG, seed=7, max_frames=60, rows=("generated",))
+    few = plan(folder, CONFIG, seed=7, max_frames=60, rows=("generated", "raw"))
     assert set(few) == {job for job in jobs if job.purpose not in ("real", "untrained")}
+    settled = plan(folder, CONFIG, seed=7, max_frames=60, rows=("generated",))
+    assert [(job.name, job.samples) for job in settled] == [(job.name, job.samples) for job in few]
     more = CONFIG.model_copy(update={"replications": 5})
     assert set(jobs) < set(plan(folder, more, seed=7, max_frames=60))
 
@@ -156,59 +106,116 @@ def test_generation_comes_first(jobs):
     assert purposes == sorted(purposes)
 
 
+def test_generated_motions_are_looked_at_settled_and_raw(jobs, folder):
+    forms = {(job.purpose, job.forms) for job in jobs}
+    assert forms == {
+        ("reference", ("recorded",)),
+        ("real", ("recorded",)),
+        ("generated", ("settled", "raw")),
+        ("swapped", ("settled", "raw")),
+        ("multimodality", ("settled", "raw")),
+        ("untrained", ("settled",)),
+    }
+    settled = plan(folder, CONFIG, seed=7, max_frames=60, rows=("real", "generated"))
+    assert {form for job in settled for form in job.forms} == {"recorded", "settled"}
+    with pytest.raises(UserError) as caught:
+        plan(folder, CONFIG, seed=7, max_frames=60, rows=("real", "raw"))
+    assert str(caught.value) == "rows: the row raw without the row generated (allowed: both, or only generated)"
+
+
+def test_a_jobs_file_holds_what_its_purpose_needs(jobs):
+    arrays = {job.purpose: job.file_arrays for job in jobs}
+    plausibility = {"foot_skating_cm_s", "floor_penetration_cm", "bone_length_deviation_cm", "jerk_m_s3"}
+    row = {"motion", "actor", "interpenetration_cm", *plausibility}
+    assert arrays["reference"] == {"recorded/motion"}
+    assert arrays["real"] == {"text", *(f"recorded/{name}" for name in row)}
+    assert arrays["generated"] == {"text", *(f"{form}/{name}" for name in row for form in ("settled", "raw"))}
+    assert arrays["untrained"] == {"text", *(f"settled/{name}" for name in row)}
+    assert arrays["swapped"] == {"settled/actor", "raw/actor"}
+    assert arrays["multimodality"] == {"settled/motion", "raw/motion"}
+
+
 def made_up(jobs, folder, *, right: float = 1.0) -> dict:
-    """Embeddings at random; actors right in that share of the motions."""
+    """Embeddings at random; actors right in that share of the motions; a measure's place plus the replication."""
     rng = np.random.default_rng(0)
-    parts = {}
+    parts: dict = {}
     for job in jobs:
         count = len(job.samples)
-        actor = np.zeros((count, len(KINDS)), np.int64)
-        for row, sample in enumerate(job.samples):
-            label = folder.recording("test", sample.row).label
-            named = label["actor"] ^ sample.drawn.swap
-            actor[row, KINDS.index(label["kind"])] = named if rng.random() < right else 1 - named
-        parts[job.name] = {
-            "motion": rng.normal(size=(count, 6)),
-            "text": rng.normal(size=(count, 6)),
-            "actor": actor,
-            **{name: np.full(count, place + job.replication) for place, name in enumerate(MEASURES)},
-        }
+        parts[job.name] = {"text": rng.normal(size=(count, 6))} if job.makes_row else {}
+        for form in job.forms:
+            made: dict = {"motion": rng.normal(size=(count, 6)), "actor": np.zeros((count, len(KINDS)), np.int64)}
+            for row, sample in enumerate(job.samples if job.tells_roles else ()):
+                label = folder.headers("test")[sample.row].label
+                named = label["actor"] ^ sample.drawn.swap
+                acts = named if rng.random() < right else 1 - named
+                made["actor"][row, KINDS.index(label["kind"])] = acts
+            made |= {name: np.full(count, place + job.replication) for place, name in enumerate(of_each_motion())}
+            parts[job.name] |= {f"{form}/{name}": made[name] for name in job.arrays}
+        assert parts[job.name].keys() == job.file_arrays
     return parts
+
+
+def known(frame: pd.DataFrame, row: str) -> set[str]:
+    """The measures that are known of a row in some replication."""
+    measured = frame.loc[[row]].notna().any()
+    return set(measured.index[measured])
+
+
+FORMS = {"real": "recorded", "generated": "settled", "raw": "raw", "untrained": "settled"}
+PURPOSES = {"real": "real", "generated": "generated", "raw": "generated", "untrained": "untrained"}
 
 
 def test_scores_equal_the_metrics_of_the_joined_parts(jobs, folder):
     parts = made_up(jobs, folder)
     found = score(folder, CONFIG, jobs, parts, seed=7, split="test")
-    assert list(found) == list(ROWS)
+    assert found.index.names == ["row", "replication"]
+    assert list(found.index) == [(row, n) for row in ROWS for n in range(1 if row == "untrained" else 4)]
+    assert list(found.columns) == list(MEASURES)
+    assert set(found.dtypes) == {np.dtype(np.float64)}
 
     def joined(purpose, replication, name):
         return np.concatenate([parts[f"{purpose}-{replication:03d}-{first:06d}"][name] for first in (0, 3, 6, 9)])
 
-    for row in ROWS:
-        for replication in range(1 if row == "untrained" else 4):
-            motion, text = joined(row, replication, "motion"), joined(row, replication, "text")
-            precision, distance = matching(text, motion, 4)
-            assert [found[row][f"r_precision_top{top}"][replication] for top in (1, 2, 3)] == precision.tolist()
-            assert found[row]["mm_dist"][replication] == distance
-            assert found[row]["fid"][replication] == fid(motion, joined("reference", replication, "motion"))
-            assert 0 < found[row]["diversity"][replication] < 10 * SCALE
-            assert [found[row][name][replication] for name in MEASURES] == [place + replication for place in range(5)]
-    assert "multimodality" not in found["real"]
-    many = [parts[f"multimodality-000-{first:06d}"]["motion"] for first in (0, 3, 6)]
-    groups = np.concatenate(many).reshape(2, 4, 6)
-    apart = [np.linalg.norm(group[a] - group[b]) for group in groups for a in range(4) for b in range(4)]
-    assert 0 < found["generated"]["multimodality"][0] < max(apart)
+    for row, replication in found.index:
+        now, form, purpose = found.loc[row, replication], FORMS[row], PURPOSES[row]
+        motion, text = joined(purpose, replication, f"{form}/motion"), joined(purpose, replication, "text")
+        precision, distance = matching(text, motion, 4)
+        assert [now[f"r_precision_top{top}"] for top in (1, 2, 3)] == precision.tolist()
+        assert now["mm_dist"] == distance
+        assert now["fid"] == fid(motion, joined("reference", replication, "recorded/motion"))
+        assert 0 < now["diversity"] < 10 * SCALE
+        assert [now[name] for name in of_each_motion()] == [place + replication for place in range(5)]
+    assert known(found, "real") == set(MEASURES) - {"multimodality"}
+    assert known(found, "generated") == known(found, "raw") == set(MEASURES)
+    assert known(found, "untrained") == set(MEASURES) - {"multimodality", "identity_swapped"}
+
+
+def test_pairs_are_drawn_for_diversity_first_and_alike_in_every_row(jobs, folder):
+    parts = made_up(jobs, folder)
+    found = score(folder, CONFIG, jobs, parts, seed=7, split="test")
+    for replication in range(4):
+        for row in ("generated", "raw"):
+            rng = np.random.default_rng([7, replication, 1])
+            among, few = random_pairs(rng, 10, 5), random_pairs(rng, 4, 3)
+            form = FORMS[row]
+            names = [f"generated-{replication:03d}-{first:06d}" for first in (0, 3, 6, 9)]
+            motion = np.concatenate([parts[name][f"{form}/motion"] for name in names])
+            many = [parts[f"multimodality-{replication:03d}-{first:06d}"][f"{form}/motion"] for first in (0, 3, 6)]
+            assert found["diversity"][row, replication] == diversity(motion, among)
+            many_CSE = np.concatenate(many).reshape(2, 4, 6)
+            assert found["multimodality"][row, replication] == multimodality(many_CSE, few)
 
 
 def test_identity_is_the_share_of_right_actors_and_its_controls(jobs, folder):
     found = score(folder, CONFIG, jobs, made_up(jobs, folder), seed=7, split="test")
-    assert found["real"]["identity"] == found["generated"]["identity"] == [1.0] * 4
-    assert found["real"]["identity_swapped"] == [0.0] * 4
-    assert found["generated"]["identity_swapped"] == [1.0]
-    assert "identity_swapped" not in found["untrained"]
+    for row in ("real", "generated", "raw"):
+        assert found["identity"][row].tolist() == [1.0] * 4
+    assert found["identity_swapped"]["real"].tolist() == [0.0] * 4
+    for row in ("generated", "raw"):
+        assert found["identity_swapped"][row].dropna().to_dict() == {0: 1.0}
     wrong = score(folder, CONFIG, jobs, made_up(jobs, folder, right=0.0), seed=7, split="test")
-    assert wrong["generated"]["identity"] == [0.0] * 4
-    assert wrong["real"]["identity_swapped"] == [1.0] * 4
+    assert wrong["identity"]["generated"].tolist() == [0.0] * 4
+    assert wrong["identity_swapped"]["real"].tolist() == [1.0] * 4
 
 
 def test_shuffled_captions_are_those_of_the_next_sample(jobs, folder):
@@ -217,25 +224,42 @@ def test_shuffled_captions_are_those_of_the_next_sample(jobs, folder):
     for replication in range(4):
         shown = samples(jobs, "real", replication)
         names = [f"real-{replication:03d}-{first:06d}" for first in (0, 3, 6, 9)]
-        actor = np.concatenate([parts[name]["actor"] for name in names])
+        actor = np.concatenate([parts[name]["recorded/actor"] for name in names])
         agreed = 0
         for place in range(COUNT):
             other = shown[(place + 1) % COUNT]
-            label = folder.recording("test", other.row).label
+            label = folder.headers("test")[other.row].label
             agreed += actor[place, KINDS.index(label["kind"])] == label["actor"] ^ other.drawn.swap
-        assert found["real"]["identity_shuffled"][replication] == agreed / COUNT
+        assert found["identity_shuffled"]["real", replication] == agreed / COUNT
 
 
 def test_data_without_roles_have_no_identity(tmp_path):
-    folder = write(tmp_path, labelled=False)
+    folder = write_shards(tmp_path, {"test": COUNT}, width=4, labelled=False)
     assert not identity_is_known(folder, "test")
     jobs = plan(folder, CONFIG, seed=7, max_frames=60)
     assert "swapped" not in Counter(job.purpose for job in jobs)
-    parts = {job.name: {"motion": np.eye(6)[: len(job.samples)], "text": np.eye(6)[: len(job.samples)]} for job in jobs}
-    for job in jobs:
-        parts[job.name] |= {name: np.zeros(len(job.samples)) for name in MEASURES}
-    found = score(folder, CONFIG, jobs, parts, seed=7, split="test")
-    assert "identity" not in found["real"]
+    assert not any("actor" in name for job in jobs for name in job.file_arrays)
+    found = score(folder, CONFIG, jobs, made_up(jobs, folder), seed=7, split="test")
+    for row in ROWS:
+        assert not known(found, row) & {"identity", "identity_shuffled", "identity_swapped"}
+
+
+def test_a_measure_more_is_one_entry(jobs, folder, monkeypatch):
+    """Both kinds: of each motion, asked for in the jobs' files, and of a replication."""
+    stretch = Measure("stretch", "Stretch", "Sizes", of_motion=lambda joints, skeleton: float(np.ptp(joints)))
+    count = Measure("count", "Count", "Sizes", of_replication=lambda r: len(r.motion_NE) if r.row == "raw" else None)
+    more = {**MEASURES, "stretch": stretch, "count": count}
+    monkeypatch.setattr(measures, "MEASURES", more)
+    assert {"recorded/stretch", "settled/stretch", "raw/stretch"} <= set().union(*(job.file_arrays for job in jobs))
+    found = score(folder, CONFIG, jobs, made_up(jobs, folder), seed=7, split="test")
+    assert list(found.columns) == [*MEASURES, "stretch", "count"]
+    assert found["stretch"].tolist() == [5.0, 6, 7, 8] * 3 + [5.0]
+    assert found["count"].dropna().to_dict() == {("raw", number): COUNT for number in range(4)}
+
+
+def test_a_plan_reads_no_motion(folder, monkeypatch):
+    monkeypatch.setattr(DatasetFolder, "recording", lambda *_: pytest.fail("a motion is read"))
+    plan(DatasetFolder(folder.path, folder.card), CONFIG, seed=7, max_frames=60, persons="named")
 
 
 def test_too_few_recordings_are_refused(folder):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from intermoe.data.draws import normal, uniform
+from intermoe.data.draws import Stream, normal, uniform
 from intermoe.data.shards import DatasetFolder
 from intermoe.model import VAE_PARTS, InterMoE
 from intermoe.text.encoders import TextStates
@@ -183,11 +183,11 @@ def test_the_denoiser_learns_the_clean_latents_of_one_sample_after_the_other(mak
         latents = int(batch["frames"][row]) // 4
         one = alone(batch, row)
         with torch.no_grad():
-            clean = model.encode(one["features"][:, : 4 * latents], normal([seed], (latents, 2, 28), stream=0))
-            t, keep = (float(number) for number in uniform([seed], 2, stream=1)[0])
+            clean = model.encode(one["features"][:, : 4 * latents], normal([seed], (latents, 2, 28), Stream.LATENT))
+            t, keep = (float(number) for number in uniform([seed], 2, Stream.TIMESTEP)[0])
             condition = model.condition(TextStates(one["states"], one["mask"], one["eot"])) * (keep >= 0.5)
             step = torch.tensor([int(t * 1000)])
-            noisy = model.diffusion.q_sample(clean, step, normal([seed], (latents, 2, 28), stream=2))
+            noisy = model.diffusion.q_sample(clean, step, normal([seed], (latents, 2, 28), Stream.DIFFUSION))
             found = model.denoiser(noisy, step, condition, torch.ones(1, latents, dtype=torch.bool))
         dropped += keep < 0.5
         expected += float((found - clean).square().mean(-1).sum())

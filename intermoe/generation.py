@@ -1,0 +1,102 @@
+"""What goes into the generation of a batch of motions, and what comes out.
+
+Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, F features.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from intermoe.body.conventions import FPS
+from intermoe.body.features import joints_from_features, rotations_from_features
+from intermoe.body.kinematics import settle
+from intermoe.body.skeletons import Skeleton
+from intermoe.errors import UserError
+from intermoe.motion import Motion
+from intermoe.text.encoders import TextStates
+
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """What each motion of a batch is generated from.
+
+    Attributes:
+        text: token states of the captions, as the network reads them.
+        exchanged_B: bool, the captions that are read with the names of the persons exchanged; the persons of their
+            motions change places.
+    """
+
+    text: TextStates
+    exchanged_B: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedBatch:
+    """Motions as the network gives them, and as users get them: settled.
+
+    Attributes:
+        features_BTPF: the network's output, raw features on its device; beyond a motion's frames they mean nothing.
+        frames_B: int64, frames of each motion, on the CPU.
+        joints_BTPJ3: settled joints on the CPU, metres, y up, the ground at y = 0; zero beyond a motion's frames.
+        rotations_BTPR6: settled local rotations on the CPU in 6D, alike.
+        skeleton: what the joints are.
+    """
+
+    features_BTPF: Tensor
+    frames_B: Tensor
+    joints_BTPJ3: Tensor
+    rotations_BTPR6: Tensor
+    skeleton: Skeleton
+
+    @classmethod
+    def settled(cls, features_BTPF: Tensor, frames_B: Tensor, skeleton: Skeleton) -> Self:
+        """Settle a network's output, each motion over its own frames (see ``settle`` in body/kinematics.py).
+
+        Raises:
+            UserError: a number is not finite.
+        """
+        if not features_BTPF.isfinite().all():
+            raise UserError("the model's output is not finite", where="generate", allowed="a model trained to the end")
+        features, frames = features_BTPF.detach().cpu(), frames_B.cpu()
+        joints_BTPJ3, rotations_BTPR6 = (
+            torch.zeros_like(read(features, skeleton)) for read in (joints_from_features, rotations_from_features)
+        )
+        # Those of one length at once: much faster than one by one.
+        for length in frames.unique().tolist():
+            rows = (frames == length).nonzero().squeeze(1)
+            alike_BPTF = features[rows, :length].transpose(1, 2)
+            joints_BPTJ3, rotations_BPTR6 = settle(
+                joints_from_features(alike_BPTF, skeleton), rotations_from_features(alike_BPTF, skeleton), skeleton
+            )
+            joints_BTPJ3[rows, :length] = joints_BPTJ3.transpose(1, 2)
+            rotations_BTPR6[rows, :length] = rotations_BPTR6.transpose(1, 2)
+        return cls(features_BTPF, frames, joints_BTPJ3, rotations_BTPR6, skeleton)
+
+    def motions(self, captions: Sequence[str]) -> list[Motion]:
+        """The settled motions, each with its caption."""
+        return [
+            Motion(
+                joints=self.joints_BTPJ3[row, :frames].numpy(),
+                rotations=self.rotations_BTPR6[row, :frames].numpy(),
+                fps=FPS,
+                caption=caption,
+                skeleton=self.skeleton,
+            )
+            for row, (frames, caption) in enumerate(zip(self.frames_B.tolist(), captions, strict=True))
+        ]
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode; each of its modules gets its own mode back afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,153 @@
+"""The grammar of the command line: its verbs and their options. What a verb does is in cli.py."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from intermoe.errors import UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Tell the mistake in one line."""
+        raise UserError(message, where=self.prog, allowed=f"see `{self.prog} --help`")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = _Parser(prog="intermoe", description="Text to two-person motion: train, generate and look inside.")
+    verbs = top.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    verb = verbs.add_parser("demo", help="the whole pipeline on the embedded data set, small, on this machine")
+    verb.add_argument("--out", type=Path, default=Path("demo"), help="folder of everything it makes (default: demo)")
+
+    verb = verbs.add_parser("preprocess", help="raw recordings to shards")
+    verb.add_argument("format", choices=("duet", "interhuman", "bvh"), help="what the recordings are")
+    verb.add_argument("--root", type=Path, help="folder of the recordings (duet: where to write them; may be left out)")
+    verb.add_argument("--out", type=Path, required=True, help="folder of the shards, made by this command")
+    verb.add_argument("--encoder", choices=("minilm", "clip"), default="minilm", help="text encoder (default: minilm)")
+    verb.add_argument("--text-folder", type=Path, help="clip: folder of the weights, if not in the hub's cache")
+    verb.add_argument(
+        "--mapping", default="cmu", help="bvh: a shipped mapping of joints, or a YAML file (default: cmu)"
+    )
+    verb.add_argument("--scale", type=float, default=1.0, help="bvh: what makes metres of the file's unit (default: 1)")
+    verb.add_argument("--count", type=int, default=600, help="duet: number of interactions (default: 600)")
+    verb.add_argument("--seed", type=int, default=0, help="duet: seed (default: 0)")
+
+    verb = verbs.add_parser("import", help="weights that others have published, into our checkpoint folders")
+    verb.add_argument("source", choices=("published",), help="InterMoE's released files, or InterGen's evaluator")
+    _add_config(verb, default="interhuman")
+    verb.add_argument("--denoiser", type=Path, help="Lightning checkpoint of the denoiser")
+    verb.add_argument("--vae", type=Path, help="Lightning checkpoint of the VAE")
+    verb.add_argument("--stats", type=Path, help="folder of mean.npy and std.npy (or global_mean.npy, global_std.npy)")
+    verb.add_argument("--evaluator", type=Path, help="Lightning checkpoint of InterCLIP, instead of the other three")
+    verb.add_argument("--out", type=Path, required=True, help="the checkpoint, made by this command")
+
+    verb = verbs.add_parser("train", help="shards to a trained network")
+    verb.add_argument("target", choices=("vae", "evaluator", "denoiser"), help="what to train")
+    _add_config(verb)
+    verb.add_argument("--data", type=Path, required=True, help="folder of shards")
+    verb.add_argument("--vae", type=Path, help="denoiser: the run of the VAE whose latents it learns")
+    verb.add_argument("--text-folder", type=Path, help="evaluator: folder of CLIP's weights, if not in the hub's cache")
+    verb.add_argument("--out", type=Path, help="folder of the run (default: runs/NAME/TARGET)")
+    verb.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+    verb = verbs.add_parser("generate", help="prompts to motion: npz, BVH, video and key frames")
+    verb.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the two people do")
+    verb.add_argument("--model", required=True, help="run or checkpoint of a denoiser, or the id of its MLflow run")
+    verb.add_argument("--out", type=Path, required=True, help="folder of the files")
+    verb.add_argument("--seconds", type=float, default=4.0, help="length (default: 4)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
+    verb.add_argument("--guidance", type=float, help="scale of classifier-free guidance (default: the model's)")
+    verb.add_argument("--text-folder", type=Path, help="folder of CLIP's weights, if not in the hub's cache")
+    verb.add_argument("--routing-map", action="store_true", help="also draw which experts worked on which moment")
+
+    verb = verbs.add_parser("evaluate", help="a table of what a model is worth, with intervals")
+    verb.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="such as evaluation.replications=5")
+    verb.add_argument("--model", required=True, help="run or checkpoint of a denoiser, or the id of its MLflow run")
+    verb.add_argument("--data", type=Path, help="folder of shards (default: what the model was trained on)")
+    verb.add_argument("--evaluator", help="run or checkpoint of an evaluator (default: runs/NAME/evaluator)")
+    verb.add_argument("--out", type=Path, required=True, help="folder of the results")
+    verb.add_argument("--split", choices=("test", "val", "train"), default="test", help="recordings (default: test)")
+    verb.add_argument("--no-untrained", action="store_true", help="leave out the row of the untrained model")
+    verb.add_argument("--seed", type=int, default=0, help="seed of all that is drawn (default: 0)")
+    verb.add_argument("--guidance", type=float, help="scale of classifier-free guidance (default: the model's)")
+    verb.add_argument("--text-folder", type=Path, help="folder of CLIP's tokenizer, if not in the hub's cache")
+
+    verb = verbs.add_parser("sweep", help="many trainings and evaluations from one file")
+    verb.add_argument("file", type=Path, help="a sweep file, such as sweeps/ablations.yaml")
+    verb.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="profile=NAME, or settings of all points"
+    )
+    verb.add_argument("--out", type=Path, help="folder of the sweep (default: runs/NAME-PROFILE)")
+    verb.add_argument("--resume", action="store_true", help="do what is missing of the sweep in --out")
+    verb.add_argument("--dry-run", action="store_true", help="only look the file through and list its trials")
+
+    verb = verbs.add_parser("report", help="the tables and plots of a sweep")
+    verb.add_argument("sweep", type=Path, metavar="SWEEP", help="folder of a sweep")
+    verb.add_argument("--out", type=Path, help="folder of the report (default: SWEEP/report, replaced)")
+
+    verb = verbs.add_parser("describe", help="parameters, sizes and cost of a configuration")
+    _add_config(verb)
+    verb.add_argument("--json", action="store_true", help="print JSON")
+
+    verb = verbs.add_parser("bench", help="time and memory of the MoE block against its dense equals")
+    verb.add_argument("part", choices=("moe",), help="what to measure")
+    _add_config(verb, default="interhuman")
+    verb.add_argument("--samples", type=_count, default=64, help="motions of two persons in the batch (default: 64)")
+    verb.add_argument("--repeats", type=_count, default=7, help="timed passes of each form (default: 7)")
+    verb.add_argument("--threads", type=_count, default=1, help="CPU threads (default: 1)")
+    verb.add_argument("--json", action="store_true", help="print JSON")
+
+    verb = verbs.add_parser("ui", help="MLflow's pages, on this machine alone")
+    verb.add_argument("--port", type=_port, default=5000, help="port (default: 5000)")
+    return top
+
+
+def _add_config(verb: argparse.ArgumentParser, default: str | None = None) -> None:
+    note = f" (default: {default})" if default else ""
+    verb.add_argument(
+        "--config",
+        required=default is None,
+        default=default,
+        metavar="PRESET|FILE",
+        help=f"name of a preset, or a YAML file{note}",
+    )
+    # Without a default of its own, argparse would count it among what is required.
+    verb.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="settings on top, such as moe.experts=4"
+    )
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{count} is not a count, 1 or more")
+    return count
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 2**16:
+        raise argparse.ArgumentTypeError(f"{port} is not a port, 1 to 65535")
+    return port
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a command; prompts and ``key=value`` may stand before, between and after the options.
+
+    Example:
+        >>> parse(["train", "vae", "--config", "duet", "--data", "d", "seed=1"]).overrides
+        ['seed=1']
+    """
+    grammar = parser()
+    options, rest = grammar.parse_known_args(arguments)
+    # argparse ends a list of words at the first option; what follows later belongs to it too.
+    many = next((words for words in ("overrides", "prompts") if hasattr(options, words)), None)
+    if rest and (many is None or any(word.startswith("-") for word in rest)):
+        verb = f"{grammar.prog} {options.verb}"
+        raise UserError(f"unknown: {' '.join(rest)}", where=verb, allowed=f"see `{verb} --help`")
+    if many:
+        setattr(options, many, [*getattr(options, many), *rest])
+    return options
