@@ -93,7 +93,7 @@ def test_a_file_in_the_place_of_the_folder_is_told(model, tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(UserError, match="out: is not a folder"):
         run(model, PROMPTS, tmp_path / "out")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="cannot be written: Not a directory"):
         run(model, PROMPTS, tmp_path / "out" / "below")
 
 

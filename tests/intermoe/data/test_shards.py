@@ -264,6 +264,6 @@ def test_a_published_folder_appears_whole_or_not_at_all(tmp_path):
     for error in (KeyboardInterrupt, ValueError):
         with pytest.raises(error):
             break_off(tmp_path / "other", error)
-    with pytest.raises(UserError, match="cannot be written"), whole_folder(out):
+    with pytest.raises(UserError, match="exists already and is not overwritten"), whole_folder(out):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
