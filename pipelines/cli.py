@@ -109,23 +109,22 @@ def _train(options: argparse.Namespace) -> None:
 def _generate(options: argparse.Namespace) -> None:
     from intermoe.model import InterMoE
     from pipelines.cluster.progress import Stages
-    from pipelines.generate import generate
+    from pipelines.generate import GenerateRequest, generate
     from pipelines.site import Site
     from pipelines.tracking.queries import model_folder
 
     site = Site.here(options.text_folder)
+    request = GenerateRequest(
+        options.prompts,
+        options.out,
+        seconds=options.seconds,
+        seed=options.seed,
+        guidance=options.guidance,
+        routing_map=options.routing_map,
+    ).checked()
     model = InterMoE.load(model_folder(options.model, site.tracking_uri), text_folder=site.text_folder)
     with Stages() as stages:
-        files = generate(
-            model,
-            options.prompts,
-            seconds=options.seconds,
-            seed=options.seed,
-            guidance=options.guidance,
-            out=options.out,
-            progress=stages,
-            routing_map=options.routing_map,
-        )
+        files = generate(model, request, stages)
     for file in files:
         print(file)
 

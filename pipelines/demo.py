@@ -23,7 +23,7 @@ from pipelines.cluster.session import ray_session
 from pipelines.evaluate.evaluate import evaluate
 from pipelines.evaluate.request import EvaluateRequest
 from pipelines.evaluate.results import terminal_table
-from pipelines.generate import generate
+from pipelines.generate import GenerateRequest, generate
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
 from pipelines.preprocess.sources import SourceConfig
@@ -71,16 +71,10 @@ def demo(out: Path) -> None:
         train(denoiser.checked())
         console.print("[4/6] From prompts to motions")
         model = InterMoE.load(out / "denoiser")
-        files = generate(
-            model,
-            PROMPTS,
-            seconds=_SECONDS,
-            seed=values.seed,
-            guidance=None,
-            out=out / "motions",
-            progress=stages,
-            routing_map=True,
-        )
+        request = GenerateRequest(
+            PROMPTS, out / "motions", seconds=_SECONDS, seed=values.seed, routing_map=True
+        ).checked()
+        files = generate(model, request, stages)
         for file in files:
             parent.log_artifact(file, "motions")
         shares = _inside(model, shards, [Motion.load(file).joints for file in files if file.suffix == ".npz"])

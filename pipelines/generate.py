@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from intermoe.errors import UserError
 from intermoe.files import whole_file
@@ -14,56 +16,74 @@ from intermoe.motion import Motion
 SUFFIXES = (".npz", ".bvh", ".mp4", ".png")
 
 
-def generate(
-    model: InterMoE,
-    prompts: Sequence[str],
-    *,
-    seconds: float,
-    seed: int,
-    guidance: float | None,
-    out: Path,
-    progress: Callable[[str, int, int], None],
-    routing_map: bool = False,
-) -> list[Path]:
+@dataclass(frozen=True)
+class GenerateRequest:
+    """Prompts to generate motions from.
+
+    Attributes:
+        prompts: a sentence each.
+        out: folder of the files, made where missing; each prompt's are named after its number and first words.
+        seconds: length of each motion.
+        seed: of the noise.
+        guidance: scale of classifier-free guidance; the model's own if None.
+        routing_map: also draw which experts worked on which moment (``.routing.png``).
+    """
+
+    prompts: Sequence[str]
+    out: Path
+    seconds: float = 4.0
+    seed: int = 0
+    guidance: float | None = None
+    routing_map: bool = False
+
+    @property
+    def stems(self) -> list[Path]:
+        """Of the files of each prompt, their path without the suffix."""
+        return [self.out / f"{number:02d}_{_slug(prompt)}" for number, prompt in enumerate(self.prompts)]
+
+    def checked(self) -> Self:
+        """The request, if its files can be written.
+
+        Raises:
+            UserError: ``out`` is not a folder, or a file of that name exists.
+        """
+        if self.out.exists() and not self.out.is_dir():
+            raise UserError("is not a folder", where=self.out)
+        taken = [path for stem in self.stems for path in sorted(self.out.glob(f"{stem.name}[._]*"))]
+        if taken:
+            raise UserError("exists already and is not overwritten", where=taken[0], allowed="another --out")
+        return self
+
+
+def generate(model: InterMoE, request: GenerateRequest, progress: Callable[[str, int, int], None]) -> list[Path]:
     """Generate a motion for each prompt and write it in every form.
 
     Args:
         model: a trained model.
-        prompts: a sentence each.
-        seconds: length of each motion.
-        seed: of the noise.
-        guidance: scale of classifier-free guidance; the model's own if None.
-        out: folder of the files, made where missing; each prompt's are named after its number and first words.
+        request: what to generate, checked.
         progress: told of a stage, how much of it is done, and of how much.
-        routing_map: also draw which experts worked on which moment (``.routing.png``).
 
     Returns:
         The files written.
 
     Raises:
-        UserError: a file of that name exists, an empty prompt, a length the model does not know, no experts to map.
+        UserError: an empty prompt, a length the model does not know, no experts to map.
     """
-    names = [f"{number:02d}_{_slug(prompt)}" for number, prompt in enumerate(prompts)]
-    if out.exists() and not out.is_dir():
-        raise UserError("is not a folder", where=out)
-    taken = [path for name in names for path in sorted(out.glob(f"{name}[._]*"))]
-    if taken:
-        raise UserError("exists already and is not overwritten", where=taken[0], allowed="another --out")
-    with recorded_routing(model.denoiser) if routing_map else nullcontext() as recorder:
+    with recorded_routing(model.denoiser) if request.routing_map else nullcontext() as recorder:
         motions = model.generate(
-            list(prompts),
-            seconds=seconds,
-            seed=seed,
-            guidance=guidance,
+            list(request.prompts),
+            seconds=request.seconds,
+            seed=request.seed,
+            guidance=request.guidance,
             on_step=lambda done, total: progress("denoise", done, total),
         )
     maps = recorder.maps() if recorder is not None else []
     files = []
-    for number, (name, motion) in enumerate(zip(names, motions, strict=True)):
+    for number, (stem, motion) in enumerate(zip(request.stems, motions, strict=True)):
         progress("write", number, len(motions))
-        files += save_all(motion, out / name)
+        files += save_all(motion, stem)
         if maps:
-            files.append(save_routing_map(motion, maps[number], out / f"{name}.routing.png"))
+            files.append(save_routing_map(motion, maps[number], stem.with_name(f"{stem.name}.routing.png")))
     progress("write", len(motions), len(motions))
     return files
 

@@ -14,7 +14,7 @@ from intermoe.evaluation.runner import EvaluationSpec, JobRunner
 class EvaluationActor:
     """Computes jobs by their numbers, in Ray Data's form of calling."""
 
-    def __init__(self, spec: EvaluationSpec, parts: str, gpu: bool) -> None:
+    def __init__(self, spec: EvaluationSpec, parts: str, *, gpu: bool) -> None:
         """Load the networks.
 
         Args:

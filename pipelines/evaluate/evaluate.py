@@ -117,7 +117,8 @@ def _compute(plan: EvaluationPlan, parts: Path, progress: ProgressCallback) -> f
     with quiet_data():
         stream = ray.data.from_items([{"job": number} for number in todo], override_num_blocks=len(todo)).map_batches(
             EvaluationActor,
-            fn_constructor_args=(plan.spec, str(parts.resolve()), workers.gpu),
+            fn_constructor_args=(plan.spec, str(parts.resolve())),
+            fn_constructor_kwargs={"gpu": workers.gpu},
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers.count, max_tasks_in_flight_per_actor=2),
             num_cpus=workers.cpus,

@@ -8,7 +8,7 @@ from intermoe.body.skeletons import SMPL22
 from intermoe.errors import UserError
 from intermoe.motion import Motion
 from pipelines import generate as module
-from pipelines.generate import generate, save_all
+from pipelines.generate import GenerateRequest, generate, save_all
 
 PROMPTS = ["Two people bow to each other, deeply.", "Hug!"]
 
@@ -42,7 +42,8 @@ def model() -> Standing:
 
 
 def run(model, prompts, out, progress=lambda *_: None) -> list[Path]:
-    return generate(model, prompts, seconds=1.5, seed=3, guidance=2.0, out=out, progress=progress)
+    request = GenerateRequest(prompts, out, seconds=1.5, seed=3, guidance=2.0)
+    return generate(model, request.checked(), progress)
 
 
 def test_each_prompt_has_its_files_in_every_form(model, tmp_path):
