@@ -71,6 +71,6 @@ def test_an_evaluator_has_no_examples(tmp_path):
 
 
 def test_a_network_without_experts_has_examples_without_a_routing(tmp_path, no_encoder):
-    checkpoint, folder = make(tmp_path, experts=1)
+    checkpoint, folder = make(tmp_path, selection="dense")
     routings = [example.routing for example in example_motions("denoiser", checkpoint, folder.path).values()]
     assert routings == [None, None]
