@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something the user can put right, told in one line: what, where and what is allowed.
+    """Something the user can put right, in one line: what, where and what is allowed.
 
     The command line prints it as ``error: <message>`` and exits with 2; it never shows a traceback.
 

@@ -61,7 +61,7 @@ def generate(model: InterMoE, request: GenerateRequest, progress: Callable[[str,
     Args:
         model: a trained model.
         request: what to generate, checked.
-        progress: told of a stage, how much of it is done, and of how much.
+        progress: called with a stage, how much of it is done, and of how much.
 
     Returns:
         The files written.

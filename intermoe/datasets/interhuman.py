@@ -63,7 +63,7 @@ class InterHumanReader:
                 splits_of.setdefault(listed, []).append(split)
         for unlisted in sorted(self._ids_on_disk() - splits_of.keys()):
             splits_of[unlisted] = []
-        self._labels  # noqa: B018  a broken file of labels is told before the run, not in the middle of it
+        self._labels  # noqa: B018  a broken file of labels ends the run before it begins
         return [Source(name, " and ".join(splits)) for name, splits in splits_of.items() if name not in ignored]
 
     def read(self, source: Source) -> list[Recording]:

@@ -1,4 +1,4 @@
-"""The loss of the evaluator: each caption shall be nearest to its own motion of the batch, and the other way round.
+"""The loss of the evaluator: it brings each caption nearest to its own motion of the batch, and the other way round.
 
 The batch is that of all workers, so that the loss does not depend on how many share it.
 

@@ -44,7 +44,7 @@ _SOURCES: Mapping[Row, tuple[Purpose, Form]] = MappingProxyType(
         "untrained": ("untrained", "settled"),
     }
 )
-_OF_A_ROW = frozenset(purpose for purpose, _ in _SOURCES.values())
+_PURPOSES_OF_ROWS = frozenset(purpose for purpose, _ in _SOURCES.values())
 
 Part = Mapping[str, NDArray[np.floating | np.integer]]
 
@@ -126,7 +126,7 @@ class EvaluationJob:
     @property
     def makes_row(self) -> bool:
         """Whether its motions are those of a row of the table, not beside one."""
-        return self.purpose in _OF_A_ROW
+        return self.purpose in _PURPOSES_OF_ROWS
 
     @property
     def arrays(self) -> tuple[str, ...]:

@@ -136,7 +136,7 @@ def make_shards(
 
 
 def _describe_encoder(encoder: str, text_folder: Path | None) -> EncoderCard:
-    """Load the encoder, as the tasks will: what is wrong with its weights is told before hours of reading."""
+    """Load the encoder, as the tasks will: wrong weights are reported before hours of reading."""
     loaded = load_encoder(encoder, text_folder)
     return EncoderCard(name=loaded.name, width=loaded.width, sha256=loaded.sha256)
 
@@ -205,7 +205,7 @@ def _read(
 
 
 def _read_part(job: dict[str, Any], reader: Reader, folder: Path) -> dict[str, Any]:
-    """Read some sources into one file; what cannot be used is told, and never stops the rest."""
+    """Read some sources into one file; what cannot be used is set aside, and never stops the rest."""
     recordings: list[dict[str, Any]] = []
     quarantine: list[dict[str, str]] = []
 

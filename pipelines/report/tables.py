@@ -62,7 +62,7 @@ class Agreement:
     Attributes:
         same: of all pairs.
         pairs: that both know.
-        clear_same: of those that are told apart.
+        clear_same: of those that are distinguished.
         clear: pairs whose intervals, of ours, do not overlap.
     """
 

@@ -1,4 +1,4 @@
-"""Where in a YAML file a value stands, so that a mistake can be told with its line."""
+"""Where in a YAML file a value stands, so that an error can name its line."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One person of an interaction: a body, what it is told to do, and the motion that follows.
+"""One person of an interaction: a body, its instructions, and the motion that follows.
 
 A choreography sets the channels (path, lean, gaze, ...) and calls ``settle``, which plans the steps and poses legs and
 trunk; it then gives the hands their targets, which may be points of the other person, and calls ``finish``.
