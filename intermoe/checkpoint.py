@@ -7,7 +7,6 @@ place, flushed to disk and renamed (files.py): under the final name it is comple
 
 import json
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from intermoe.errors import UserError
-from intermoe.files import remove_leftovers, set_aside, sha256, whole_folder, write_json
+from intermoe.files import remove_folder, remove_leftovers, sha256, whole_folder, write_json
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -168,7 +167,7 @@ def prune(root: Path, keep: int) -> None:
         if kept < keep and _is_complete(folder):
             kept += 1
             continue
-        shutil.rmtree(set_aside(folder))
+        remove_folder(folder)
     remove_leftovers(Path(root), "step-*")
 
 

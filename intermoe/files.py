@@ -82,6 +82,19 @@ def whole_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
         _remove(partial)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents where they are missing; ``UserError`` where the disk refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder; it loses its name first, so that half of it never bears it."""
+    _remove(folder.rename(_hidden(folder)))
+
+
 @contextmanager
 def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     """A hidden folder that is there for as long as the block runs; ``parent`` is made where it is missing.
@@ -134,11 +147,6 @@ def remove_leftovers(folder: Path, name: str = "*") -> None:
     for path in folder.glob(f".{name}.*"):
         if _HIDDEN.fullmatch(path.name):
             _remove(path)
-
-
-def set_aside(folder: Path) -> Path:
-    """Give a folder that is about to be removed a hidden name, so that half of it never bears its own; the new path."""
-    return folder.rename(_hidden(folder))
 
 
 def sha256(file: Path) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from intermoe.body.skeletons import Skeleton, skeleton_named
 from intermoe.errors import UserError
-from intermoe.files import whole_file
+from intermoe.files import make_folder, whole_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Motion:
 
     Attributes:
         joints: float32 [T, 2, J, 3], metres, y up, ground at y = 0; person 0 is the caption's "first person".
-        rotations: float32 [T, 2, J - 1, 6], local rotations of joints 1..J-1 in 6D (see rotations.py).
+        rotations: float32 [T, 2, J - 1, 6], local rotations of joints 1..J-1 in 6D (see body/rotations.py).
         fps: frames a second.
         caption: what the two do.
         skeleton: what the joints are.
@@ -73,10 +73,7 @@ class Motion:
         write = _WRITERS.get(path.suffix.lower())
         if write is None:
             raise UserError(f"unknown suffix {path.suffix!r}", where=path, allowed=", ".join(_WRITERS))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot be written: {error.strerror or error}", where=path) from error
+        make_folder(path.parent)
         return write(self, path)
 
     @classmethod

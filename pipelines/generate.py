@@ -1,4 +1,4 @@
-"""From prompts to files: motion (npz), BVH a person, video and key frames."""
+"""From prompts to files: motion (npz), BVH per person, video and key frames."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from intermoe.errors import UserError
-from intermoe.files import whole_file
+from intermoe.files import check_free, whole_file
 from intermoe.model import InterMoE
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
 from intermoe.motion import Motion
@@ -50,8 +50,8 @@ class GenerateRequest:
         if self.out.exists() and not self.out.is_dir():
             raise UserError("is not a folder", where=self.out)
         taken = [path for stem in self.stems for path in sorted(self.out.glob(f"{stem.name}[._]*"))]
-        if taken:
-            raise UserError("exists already and is not overwritten", where=taken[0], allowed="another --out")
+        for path in taken[:1]:
+            check_free(path, "another --out")
         return self
 
 

@@ -1,6 +1,6 @@
 """The settings of a run: a preset or a file, then ``key=value`` on top.
 
-Every component brings its own config class; this file composes them and adds how to train.
+Every component brings its own config class; this file composes them and adds the workers.
 """
 
 from collections.abc import Mapping, Sequence

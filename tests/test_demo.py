@@ -28,7 +28,13 @@ def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
         "untrained": 2,
     }
     fid = {row: measures["fid"]["mean"] for row, measures in rows.items()}
-    assert fid["untrained"] - fid["real"] >= 10 * (fid["generated"] - fid["real"])
+    assert fid["untrained"] - fid["real"] >= 10 * (fid["raw"] - fid["real"])
+    # Settling moves the rotations of joints that hardly turn in the data, and this evaluator sees each in its own unit.
+    assert fid["untrained"] - fid["real"] >= 4 * (fid["generated"] - fid["real"])
+    # What users get keeps its bones, and trembles less than what the network makes.
+    bones, jerk = ({row: rows[row][name]["mean"] for row in rows} for name in ("bone_length_deviation_cm", "jerk_m_s3"))
+    assert bones["generated"] < 0.001 < bones["raw"]
+    assert jerk["generated"] < 0.25 * jerk["raw"]
     assert rows["real"]["identity"]["mean"] >= 0.98
     assert 0.4 < rows["real"]["identity_shuffled"]["mean"] < 0.6
     # By far more than chance, and than what always the same person's acting gives.

@@ -92,12 +92,12 @@ def test_every_command_runs(tmp_path: Path, request: pytest.FixtureRequest) -> N
         words = shlex.split(line)
         verb = " ".join(words[1:3])
         if words[1] in ("sweep", "report"):
-            # For an hour's work: tests/pipelines/test_sweep.py runs both commands on sweeps/smoke.yaml.
+            # For an hour's work: tests/pipelines/sweep/test_sweep.py runs both commands on sweeps/smoke.yaml.
             if "--dry-run" in words:
                 run([tool, *words[1:]], ROOT)
             continue
         if verb == "preprocess bvh" and not archive.is_file():
-            continue  # tests/intermoe/test_bvh_reader.py reads BVH of its own; this one needs ../shared
+            continue  # tests/intermoe/datasets/test_bvh_reader.py reads BVH of its own; this one needs ../shared
         smaller = (
             [*JUDGE_WORDS, "evaluator.vocabulary=11"] if "--evaluator interclip" in line else SMALLER.get(verb, [])
         )

@@ -102,6 +102,11 @@ def test_a_letter_that_no_legend_defines_is_found():
     )
 
 
+def test_no_file_of_the_packages_has_more_than_400_lines():
+    files = [file for floor in ("intermoe", "pipelines") for file in (ROOT / floor).rglob("*.py")]
+    assert [str(file) for file in files if len(file.read_text("utf-8").splitlines()) > 400] == []
+
+
 def test_the_jobs_define_no_network():
     sources = {file: networks(file.read_text("utf-8")) for file in (ROOT / "pipelines").rglob("*.py")}
     assert {str(file.relative_to(ROOT)): names for file, names in sources.items() if names} == {}

@@ -47,7 +47,7 @@ class SampleStream:
         max_frames: longer recordings are cropped.
         window: frames of a window.
         stride: frames between the starts of windows.
-        augment: whether samples draw crop, swap, mirroring and caption.
+        augment: whether samples draw crop, swap, mirroring and caption; if not, a sample is the same in every epoch.
         micro_batches: of a step.
         persons: which person of an interaction is the first: "drawn", or "named" first by the caption.
     """
@@ -94,7 +94,7 @@ class SampleStream:
             self.seed, step, self.batch_size, self.num_samples, rank=rank, world=world, micro_batches=self.micro_batches
         )
         pairs = list(share)
-        draws = [draw(self.seed, epoch, self.sample_id(item)) for epoch, item in pairs]
+        draws = [self._draw(epoch, item) for epoch, item in pairs]
         return self._prepare([item for _, item in pairs], draws)
 
     def held_out_batches(self, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
@@ -105,6 +105,11 @@ class SampleStream:
             items = mine[first : first + share]
             draws = [held_out_draw(self.seed, self.sample_id(item)) for item in items]
             yield as_batch(self._prepare(items, draws))
+
+    def _draw(self, epoch: int, item: int) -> Draw:
+        if not self.augment:
+            return held_out_draw(self.seed, self.sample_id(item))
+        return draw(self.seed, epoch, self.sample_id(item))
 
     def _prepare(self, items: Sequence[int], draws: Sequence[Draw]) -> Arrays:
         folder = DatasetFolder.open(self.dataset)

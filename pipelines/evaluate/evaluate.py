@@ -6,7 +6,6 @@ goes on when it is asked for again, and under its name it is whole.
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import ray.data
@@ -15,7 +14,7 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.protocol import GENERATING, score
 from intermoe.evaluation.runner import read_parts
-from intermoe.files import set_aside, write_json
+from intermoe.files import make_folder, remove_folder, write_json
 from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
 from pipelines.evaluate.actor import EvaluationActor
@@ -58,7 +57,7 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
         results = Results(values=values, about={**plan.about, "run": run.id})
         run.log_metrics(results.metrics() | {"seconds_generating": seconds}, request.step)
         files = publish(results, out)
-        shutil.rmtree(set_aside(partial))
+        remove_folder(partial)
         for file in files:
             run.log_artifact(file)
         run.log_table(results.columns(), "results_table.json")
@@ -70,10 +69,7 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
 def _begun(plan: EvaluationPlan, partial: Path) -> Run:
     """The MLflow run of this evaluation: a new one, or that of the interrupted one that goes on."""
     request, uri = plan.request, plan.request.site.tracking_uri
-    try:
-        (partial / _PARTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot be made: {error.strerror}", where=partial) from None
+    make_folder(partial / _PARTS)
     note = partial / _PLAN
     # As JSON gives it back.
     identity = json.loads(json.dumps(dict(plan.about)))

@@ -135,7 +135,7 @@ def replications_frame(values: Mapping[Any, Mapping[str, Sequence[float]]]) -> p
 
 
 def terminal_table(results: Results) -> Table:
-    """The table for people at a terminal: a line per measure, so that it fits."""
+    """The table for people at a terminal: a line per measure, so that it fits into 80 columns."""
     table = Table()
     table.add_column("")
     for row in results.cells.index:
@@ -143,9 +143,19 @@ def terminal_table(results: Results) -> Table:
     for title, cells in results.tables.items():
         table.add_section()
         table.add_row(f"[bold]{title}[/bold]")
-        for name, texts in cells.items():
-            table.add_row(_title(str(name)), *texts)
+        for name in cells:
+            table.add_row(_title(str(name)), *(_short(results, str(row), str(name)) for row in cells.index))
     return table
+
+
+def _short(results: Results, row: str, name: str) -> str:
+    """A cell with no more decimals than large numbers need."""
+    values = results.values.loc[row].get(name, pd.Series(dtype=float)).dropna().to_list()
+    if not values:
+        return ""
+    interval = Interval.of(values)
+    decimals = 3 if abs(interval.mean) < 10 else 1 if abs(interval.mean) < 1000 else 0
+    return f"{interval.mean:.{decimals}f}" + (f" ±{interval.half_width:.{decimals}f}" if len(values) > 1 else "")
 
 
 def results_document(results: Results) -> Document:

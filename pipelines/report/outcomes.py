@@ -52,9 +52,9 @@ class Outcomes:
         return cls(**{name: pd.concat(parts) for name, parts in frames.items()})
 
     @property
-    def generated(self) -> pd.DataFrame:
-        """The replications of generated motion, indexed by ``trial`` and ``replication``."""
-        return self.replications.query("row == 'generated'").droplevel("row")
+    def raw(self) -> pd.DataFrame:
+        """The replications of what the networks make, as the paper measures it, by ``trial`` and ``replication``."""
+        return self.replications.query("row == 'raw'").droplevel("row")
 
 
 def is_done(folder: Path, trial: Mapping[str, Any]) -> bool:

@@ -82,7 +82,7 @@ def _over_settings(outcomes: Outcomes) -> Iterator[Plot]:
         values = varied(outcomes.settings, key)
         if values.nunique() < 2:
             continue
-        summary = summarise(outcomes.generated, values)
+        summary = summarise(outcomes.raw, values)
         figure = Figure(figsize=(9, 3), layout="constrained", dpi=110)
         for axis, name in zip(figure.subplots(1, 3), ("fid", "r_precision_top1", "mm_dist"), strict=True):
             numbers = summary.query("measure == @name").droplevel("measure").reindex(values.unique())

@@ -125,7 +125,7 @@ def paper_table(number: str, table: Mapping[str, Any], outcomes: Outcomes) -> Pa
 def points_table(outcomes: Outcomes) -> ReportTable:
     """All points, whether or not they stand for a row of the paper."""
     points = outcomes.trials["point"]
-    measured = outcomes.generated.dropna(axis="columns", how="all").columns
+    measured = outcomes.raw.dropna(axis="columns", how="all").columns
     names = [name for name in _SHOWN if name in measured]
     numbers = _ours(outcomes, points, list(points.unique()), names)
     return ReportTable("All points", numbers, points.value_counts(sort=False))
@@ -140,5 +140,5 @@ def tables_csv(paper: Mapping[str, PaperTable], points: ReportTable) -> str:
 def _ours(outcomes: Outcomes, groups: pd.Series, rows: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
     """Our numbers of rows that groups of trials stand for, and of those that none stands for yet."""
     index = pd.MultiIndex.from_product([rows, names], names=["row", "measure"])
-    summary = summarise(outcomes.generated, groups).rename_axis(index.names)
+    summary = summarise(outcomes.raw, groups).rename_axis(index.names)
     return summary.reindex(index).rename(columns={"mean": "ours", "half_width": "ours_half_width"})

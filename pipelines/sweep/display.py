@@ -73,11 +73,11 @@ class TrialDisplay:
         return {trial.key: updates.get(str(trial.training.out)) for trial in self._trials}
 
     def _state(self, trial: TrialRequest, update: ProgressUpdate | None) -> tuple[str, str, str, str]:
-        """State, step, loss and FID of a trial."""
+        """State, step, loss and FID (of what the network makes, as in the report) of a trial."""
         folder = trial.folder
         if trial.key not in self._ended and (folder / OUTCOME).is_file():
             results = json.loads((folder / trial.evaluation / "results.json").read_text("utf-8"))
-            self._ended[trial.key] = ("done", "", "", f"{results['rows']['generated']['fid']['mean']:.2f}")
+            self._ended[trial.key] = ("done", "", "", f"{results['rows']['raw']['fid']['mean']:.2f}")
         for note, state in ((STOPPED, "stopped"), (FAILED, "failed")):
             if trial.key not in self._ended and (folder / note).is_file():
                 self._ended[trial.key] = (state, "", "", "")

@@ -17,8 +17,7 @@ from ray.tune.schedulers import ASHAScheduler
 from rich.console import Console
 from rich.table import Table
 
-from intermoe.errors import UserError
-from intermoe.files import locked, write_json
+from intermoe.files import locked, make_folder, write_json
 from intermoe.training.denoiser import DenoiserObjective
 from pipelines.cluster.progress import ProgressBoard
 from pipelines.describe import describe
@@ -50,10 +49,7 @@ def sweep(request: SweepRequest) -> dict[str, str]:
         UserError: another process works in the folder, or what the trials share cannot be made.
     """
     plan, out = request.plan, request.out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot be made: {error.strerror}", where=out) from None
+    make_folder(out)
     with locked(out), _parent(request) as parent:
         shards, vae, evaluator = make_shared(plan, out, request.site, parent)
         shared = {"seconds_shared": {"vae": seconds(vae), "evaluator": seconds(evaluator)}}

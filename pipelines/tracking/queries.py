@@ -16,7 +16,7 @@ from pipelines.tracking.client import (
 )
 
 
-def curves(uri: str, run_id: str, wanted: re.Pattern[str]) -> dict[str, list[tuple[int, float]]]:
+def curves(uri: str, run_id: str, pattern: re.Pattern[str]) -> dict[str, list[tuple[int, float]]]:
     """The curves of a run whose names match as a whole: name -> points of step and value.
 
     Raises:
@@ -25,7 +25,7 @@ def curves(uri: str, run_id: str, wanted: re.Pattern[str]) -> dict[str, list[tup
     with explained(uri):
         check_reachable(uri)
         client = MlflowClient(uri)
-        names = sorted(name for name in client.get_run(run_id).data.metrics if wanted.fullmatch(name))
+        names = sorted(name for name in client.get_run(run_id).data.metrics if pattern.fullmatch(name))
         return {name: [(m.step, m.value) for m in client.get_metric_history(run_id, name)] for name in names}
 
 

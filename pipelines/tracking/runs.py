@@ -1,4 +1,4 @@
-"""MLflow: runs with their parameters, curves, files, data sets and checkpoints. Nothing else here knows MLflow.
+"""MLflow: runs with their parameters, curves, files, data sets and checkpoints.
 
 A run is addressed by the address of its store and its id, two plain strings, so that a driver can open it and a Ray
 worker on another machine can write to it. Nothing relies on MLflow's notion of an active run.
@@ -42,7 +42,7 @@ from pipelines.tracking.client import (
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 FLUSH_SECONDS = 10.0
-# What MLflow takes at once, or stores of a value.
+# What MLflow takes at once.
 _BATCH = 1000
 _PARAMS = 100
 

@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 from intermoe import checkpoint
 from intermoe.data.shards import CARD
 from intermoe.errors import UserError
-from intermoe.files import sha256
+from intermoe.files import make_folder, sha256
 from pipelines.cluster.progress import Progress, ProgressBoard
 from pipelines.generate import save_routing_map
 from pipelines.tracking.runs import Run
@@ -131,10 +131,7 @@ def _interruptible(out: Path) -> Iterator[None]:
 def _started(job: TrainingJob) -> Run:
     """A new run in MLflow and its folder."""
     request, label = job.request, job.request.label
-    try:
-        request.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot be made: {error.strerror}", where=request.out) from None
+    make_folder(request.out)
     tags = {"intermoe.target": request.target, "intermoe.out": str(request.out), **label.tags}
     if request.vae:
         vae_run = str(run_note(request.vae.parent).get("run_id", ""))

@@ -10,9 +10,10 @@ from intermoe.files import (
     check_free,
     is_taken,
     locked,
+    make_folder,
+    remove_folder,
     remove_leftovers,
     scratch_folder,
-    set_aside,
     whole_file,
     whole_folder,
     write_json,
@@ -85,10 +86,21 @@ def test_a_scratch_folder_goes_with_its_block(tmp_path):
     assert list((tmp_path / "new").iterdir()) == []
 
 
+def test_folders_are_made_and_removed(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "a/b/file").touch()
+    with pytest.raises(UserError) as caught:
+        make_folder(tmp_path / "a/b/file/c")
+    assert str(caught.value) == f"{tmp_path}/a/b/file/c: cannot be written: Not a directory"
+    remove_folder(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_leftovers_go_and_hidden_files_of_others_stay(tmp_path):
     """A process that is killed while it writes leaves a hidden file or folder; a file server hides its own files."""
     (tmp_path / "step-1").mkdir()
-    aside = set_aside(tmp_path / "step-1")
+    aside = (tmp_path / "step-1").rename(tmp_path / f".step-1.{'1' * 32}")
     (aside / "half").touch()
     file = tmp_path / f".vae-1.{'0' * 32}.seconds"
     file.touch()

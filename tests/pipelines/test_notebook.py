@@ -11,6 +11,7 @@ from typing import Any
 import av
 import pytest
 
+from pipelines import settings
 from pipelines.settings import Settings
 
 README = Path(__file__).parents[2] / "README.md"
@@ -41,6 +42,14 @@ def notebook(run_workers, tiny, shards, tmp_path_factory) -> Notebook:
     *printed, training = ran.stdout.splitlines()
     pairs = [LINE.fullmatch(line).groups() for line in printed]
     return Notebook(folder, {int(step): float(loss) for step, loss in pairs}, json.loads(training))
+
+
+def test_the_lines_train_as_the_preset_does(notebook):
+    preset = settings.load("duet").train.denoiser.model_dump(mode="json")
+    often = {"log_every", "validate_every", "checkpoint_every", "checkpoint_minutes", "keep"}
+    assert {k: v for k, v in notebook.training.items() if k not in often} == {
+        k: v for k, v in preset.items() if k not in often
+    }
 
 
 def test_the_lines_train_and_generate(notebook):

@@ -154,8 +154,16 @@ def test_the_terminal_has_a_line_per_measure(results):
         if line.startswith("│")
     ]
     assert [TEXT_AND_MOTION, "", "", "", ""] in lines
-    assert ["FID ↓", "2.000 ±1.386", "5.500 ±0.693", "7.000 ±0.000", "90.500"] in lines
+    assert ["FID ↓", "2.000 ±1.386", "5.500 ±0.693", "7.000 ±0.000", "90.5"] in lines
     assert len(lines) == 3 + 6
+
+
+def test_the_terminal_table_fits_into_80_columns(results):
+    output = io.StringIO()
+    Console(width=80, file=output).print(terminal_table(results))
+    lines = output.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
 
 
 def test_shorter_replications_are_the_first_ones():

@@ -35,7 +35,7 @@ def make_outcome() -> Callable[..., Outcomes]:
         index = pd.Index([trial], name="trial")
         values = {"moe.experts": 8, "moe.c_exp": 1.0, "moe.selection": "dynamic", "seed": seed, "name": "x", **settings}
         replications = {
-            "generated": pd.DataFrame({"r_precision_top1": r, "fid": fid, "mm_dist": fid}),
+            "raw": pd.DataFrame({"r_precision_top1": r, "fid": fid, "mm_dist": fid}),
             "real": pd.DataFrame({"r_precision_top1": [0.7], "fid": [1.0]}),
         }
         curves = {

@@ -49,7 +49,7 @@ def test_outcomes_are_joined_trial_by_trial(outcomes):
     assert list(outcomes.trials.index) == names
     assert list(outcomes.settings.index) == names
     assert list(outcomes.rows["trial"]) == names
-    assert list(outcomes.generated.index.unique("trial")) == names
-    assert outcomes.generated.index.names == ["trial", "replication"]
-    assert list(outcomes.generated.loc["eight-seed1", "fid"]) == [44.0, 46.0]
+    assert list(outcomes.raw.index.unique("trial")) == names
+    assert outcomes.raw.index.names == ["trial", "replication"]
+    assert list(outcomes.raw.loc["eight-seed1", "fid"]) == [44.0, 46.0]
     assert outcomes.curves["four-seed0", "train/loss", 20] == 0.5

@@ -34,7 +34,7 @@ def trials(tmp_path, board) -> list[TrialRequest]:
     ray.get(board.post.remote(10, 40, {}, "evaluate", key=str(tmp_path / "judged/denoiser")))
     evaluation = tmp_path / "done" / requests[3].evaluation
     evaluation.mkdir()
-    results = {"rows": {"generated": {"fid": {"mean": 12.345}}}}
+    results = {"rows": {"raw": {"fid": {"mean": 12.345}}}}
     (evaluation / "results.json").write_text(json.dumps(results))
     (tmp_path / "done" / OUTCOME).write_text("{}")
     (tmp_path / "stopped" / STOPPED).write_text("{}")

@@ -93,7 +93,7 @@ def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="exists already and is not overwritten"):
         request_of(load_sweep(SMOKE), tmp_path / "file").checked()
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be written"):
         sweep(request_of(load_sweep(SMOKE), tmp_path / "file" / "out").checked())
 
 

@@ -295,7 +295,7 @@ def test_a_training_that_cannot_begin_leaves_neither_folder_nor_run(tiny, shards
     runs = _runs(store)
     request = TrainRequest("vae", tiny("vae", 4), dataset=shards, out=tmp_path / "file" / "run", site=Site(store))
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be written"):
         train(request.checked())
     nowhere = Site(f"sqlite:///{tmp_path}/file/mlflow.db")
     with pytest.raises(UserError, match="cannot be written"):

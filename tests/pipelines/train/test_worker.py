@@ -1,4 +1,4 @@
-"""The training loop, in one, two and four processes; tests/pipelines/test_train.py has it under Ray Train."""
+"""The training loop, in one, two and four processes; test_train.py has it under Ray Train."""
 
 import math
 
