@@ -85,8 +85,8 @@ def _notes(data: ReportData) -> list[str]:
     notes = [
         f"Profile {note['profile']}. The paper's numbers are of InterHuman.",
         (
-            "Ours are of what the network makes, as in the paper (the row raw of an evaluation; the settled motion that "
-            f"users get is its row generated): mean and 95% interval over {_over(data.num_seeds)}."
+            "Ours are of what the network makes, as in the paper (the row raw of an evaluation; the settled motion "
+            f"that users get is its row generated): mean and 95% interval over {_over(data.num_seeds)}."
         ),
         f"Recorded motion by the same evaluator: {real}.",
         f"Training the VAE took {shared['vae']:,.0f} s, the evaluator {shared['evaluator']:,.0f} s.",
