@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -129,7 +130,7 @@ class DatasetCard(Config):
 
 
 class DatasetFolder:
-    """A published data set, read a row at a time; files stay open between reads.
+    """A published data set, read a row at a time, by any thread; files stay open between reads.
 
     Attributes:
         path: the folder.
@@ -139,6 +140,8 @@ class DatasetFolder:
     def __init__(self, path: Path, card: DatasetCard) -> None:
         self.path, self.card = path, card
         self._skeleton = skeleton_named(card.skeleton)
+        # An open Parquet file may be read by one thread at a time; a process ends if two do.
+        self._reading = Lock()
         self._file = lru_cache(_OPEN_FILES)(self._open_file)
         self.caption = lru_cache(_KEPT_CAPTIONS)(self._caption)
         self.index = lru_cache(len(SPLITS))(self._index)
@@ -233,7 +236,8 @@ class DatasetFolder:
         number, group = divmod(row, self.card.rows_per_file)
         file = shard_name(stem, number)
         try:
-            table = self._file(file).read_row_group(group, use_threads=False)
+            with self._reading:
+                table = self._file(file).read_row_group(group, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(self.path, file, error) from None
         return {name: table[name][0] for name in table.column_names}
@@ -245,7 +249,8 @@ class DatasetFolder:
         for number in range(-(-rows // self.card.rows_per_file)):
             file = shard_name(stem, number)
             try:
-                tables.append(self._file(file).read(names))
+                with self._reading:
+                    tables.append(self._file(file).read(names))
             except (pa.ArrowException, OSError) as error:
                 raise _damaged(self.path, file, error) from None
         return pa.concat_tables(tables)

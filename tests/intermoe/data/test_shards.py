@@ -1,6 +1,8 @@
 import copy
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from toy_shards import write_shards
 
 from intermoe.data.draws import UNDRAWN
 from intermoe.data.rows import RecordingHeader
@@ -267,3 +270,20 @@ def test_a_published_folder_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(UserError, match="exists already and is not overwritten"), whole_folder(out):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_threads_may_read_at_once(tmp_path):
+    """Two threads at one open Parquet file corrupt the memory of their process."""
+    write_shards(tmp_path, {"train": 8})
+    lines = (
+        "import sys; from concurrent.futures import ThreadPoolExecutor\n"
+        "from intermoe.data.shards import DatasetFolder\n"
+        "folder = DatasetFolder.open(sys.argv[1])\n"
+        "def read(number):\n"
+        "    caption = folder._caption(number % folder.card.captions)\n"
+        "    return caption.text, folder.recording('train', number % 8).id\n"
+        "with ThreadPoolExecutor(4) as threads: several = list(threads.map(read, range(4000)))\n"
+        "assert several == list(map(read, range(4000)))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", lines, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stderr) == (0, "")
