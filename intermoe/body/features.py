@@ -62,7 +62,7 @@ def canonicalise(position_BTPJ3: Tensor, frames_B: Tensor, skeleton: Skeleton) -
     """Move both persons into the canonical frame of person 1.
 
     Person 1's root starts above the origin and faces +z. One yaw and one shift along the ground serve both persons, so
-    that they keep their places relative to each other; in height each person stands on the own lowest point over the
+    that they keep their places relative to each other; in height each person rests on its lowest point over the
     valid frames. (Making each person canonical alone and then placing person 2 by the relative yaw and offset, as
     published, is this same motion.)
 
