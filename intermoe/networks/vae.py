@@ -249,16 +249,15 @@ class DecoderStream:
 
 
 class VaeLossConfig(Config):
-    """How much each loss of the VAE weighs; the defaults are the published ones."""
+    """The weight of each loss of the VAE; the defaults are the published ones, 0 for the two losses that are ours."""
 
     reconstruction: float = Field(default=1.0, ge=0)
     kl: float = Field(default=0.02, ge=0)
     position: float = Field(default=0.5, ge=0)
     velocity: float = Field(default=0.5, ge=0)
     rotation: float = Field(default=0.5, ge=0)
-
-
-VAE_LOSSES = tuple(VaeLossConfig.model_fields)
+    bone: float = Field(default=0.0, ge=0)
+    displacement: float = Field(default=0.0, ge=0)
 
 
 def vae_losses(
@@ -270,13 +269,13 @@ def vae_losses(
     normaliser: Normaliser,
     skeleton: Skeleton,
 ) -> dict[str, Tensor]:
-    """The five losses, each a sum over valid numbers; ``vae_loss_counts`` says over how many.
+    """The losses of ``VaeLossConfig``, each a sum over valid numbers; ``vae_loss_counts`` says over how many.
 
-    ``reconstruction`` takes all features, ``position``, ``velocity`` and ``rotation`` their group of them, each the
-    smooth L1 distance of normalised features. ``position`` adds to the distance of each joint that of the vector to it
-    from its parent, in decimetres: the unit of a normalised position is how far people walk, which says little of how
-    long their bones are. ``velocity`` adds, for the same reason, that of the steps which the positions themselves take
-    from frame to frame: it keeps them from trembling. ``kl`` is the latents' divergence from the standard normal. Sums,
+    Published: ``reconstruction`` takes all features, ``position``, ``velocity`` and ``rotation`` their group of them,
+    each the smooth L1 distance of normalised features; ``kl`` is the latents' divergence from the standard normal.
+    Ours, both the smooth L1 distance of vectors in decimetres: ``bone`` of each joint's vector from its parent (the
+    unit of a normalised position is how far people walk, which says little of how long their bones are), and
+    ``displacement`` of the way that each joint goes from frame to frame (which keeps positions from trembling). Sums,
     so that a batch that is spread over workers or steps can be divided by the count of the whole.
 
     Args:
@@ -299,9 +298,11 @@ def vae_losses(
     return {
         "reconstruction": distance_BTF.sum(),
         "kl": posterior.kl().where(valid_BL[..., None, None], 0).sum(),
-        "position": distance_BTF[..., layout.positions].sum() + _smooth_l1(10 * error_BTR3).sum(),
-        "velocity": distance_BTF[..., layout.velocities].sum() + _smooth_l1(10 * error_BSJ3).sum(),
+        "position": distance_BTF[..., layout.positions].sum(),
+        "velocity": distance_BTF[..., layout.velocities].sum(),
         "rotation": distance_BTF[..., layout.rotations].sum(),
+        "bone": _smooth_l1(10 * error_BTR3).sum(),
+        "displacement": _smooth_l1(10 * error_BSJ3).sum(),
     }
 
 
@@ -310,6 +311,7 @@ def vae_loss_counts(mask_BT: Tensor, skeleton: Skeleton, config: VaeConfig) -> d
     layout = FeatureLayout.of(skeleton)
     latents = _valid_latents(mask_BT).sum()
     groups = {"position": layout.positions, "velocity": layout.velocities, "rotation": layout.rotations}
+    groups |= {"bone": layout.positions, "displacement": layout.positions}
     return {
         "reconstruction": latents * STRIDE * layout.size,
         "kl": latents * len(skeleton.pools[-1].groups) * config.latent,

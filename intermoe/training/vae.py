@@ -20,7 +20,7 @@ from intermoe.training.samples import Batch, SampleStream
 
 
 class VaeObjective(Objective):
-    """Trains the Causal-Skeletal VAE: five losses on windows of each person alone."""
+    """Trains the Causal-Skeletal VAE: the losses of ``VaeLossConfig`` on windows of each person alone."""
 
     model: InterMoE
     config: VaeTrainingConfig
@@ -53,7 +53,7 @@ class VaeObjective(Objective):
         return (batch["frames"] // STRIDE).sum()
 
     def forward(self, batch: Batch) -> Sums:
-        """The five losses, summed over the valid latent frames."""
+        """The losses, summed over the valid latent frames."""
         return self._run(batch)[0]
 
     def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:

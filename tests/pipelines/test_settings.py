@@ -52,6 +52,8 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
         "position": 0.5,
         "velocity": 0.5,
         "rotation": 0.5,
+        "bone": 0.0,
+        "displacement": 0.0,
     }
     assert values.diffusion.model_dump() == {
         "steps": 1000,

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from intermoe.body.features import FeatureLayout, Normaliser, joints_from_features
 from intermoe.body.skeletons import SMPL22
-from intermoe.networks.vae import VAE_LOSSES, Posterior, VaeConfig, VaeLossConfig, vae_loss_counts, vae_losses
+from intermoe.networks.vae import Posterior, VaeConfig, VaeLossConfig, vae_loss_counts, vae_losses
 
 
 def test_posterior_samples_and_diverges_as_a_normal_distribution():
@@ -84,14 +84,15 @@ def test_losses_are_sums_over_whole_valid_latents_with_their_counts():
     }
     for name, group in groups.items():
         expected = torch.cat([distance(rebuilt_BTF[b, :n, group], x_BTF[b, :n, group]) for b, n in valid])
-        in_metres = {"position": bone_distance, "velocity": step_distance}.get(name)
-        more = in_metres(x_BTF, rebuilt_BTF, valid) if in_metres else 0
-        torch.testing.assert_close(sums[name], expected.sum() + more)
+        torch.testing.assert_close(sums[name], expected.sum())
         assert counts[name] == expected.numel()
+    for name, in_metres in {"bone": bone_distance, "displacement": step_distance}.items():
+        torch.testing.assert_close(sums[name], in_metres(x_BTF, rebuilt_BTF, valid))
+        assert counts[name] == counts["position"]
     kl = torch.cat([posterior.kl()[b, : n // 4] for b, n in valid])
     torch.testing.assert_close(sums["kl"], kl.sum())
     assert counts["kl"] == kl.numel()
-    assert tuple(sums) == tuple(counts) == VAE_LOSSES
+    assert set(sums) == set(counts) == set(VaeLossConfig.model_fields)
 
 
 def test_losses_of_parts_add_up_to_those_of_the_whole():
@@ -109,7 +110,7 @@ def test_losses_of_parts_add_up_to_those_of_the_whole():
         )
         for b in (slice(0, 1), slice(1, 3))
     ]
-    for name in VAE_LOSSES:
+    for name in VaeLossConfig.model_fields:
         torch.testing.assert_close(whole[name], parts[0][name] + parts[1][name])
 
 
@@ -119,13 +120,14 @@ def test_what_is_not_valid_has_no_gradient_even_where_it_is_not_a_number():
     rebuilt_BTF[2] = torch.nan
     rebuilt_BTF.requires_grad_()
     sums = vae_losses(x_BTF, rebuilt_BTF, posterior, mask_BT, normaliser=metres_per_unit(), skeleton=SMPL22)
-    (gradient,) = torch.autograd.grad(sums["reconstruction"] + sums["position"], rebuilt_BTF)
+    (gradient,) = torch.autograd.grad(sums["position"] + sums["displacement"] + sums["reconstruction"], rebuilt_BTF)
     assert (gradient[1, 8:] == 0).all()
     assert (gradient[2] == 0).all()
     assert (gradient[0] != 0).all()
     assert sums["reconstruction"].isfinite()
 
 
-def test_published_weights_are_the_defaults():
+def test_published_weights_are_the_defaults_and_losses_of_ours_are_off():
     weights = {"reconstruction": 1.0, "kl": 0.02, "position": 0.5, "velocity": 0.5, "rotation": 0.5}
+    weights |= {"bone": 0.0, "displacement": 0.0}
     assert VaeLossConfig().model_dump() == weights
