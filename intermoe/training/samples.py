@@ -74,6 +74,18 @@ class SampleStream:
         """Steps of one epoch; a batch may begin in one epoch and end in the next."""
         return self.num_samples / self.batch_size
 
+    @property
+    def bytes_per_sample(self) -> int:
+        """The most bytes that a sample takes in ``arrays``: features, caption states and all other columns."""
+        card = DatasetFolder.open(self.dataset).card
+        num_features = skeleton_named(card.skeleton).num_features
+        integers = 8 * len(("seed", "item", "frames"))
+        if self.kind == "windows":
+            return 4 * self.window * num_features + integers
+        frames = self.max_frames + -self.max_frames % STRIDE
+        text = card.max_tokens * (4 * card.encoder.width + 1)  # states and their mask
+        return 4 * frames * 2 * num_features + text + integers + 8 * len(("eot", "caption"))
+
     def held_out(self, split: str) -> "SampleStream":
         """The same samples of another split, without augmentation."""
         return replace(self, split=split, augment=False)

@@ -12,20 +12,20 @@ from functools import partial
 import numpy as np
 import ray.data
 
-from intermoe.body.skeletons import skeleton_named
-from intermoe.data.shards import DatasetFolder
 from intermoe.training.samples import Arrays, Batch, SampleStream, as_batch
 from pipelines.cluster.session import quiet_data
 
 # Ray Data's executor lives in the training worker's process and takes half its time while it waits to be drained. So a
-# plan is prepared whole, ahead of its use, and its executor ends: at most so many steps, of so many bytes.
+# plan is prepared whole, ahead of its use, and its executor ends: at most so many steps, of so many bytes. Two plans
+# of each worker are in Ray's object store at a time: the one in use and the next.
 _STEPS_PER_PLAN, _BYTES_PER_PLAN = 128, 256 * 1024**2
-_STEPS_PER_TASK = 16
+# Fewer where steps are so large that few of them make a plan: its tasks run beside each other.
+_STEPS_PER_TASK, _TASKS_PER_PLAN = 16, 4
 
 
 def batches(stream: SampleStream, first: int, last: int, *, rank: int, world: int) -> Iterator[Batch]:
     """One worker's batches of the steps ``first`` to ``last - 1``, prepared by Ray Data."""
-    steps = _steps_per_plan(stream, world)
+    steps = steps_per_plan(stream, world)
     plans = [(start, min(start + steps, last)) for start in range(first, last, steps)]
     # The first batch of the next plan is asked for when this one begins, so that nobody waits between them.
     with ThreadPoolExecutor(1) as ahead:
@@ -39,11 +39,14 @@ def batches(stream: SampleStream, first: int, last: int, *, rank: int, world: in
                 block = next(blocks, None)
 
 
-def _steps_per_plan(stream: SampleStream, world: int) -> int:
-    frames, persons = (stream.window, 1) if stream.kind == "windows" else (stream.max_frames, 2)
-    skeleton = skeleton_named(DatasetFolder.open(stream.dataset).card.skeleton)
-    step = stream.batch_size // world * frames * persons * skeleton.num_features * 4
-    return max(_STEPS_PER_TASK, min(_STEPS_PER_PLAN, _BYTES_PER_PLAN // step))
+def steps_per_plan(stream: SampleStream, world: int) -> int:
+    """How many steps of one worker are prepared at a time: what fits into the bound of a plan, at least one."""
+    step = stream.batch_size // world * stream.bytes_per_sample
+    return max(1, min(_STEPS_PER_PLAN, _BYTES_PER_PLAN // step))
+
+
+def _tasks_per_plan(steps: int) -> int:
+    return max(-(-steps // _STEPS_PER_TASK), min(steps, _TASKS_PER_PLAN))
 
 
 def _begin_plan(
@@ -53,7 +56,7 @@ def _begin_plan(
     prepare = partial(_prepare_step, stream=stream, start=start, rank=rank, world=world)
     with quiet_data() as options:
         options.execution_options.preserve_order = True
-        plan = ray.data.range(end - start, override_num_blocks=-(-(end - start) // _STEPS_PER_TASK))
+        plan = ray.data.range(end - start, override_num_blocks=_tasks_per_plan(end - start))
         prepared = plan.map_batches(prepare, batch_size=1, zero_copy_batch=True).materialize()
     share = stream.batch_size // world
     blocks = iter(prepared.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2))

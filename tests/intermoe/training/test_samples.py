@@ -1,5 +1,8 @@
 """Legend: B samples, T frames, P = 2 persons, F features."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from toy_shards import write_shards
 
@@ -34,3 +37,10 @@ def test_a_stream_of_interactions_takes_its_sizes_from_the_configs(tmp_path):
     taken = interaction_stream(whole.dataset, training, DataConfig(max_frames=40), 5)
     assert (taken.micro_batches, taken.num_samples, taken.steps_per_epoch) == (3, 6, 2.0)
     assert taken.batch(0)["item"].tolist() == whole.batch(0)["item"].tolist()
+
+
+@pytest.mark.parametrize(("kind", "max_frames"), [("interactions", 40), ("interactions", 38), ("windows", 40)])
+def test_the_bytes_of_a_sample_are_those_of_its_arrays(tmp_path, kind, max_frames):
+    samples = replace(stream(tmp_path), kind=kind, max_frames=max_frames, window=16)
+    arrays = samples.arrays(0, rank=0, world=1)
+    assert sum(array.nbytes for array in arrays.values()) == 3 * samples.bytes_per_sample

@@ -74,6 +74,17 @@ def test_another_seed_gives_other_batches(config, whole):
     assert not set(other["seed"].tolist()) & {seed for batch in whole for seed in batch["seed"].tolist()}
 
 
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("batch_size", [8, 64, 512, 4096])
+def test_a_plan_stays_within_its_bytes_down_to_one_step(config, batch_size, world):
+    stream = replace(config, batch_size=batch_size, max_frames=300, window=64)
+    step = batch_size // world * stream.bytes_per_sample
+    steps = feed.steps_per_plan(stream, world)
+    assert 1 <= steps <= 128
+    assert steps * step <= 256 * 2**20 or steps == 1
+    assert (steps + 1) * step > 256 * 2**20 or steps == 128, "a plan is as large as it may be"
+
+
 def test_no_steps_no_batches(config):
     assert list(feed.batches(config, 4, 4, rank=0, world=1)) == []
 
