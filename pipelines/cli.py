@@ -52,7 +52,9 @@ def _preprocess(options: argparse.Namespace) -> None:
     source = SourceConfig.parse({name: getattr(options, name) for name in SourceConfig.model_fields})
     name, site = options.out.resolve().name, Site.here(options.text_folder)
     # Mistakes are reported before Ray is started, which takes a while.
-    request = PreprocessRequest(name, source, options.encoder, options.out, site).checked()
+    request = PreprocessRequest(
+        name, source, options.encoder, options.out, site, statistics_of=options.statistics_of
+    ).checked()
     with ray_session(), Stages() as stages:
         card = preprocess(request, stages)
     counts = ", ".join(f"{count} {split}" for split, count in card.recordings.items())

@@ -29,6 +29,12 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--encoder", choices=("minilm", "clip"), default="minilm", help="text encoder (default: minilm)")
     verb.add_argument("--text-folder", type=Path, help="clip: folder of the weights, if not in the hub's cache")
     verb.add_argument(
+        "--statistics-of",
+        type=Path,
+        metavar="DATASET",
+        help="shards whose mean and standard deviation to take over, for recordings without a training split",
+    )
+    verb.add_argument(
         "--mapping", default="cmu", help="bvh: a shipped mapping of joints, or a YAML file (default: cmu)"
     )
     verb.add_argument("--scale", type=float, default=1.0, help="bvh: what makes metres of the file's unit (default: 1)")

@@ -37,6 +37,7 @@ from intermoe.data.shards import (
     QUARANTINE,
     ROWS_PER_FILE,
     DatasetCard,
+    DatasetFolder,
     EncoderCard,
     shard_name,
     write_rows,
@@ -71,6 +72,7 @@ def preprocess(request: PreprocessRequest, progress: ProgressCallback | None = N
             out=request.out,
             encoder=request.encoder,
             text_folder=request.site.text_folder,
+            statistics_of=None if request.statistics_of is None else DatasetFolder.open(request.statistics_of).card,
             progress=progress,
         )
 
@@ -82,6 +84,7 @@ def make_shards(
     out: Path,
     encoder: str,
     text_folder: Path | None = None,
+    statistics_of: DatasetCard | None = None,
     progress: ProgressCallback | None = None,
 ) -> DatasetCard:
     """Publish a data set folder made of everything that the reader lists; Ray must be running.
@@ -92,27 +95,39 @@ def make_shards(
         out: where the folder appears at once when all is done; must not exist, or be empty.
         encoder: text encoder of the captions, "clip" or "minilm".
         text_folder: where the weights of "clip" lie.
+        statistics_of: data set whose mean and standard deviation these shards take over; those of the training split
+            if None.
         progress: called with a stage ("read", "encode", "write"), how many of its items are done, and of how many.
 
     Raises:
-        UserError: ``out`` is taken or cannot be written, the raw folder or the encoder's weights are missing, or no
-            recording of the training split can be used. Nothing is left behind then, nor after an interruption.
+        UserError: ``out`` is taken or cannot be written, the raw folder or the encoder's weights are missing,
+            ``statistics_of`` has another skeleton, or no recording can be used: none of the training split, or none
+            at all with ``statistics_of``. Nothing is left behind then, nor after an interruption.
     """
     out = Path(out).absolute()
     check_free(out)
+    if statistics_of is not None and statistics_of.skeleton != reader.skeleton.name:
+        raise UserError(
+            f"statistics of {statistics_of.name!r} are of the skeleton {statistics_of.skeleton!r}",
+            allowed=f"of {reader.skeleton.name!r}, as the recordings",
+        )
     sources = reader.sources()
     text_folder = None if text_folder is None else Path(text_folder).absolute()
     encoder_card = _describe_encoder(encoder, text_folder)
     with whole_folder(out) as folder:
         recordings, quarantine = _read(reader, sources, folder, progress or _silent)
-        if not any(recording["split"] == "train" for recording in recordings):
-            raise _nothing_to_train_on(len(recordings), quarantine)
+        if not any(statistics_of is not None or recording["split"] == "train" for recording in recordings):
+            raise _nothing_usable(len(recordings), quarantine)
         texts = _link_captions(recordings)
         captions = _encode(texts, encoder_card, text_folder, folder, progress or _silent)
         motions = _write(recordings, reader.skeleton, folder, progress or _silent)
         shutil.rmtree(folder / "parts")
         (folder / QUARANTINE).write_text("".join(f"{json.dumps(item)}\n" for item in quarantine), "utf-8")
-        mean_F, std_F = Moments.total(_moments(shard) for shard in motions if "moments" in shard).mean_and_std()
+        if statistics_of is not None:
+            mean, std = statistics_of.mean, statistics_of.std
+        else:
+            moments = Moments.total(_moments(shard) for shard in motions if "moments" in shard)
+            mean, std = (tuple(values_F.tolist()) for values_F in moments.mean_and_std())
         card = DatasetCard(
             name=name,
             reader=type(reader).__name__,
@@ -124,8 +139,8 @@ def make_shards(
             max_tokens=max(file["tokens"] for file in captions),
             quarantined=len(quarantine),
             rows_per_file=ROWS_PER_FILE,
-            mean=tuple(mean_F.tolist()),
-            std=tuple(std_F.tolist()),
+            mean=mean,
+            std=std,
             files={
                 **{file["file"]: file["sha256"] for file in (*captions, *motions)},
                 QUARANTINE: sha256(folder / QUARANTINE),
@@ -253,12 +268,15 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _nothing_to_train_on(usable: int, quarantine: Sequence[dict[str, str]]) -> UserError:
+def _nothing_usable(usable: int, quarantine: Sequence[dict[str, str]]) -> UserError:
     counted = Counter(item["reason"] for item in quarantine).most_common(3)
     first = {reason: next(item["id"] for item in quarantine if item["reason"] == reason) for reason, _ in counted}
     reasons = "".join(f"; {count} x {reason}, such as {first[reason]}" for reason, count in counted)
-    counts = f"{usable} of other splits, {len(quarantine)} set aside"
-    return UserError(f"no recording of the training split can be used: {counts}{reasons}")
+    message = f"no recording can be used, {len(quarantine)} set aside{reasons}"
+    if not usable:
+        return UserError(message)
+    message = f"no recording of the training split can be used: {usable} of other splits, {len(quarantine)} set aside"
+    return UserError(f"{message}{reasons}", allowed="--statistics-of DATASET, for recordings that are only tested on")
 
 
 def _link_captions(recordings: Sequence[dict[str, Any]]) -> list[str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from intermoe.data.shards import DatasetFolder
 from intermoe.files import check_free
 from pipelines.preprocess.sources import SourceConfig
 from pipelines.site import Site
@@ -19,6 +20,8 @@ class PreprocessRequest:
         encoder: text encoder of the captions, "clip" or "minilm".
         out: where the folder appears at once when all is done; must not exist, or be empty.
         site: where things lie.
+        statistics_of: data set whose mean and standard deviation the shards take over, for recordings without a
+            training split; None: those of the training split.
     """
 
     name: str
@@ -26,13 +29,16 @@ class PreprocessRequest:
     encoder: str
     out: Path
     site: Site
+    statistics_of: Path | None = None
 
     def checked(self) -> Self:
         """The request with absolute paths, if it can be done.
 
         Raises:
-            UserError: ``out`` is taken, or the recordings are not there.
+            UserError: ``out`` is taken, or the recordings or the data set of ``statistics_of`` are not there.
         """
         check_free(self.out)
         self.source.check()
+        if self.statistics_of is not None:
+            DatasetFolder.open(self.statistics_of)
         return replace(self, out=self.out.absolute())

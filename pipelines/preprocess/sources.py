@@ -9,7 +9,7 @@ from pydantic import Field
 
 from intermoe.config import Config
 from intermoe.datasets.bvh import BvhPairReader
-from intermoe.datasets.duet import write_duet
+from intermoe.datasets.duet import check_duet, write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.recordings import Reader
 from intermoe.errors import UserError
@@ -21,8 +21,8 @@ class SourceConfig(Config):
 
     Attributes:
         format: of the recordings; "duet", the embedded data set, is made here.
-        root: their folder. For "duet" it is filled where it does not exist yet, and kept; without it, the recordings
-            are made in a temporary folder.
+        root: their folder. For "duet" it is made where it does not exist yet, and kept; without it, the recordings are
+            made in a temporary folder.
         count: of "duet": how many recordings are made.
         seed: of "duet".
         mapping: of "bvh": how joints correspond, a shipped mapping's name or a file.
@@ -44,7 +44,8 @@ class SourceConfig(Config):
             scratch: folder in which temporary recordings are made; every node must see it.
 
         Raises:
-            UserError: no root for recordings that are not made here, or a mapping that is not one.
+            UserError: no root for recordings that are not made here, a root of "duet" that holds something else, or a
+                mapping that is not one.
         """
         # Tasks may run in another working directory.
         root = None if self.root is None else self.root.absolute()
@@ -54,7 +55,9 @@ class SourceConfig(Config):
                     write_duet(folder / "duet", count=self.count, seed=self.seed)
                     yield InterHumanReader(folder / "duet")
                 return
-            if not root.exists():
+            if _holds_something(root):
+                check_duet(root, count=self.count, seed=self.seed)
+            else:
                 write_duet(root, count=self.count, seed=self.seed)
         if root is None:
             raise UserError("the folder of the recordings is not given", where=self.format, allowed="--root DIR")
@@ -65,6 +68,10 @@ class SourceConfig(Config):
 
     def check(self) -> None:
         """Raise ``UserError`` where recordings that are not made here are not there, or not listed."""
-        if self.format != "duet" or (self.root is not None and self.root.exists()):
+        if self.format != "duet" or (self.root is not None and _holds_something(self.root)):
             with self.reader(Path()) as reader:
                 reader.sources()
+
+
+def _holds_something(root: Path) -> bool:
+    return root.exists() and not (root.is_dir() and not any(root.iterdir()))

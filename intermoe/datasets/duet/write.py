@@ -17,6 +17,8 @@ from intermoe.files import whole_folder
 
 # A row of InterHuman: 62 positions, then 51 local rotations in 6D; ours are the first 22 and the first 21.
 _WIDTH, _ROTATIONS = 492, 62 * 3
+# What a folder was made with: its count and its seed.
+_NOTE = "duet.json"
 
 
 def write_duet(root: Path, *, count: int, seed: int) -> None:
@@ -35,6 +37,24 @@ def write_duet(root: Path, *, count: int, seed: int) -> None:
         _fill(draft, count, seed)
 
 
+def check_duet(root: Path, *, count: int, seed: int) -> None:
+    """Raise ``UserError`` where the folder ``root`` is not what ``write_duet`` would make of ``count`` and ``seed``."""
+    try:
+        note = json.loads((root / _NOTE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            "was not made by duet", where=root, allowed="another --root, or a folder made by duet"
+        ) from None
+    except (OSError, ValueError):
+        note = None
+    if not isinstance(note, dict):
+        raise UserError("cannot be read", where=root / _NOTE, allowed="what duet has written there")
+    asked = {"count": count, "seed": seed}
+    if note != asked:
+        made, now = (" and ".join(f"{name} {value}" for name, value in values.items()) for values in (note, asked))
+        raise UserError(f"was made with {made}, not with {now}", where=root, allowed=f"{made}, or another --root")
+
+
 def _fill(root: Path, count: int, seed: int) -> None:
     for folder in ("motions_processed/person1", "motions_processed/person2", "annots", "split"):
         (root / folder).mkdir(parents=True)
@@ -48,6 +68,7 @@ def _fill(root: Path, count: int, seed: int) -> None:
             captions = "".join(f"{caption}\n" for caption in recording.captions)
             (root / f"annots/{recording.id}.txt").write_text(captions, encoding="utf-8")
             labels.write(json.dumps({"id": recording.id, **recording.label}) + "\n")
+    (root / _NOTE).write_text(json.dumps({"count": count, "seed": seed}) + "\n", encoding="utf-8")
     for split, names in ids.items():
         (root / f"split/{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 

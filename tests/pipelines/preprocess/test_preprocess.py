@@ -228,17 +228,39 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
     [
         (
             FakeReader(["bad", "bug", "bug"]),
-            "0 of other splits, 3 set aside; 2 x ZeroDivisionError: by zero, such as bug",
+            "no recording can be used, 3 set aside; 2 x ZeroDivisionError: by zero, such as bug;"
+            " 1 x holds nothing, such as bad",
         ),
-        (FakeReader(["solo"], split="val"), "1 of other splits, 0 set aside"),
-        (FakeReader([]), "0 of other splits, 0 set aside"),
+        (
+            FakeReader(["solo"], split="val"),
+            "no recording of the training split can be used: 1 of other splits, 0 set aside"
+            " (allowed: --statistics-of DATASET, for recordings that are only tested on)",
+        ),
+        (FakeReader([]), "no recording can be used, 0 set aside"),
     ],
 )
-def test_nothing_to_train_on_is_told_and_nothing_is_left(tmp_path, reader, message):
-    with pytest.raises(UserError, match=message) as caught:
+def test_shards_without_a_usable_recording_are_refused_and_leave_nothing(tmp_path, reader, message):
+    with pytest.raises(UserError) as caught:
         make_shards(reader, name="toy", out=tmp_path / "toy", encoder="minilm")
-    assert "\n" not in str(caught.value)
+    assert str(caught.value) == message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_recordings_without_a_training_split_take_over_the_statistics_of_a_data_set(tmp_path, made):
+    card = make_shards(
+        FakeReader(["solo"], split="test"), name="toy", out=tmp_path / "toy", encoder="minilm", statistics_of=made.card
+    )
+    assert card.recordings == {"train": 0, "val": 0, "test": 1}
+    assert (card.mean, card.std) == (made.card.mean, made.card.std)
+
+
+def test_statistics_of_another_skeleton_are_refused(tmp_path, made):
+    other = made.card.model_copy(update={"skeleton": "smplx55"})
+    with pytest.raises(UserError) as caught:
+        make_shards(FakeReader(["solo"]), name="toy", out=tmp_path / "toy", encoder="minilm", statistics_of=other)
+    assert str(caught.value) == (
+        "statistics of 'duet' are of the skeleton 'smplx55' (allowed: of 'smpl22', as the recordings)"
+    )
 
 
 def test_an_interruption_leaves_nothing(tmp_path):

@@ -29,9 +29,35 @@ def test_duet_with_a_root_is_made_once_and_kept(tmp_path):
         assert isinstance(reader, InterHumanReader)
     made = files(root)
     assert "split/train.txt" in made
-    with SourceConfig(format="duet", root=root, count=3, seed=2).reader(tmp_path) as reader:
+    with SourceConfig(format="duet", root=root, count=2, seed=1).reader(tmp_path) as reader:
         assert len(reader.sources()) == 2
     assert files(root) == made
+
+
+@pytest.mark.parametrize(("count", "seed"), [(3, 1), (2, 2)])
+def test_a_root_of_duet_made_with_another_count_or_seed_is_refused(count, seed, tmp_path):
+    write_duet(tmp_path / "raw", count=2, seed=1)
+    with pytest.raises(UserError) as caught:
+        SourceConfig(format="duet", root=tmp_path / "raw", count=count, seed=seed).check()
+    assert str(caught.value) == (
+        f"{tmp_path / 'raw'}: was made with count 2 and seed 1, not with count {count} and seed {seed}"
+        " (allowed: count 2 and seed 1, or another --root)"
+    )
+
+
+def test_a_root_of_duet_that_holds_something_else_is_refused(tmp_path):
+    root = tmp_path / "raw"
+    root.mkdir()
+    SourceConfig(format="duet", root=root).check()  # an empty folder will be filled
+    (root / "annots").mkdir()
+    with pytest.raises(UserError) as caught:
+        SourceConfig(format="duet", root=root).check()
+    assert str(caught.value) == (f"{root}: was not made by duet (allowed: another --root, or a folder made by duet)")
+    for damage in ("{", "[]"):
+        (root / "duet.json").write_text(damage)
+        with pytest.raises(UserError) as caught:
+            SourceConfig(format="duet", root=root).check()
+        assert str(caught.value) == f"{root / 'duet.json'}: cannot be read (allowed: what duet has written there)"
 
 
 def test_roots_are_absolute_since_tasks_may_run_elsewhere(tmp_path, monkeypatch):
