@@ -6,7 +6,8 @@ A training runs in Ray workers while the driver waits. The first worker posts it
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
@@ -70,6 +71,16 @@ class ProgressBoard:
     def failure(self, key: str = "") -> str | None:
         """Why a worker has given up, if one has."""
         return self._failure.get(key)
+
+
+@contextmanager
+def progress_board() -> Iterator[Any]:
+    """A ``ProgressBoard`` of its own for as long as the block lasts: an actor that nobody ends lives as long as Ray."""
+    board = ProgressBoard.remote()  # type: ignore[attr-defined]
+    try:
+        yield board
+    finally:
+        ray.kill(board)
 
 
 class Stages:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from intermoe.files import locked, make_folder, write_json
 from intermoe.training.denoiser import DenoiserObjective
-from pipelines.cluster.progress import ProgressBoard
+from pipelines.cluster.progress import progress_board
 from pipelines.describe import describe
 from pipelines.sweep.display import TrialDisplay
 from pipelines.sweep.file import SweepPlan, Trial
@@ -30,6 +30,8 @@ from pipelines.tracking.label import RunLabel
 from pipelines.tracking.runs import Run
 from pipelines.train.run_folder import run_note
 
+# Tune's own notes, in the folder of the sweep while it runs.
+_TUNE_NOTES = "tune"
 # Ray Tune starts a trial again so often before it counts as failed.
 _RETRIES = 1
 # Of a CPU: what a trial's own process asks for; its workers ask for themselves.
@@ -140,35 +142,16 @@ def _label(trial: Trial, parent: Run) -> RunLabel:
 
 def _run(request: SweepRequest, trials: Sequence[TrialRequest]) -> dict[str, str]:
     """Let Tune run the trials; those that failed, each with the reason."""
-    board = ProgressBoard.remote()  # type: ignore[attr-defined]
     for trial in trials:
         trial.folder.mkdir(parents=True, exist_ok=True)
         # Of an earlier attempt, or of an evaluation that is not the one asked for now.
         for note in (OUTCOME, STOPPED, FAILED):
             (trial.folder / note).unlink(missing_ok=True)
-    notes = request.out / "tune"
+    notes = request.out / _TUNE_NOTES
     shutil.rmtree(notes, ignore_errors=True)
-    by_key = {trial.key: trial for trial in trials}
-    profile = request.plan.profile
-    tuner = tune.Tuner(
-        tune.with_resources(partial(_trainable, trials=by_key, board=board), {"CPU": _DRIVER_CPUS}),
-        param_space={"trial": tune.grid_search(list(by_key))},
-        tune_config=tune.TuneConfig(
-            max_concurrent_trials=profile.concurrent,
-            scheduler=_scheduler(request.plan),
-            trial_name_creator=_trial_key,
-        ),
-        run_config=tune.RunConfig(
-            name=request.plan.config.name,
-            storage_path=str(notes),
-            failure_config=tune.FailureConfig(max_failures=_RETRIES),
-            callbacks=[_NoteEnds(by_key)],
-            verbose=0,
-        ),
-    )
     try:
-        with TrialDisplay(trials, board):
-            tuner.fit()
+        with progress_board() as board, TrialDisplay(trials, board):
+            _tuner(request, trials, board).fit()
     except KeyboardInterrupt:
         for trial in trials:
             if not _finished(trial, request.plan):
@@ -183,6 +166,27 @@ def _run(request: SweepRequest, trials: Sequence[TrialRequest]) -> dict[str, str
     for name, reason in failed.items():
         Console(stderr=True).print(f"{name} failed: {reason}", highlight=False, markup=False, soft_wrap=True)
     return failed
+
+
+def _tuner(request: SweepRequest, trials: Sequence[TrialRequest], board: Any) -> tune.Tuner:
+    by_key = {trial.key: trial for trial in trials}
+    profile = request.plan.profile
+    return tune.Tuner(
+        tune.with_resources(partial(_trainable, trials=by_key, board=board), {"CPU": _DRIVER_CPUS}),
+        param_space={"trial": tune.grid_search(list(by_key))},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=profile.concurrent,
+            scheduler=_scheduler(request.plan),
+            trial_name_creator=_trial_key,
+        ),
+        run_config=tune.RunConfig(
+            name=request.plan.config.name,
+            storage_path=str(request.out / _TUNE_NOTES),
+            failure_config=tune.FailureConfig(max_failures=_RETRIES),
+            callbacks=[_NoteEnds(by_key)],
+            verbose=0,
+        ),
+    )
 
 
 def _trainable(config: dict[str, Any], trials: Mapping[str, TrialRequest], board: Any) -> None:

@@ -5,7 +5,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from intermoe import checkpoint
 from intermoe.data.shards import CARD
 from intermoe.errors import UserError
 from intermoe.files import make_folder, sha256
-from pipelines.cluster.progress import Progress, ProgressBoard
+from pipelines.cluster.progress import Progress, progress_board
 from pipelines.generate import save_routing_map
 from pipelines.tracking.runs import Run
 from pipelines.train.examples import example_motions
@@ -51,7 +51,11 @@ def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ())
         run.log_dataset(card.name, digest, str(request.dataset), profile=profile, context="training")
         run.log_dict(request.settings.model_dump(mode="json"), "config.json")
         run.measure_system()
-        _fit(job, run, board, callbacks)
+        if board is not None:
+            _fit(job, run, board, callbacks)
+        else:
+            with progress_board() as own, Progress(own, f"train {request.target}", key=str(request.out)):
+                _fit(job, run, own, callbacks)
         best = request.out / "best"
         run.log_checkpoint(best, checkpoint.documents(best)["state"]["step"], {})
         _log_examples(job, run)
@@ -72,13 +76,12 @@ def _log_examples(job: TrainingJob, run: Run) -> None:
                 run.log_artifact(file, "samples")
 
 
-def _fit(job: TrainingJob, run: Run, shown: Any, callbacks: Sequence[Any]) -> None:
+def _fit(job: TrainingJob, run: Run, board: Any, callbacks: Sequence[Any]) -> None:
     request, workers = job.request, job.request.settings.workers
     key = str(request.out)
     # Ray Train's notes on a run; all that is needed to go on is in the checkpoints.
     notes = request.out / "ray"
     shutil.rmtree(notes, ignore_errors=True)
-    board = shown or ProgressBoard.remote()  # type: ignore[attr-defined]
     ray.get(board.begin.remote(key))
     trainer = TorchTrainer(
         work,
@@ -96,8 +99,7 @@ def _fit(job: TrainingJob, run: Run, shown: Any, callbacks: Sequence[Any]) -> No
         ),
     )
     try:
-        progress = nullcontext() if shown else Progress(board, f"train {request.target}", key=key)
-        with progress, _interruptible(request.out):
+        with _interruptible(request.out):
             trainer.fit()
     except WorkerGroupError as error:
         for cause in error.worker_failures.values():

@@ -1,5 +1,6 @@
 """One small Ray for all tests of the jobs: starting it takes longer than most of them. And what trainings need."""
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.training.samples import Batch, SampleStream, interaction_stream
 from intermoe.training.step import StepOutcome, TrainingStep
 from pipelines import settings
-from pipelines.cluster.progress import ProgressBoard
+from pipelines.cluster.progress import progress_board
 from pipelines.preprocess.preprocess import make_shards
 from pipelines.settings import Settings
 from pipelines.site import Site
@@ -63,6 +64,22 @@ def shards(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_duet(root / "raw", count=24, seed=1)
     make_shards(InterHumanReader(root / "raw"), name="tiny", out=root / "tiny", encoder="minilm")
     return root / "tiny"
+
+
+@pytest.fixture(scope="session")
+def clip_shards(ray_session: None, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same data with the states of a small CLIP."""
+    root = tmp_path_factory.mktemp("clip-shards")
+    write_duet(root / "raw", count=24, seed=1)
+    reader = InterHumanReader(root / "raw")
+    make_shards(reader, name="tiny", out=root / "shards", encoder="clip", text_folder=clip_folder)
+    return root / "shards"
+
+
+@pytest.fixture(scope="session")
+def vocabulary(clip_folder: Path) -> int:
+    """The number of tokens of the small CLIP."""
+    return len(json.loads((clip_folder / "vocab.json").read_text()))
 
 
 @pytest.fixture(scope="session")
@@ -224,13 +241,13 @@ def run_workers(together: Together, shards: Path, store: str) -> Callable[..., H
     ) -> History:
         if out not in runs:
             runs[out] = Run.start(store, "tests", target, params=values.model_dump(mode="json")).id
-        board = ProgressBoard.remote()  # type: ignore[attr-defined]
         request = TrainRequest(target, values, dataset=dataset, out=out, site=Site(store), vae=vae)
         job = TrainingJob(request, DatasetFolder.open(dataset).card)
-        ended = together(world, lambda host, _rank: host.work.remote(job, runs[out], board, stop))
-        assert ended == [stop is None] * world
-        history = History(store, runs[out])
-        history.failure = ray.get(board.failure.remote(str(out)))
+        with progress_board() as board:
+            ended = together(world, lambda host, _rank: host.work.remote(job, runs[out], board, stop))
+            assert ended == [stop is None] * world
+            history = History(store, runs[out])
+            history.failure = ray.get(board.failure.remote(str(out)))
         return history
 
     return run_workers

@@ -1,28 +1,19 @@
 """Published files through the command, and what can then be done with them."""
 
-import json
 from pathlib import Path
 
 import pytest
 from published_files import JUDGE_WORDS, SMALL_WORDS, evaluator_file, small_files, write_stats
 
 from intermoe.data.shards import DatasetFolder
-from intermoe.datasets.duet import write_duet
-from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.evaluation.evaluator import Evaluator
 from intermoe.model import InterMoE
 from pipelines import settings
 from pipelines.cli import main
 from pipelines.evaluate.evaluate import evaluate
 from pipelines.evaluate.request import EvaluateRequest
-from pipelines.preprocess.preprocess import make_shards
 from pipelines.site import Site
 from pipelines.train.objectives import build
-
-
-@pytest.fixture(scope="module")
-def vocabulary(clip_folder: Path) -> int:
-    return len(json.loads((clip_folder / "vocab.json").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +28,6 @@ def imported(tmp_path_factory, vocabulary) -> Path:
     command = ["import", "published", "--evaluator", judge, "--out", folder / "evaluator", *words]
     assert main(list(map(str, command))) == 0
     return folder
-
-
-@pytest.fixture(scope="module")
-def clip_shards(ray_session, clip_folder, tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("clip-shards")
-    write_duet(root / "raw", count=24, seed=1)
-    reader = InterHumanReader(root / "raw")
-    make_shards(reader, name="tiny", out=root / "shards", encoder="clip", text_folder=clip_folder)
-    return root / "shards"
 
 
 def test_generate_works_with_it(imported, clip_folder):

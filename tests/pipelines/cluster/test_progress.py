@@ -5,10 +5,11 @@ import time
 
 import pytest
 import ray
+from ray.exceptions import RayActorError
 from rich.console import Console
 
 from pipelines.cluster import progress
-from pipelines.cluster.progress import Progress, ProgressBoard, Stages
+from pipelines.cluster.progress import Progress, Stages, progress_board
 
 
 @pytest.fixture
@@ -67,7 +68,15 @@ def test_a_terminal_shows_a_bar_a_stage(output):
 
 @pytest.fixture(scope="module")
 def board(ray_session):
-    return ProgressBoard.remote()  # type: ignore[attr-defined]
+    with progress_board() as board:
+        yield board
+
+
+def test_the_board_of_a_job_ends_with_it(ray_session):
+    with progress_board() as board:
+        assert ray.get(board.latest.remote()) is None
+    with pytest.raises(RayActorError):
+        ray.get(board.latest.remote())
 
 
 def test_the_driver_shows_what_a_worker_posts(board, output, monkeypatch):
@@ -100,16 +109,14 @@ def test_an_exception_passes_through_and_ends_the_thread(board, output):
 
 def test_a_lost_board_stops_nothing(board, output, monkeypatch):
     monkeypatch.setattr(progress, "POLL_SECONDS", 0.02)
-    lost = ProgressBoard.remote()  # type: ignore[attr-defined]
-    ray.get(lost.latest.remote())
-    ray.kill(lost)
+    with progress_board() as lost:
+        ray.get(lost.latest.remote())
     with Progress(lost, "train", plain(output)):
         time.sleep(0.2)
     assert output.getvalue() == ""
 
 
-def test_another_attempt_at_a_job_finds_nothing_of_the_one_before(ray_session):
-    board = ProgressBoard.remote()  # type: ignore[attr-defined]
+def test_another_attempt_at_a_job_finds_nothing_of_the_one_before(board):
     for key in ("mine", "other"):
         ray.get([board.post.remote(3, 4, {}, key=key), board.fail.remote("not finite", key=key)])
     ray.get(board.begin.remote("mine"))

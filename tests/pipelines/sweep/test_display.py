@@ -10,7 +10,7 @@ import ray
 from rich.console import Console
 from trials import make_trial
 
-from pipelines.cluster.progress import ProgressBoard
+from pipelines.cluster.progress import progress_board
 from pipelines.sweep import display
 from pipelines.sweep.display import TrialDisplay
 from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, TrialRequest
@@ -23,7 +23,8 @@ def trial(folder: Path, name: str) -> TrialRequest:
 
 @pytest.fixture
 def board(ray_session):
-    return ProgressBoard.remote()  # type: ignore[attr-defined]
+    with progress_board() as board:
+        yield board
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ TOOL = Path(sys.executable).with_name("intermoe")
 def begin(folder: Path, *words: object, command: list[str] | None = None) -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW_"))}
+    environment["HF_HUB_CACHE"] = str(folder / "no-cache")
     command = command or [str(TOOL), "sweep", *map(str, words), "--out", "out"]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -56,10 +57,23 @@ def runs_of(folder: Path) -> tuple[MlflowClient, list, list]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def smoke(tmp_path_factory, clip_folder) -> Path:
+    """The smallest sweep with the paper's text encoder: a small CLIP in a folder that is not the hub's cache."""
+    values = yaml.safe_load(SMOKE.read_text())
+    profile = values["profiles"]["tiny"]
+    profile["data"] |= {"encoder": "clip", "text_folder": str(clip_folder)}
+    vocabulary = len(json.loads((clip_folder / "vocab.json").read_text()))
+    profile["set"] |= {"data.encoder": "clip", "evaluator.text": "tokens", "evaluator.vocabulary": vocabulary}
+    file = tmp_path_factory.mktemp("smoke") / "smoke.yaml"
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole(smoke, tmp_path_factory) -> Path:
     """A sweep that nobody interrupts."""
     folder = tmp_path_factory.mktemp("whole")
-    printed = run(folder, SMOKE)
+    printed = run(folder, smoke)
     assert "report.html has the tables and plots" in printed
     return folder
 
@@ -91,15 +105,15 @@ def test_a_sweep_is_one_run_with_a_child_for_each_trial(whole):
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_it_ends_in_the_same_table_and_nothing_is_done_twice(whole, tmp_path):
-    process = begin(tmp_path, SMOKE)
+def test_killed_and_resumed_it_ends_in_the_same_table_and_nothing_is_done_twice(smoke, whole, tmp_path):
+    process = begin(tmp_path, smoke)
     deadline = time.monotonic() + 300
     while not (done := outcomes(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert len(done) in (1, 2)
-    run(tmp_path, SMOKE, "--resume")
+    run(tmp_path, smoke, "--resume")
     assert table(tmp_path) == table(whole)
     after = outcomes(tmp_path)
     assert len(after) == 3
@@ -113,7 +127,7 @@ def test_killed_and_resumed_it_ends_in_the_same_table_and_nothing_is_done_twice(
         assert child.info.status == "FINISHED"
 
     # One point changes: what it comes down to is trained, nothing else.
-    values = yaml.safe_load(SMOKE.read_text())
+    values = yaml.safe_load(smoke.read_text())
     values["points"][3]["set"]["moe.c_exp"] = 3
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     run(tmp_path, tmp_path / "changed.yaml", "--resume")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from mlflow import MlflowClient
 from trials import make_trial
 
-from pipelines.cluster.progress import ProgressBoard
+from pipelines.cluster.progress import progress_board
 from pipelines.site import Site
 from pipelines.sweep import trial
 from pipelines.sweep.trial import OUTCOME, done, mark_done, run_trial, seconds, timed
@@ -52,7 +52,6 @@ def test_a_trial_that_is_evaluated_otherwise_is_not_trained_again(run_workers, t
     run = Run.start(store, "tests", "trial", params={})
     (tmp_path / "denoiser/run.json").write_text(json.dumps({"run_id": run.id, "data": str(shards)}))
     mark_done(tmp_path / "denoiser")
-    board = ProgressBoard.remote()  # type: ignore[attr-defined]
     names = []
     for replications in (2, 2, 1):
         evaluation = values.evaluation.model_copy(update={"replications": replications})
@@ -64,7 +63,8 @@ def test_a_trial_that_is_evaluated_otherwise_is_not_trained_again(run_workers, t
             evaluator=tmp_path / "evaluator",
             site=Site(store),
         )
-        run_trial(request, board)
+        with progress_board() as board:
+            run_trial(request, board)
         names.append(request.evaluation)
         assert json.loads((tmp_path / OUTCOME).read_text())["evaluation"] == request.evaluation
         rows = json.loads((tmp_path / request.evaluation / "results.json").read_text())["rows"]

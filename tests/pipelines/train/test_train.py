@@ -1,5 +1,6 @@
 """Whole trainings under Ray Train, and what is refused before they begin."""
 
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from mlflow import MlflowClient
 from intermoe import checkpoint
 from intermoe.data.shards import CARD, DatasetFolder
 from intermoe.errors import UserError
+from pipelines.cli import main
 from pipelines.settings import Settings
 from pipelines.site import Site
 from pipelines.tracking.runs import Run
@@ -122,15 +124,18 @@ def test_a_loss_that_is_not_finite_is_one_line_and_not_tried_again(tiny, train_t
 
 
 @pytest.mark.slow
-def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end(
-    run_workers, tiny, shards, store, tmp_path, monkeypatch
+def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end_and_is_used(
+    run_workers, tiny, vae, clip_shards, clip_folder, store, tmp_path, monkeypatch
 ):
+    """With CLIP in a folder that is not the hub's cache; training needs none, for the shards hold all its states."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    values = tiny("vae", 200, "train.vae.checkpoint_every=4", "train.vae.keep=2", "train.vae.validate_every=4")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no-cache"))
+    often = [f"train.denoiser.{key}" for key in ("checkpoint_every=4", "keep=2", "validate_every=4")]
+    values = tiny("denoiser", 100, "data.encoder=clip", *often)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values.model_dump(mode="json")))
     out = tmp_path / "run"
-    words = [sys.executable, "-m", "pipelines.cli", "train", "vae", "--config", str(tmp_path / "tiny.yaml")]
-    words += ["--data", str(shards), "--out", str(out)]
+    words = [sys.executable, "-m", "pipelines.cli", "train", "denoiser", "--config", str(tmp_path / "tiny.yaml")]
+    words += ["--data", str(clip_shards), "--vae", str(vae), "--out", str(out)]
 
     def start(*more: str) -> subprocess.Popen:
         # A session of its own, so that Ctrl-C reaches all that it started, as in a terminal, and nothing else.
@@ -148,11 +153,11 @@ def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end(
     os.killpg(first.pid, signal.SIGINT)
     printed = first.communicate(timeout=60)
     step = resumable_step(out)
-    assert 8 <= step < 200
+    assert 8 <= step < 100
     assert first.returncode == 130
     assert printed[0] == ""
     assert printed[1].splitlines()[-1] == f"interrupted: `--resume` goes on from step {step}"
-    assert all(line.startswith(("train vae: ", "interrupted: ")) for line in printed[1].splitlines())
+    assert all(line.startswith(("train denoiser: ", "interrupted: ")) for line in printed[1].splitlines())
     status = {run.info.run_id: run.info.status for run in _runs_below(store, out)}
     assert list(status.values()) == ["KILLED"]
 
@@ -161,19 +166,30 @@ def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end(
     second.kill()
     second.communicate(timeout=60)
     time.sleep(3)  # until the processes that Ray started have seen it
-    assert resumable_step(out) < 200
+    assert resumable_step(out) < 100
 
     third = start("--resume")
     printed = third.communicate(timeout=200)
     assert third.returncode == 0, printed[1]
     assert printed[0].startswith(f"{out}/best holds the model; its MLflow run is {next(iter(status))}")
-    expected = run_workers("vae", values, tmp_path / "expected", world=values.workers.count)
+    expected = run_workers(
+        "denoiser", values, tmp_path / "expected", world=values.workers.count, vae=vae / "best", dataset=clip_shards
+    )
     assert_same_tensors(tensors(out), tensors(tmp_path / "expected"))
     assert_same_tensors(checkpoint.load(out / "best").tensors, checkpoint.load(tmp_path / "expected/best").tensors)
     (run,) = _runs_below(store, out)
     assert run.info.status == "FINISHED"
     history = MlflowClient(store).get_metric_history(run.info.run_id, "train/loss")
     assert [(point.step, point.value) for point in history] == expected("train/loss")
+
+    run_workers("evaluator", tiny("evaluator", 2, "data.encoder=clip"), tmp_path / "evaluator", dataset=clip_shards)
+    use = ["--model", str(out), "--text-folder", str(clip_folder), "--out"]
+    assert main(["generate", "two.bow", "--seconds", "1", *use, str(tmp_path / "motions")]) == 0
+    assert {file.suffix for file in (tmp_path / "motions").iterdir()} == {".npz", ".bvh", ".mp4", ".png"}
+    judged = ["--data", str(clip_shards), "--evaluator", str(tmp_path / "evaluator"), "evaluation.replications=1"]
+    assert main(["evaluate", *judged, *use, str(tmp_path / "results")]) == 0
+    rows = json.loads((tmp_path / "results/results.json").read_text())["rows"]
+    assert rows["generated"]["fid"]["mean"] > 0
 
 
 def _runs_below(store, out):
