@@ -59,10 +59,12 @@ def demo(out: Path) -> None:
     shards = out / "shards"
     parent = Run.start(site.tracking_uri, values.name, "demo", params=values.model_dump(mode="json"))
     label = RunLabel(parent=parent.id)
-    with parent, ray_session(values.workers), Stages() as stages:
+    # Each step shows its own progress and nothing else does then: a terminal has room for one display.
+    with parent, ray_session(values.workers):
         console.print("[1/6] Duet, the embedded data set, to shards")
         source = SourceConfig(format="duet", root=out / "duet", count=_COUNT)
-        preprocess(PreprocessRequest("duet", source, values.data.encoder, shards, site).checked(), stages)
+        with Stages() as stages:
+            preprocess(PreprocessRequest("duet", source, values.data.encoder, shards, site).checked(), stages)
         console.print("[2/6] Causal-Skeletal VAE: motion to latents and back")
         vae = TrainRequest("vae", values, dataset=shards, out=out / "vae", site=site, label=label)
         train(vae.checked())
@@ -74,7 +76,8 @@ def demo(out: Path) -> None:
         request = GenerateRequest(
             PROMPTS, out / "motions", seconds=_SECONDS, seed=values.seed, routing_map=True
         ).checked()
-        files = generate(model, request, stages)
+        with Stages() as stages:
+            files = generate(model, request, stages)
         for file in files:
             parent.log_artifact(file, "motions")
         shares = _inside(model, shards, [Motion.load(file).joints for file in files if file.suffix == ".npz"])
@@ -91,7 +94,8 @@ def demo(out: Path) -> None:
             overrides=_FEWER_REPLICATIONS,
             label=label,
         )
-        results = evaluate(evaluation.checked(), progress=stages)
+        with Stages() as stages:
+            results = evaluate(evaluation.checked(), progress=stages)
     console.print(terminal_table(results))
     _show(console, shares, [file for file in files if file.suffix == ".mp4"])
     console.print(f"The table with its plot: {out / 'evaluation' / 'results.html'}", highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     top = _Parser(prog="intermoe", description="Text to two-person motion: train, generate and look inside.")
+    top.add_argument("--version", action="version", version=f"intermoe {version('intermoe')}")
     verbs = top.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=_Parser)
 
     verb = verbs.add_parser("demo", help="the whole pipeline on the embedded data set, small, on this machine")
@@ -37,9 +39,11 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--mapping", default="cmu", help="bvh: a shipped mapping of joints, or a YAML file (default: cmu)"
     )
-    verb.add_argument("--scale", type=float, default=1.0, help="bvh: what makes metres of the file's unit (default: 1)")
-    verb.add_argument("--count", type=int, default=600, help="duet: number of interactions (default: 600)")
-    verb.add_argument("--seed", type=int, default=0, help="duet: seed (default: 0)")
+    verb.add_argument(
+        "--scale", type=_number, default=1.0, help="bvh: what makes metres of the file's unit (default: 1)"
+    )
+    verb.add_argument("--count", type=_integer, default=600, help="duet: number of interactions (default: 600)")
+    verb.add_argument("--seed", type=_integer, default=0, help="duet: seed (default: 0)")
 
     verb = verbs.add_parser("import", help="weights that others have published, into our checkpoint folders")
     verb.add_argument("source", choices=("published",), help="InterMoE's released files, or InterGen's evaluator")
@@ -63,9 +67,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the two people do")
     verb.add_argument("--model", required=True, help="run or checkpoint of a denoiser, or the id of its MLflow run")
     verb.add_argument("--out", type=Path, required=True, help="folder of the files")
-    verb.add_argument("--seconds", type=float, default=4.0, help="length (default: 4)")
-    verb.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
-    verb.add_argument("--guidance", type=float, help="scale of classifier-free guidance (default: the model's)")
+    verb.add_argument("--seconds", type=_number, default=4.0, help="length (default: 4)")
+    verb.add_argument("--seed", type=_integer, default=0, help="seed of the noise (default: 0)")
+    verb.add_argument("--guidance", type=_number, help="scale of classifier-free guidance (default: the model's)")
     verb.add_argument("--text-folder", type=Path, help="folder of CLIP's weights, if not in the hub's cache")
     verb.add_argument("--routing-map", action="store_true", help="also draw which experts worked on which moment")
 
@@ -77,8 +81,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", type=Path, required=True, help="folder of the results")
     verb.add_argument("--split", choices=("test", "val", "train"), default="test", help="recordings (default: test)")
     verb.add_argument("--no-untrained", action="store_true", help="leave out the row of the untrained model")
-    verb.add_argument("--seed", type=int, default=0, help="seed of all that is drawn (default: 0)")
-    verb.add_argument("--guidance", type=float, help="scale of classifier-free guidance (default: the model's)")
+    verb.add_argument("--seed", type=_integer, default=0, help="seed of all that is drawn (default: 0)")
+    verb.add_argument("--guidance", type=_number, help="scale of classifier-free guidance (default: the model's)")
     verb.add_argument("--text-folder", type=Path, help="folder of CLIP's tokenizer, if not in the hub's cache")
 
     verb = verbs.add_parser("sweep", help="many trainings and evaluations from one file")
@@ -126,15 +130,30 @@ def _add_config(verb: argparse.ArgumentParser, default: str | None = None) -> No
     )
 
 
+# argparse would name these functions in its message: they raise what it shows as it is, never ``ValueError``.
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
 def _count(text: str) -> int:
-    count = int(text)
+    count = _integer(text)
     if count < 1:
         raise argparse.ArgumentTypeError(f"{count} is not a count, 1 or more")
     return count
 
 
 def _port(text: str) -> int:
-    port = int(text)
+    port = _integer(text)
     if not 0 < port < 2**16:
         raise argparse.ArgumentTypeError(f"{port} is not a port, 1 to 65535")
     return port

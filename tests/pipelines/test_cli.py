@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -158,12 +159,18 @@ def test_help_lists_the_commands(capsys):
     assert all(command in printed for command in COMMANDS)
 
 
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"intermoe {version('intermoe')}\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ("", "intermoe: the following arguments are required: COMMAND"),
         ("trian", "intermoe: argument COMMAND: invalid choice: 'trian' (choose from"),
-        ("--version", "intermoe: "),
         ("train", "intermoe train: the following arguments are required: target, --config, --data (allowed:"),
         ("train evaluatr --config duet --data x", "intermoe train: argument target: invalid choice: 'evaluatr'"),
         ("train vae --config duet", "intermoe train: the following arguments are required: --data"),
@@ -187,8 +194,8 @@ def test_help_lists_the_commands(capsys):
         ("generate Bow --out o", "intermoe generate: the following arguments are required: --model"),
         ("generate Bow --model missing --out o", "missing: no such folder (allowed: a checkpoint folder)"),
         ("generate Bow --model . --out o", "has no manifest.json: not a checkpoint"),
-        ("generate Bow --model m --out o --seconds long", "argument --seconds: invalid float value: 'long'"),
-        ("generate Bow --model m --out o --seed 1.5", "argument --seed: invalid int value: '1.5'"),
+        ("generate Bow --model m --out o --seconds long", "argument --seconds: 'long' is not a number"),
+        ("generate Bow --model m --out o --seed 1.5", "argument --seed: '1.5' is not a whole number"),
         ("preprocess", "intermoe preprocess: the following arguments are required: format, --out"),
         ("preprocess motionx --out o", "intermoe preprocess: argument format: invalid choice: 'motionx'"),
         ("preprocess duet --out o --encoder bert", "argument --encoder: invalid choice: 'bert'"),
@@ -201,7 +208,9 @@ def test_help_lists_the_commands(capsys):
         ("preprocess duet --out o --count 0", "count = 0 (allowed: greater than or equal to 1)"),
         ("preprocess duet --out o --seed -1", "seed = -1 (allowed: greater than or equal to 0)"),
         ("ui --port 99999", "intermoe ui: argument --port: 99999 is not a port, 1 to 65535"),
-        ("ui --port x", "intermoe ui: argument --port: invalid"),
+        ("ui --port x", "intermoe ui: argument --port: 'x' is not a whole number"),
+        ("bench moe --samples x", "intermoe bench: argument --samples: 'x' is not a whole number"),
+        ("bench moe --samples 0", "intermoe bench: argument --samples: 0 is not a count, 1 or more"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(refused, words, message):
