@@ -17,11 +17,12 @@ from intermoe.evaluation.ranges import bone_lengths
 Joints = NDArray[np.floating]
 Array = NDArray[np.float64]
 
-# How thick a limb is: metres from its middle line, by the joint at its end.
+# How thick a limb is: metres from its middle line, by the joint at its end; a thin limb where its name says nothing.
 _RADII = {
     "spine1": 0.11, "spine2": 0.11, "spine3": 0.11, "neck": 0.06, "head": 0.08, "hip": 0.08, "knee": 0.07,
     "ankle": 0.045, "foot": 0.035, "collar": 0.06, "shoulder": 0.06, "elbow": 0.045, "wrist": 0.035,
 }  # fmt: skip
+_OTHER_RADIUS = 0.035
 _CM = 100.0
 
 
@@ -69,7 +70,9 @@ def interpenetration(joints_TPJ3: Joints, skeleton: Skeleton) -> Array:
     """
     parents, children = (list(ends) for ends in zip(*skeleton.edges, strict=True))
     names = [skeleton.joint_names[child] for child in children]
-    radius_M = np.array([_RADII[name.removeprefix("left_").removeprefix("right_")] for name in names])
+    radius_M = np.array(
+        [_RADII.get(name.removeprefix("left_").removeprefix("right_"), _OTHER_RADIUS) for name in names]
+    )
     one, other = joints_TPJ3[:, 0].astype(np.float64), joints_TPJ3[:, 1].astype(np.float64)
     apart_TXY = _segment_distances(
         one[:, parents][:, :, None], one[:, children][:, :, None], other[:, None, parents], other[:, None, children]

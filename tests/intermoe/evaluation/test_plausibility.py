@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -80,6 +82,14 @@ def test_bodies_in_each_other(standing):
 def test_every_bone_has_a_radius():
     names = {name.removeprefix("left_").removeprefix("right_") for name in SMPL22.joint_names[1:]}
     assert names == set(_RADII)
+
+
+def test_a_joint_of_unknown_name_ends_a_thin_limb():
+    stick = replace(SMPL22, joint_names=tuple(f"bone{joint}" for joint in range(22)))
+    rest = np.cumsum(np.ones((FRAMES, 2, 22, 3)), axis=2)  # a straight line
+    rest[:, 1] += [0.03, -0.03, 0]
+    assert interpenetration(rest, stick) == pytest.approx(2 * 0.035 - 0.03 * 2**0.5)
+    assert interpenetration_cm(rest, stick) == pytest.approx(100 * (2 * 0.035 - 0.03 * 2**0.5))
 
 
 @pytest.mark.parametrize("seed", range(12))
