@@ -228,13 +228,17 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
     [
         (
             FakeReader(["bad", "bug", "bug"]),
-            "no recording can be used, 3 set aside; 2 x ZeroDivisionError: by zero, such as bug;"
-            " 1 x holds nothing, such as bad",
+            (
+                "no recording can be used, 3 set aside; 2 x ZeroDivisionError: by zero, such as bug;"
+                " 1 x holds nothing, such as bad"
+            ),
         ),
         (
             FakeReader(["solo"], split="val"),
-            "no recording of the training split can be used: 1 of other splits, 0 set aside"
-            " (allowed: --statistics-of DATASET, for recordings that are only tested on)",
+            (
+                "no recording of the training split can be used: 1 of other splits, 0 set aside"
+                " (allowed: --statistics-of DATASET, for recordings that are only tested on)"
+            ),
         ),
         (FakeReader([]), "no recording can be used, 0 set aside"),
     ],
