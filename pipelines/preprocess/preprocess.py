@@ -7,23 +7,19 @@ task gets follows from the sorted ids and texts alone, so the same input gives t
 must see the folder, as they must see the raw recordings.
 
 Ray Data's own ``write_parquet`` is not used: it names files by task and cuts rows by blocks, both of which follow from
-how the stream happened to be scheduled; a shard here has a fixed name, fixed rows and one row group a row.
+how the stream happened to be scheduled; a shard here has a fixed name, fixed rows and one row group per row.
 
-Legend: B texts, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame, K text tokens, W text
-width.
+Legend: F features of a person-frame.
 """
 
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 import torch
 
@@ -31,28 +27,40 @@ from intermoe.body.conventions import SPLITS
 from intermoe.body.skeletons import Skeleton
 from intermoe.data.feature_moments import Moments
 from intermoe.data.shards import (
-    CAPTION_SCHEMA,
     CARD,
-    MOTION_SCHEMA,
     QUARANTINE,
     ROWS_PER_FILE,
     DatasetCard,
     DatasetFolder,
     EncoderCard,
     shard_name,
-    write_rows,
 )
-from intermoe.datasets.recordings import BadRecording, Reader, Recording, Source
+from intermoe.datasets.recordings import Reader, Source
 from intermoe.errors import UserError
 from intermoe.files import check_free, sha256, whole_folder
 from intermoe.text.captions import mirror_caption, swap_caption
-from intermoe.text.encoders import TextEncoder, load_encoder
+from intermoe.text.encoders import load_encoder
 from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
 from pipelines.preprocess.request import PreprocessRequest
+from pipelines.preprocess.tasks import (
+    CaptionFile,
+    EncodeJob,
+    MotionFile,
+    MotionRow,
+    ReadJob,
+    ReadRecording,
+    SetAside,
+    WriteJob,
+    read_part,
+    write_captions,
+    write_shard,
+)
 
-_SOURCES_PER_TASK, _TEXTS_PER_BATCH = 16, 32
-_PART_SCHEMA = pa.schema([MOTION_SCHEMA.field(name) for name in ("id", "frames", "position", "rotation")])
+_SOURCES_PER_TASK = 16
+
+_Job = TypeVar("_Job", bound=Mapping[str, Any])
+_Result = TypeVar("_Result", bound=Mapping[str, Any])
 
 
 def preprocess(request: PreprocessRequest, progress: ProgressCallback | None = None) -> DatasetCard:
@@ -118,9 +126,9 @@ def make_shards(
         recordings, quarantine = _read(reader, sources, folder, progress or _silent)
         if not any(statistics_of is not None or recording["split"] == "train" for recording in recordings):
             raise _nothing_usable(len(recordings), quarantine)
-        texts = _link_captions(recordings)
+        texts, rows = _link_captions(recordings)
         captions = _encode(texts, encoder_card, text_folder, folder, progress or _silent)
-        motions = _write(recordings, reader.skeleton, folder, progress or _silent)
+        motions = _write(rows, reader.skeleton, folder, progress or _silent)
         shutil.rmtree(folder / "parts")
         (folder / QUARANTINE).write_text("".join(f"{json.dumps(item)}\n" for item in quarantine), "utf-8")
         if statistics_of is not None:
@@ -162,31 +170,32 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 def _stream(
     stage: str,
-    task: Callable[[dict[str, Any]], dict[str, Any]],
-    jobs: Sequence[dict[str, Any]],
-    items: Callable[[dict[str, Any]], int],
+    task: Callable[[_Job], _Result],
+    jobs: Sequence[_Job],
+    items: Callable[[_Job], int],
     progress: ProgressCallback,
-) -> list[dict[str, Any]]:
+) -> list[_Result]:
     """Run the task on every job, and return what it returned, in the order of the jobs.
 
     A job and its result pass as JSON: plain values whose Arrow type does not hang on what the first block holds.
     """
     done, total = 0, sum(map(items, jobs))
     progress(stage, done, total)
-    results: dict[int, dict[str, Any]] = {}
+    results: dict[int, _Result] = {}
     rows = [{"number": number, "job": json.dumps(job)} for number, job in enumerate(jobs)]
     with quiet_data():
         stream = ray.data.from_items(rows, override_num_blocks=max(1, len(rows))).map(partial(_answer, task=task))
         for row in stream.iter_rows():
-            results[row["number"]] = result = json.loads(row["result"])
+            result = json.loads(row["result"])
             if "error" in result:
                 raise UserError(result["error"])
+            results[row["number"]] = result
             done += items(jobs[row["number"]])
             progress(stage, done, total)
     return [results[number] for number in range(len(jobs))]
 
 
-def _answer(row: dict[str, Any], task: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+def _answer(row: dict[str, Any], task: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
     try:
         result = task(json.loads(row["job"]))
     except UserError as error:  # as a result, since Ray wraps what is raised into errors of its own
@@ -198,16 +207,18 @@ def _answer(row: dict[str, Any], task: Callable[[dict[str, Any]], dict[str, Any]
 
 def _read(
     reader: Reader, sources: Sequence[Source], folder: Path, progress: ProgressCallback
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+) -> tuple[list[ReadRecording], list[SetAside]]:
     """Everything about the usable recordings but their motion, sorted by id, and the quarantine, sorted too."""
-    plain = [[source.id, source.split] for source in sources]
+    plain = [(source.id, source.split) for source in sources]
     starts = range(0, len(plain), _SOURCES_PER_TASK)
-    jobs = [{"part": f"{start}.parquet", "sources": plain[start : start + _SOURCES_PER_TASK]} for start in starts]
+    jobs: list[ReadJob] = [
+        {"part": f"{start}.parquet", "sources": plain[start : start + _SOURCES_PER_TASK]} for start in starts
+    ]
     (folder / "parts").mkdir()
-    task = partial(_read_part, reader=reader, folder=folder / "parts")
+    task = partial(read_part, reader=reader, folder=folder / "parts")
     parts = _stream("read", task, jobs, lambda job: len(job["sources"]), progress)
     quarantine = [item for part in parts for item in part["quarantine"]]
-    recordings: dict[str, dict[str, Any]] = {}
+    recordings: dict[str, ReadRecording] = {}
     for recording in (recording for part in parts for recording in part["recordings"]):
         if recording["id"] in recordings:
             quarantine.append({"id": recording["id"], "reason": "an earlier recording has the same id"})
@@ -219,56 +230,7 @@ def _read(
     )
 
 
-def _read_part(job: dict[str, Any], reader: Reader, folder: Path) -> dict[str, Any]:
-    """Read some sources into one file; what cannot be used is set aside, and never stops the rest."""
-    recordings: list[dict[str, Any]] = []
-    quarantine: list[dict[str, str]] = []
-
-    def motions() -> Iterator[dict[str, Any]]:
-        for source in (Source(*plain) for plain in job["sources"]):
-            try:
-                found = reader.read(source)
-                if not found:
-                    raise BadRecording("holds no recording")
-            except Exception as error:  # whatever a reader stumbles over is the fault of this item alone
-                quarantine.append({"id": source.id, "reason": _reason(error)})
-                continue
-            for recording in found:
-                try:
-                    known = _described(recording.check(reader.skeleton))
-                except Exception as error:
-                    quarantine.append({"id": recording.id, "reason": _reason(error)})
-                    continue
-                yield {
-                    "id": recording.id,
-                    "frames": known["frames"],
-                    "position": np.asarray(recording.position_TPJ3, np.float32),
-                    "rotation": np.asarray(recording.rotation_TPR6, np.float32),
-                }
-                recordings.append(known | {"part": job["part"], "row": len(recordings)})
-
-    write_rows(folder / job["part"], _PART_SCHEMA, motions())
-    return {"recordings": recordings, "quarantine": quarantine}
-
-
-def _described(recording: Recording) -> dict[str, Any]:
-    for caption in recording.captions:
-        caption.encode()  # half a character (a lone surrogate) has no place in a file
-    return {
-        "id": recording.id,
-        "split": recording.split,
-        "frames": len(recording.position_TPJ3),
-        "captions": recording.captions,
-        "label": json.dumps(recording.label, sort_keys=True),
-    }
-
-
-def _reason(error: Exception) -> str:
-    text = str(error) if isinstance(error, BadRecording) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
-
-
-def _nothing_usable(usable: int, quarantine: Sequence[dict[str, str]]) -> UserError:
+def _nothing_usable(usable: int, quarantine: Sequence[SetAside]) -> UserError:
     counted = Counter(item["reason"] for item in quarantine).most_common(3)
     first = {reason: next(item["id"] for item in quarantine if item["reason"] == reason) for reason, _ in counted}
     reasons = "".join(f"; {count} x {reason}, such as {first[reason]}" for reason, count in counted)
@@ -279,64 +241,40 @@ def _nothing_usable(usable: int, quarantine: Sequence[dict[str, str]]) -> UserEr
     return UserError(f"{message}{reasons}", allowed="--statistics-of DATASET, for recordings that are only tested on")
 
 
-def _link_captions(recordings: Sequence[dict[str, Any]]) -> list[str]:
-    """All distinct captions in all their forms, sorted; the recordings refer to them by number from now on."""
+def _link_captions(recordings: Sequence[ReadRecording]) -> tuple[list[str], list[MotionRow]]:
+    """All distinct captions in all their forms, sorted, and the recordings, which refer to them by number."""
     forms: dict[str, Callable[[str], str]] = {
         "mirrored": mirror_caption,
         "swapped": swap_caption,
         "swapped_mirrored": lambda text: swap_caption(mirror_caption(text)),
     }
     captions = {text for recording in recordings for text in recording["captions"]}
-    made = {name: {text: form(text) for text in captions} for name, form in forms.items()}
-    texts = sorted(captions.union(*(texts.values() for texts in made.values())))
+    form_of = {name: {text: form(text) for text in captions} for name, form in forms.items()}
+    texts = sorted(captions.union(*(changed.values() for changed in form_of.values())))
     number = {text: row for row, text in enumerate(texts)}
+    rows = []
     for recording in recordings:
-        for name, form_of in made.items():
-            recording[name] = [number[form_of[text]] for text in recording["captions"]]
-        recording["captions"] = [number[text] for text in recording["captions"]]
-    return texts
+        linked = {name: [number[form_of[name][text]] for text in recording["captions"]] for name in forms}
+        linked["captions"] = [number[text] for text in recording["captions"]]
+        rows.append(cast(MotionRow, {**recording, **linked}))
+    return texts, rows
 
 
 def _encode(
-    texts: Sequence[str], encoder: EncoderCard, text_folder: Path | None, folder: Path, progress: ProgressCallback
-) -> list[dict[str, Any]]:
-    jobs = [
+    texts: list[str], encoder: EncoderCard, text_folder: Path | None, folder: Path, progress: ProgressCallback
+) -> list[CaptionFile]:
+    jobs: list[EncodeJob] = [
         {"file": shard_name("captions/", start // ROWS_PER_FILE), "texts": texts[start : start + ROWS_PER_FILE]}
         for start in range(0, len(texts), ROWS_PER_FILE)
     ]
-    task = partial(_write_captions, encoder=encoder, text_folder=text_folder, folder=folder)
+    task = partial(write_captions, encoder=encoder, text_folder=text_folder, folder=folder)
     return _stream("encode", task, jobs, lambda job: len(job["texts"]), progress)
 
 
-# Ray keeps a worker process for the next task: it loads the encoder once.
-_loaded = lru_cache(1)(load_encoder)
-
-
-def _write_captions(
-    job: dict[str, Any], encoder: EncoderCard, text_folder: Path | None, folder: Path
-) -> dict[str, Any]:
-    torch.set_num_threads(1)  # how a sum is split over threads shows in its last bits
-    loaded = _loaded(encoder.name, text_folder)
-    if loaded.sha256 != encoder.sha256:
-        raise UserError(f"the weights of {encoder.name} are not the same on all nodes", where=text_folder)
-    rows = list(_caption_rows(loaded, job["texts"]))
-    write_rows(folder / job["file"], CAPTION_SCHEMA, rows)
-    return {"file": job["file"], "sha256": sha256(folder / job["file"]), "tokens": max(row["tokens"] for row in rows)}
-
-
-def _caption_rows(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(texts), _TEXTS_PER_BATCH):
-        batch = texts[start : start + _TEXTS_PER_BATCH]
-        encoded = encoder.encode(batch)
-        for text, state_KW, mask_K, eot in zip(batch, encoded.states_BKW, encoded.mask_BK, encoded.eot_B, strict=True):
-            valid_KW = state_KW[mask_K].numpy()
-            yield {"text": text, "tokens": len(valid_KW), "eot": int(eot), "state": valid_KW}
-
-
 def _write(
-    recordings: Sequence[dict[str, Any]], skeleton: Skeleton, folder: Path, progress: ProgressCallback
-) -> list[dict[str, Any]]:
-    jobs = []
+    recordings: Sequence[MotionRow], skeleton: Skeleton, folder: Path, progress: ProgressCallback
+) -> list[MotionFile]:
+    jobs: list[WriteJob] = []
     for split in SPLITS:
         rows = [recording for recording in recordings if recording["split"] == split]
         jobs += [
@@ -347,34 +285,10 @@ def _write(
             }
             for start in range(0, len(rows), ROWS_PER_FILE)
         ]
-    task = partial(_write_shard, skeleton=skeleton, folder=folder)
+    task = partial(write_shard, skeleton=skeleton, folder=folder)
     return _stream("write", task, jobs, lambda job: len(job["rows"]), progress)
 
 
-def _write_shard(job: dict[str, Any], skeleton: Skeleton, folder: Path) -> dict[str, Any]:
-    """Gather a shard's recordings from the parts; with the moments of their features, where they are wanted."""
-    torch.set_num_threads(1)
-    part = lru_cache(_SOURCES_PER_TASK)(lambda name: pq.ParquetFile(folder / "parts" / name, memory_map=True))
-    moments: list[Moments] = []
-
-    def motions() -> Iterator[dict[str, Any]]:
-        for row in job["rows"]:
-            table = part(row["part"]).read_row_group(row["row"], ["position", "rotation"], use_threads=False)
-            position, rotation = (table[name][0].values.to_numpy() for name in ("position", "rotation"))
-            if job["measured"]:
-                position_TPJ3 = torch.tensor(position).view(row["frames"], 2, skeleton.num_joints, 3)
-                rotation_TPR6 = torch.tensor(rotation).view(row["frames"], 2, skeleton.num_joints - 1, 6)
-                moments.append(Moments.of(position_TPJ3, rotation_TPR6, skeleton))
-            yield row | {"position": position, "rotation": rotation}
-
-    write_rows(folder / job["file"], MOTION_SCHEMA, motions())
-    shard = {"file": job["file"], "sha256": sha256(folder / job["file"])}
-    if moments:
-        total = Moments.total(moments)
-        shard["moments"] = [total.count, total.sum_F.tolist(), total.square_F.tolist()]
-    return shard
-
-
-def _moments(shard: dict[str, Any]) -> Moments:
+def _moments(shard: MotionFile) -> Moments:
     count, sum_F, square_F = shard["moments"]
     return Moments(count, torch.tensor(sum_F, dtype=torch.float64), torch.tensor(square_F, dtype=torch.float64))

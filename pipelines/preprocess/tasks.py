@@ -1,0 +1,208 @@
+"""What the tasks of preprocessing do, and the rows they get and return: no Ray here.
+
+A task gets a job and returns a result, both plain values that pass as JSON; motions and token states go to
+files.
+
+Legend: B texts, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame, K text tokens, W text
+width.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from intermoe.body.skeletons import Skeleton
+from intermoe.data.feature_moments import Moments
+from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, EncoderCard, write_rows
+from intermoe.datasets.recordings import BadRecording, Reader, Recording, Source
+from intermoe.errors import UserError
+from intermoe.files import sha256
+from intermoe.text.encoders import TextEncoder, load_encoder
+
+_TEXTS_PER_BATCH, _OPEN_PARTS = 32, 16
+_PART_SCHEMA = pa.schema([MOTION_SCHEMA.field(name) for name in ("id", "frames", "position", "rotation")])
+
+
+class ReadRecording(TypedDict):
+    """A usable recording but for its motion, which is row ``row`` of the file ``part``."""
+
+    id: str
+    split: str
+    frames: int
+    captions: tuple[str, ...]
+    label: str
+    part: str
+    row: int
+
+
+class MotionRow(TypedDict):
+    """The same with its captions and their other forms as row numbers of the files of captions."""
+
+    id: str
+    split: str
+    frames: int
+    label: str
+    part: str
+    row: int
+    captions: list[int]
+    mirrored: list[int]
+    swapped: list[int]
+    swapped_mirrored: list[int]
+
+
+class SetAside(TypedDict):
+    """A recording that cannot be used."""
+
+    id: str
+    reason: str
+
+
+class ReadJob(TypedDict):
+    """Sources, as pairs of id and split, whose motions go to one part."""
+
+    part: str
+    sources: list[tuple[str, str]]
+
+
+class ReadResult(TypedDict):
+    """What became of the sources of a ``ReadJob``."""
+
+    recordings: list[ReadRecording]
+    quarantine: list[SetAside]
+
+
+class EncodeJob(TypedDict):
+    """Texts whose token states go to one file."""
+
+    file: str
+    texts: list[str]
+
+
+class CaptionFile(TypedDict):
+    """A file of captions, its hash, and the number of tokens of its longest text."""
+
+    file: str
+    sha256: str
+    tokens: int
+
+
+class WriteJob(TypedDict):
+    """Recordings that go to one shard; ``measured`` where the moments of their features are wanted."""
+
+    file: str
+    rows: list[MotionRow]
+    measured: bool
+
+
+class MotionFile(TypedDict):
+    """A shard of motions, its hash, and its count, sum and sum of squares of the features [F] where measured."""
+
+    file: str
+    sha256: str
+    moments: NotRequired[tuple[int, list[float], list[float]]]
+
+
+def read_part(job: ReadJob, reader: Reader, folder: Path) -> ReadResult:
+    """Read some sources into one file; what cannot be used is set aside, and never stops the rest."""
+    recordings: list[ReadRecording] = []
+    quarantine: list[SetAside] = []
+
+    def motions() -> Iterator[dict[str, Any]]:
+        for source in (Source(*plain) for plain in job["sources"]):
+            try:
+                read = reader.read(source)
+                if not read:
+                    raise BadRecording("holds no recording")
+            except Exception as error:  # whatever a reader stumbles over is the fault of this item alone
+                quarantine.append({"id": source.id, "reason": _reason(error)})
+                continue
+            for recording in read:
+                try:
+                    row = _described(recording.check(reader.skeleton), job["part"], len(recordings))
+                except Exception as error:
+                    quarantine.append({"id": recording.id, "reason": _reason(error)})
+                    continue
+                yield {
+                    "id": recording.id,
+                    "frames": row["frames"],
+                    "position": np.asarray(recording.position_TPJ3, np.float32),
+                    "rotation": np.asarray(recording.rotation_TPR6, np.float32),
+                }
+                recordings.append(row)
+
+    write_rows(folder / job["part"], _PART_SCHEMA, motions())
+    return {"recordings": recordings, "quarantine": quarantine}
+
+
+def _described(recording: Recording, part: str, row: int) -> ReadRecording:
+    for caption in recording.captions:
+        caption.encode()  # half a character (a lone surrogate) has no place in a file
+    return {
+        "id": recording.id,
+        "split": recording.split,
+        "frames": len(recording.position_TPJ3),
+        "captions": recording.captions,
+        "label": json.dumps(recording.label, sort_keys=True),
+        "part": part,
+        "row": row,
+    }
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) if isinstance(error, BadRecording) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
+# Ray keeps a worker process for the next task: it loads the encoder once.
+_loaded = lru_cache(1)(load_encoder)
+
+
+def write_captions(job: EncodeJob, encoder: EncoderCard, text_folder: Path | None, folder: Path) -> CaptionFile:
+    """Encode the texts of a job into one file."""
+    torch.set_num_threads(1)  # how a sum is split over threads shows in its last bits
+    loaded = _loaded(encoder.name, text_folder)
+    if loaded.sha256 != encoder.sha256:
+        raise UserError(f"the weights of {encoder.name} are not the same on all nodes", where=text_folder)
+    rows = list(_caption_rows(loaded, job["texts"]))
+    write_rows(folder / job["file"], CAPTION_SCHEMA, rows)
+    return {"file": job["file"], "sha256": sha256(folder / job["file"]), "tokens": max(row["tokens"] for row in rows)}
+
+
+def _caption_rows(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(texts), _TEXTS_PER_BATCH):
+        batch = texts[start : start + _TEXTS_PER_BATCH]
+        encoded = encoder.encode(batch)
+        for text, state_KW, mask_K, eot in zip(batch, encoded.states_BKW, encoded.mask_BK, encoded.eot_B, strict=True):
+            valid_KW = state_KW[mask_K].numpy()
+            yield {"text": text, "tokens": len(valid_KW), "eot": int(eot), "state": valid_KW}
+
+
+def write_shard(job: WriteJob, skeleton: Skeleton, folder: Path) -> MotionFile:
+    """Gather a shard's recordings from the parts; with the moments of their features, where they are wanted."""
+    torch.set_num_threads(1)
+    part = lru_cache(_OPEN_PARTS)(lambda name: pq.ParquetFile(folder / "parts" / name, memory_map=True))
+    moments: list[Moments] = []
+
+    def motions() -> Iterator[dict[str, Any]]:
+        for row in job["rows"]:
+            table = part(row["part"]).read_row_group(row["row"], ["position", "rotation"], use_threads=False)
+            position, rotation = (table[name][0].values.to_numpy() for name in ("position", "rotation"))
+            if job["measured"]:
+                position_TPJ3 = torch.tensor(position).view(row["frames"], 2, skeleton.num_joints, 3)
+                rotation_TPR6 = torch.tensor(rotation).view(row["frames"], 2, skeleton.num_joints - 1, 6)
+                moments.append(Moments.of(position_TPJ3, rotation_TPR6, skeleton))
+            yield row | {"position": position, "rotation": rotation}
+
+    write_rows(folder / job["file"], MOTION_SCHEMA, motions())
+    shard: MotionFile = {"file": job["file"], "sha256": sha256(folder / job["file"])}
+    if moments:
+        total = Moments.total(moments)
+        shard["moments"] = (total.count, total.sum_F.tolist(), total.square_F.tolist())
+    return shard
