@@ -16,11 +16,8 @@ from torch import Tensor, nn
 
 from intermoe.body.skeletons import PoolStage
 
-MEMORY = 2
-"""Frames before the present that a causal convolution of width 3 sees."""
-
-Past = dict[nn.Module, Tensor]
-"""Per convolution, the last ``MEMORY`` frames that it was given: all that decoding goes on from."""
+# Frames before the present that a causal convolution of width 3 sees.
+_MEMORY = 2
 
 
 def neighbour_average(num_joints: int, edges: Sequence[tuple[int, int]]) -> Tensor:
@@ -88,21 +85,10 @@ class SpaceTimeConv(nn.Module):
         self.conv = nn.Conv2d(width, width, kernel_size=3)  # (joint, time)
         self.register_buffer("near_JJ", neighbour_average(num_joints, edges), persistent=False)
 
-    def forward(self, x_BJTC: Tensor, past: Past | None = None) -> Tensor:
-        """The layer's output, in which frame t depends on frames up to t only.
-
-        Args:
-            x_BJTC: the frames to convolve.
-            past: where given, ``x_BJTC`` continues what was convolved with the same ``past`` before, and ``past`` is
-                brought up to date; otherwise (and at the beginning) zeros come before the first frame.
-        """
-        if past is None or self not in past:
-            seen_BJTC = F.pad(x_BJTC, (0, 0, MEMORY, 0))
-        else:
-            seen_BJTC = torch.cat([past[self], x_BJTC], dim=2)
-        if past is not None:
-            past[self] = seen_BJTC[:, :, -MEMORY:].clone()
-        kernel = self.conv.weight + F.pad(self.own.weight[:, :, None, None], (MEMORY, 0, 1, 1))
+    def forward(self, x_BJTC: Tensor) -> Tensor:
+        """Same shape; frame t depends on frames up to t only, and zeros come before the first."""
+        seen_BJTC = F.pad(x_BJTC, (0, 0, _MEMORY, 0))
+        kernel = self.conv.weight + F.pad(self.own.weight[:, :, None, None], (_MEMORY, 0, 1, 1))
         local_BCJT = F.conv2d(seen_BJTC.permute(0, 3, 1, 2), kernel, self.conv.bias, padding=(1, 0))
         # An average leaves a constant as it is, so the bias of ``own`` may pass through it too.
         sent_BJTC = F.linear(x_BJTC, self.near.weight, self.near.bias + self.own.bias)
@@ -118,10 +104,10 @@ class ResidualBlock(nn.Module):
         self.second = SpaceTimeConv(num_joints, edges, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_BJTC: Tensor, past: Past | None = None) -> Tensor:
-        """Same shape; ``past`` as in ``SpaceTimeConv``."""
-        hidden_BJTC = self.first(F.silu(x_BJTC), past)
-        return x_BJTC + self.dropout(self.second(F.silu(hidden_BJTC), past))
+    def forward(self, x_BJTC: Tensor) -> Tensor:
+        """Same shape."""
+        hidden_BJTC = self.first(F.silu(x_BJTC))
+        return x_BJTC + self.dropout(self.second(F.silu(hidden_BJTC)))
 
 
 class Pool(nn.Module):

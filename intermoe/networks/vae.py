@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from intermoe.body.features import FeatureLayout, Normaliser
 from intermoe.body.skeletons import PoolStage, Skeleton
 from intermoe.config import Config
-from intermoe.layers.skeletal import JointLinear, Past, Pool, ResidualBlock, Unpool, joint_linear
+from intermoe.layers.skeletal import JointLinear, Pool, ResidualBlock, Unpool, joint_linear
 
 STRIDE = 4
 """Frames of a latent frame."""
@@ -150,10 +150,10 @@ class _Up(nn.Module):
         self.unpool = Unpool(graph.num_joints, stage, span)
         self.blocks = _blocks(graph, config)
 
-    def forward(self, x_BGTC: Tensor, past: Past | None) -> Tensor:
+    def forward(self, x_BGTC: Tensor) -> Tensor:
         x_BJTC = self.unpool(x_BGTC)
         for block in self.blocks:
-            x_BJTC = block(x_BJTC, past)
+            x_BJTC = block(x_BJTC)
         return x_BJTC
 
 
@@ -212,40 +212,10 @@ class CausalSkeletalVae(nn.Module):
 
     def decode(self, z_BLNC: Tensor) -> Tensor:
         """Normalised features [B, 4L, F] of latents [B, L, N, C]; frame t depends on latents up to t // 4 only."""
-        return self._decode(z_BLNC, None)
-
-    def stream(self) -> "DecoderStream":
-        """A decoder that takes latent frames as they come; put the VAE in ``eval`` mode first, as for ``decode``."""
-        return DecoderStream(self)
-
-    def _decode(self, z_BLNC: Tensor, past: Past | None) -> Tensor:
         x_BJTC = self.from_latent(z_BLNC.transpose(1, 2)).contiguous()
         for stage in self.up:
-            x_BJTC = stage(x_BJTC, past)
+            x_BJTC = stage(x_BJTC)
         return self.joints_out(x_BJTC)
-
-
-class DecoderStream:
-    """Decodes latent frames one after the other to the frames that ``decode`` gives for all of them at once.
-
-    Attributes:
-        past: the last two frames that each convolution saw: all there is to remember, however long the stream.
-
-    Example:
-        >>> from intermoe.body.skeletons import SMPL22
-        >>> stream = CausalSkeletalVae(VaeConfig(width=8, latent=4), SMPL22).eval().stream()
-        >>> [stream.push(torch.zeros(1, 1, 7, 4)).shape[1] for _ in range(3)]
-        [4, 4, 4]
-    """
-
-    def __init__(self, vae: CausalSkeletalVae) -> None:
-        self._vae = vae
-        self.past: Past = {}
-
-    @torch.no_grad()
-    def push(self, z_B1NC: Tensor) -> Tensor:
-        """The four frames [B, 4, F], normalised, of the next latent frame [B, 1, N, C]."""
-        return self._vae._decode(z_B1NC, self.past)
 
 
 class VaeLossConfig(Config):

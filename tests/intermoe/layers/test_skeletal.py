@@ -61,16 +61,6 @@ def test_conv_equals_the_layer_written_out_in_values_and_gradients():
         torch.testing.assert_close(ours, theirs)
 
 
-def test_conv_in_pieces_equals_conv_at_once_and_keeps_two_frames():
-    torch.manual_seed(1)
-    conv = SpaceTimeConv(4, EDGES, 3)
-    x_BJTC = torch.randn(2, 4, 9, 3)
-    past: dict = {}
-    pieces = [conv(piece, past) for piece in x_BJTC.split([1, 4, 1, 3], dim=2)]
-    torch.testing.assert_close(torch.cat(pieces, dim=2), conv(x_BJTC))
-    torch.testing.assert_close(past[conv], x_BJTC[:, :, -2:])
-
-
 def test_each_joint_has_its_own_linear_layer():
     torch.manual_seed(2)
     layer = JointLinear(4, 5, 3)

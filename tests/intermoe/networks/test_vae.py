@@ -232,7 +232,7 @@ def test_the_papers_size_has_a_million_parameters():
     assert sum(parameter.numel() for parameter in vae.parameters()) == pytest.approx(1.0e6, rel=0.05)
 
 
-# --- causality, padding, streaming -----------------------------------------------------------------------------------
+# --- causality, padding ----------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -268,20 +268,6 @@ def test_padding_changes_no_valid_latent():
     padded = vae.encode(torch.cat([F.pad(x_BTF, (0, 0, 0, 14)), torch.randn(2, 32, 262)]))
     torch.testing.assert_close(padded.mean_BLNC[:1, :4], alone.mean_BLNC, atol=1e-6, rtol=0)
     torch.testing.assert_close(padded.logvar_BLNC[:1, :4], alone.logvar_BLNC, atol=1e-6, rtol=0)
-
-
-def test_stream_gives_the_frames_of_decode_in_constant_memory():
-    vae = small(blocks=2)
-    z_BLNC = torch.randn(2, 9, 7, 4)
-    stream = vae.stream()
-    pieces, held = [], []
-    for z_B1NC in z_BLNC.split(1, dim=1):
-        pieces.append(stream.push(z_B1NC))
-        held.append(sum(tensor.untyped_storage().nbytes() for tensor in stream.past.values()))
-    assert all(piece.shape == (2, 4, 262) and not piece.requires_grad for piece in pieces)
-    torch.testing.assert_close(torch.cat(pieces, dim=1), vae.decode(z_BLNC), atol=1e-5, rtol=1e-5)
-    # Two frames of two samples, six channels: four convolutions on 12 joints and four on 22.
-    assert set(held) == {4 * 2 * 2 * 6 * 4 * (12 + 22)}
 
 
 def test_too_few_frames_are_refused():
