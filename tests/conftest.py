@@ -1,9 +1,12 @@
-"""What the tests share: where the golden files lie, and quiet single-threaded arithmetic."""
+"""What the tests share: where the golden files lie, one small Ray, and quiet single-threaded arithmetic."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
 import pipelines  # noqa: F401 - sets the environment that Ray and MLflow read when a test imports them
 
@@ -44,3 +47,13 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
     write_clip(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray for all tests of the jobs, since starting it takes longer than most of them: 4 CPUs to plan with."""
+    ray.init(
+        num_cpus=4, object_store_memory=10**9, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )
+    yield
+    ray.shutdown()

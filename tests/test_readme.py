@@ -12,6 +12,7 @@ import pytest
 from published_files import JUDGE_WORDS, SMALL_WORDS, evaluator_file, small_files, write_stats
 
 from intermoe.datasets.duet import write_duet
+from pipelines.cli import main
 from pipelines.sweep.file import load as load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,12 +30,6 @@ SMALLER = {
     "bench moe": ["--samples", "2", "--repeats", "1"],
     "train denoiser": ["train.denoiser.epochs=2", "train.denoiser.batch_size=8"],
 }
-
-
-def run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:
@@ -62,7 +57,10 @@ def test_the_sweep_file_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_command_runs(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.usefixtures("ray_session")
+def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, with one Ray for all of them."""
+    monkeypatch.chdir(tmp_path)
     assert [" ".join(line.split()[1:3]) for line in INTERMOE if "generate" not in line] == [
         "preprocess duet",
         "preprocess interhuman",
@@ -87,26 +85,26 @@ def test_every_command_runs(tmp_path: Path, request: pytest.FixtureRequest) -> N
     small_files(tmp_path)
     write_stats(tmp_path / "data")
     evaluator_file(tmp_path / "interclip.ckpt")
-    tool = str(Path(sys.executable).with_name("intermoe"))
     for line in INTERMOE:
         words = shlex.split(line)
         verb = " ".join(words[1:3])
         if words[1] in ("sweep", "report"):
             # For an hour's work: tests/pipelines/sweep/test_sweep.py runs both commands on sweeps/smoke.yaml.
             if "--dry-run" in words:
-                run([tool, *words[1:]], ROOT)
+                assert main([str(ROOT / word) if word.startswith("sweeps/") else word for word in words[1:]]) == 0
             continue
         if verb == "preprocess bvh" and not archive.is_file():
             continue  # tests/intermoe/datasets/test_bvh_reader.py reads BVH of its own; this one needs ../shared
         smaller = (
             [*JUDGE_WORDS, "evaluator.vocabulary=11"] if "--evaluator interclip" in line else SMALLER.get(verb, [])
         )
-        run([tool, *words[1:], *smaller], tmp_path)
+        assert main([*words[1:], *smaller]) == 0, line
     assert (tmp_path / "runs/evaluation/results.html").is_file()
     assert {path.suffix for path in (tmp_path / "motions").iterdir()} == {".npz", ".bvh", ".mp4", ".png"}
     # The other block of Python trains: tests/pipelines/test_notebook.py runs it.
     (python,) = (block for kind, block in BLOCKS if kind == "python" and "InterMoE.load" in block)
-    assert "(120, 2, 22, 3)" in run([sys.executable, "-c", python], tmp_path)
+    done = subprocess.run([sys.executable, "-c", python], capture_output=True, text=True, timeout=600)
+    assert "(120, 2, 22, 3)" in done.stdout, done.stderr
     assert (tmp_path / "bow_person2.bvh").is_file()
     assert (tmp_path / "bow.mp4").is_file()
     shutil.rmtree(tmp_path)

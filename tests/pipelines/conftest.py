@@ -1,7 +1,6 @@
-"""One small Ray for all tests of the jobs: starting it takes longer than most of them. And what trainings need."""
+"""What trainings need."""
 
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -45,16 +44,6 @@ evaluation.pool=2 evaluation.replications=3 evaluation.batch_size=2
 evaluation.multimodality.captions=1 evaluation.multimodality.samples=3 evaluation.multimodality.pairs=2
 diffusion.ddim_steps=4
 """
-
-
-@pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """Ray on this machine: 4 CPUs to plan with, whatever there are."""
-    ray.init(
-        num_cpus=4, object_store_memory=10**9, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")
