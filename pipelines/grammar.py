@@ -11,20 +11,22 @@ from intermoe.errors import UserError
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Tell the mistake in one line."""
+        """Raise the mistake as a ``UserError``: one line."""
         raise UserError(message, where=self.prog, allowed=f"see `{self.prog} --help`")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    top = _Parser(prog="intermoe", description="Text to two-person motion: train, generate and look inside.")
+    top = _Parser(
+        prog="intermoe", description="Turn text into two-person motion: preprocess, train, evaluate, generate, sweep."
+    )
     top.add_argument("--version", action="version", version=f"intermoe {version('intermoe')}")
     verbs = top.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=_Parser)
 
-    verb = verbs.add_parser("demo", help="the whole pipeline on the embedded data set, small, on this machine")
-    verb.add_argument("--out", type=Path, default=Path("demo"), help="folder of everything it makes (default: demo)")
+    verb = verbs.add_parser("demo", help="run the whole pipeline on the embedded data set, small, on this machine")
+    verb.add_argument("--out", type=Path, default=Path("demo"), help="output folder (default: demo)")
 
-    verb = verbs.add_parser("preprocess", help="raw recordings to shards")
+    verb = verbs.add_parser("preprocess", help="convert raw recordings to shards")
     verb.add_argument("format", choices=("duet", "interhuman", "bvh"), help="what the recordings are")
     verb.add_argument("--root", type=Path, help="folder of the recordings (duet: where to write them; may be left out)")
     verb.add_argument("--out", type=Path, required=True, help="folder of the shards, made by this command")
@@ -45,23 +47,23 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--count", type=_integer, default=600, help="duet: number of interactions (default: 600)")
     verb.add_argument("--seed", type=_integer, default=0, help="duet: seed (default: 0)")
 
-    verb = verbs.add_parser("import", help="weights that others have published, into our checkpoint folders")
-    verb.add_argument("source", choices=("published",), help="InterMoE's released files, or InterGen's evaluator")
+    verb = verbs.add_parser("import", help="convert published weights to checkpoint folders")
+    verb.add_argument("source", choices=("published",), help="released files of InterMoE, or of InterGen's evaluator")
     _add_config(verb, default="interhuman")
     verb.add_argument("--denoiser", type=Path, help="Lightning checkpoint of the denoiser")
     verb.add_argument("--vae", type=Path, help="Lightning checkpoint of the VAE")
     verb.add_argument("--stats", type=Path, help="folder of mean.npy and std.npy (or global_mean.npy, global_std.npy)")
-    verb.add_argument("--evaluator", type=Path, help="Lightning checkpoint of InterCLIP, instead of the other three")
-    verb.add_argument("--out", type=Path, required=True, help="the checkpoint, made by this command")
+    verb.add_argument("--evaluator", type=Path, help="Lightning checkpoint of InterCLIP, instead of the three above")
+    verb.add_argument("--out", type=Path, required=True, help="output folder: the checkpoint")
 
-    verb = verbs.add_parser("train", help="shards to a trained network")
-    verb.add_argument("target", choices=("vae", "evaluator", "denoiser"), help="what to train")
+    verb = verbs.add_parser("train", help="train a network on shards")
+    verb.add_argument("target", choices=("vae", "evaluator", "denoiser"), help="network to train")
     _add_config(verb)
     verb.add_argument("--data", type=Path, required=True, help="folder of shards")
-    verb.add_argument("--vae", type=Path, help="denoiser: the run of the VAE whose latents it learns")
+    verb.add_argument("--vae", type=Path, help="denoiser: run of the VAE whose latents it learns")
     verb.add_argument("--text-folder", type=Path, help="evaluator: folder of CLIP's weights, if not in the hub's cache")
-    verb.add_argument("--out", type=Path, help="folder of the run (default: runs/NAME/TARGET)")
-    verb.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    verb.add_argument("--out", type=Path, help="output folder: the run (default: runs/NAME/TARGET)")
+    verb.add_argument("--resume", action="store_true", help="continue the run in --out")
 
     verb = verbs.add_parser("generate", help="prompts to motion: npz, BVH, video and key frames")
     verb.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the two people do")
@@ -73,36 +75,46 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--text-folder", type=Path, help="folder of CLIP's weights, if not in the hub's cache")
     verb.add_argument("--routing-map", action="store_true", help="also draw which experts worked on which moment")
 
-    verb = verbs.add_parser("evaluate", help="a table of what a model is worth, with intervals")
-    verb.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="such as evaluation.replications=5")
+    verb = verbs.add_parser("evaluate", help="evaluate a model: metrics with 95%% intervals")
+    verb.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="overrides of settings, such as evaluation.replications=5",
+    )
     verb.add_argument("--model", required=True, help="run or checkpoint of a denoiser, or the id of its MLflow run")
     verb.add_argument("--data", type=Path, help="folder of shards (default: what the model was trained on)")
     verb.add_argument("--evaluator", help="run or checkpoint of an evaluator (default: runs/NAME/evaluator)")
-    verb.add_argument("--out", type=Path, required=True, help="folder of the results")
+    verb.add_argument("--out", type=Path, required=True, help="output folder: the results")
     verb.add_argument("--split", choices=("test", "val", "train"), default="test", help="recordings (default: test)")
-    verb.add_argument("--no-untrained", action="store_true", help="leave out the row of the untrained model")
-    verb.add_argument("--seed", type=_integer, default=0, help="seed of all that is drawn (default: 0)")
+    verb.add_argument("--no-untrained", action="store_true", help="omit the row of the untrained model")
+    verb.add_argument("--seed", type=_integer, default=0, help="seed of everything random (default: 0)")
     verb.add_argument("--guidance", type=_number, help="scale of classifier-free guidance (default: the model's)")
     verb.add_argument("--text-folder", type=Path, help="folder of CLIP's tokenizer, if not in the hub's cache")
 
-    verb = verbs.add_parser("sweep", help="many trainings and evaluations from one file")
+    verb = verbs.add_parser("sweep", help="train and evaluate every point of a sweep file")
     verb.add_argument("file", type=Path, help="a sweep file, such as sweeps/ablations.yaml")
     verb.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="profile=NAME, or settings of all points"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="profile=NAME, or overrides of settings of all points",
     )
-    verb.add_argument("--out", type=Path, help="folder of the sweep (default: runs/NAME-PROFILE)")
-    verb.add_argument("--resume", action="store_true", help="do what is missing of the sweep in --out")
-    verb.add_argument("--dry-run", action="store_true", help="only look the file through and list its trials")
+    verb.add_argument("--out", type=Path, help="output folder: the sweep (default: runs/NAME-PROFILE)")
+    verb.add_argument("--resume", action="store_true", help="do what the sweep in --out lacks")
+    verb.add_argument("--dry-run", action="store_true", help="validate the file and list its trials")
 
-    verb = verbs.add_parser("report", help="the tables and plots of a sweep")
+    verb = verbs.add_parser("report", help="write the tables and plots of a sweep")
     verb.add_argument("sweep", type=Path, metavar="SWEEP", help="folder of a sweep")
-    verb.add_argument("--out", type=Path, help="folder of the report (default: SWEEP/report, replaced)")
+    verb.add_argument("--out", type=Path, help="output folder (default: SWEEP/report, replaced)")
 
-    verb = verbs.add_parser("describe", help="parameters, sizes and cost of a configuration")
+    verb = verbs.add_parser("describe", help="list parameters, sizes and cost of a configuration")
     _add_config(verb)
     verb.add_argument("--json", action="store_true", help="print JSON")
 
-    verb = verbs.add_parser("bench", help="time and memory of the MoE block against its dense equals")
+    verb = verbs.add_parser("bench", help="measure time and memory of the MoE block against dense blocks")
     verb.add_argument("part", choices=("moe",), help="what to measure")
     _add_config(verb, default="interhuman")
     verb.add_argument("--samples", type=_count, default=64, help="motions of two persons in the batch (default: 64)")
@@ -110,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--threads", type=_count, default=1, help="CPU threads (default: 1)")
     verb.add_argument("--json", action="store_true", help="print JSON")
 
-    verb = verbs.add_parser("ui", help="MLflow's pages, on this machine alone")
+    verb = verbs.add_parser("ui", help="serve MLflow on loopback")
     verb.add_argument("--port", type=_port, default=5000, help="port (default: 5000)")
     return top
 
@@ -126,7 +138,7 @@ def _add_config(verb: argparse.ArgumentParser, default: str | None = None) -> No
     )
     # Without a default of its own, argparse would count it among what is required.
     verb.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="settings on top, such as moe.experts=4"
+        "overrides", nargs="*", default=[], metavar="key=value", help="overrides of settings, such as moe.experts=4"
     )
 
 

@@ -2,22 +2,25 @@
 
 import json
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from terminal import run_in_terminal
 
 
 @pytest.mark.slow
 def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     began = time.monotonic()
     tool = Path(sys.executable).with_name("intermoe")
-    done = subprocess.run([tool, "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=1200)
+    status, lines = run_in_terminal([tool, "demo"], tmp_path)
     minutes = (time.monotonic() - began) / 60
-    assert done.returncode == 0, done.stdout + done.stderr
-    shares = {name: float(share) for name, share in re.findall(r"(\w+ \w+) +│ +([\d.]+)%", done.stdout)}
+    text = "\n".join(lines)
+    assert status == 0, text
+    # One display at a time, each below its heading: nested ones overwrite each other's lines.
+    assert re.findall(r"^(\[\d/6\]|[a-z]+(?: [a-z]+)?)(?= .*\d+/\d+ |.*: |.*, )", text, re.MULTILINE) == []
+    shares = {name: float(share) for name, share in re.findall(r"(\w+ \w+) +│ +([\d.]+)%", text)}
     assert shares.keys() == {"bone length", "foot height", "root speed"}
     assert all(share >= 90 for share in shares.values()), shares
     rows = json.loads((tmp_path / "demo/evaluation/results.json").read_text())["rows"]
@@ -39,9 +42,9 @@ def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     assert 0.4 < rows["real"]["identity_shuffled"]["mean"] < 0.6
     # By far more than chance, and than what always the same person's acting gives.
     assert rows["generated"]["identity"]["mean"] > 0.72
-    videos = re.findall(r"^  (\S+\.mp4)$", done.stdout, re.MULTILINE)
+    videos = re.findall(r"^  (\S+\.mp4)$", text, re.MULTILINE)
     assert len(videos) == 4
     assert all((tmp_path / video).stat().st_size > 10_000 for video in videos)
-    assert "intermoe ui" in done.stdout
+    assert "intermoe ui" in text
     # Seven on two idle cores; those of a test may be busy, or slower.
     assert minutes < 18
