@@ -28,7 +28,7 @@ _STEP = re.compile(r"step-(\d{8,})")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint folder holds.
+    """The contents of a checkpoint folder.
 
     Attributes:
         tensors: part -> name -> tensor, such as ``tensors["weights"]["encoder.weight"]``.
@@ -100,7 +100,7 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
 
 
 def documents(folder: Path) -> dict[str, Any]:
-    """What the documents of a checkpoint say, without reading its tensors; errors as for ``load``."""
+    """The documents of a checkpoint, without its tensors; errors as for ``load``."""
     found = {}
     for file in _verified(Path(folder), ".json"):
         try:
@@ -111,7 +111,7 @@ def documents(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path) -> list[Path]:
-    """The files of a checkpoint, each found to match its checksum.
+    """The files of a checkpoint, after verifying their checksums.
 
     Raises:
         UserError: as for ``load``.
@@ -134,7 +134,7 @@ def _verified(folder: Path, suffix: str = "") -> list[Path]:
 
 
 def step_folder(root: Path, step: int) -> Path:
-    """Where the checkpoint of a training step belongs; ``latest`` and ``prune`` look for these names.
+    """The folder of a training step's checkpoint; ``latest`` and ``prune`` look for these names.
 
     Example:
         >>> step_folder(Path("runs"), 250).name

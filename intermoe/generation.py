@@ -1,4 +1,4 @@
-"""What goes into the generation of a batch of motions, and what comes out.
+"""The input and the output of the generation of a batch of motions.
 
 Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, F features.
 """
@@ -22,7 +22,7 @@ from intermoe.text.encoders import TextStates
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """What each motion of a batch is generated from.
+    """The conditions that the motions of a batch are generated from.
 
     Attributes:
         text: token states of the captions, as the network reads them.

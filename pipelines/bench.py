@@ -32,7 +32,7 @@ Pass = Callable[[], object]
 
 @dataclass(frozen=True)
 class Cost:
-    """What one form costs, forward and backward.
+    """The cost of one form, forward and backward.
 
     Attributes:
         seconds: median over the repetitions.
@@ -178,7 +178,7 @@ def token_count(settings: Settings, samples: int) -> int:
 
 
 def device_name(threads: int) -> str:
-    """What is measured on, and in which precision."""
+    """The device of the measurement, and its precision."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, bfloat16"
     return f"CPU, {threads} thread{'s' * (threads > 1)}, float32"

@@ -1,4 +1,4 @@
-"""What a configuration amounts to: parameters by part, sizes and the cost of a step. Needs neither weights nor data.
+"""A description of a configuration: parameters by part, sizes and the cost of a step. Needs neither weights nor data.
 
 Legend: B batch, L latent frames, N latent joints, C channels of one, P = 2 persons, D width.
 """

@@ -23,7 +23,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 
 class TrainConfig(Config):
-    """How each network is trained."""
+    """Settings of the training of each network."""
 
     vae: VaeTrainingConfig
     denoiser: TrainingConfig
@@ -97,7 +97,7 @@ def load(config: str, overrides: Mapping[str, Any] = MappingProxyType({})) -> Se
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """What the ``key=value`` words of a command line say; values are read as YAML, and the last of a key counts.
+    """The overrides of a command line's ``key=value`` words; values are read as YAML, and the last of a key counts.
 
     Raises:
         UserError: a word that is not an override.

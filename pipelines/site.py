@@ -1,4 +1,4 @@
-"""Where things lie on this machine that no configuration names; part of every request."""
+"""Locations on this machine that no configuration names; part of every request."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from pipelines.tracking.address import tracking_uri
 
 @dataclass(frozen=True)
 class Site:
-    """Addresses that a job needs, read once where it is asked for and sent with it.
+    """Locations that a job needs, read once where the job is requested and sent with it.
 
     Attributes:
         tracking_uri: address of the MLflow store.

@@ -1,4 +1,4 @@
-"""What every recording and motion of the project keeps to: frame rate, shortest length, splits. Metres, y up."""
+"""The conventions of every recording and motion: frame rate, shortest length, splits. Metres, y up."""
 
 from typing import Literal
 

@@ -25,7 +25,7 @@ _SMALLEST_STD = 1e-3
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """Where each kind of number stands among the F features of a person-frame.
+    """The slices of the F features of a person-frame, by kind.
 
     Example:
         >>> from intermoe.body.skeletons import SMPL22

@@ -58,7 +58,7 @@ def bone_offsets(position_TJ3: Tensor, skeleton: Skeleton) -> Tensor:
 
 
 def rest_offsets(position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton, *, rounds: int = 60) -> Tensor:
-    """The T-pose that a motion's own local rotations are relative to, found from the motion.
+    """The T-pose that a motion's local rotations are relative to, estimated from the motion.
 
     People's bones do not point where the skeleton's do in their T-pose; a bone that is 10 degrees off there is 10
     degrees off in every frame. With the lengths of ``bone_offsets``, alternates between the orientation of the root in

@@ -30,7 +30,7 @@ class Contact:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Joints, their tree, a T-pose, and what mirroring, contacts, facing and pooling need to know of them.
+    """Joints, their tree, a T-pose, and the data that mirroring, contacts, facing and pooling need.
 
     Joint 0 is the root; a parent comes before its children. Offsets are metres from the parent in the T-pose of an
     adult facing +z, x to the person's left, y up.
@@ -58,7 +58,7 @@ class Skeleton:
 
     @property
     def mirrored(self) -> tuple[int, ...]:
-        """For each joint, the one that stands in its place in the mirror image [J]."""
+        """For each joint, its counterpart in the mirror image [J]."""
         order = list(range(self.num_joints))
         for left, right in self.mirror_pairs:
             order[left], order[right] = right, left

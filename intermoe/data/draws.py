@@ -40,7 +40,7 @@ class Stream(IntEnum):
 
 @dataclass(frozen=True)
 class Draw:
-    """What one sample draws in one epoch.
+    """The random draws of one sample in one epoch.
 
     Attributes:
         crop: where the crop begins, as a share of the room there is, in [0, 1).
@@ -98,7 +98,7 @@ def batch_items(
 
 
 def draw(seed: int, epoch: int, sample: str) -> Draw:
-    """What the sample of that id draws in that epoch."""
+    """The draws of a sample, by its id, in an epoch."""
     rng = np.random.default_rng([_SAMPLE, seed, epoch, _number(sample)])
     crop, caption = rng.random(2)
     swap, mirror = rng.random(2) < 0.5
@@ -106,7 +106,7 @@ def draw(seed: int, epoch: int, sample: str) -> Draw:
 
 
 def held_out_draw(seed: int, sample: str) -> Draw:
-    """What a sample draws in validation: no augmentation, the same noise every time."""
+    """The draws of a sample in validation: no augmentation, the same noise every time."""
     rng = np.random.default_rng([_SAMPLE, seed, _number(sample)])
     return Draw(UNDRAWN.crop, UNDRAWN.swap, UNDRAWN.mirror, UNDRAWN.caption, int(rng.integers(2**62)))
 
@@ -138,7 +138,7 @@ def replication_order(seed: int, replication: int, items: int) -> NDArray[np.int
 
 
 def replication_pairs(seed: int, replication: int) -> np.random.Generator:
-    """What a replication of an evaluation draws its pairs of motions with."""
+    """The generator of the pairs of motions of one replication of an evaluation."""
     return np.random.default_rng([seed, replication, _PAIRS])
 
 

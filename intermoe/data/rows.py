@@ -1,4 +1,4 @@
-"""What is read of a data set folder: recordings, with their motion or without, and captions.
+"""Rows of a data set folder: recordings, with or without their motion, and captions.
 
 Legend: T frames, P = 2 persons, J joints, R = J - 1, K text tokens, W text width.
 """
@@ -40,7 +40,7 @@ class RecordingHeader:
     label: dict[str, str | int]
 
     def caption(self, drawn: Draw) -> int:
-        """Which caption a sample reads: one of the recording's, swapped and mirrored as its motion is."""
+        """The number of a sample's caption: one of the recording's, swapped and mirrored as its motion is."""
         if drawn.swap:
             form = self.swapped_mirrored if drawn.mirror else self.swapped
         else:

@@ -81,7 +81,7 @@ class EncoderCard(Config):
 
 
 class DatasetCard(Config):
-    """What a data set folder holds.
+    """The description of a data set folder.
 
     Attributes:
         version: of the folder's layout.
@@ -326,7 +326,7 @@ def _damaged(path: Path, file: str, error: Exception) -> UserError:
 
 
 class DataConfig(Config):
-    """What the data of a model are.
+    """The data that a model is made for.
 
     Attributes:
         skeleton: name of the joints' skeleton.

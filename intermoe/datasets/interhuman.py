@@ -38,7 +38,7 @@ class InterHumanReader:
         self.root = Path(root)
 
     def sources(self) -> list[Source]:
-        """What the split files list, in their order, then what lies in the folders but in no split.
+        """The recordings that the split files list, in their order, then those in the folders but in no split.
 
         The latter, and ids that several splits list, come with a ``split`` that is none of the three; ``read`` says
         so of each: nothing is left out silently. Ids of the ignore list are left out.
@@ -131,7 +131,7 @@ class InterHumanReader:
 
     @cached_property
     def _labels(self) -> dict[str, dict[str, str | int]]:
-        """What labels.jsonl says of each id; empty without that file."""
+        """The labels of labels.jsonl, by id; empty without that file."""
         file = self.root / "labels.jsonl"
         labels: dict[str, dict[str, str | int]] = {}
         if not file.is_file():

@@ -1,4 +1,4 @@
-"""How a file's joints become the joints of a skeleton: small YAML files, some of them shipped in ``mappings/``.
+"""Mappings from a file's joints to those of a skeleton: small YAML files, some of them shipped in ``mappings/``.
 
 ``mappings/cmu.yaml`` explains the format in its comments.
 """
@@ -20,7 +20,7 @@ _AXES = ("x", "y", "z", "-x", "-y", "-z")
 
 
 class JointSource(Config):
-    """Where one joint of the skeleton comes from.
+    """The source of one joint of the skeleton.
 
     Attributes:
         position: points of the file and their shares, which sum to 1.
@@ -47,7 +47,7 @@ class JointSource(Config):
 
 
 class JointMapping(Config):
-    """How a file's joints become those of a skeleton.
+    """A mapping from a file's joints to those of a skeleton.
 
     Attributes:
         skeleton: name of the skeleton that is filled.

@@ -25,7 +25,7 @@ MARGIN = 0.05
 
 
 def jump_frames(position_TPJ3: Tensor, fps: float) -> Tensor:
-    """Which frames belong to a jump of any person.
+    """Mask of the frames that belong to a jump of any person.
 
     A frame does where a joint moves faster than ``JOINT_SPEED`` to or from it, or where the velocity of joint 0 changes
     by more than ``ROOT_SPEED_CHANGE`` in it; so do its neighbours within ``MARGIN``. Movements that leave every

@@ -1,4 +1,4 @@
-"""What every reader of raw recordings yields, whatever the format it reads.
+"""The recordings that every reader yields, whatever the format.
 
 Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation (all but the root).
 """

@@ -1,1 +1,1 @@
-"""How good a model is: the evaluator, the five metrics, identity, and what bodies can do."""
+"""Evaluation of a model: the evaluator, the five metrics, identity, and physical plausibility."""

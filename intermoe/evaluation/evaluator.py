@@ -211,7 +211,7 @@ class Evaluator(nn.Module):
             own.copy_(given)
 
     def token_states(self, ids_BK: Tensor, eot_B: Tensor) -> TextStates:
-        """What is known of each token before any layer: the sum of its embedding and that of its position.
+        """The input of the first layer: the sum of each token's embedding and that of its position.
 
         All 77 tokens count, those that fill up included: the published form masks none.
         """

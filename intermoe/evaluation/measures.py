@@ -1,4 +1,4 @@
-"""The one table of measures: what each is called, its unit, which way is better, where it stands, and how it is taken.
+"""The one table of measures: name, unit, which direction is better, the table it stands in, and how it is computed.
 
 A measure is one entry of ``MEASURES``: evaluation takes it, and the tables, plots and sweep files show it.
 

@@ -41,7 +41,7 @@ class Interval:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
-        """Of one value a replication.
+        """The interval of one value per replication.
 
         Example:
             >>> Interval.of([1.0, 3.0])
@@ -126,7 +126,7 @@ def multimodality(motion_CSD: Embeddings, pairs: Pairs) -> float:
 
 
 def random_pairs(random: np.random.Generator | np.random.RandomState, among: int, count: int) -> Pairs:
-    """So many pairs of numbers below ``among``: first halves and second halves, each without repetition.
+    """Random pairs of numbers below ``among``: first and second halves, each without repetition.
 
     A number may meet itself, as in the published protocol. Where there are fewer than ``count``, all are taken.
     """

@@ -1,4 +1,4 @@
-"""What bodies cannot do: slide on planted feet, sink into the floor, change their bones, pass through each other.
+"""Physical plausibility: sliding feet, floor penetration, changing bone lengths, interpenetration, jerk.
 
 Measured on joints alone, each motion for itself; recorded motion has values above zero too, which stand beside. Every
 measure takes positions [T, 2, J, 3] in metres, y up, the ground at y = 0, at 30 frames a second, of 4 frames or more,
@@ -54,7 +54,7 @@ def bone_length_deviation_cm(joints_TPJ3: Joints, skeleton: Skeleton) -> float:
 
 
 def interpenetration_cm(joints_TPJ3: Joints, skeleton: Skeleton) -> float:
-    """Mean over the frames of how deep the two bodies, made of capsules, are in each other."""
+    """Mean penetration depth of the two bodies, made of capsules, over the frames."""
     return float(_CM * interpenetration(joints_TPJ3, skeleton).mean())
 
 
@@ -64,7 +64,7 @@ def jerk_m_s3(joints_TPJ3: Joints, skeleton: Skeleton) -> float:  # noqa: ARG001
 
 
 def interpenetration(joints_TPJ3: Joints, skeleton: Skeleton) -> Array:
-    """How deep the two bodies are in each other in each frame [T], metres; 0 where they are apart.
+    """Penetration depth of the two bodies in each frame [T], metres; 0 where they are apart.
 
     A body is a capsule around each bone; the depth is that of the two capsules that are deepest in each other.
     """

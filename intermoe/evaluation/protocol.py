@@ -64,7 +64,7 @@ class MultimodalityConfig(Config):
 
 
 class EvaluationConfig(Config):
-    """How a model is evaluated; the defaults are those of the literature.
+    """Settings of an evaluation; the defaults are those of the literature.
 
     Attributes:
         replications: how often everything is drawn anew.
@@ -120,12 +120,12 @@ class EvaluationJob:
 
     @property
     def name(self) -> str:
-        """What names the job and its file."""
+        """The name of the job and its file."""
         return f"{self.purpose}-{self.replication:03d}-{self.first:06d}"
 
     @property
     def makes_row(self) -> bool:
-        """Whether its motions are those of a row of the table, not beside one."""
+        """Whether its motions make a row of the table."""
         return self.purpose in _PURPOSES_OF_ROWS
 
     @property

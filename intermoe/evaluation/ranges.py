@@ -22,7 +22,7 @@ def bone_lengths(joints_TPJ3: NDArray[Any], skeleton: Skeleton) -> NDArray[Any]:
 
 
 def measures(joints_TPJ3: Joints, skeleton: Skeleton) -> dict[str, NDArray[np.float32]]:
-    """What is measured of each person in each frame.
+    """The measures of each person in each frame.
 
     Args:
         joints_TPJ3: positions in metres, y up, the ground at y = 0, at 30 frames a second.

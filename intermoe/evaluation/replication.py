@@ -21,7 +21,7 @@ literature measures; and, settled, those of the model before its training."""
 
 @dataclass(frozen=True, eq=False)
 class Replication:
-    """What is known of the motions of a row in one replication.
+    """The motions of one row in one replication: their embeddings and measures.
 
     Attributes:
         row: of the table.

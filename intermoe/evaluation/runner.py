@@ -1,4 +1,4 @@
-"""What an evaluation computes, job after job: generate the motions, embed and measure them, write a file.
+"""The computation of an evaluation, job by job: generate the motions, embed and measure them, write a file.
 
 Legend: B samples, T frames, P = 2 persons, J joints, R = J - 1, F features, K text tokens.
 """
@@ -35,7 +35,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """What is evaluated with what; plain values, to be sent to other processes.
+    """Model, evaluator, data and settings of an evaluation; plain values, to be sent to other processes.
 
     Attributes:
         model: the checkpoint of the model.
@@ -214,7 +214,7 @@ class JobRunner:
 
 
 def read_parts(folder: Path, jobs: Sequence[EvaluationJob]) -> dict[str, Arrays]:
-    """What the jobs wrote, by their names; ``UserError`` where a file is damaged or lacks what its job computes."""
+    """The results of the jobs, by name; ``UserError`` where a file is damaged or incomplete."""
     parts: dict[str, Arrays] = {}
     for job in jobs:
         file = folder / f"{job.name}.npz"

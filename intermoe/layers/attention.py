@@ -9,7 +9,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 
 def key_mask(mask_BL: Tensor, num_persons: int) -> Tensor:
-    """Which keys may be attended to, bool [N, 1, 1, K], from the valid frames [B, L].
+    """Mask of the keys that may be attended to, bool [N, 1, 1, K], from the valid frames [B, L].
 
     The last key is the zero key of :class:`Attention`: always allowed, so that a row of nothing but padding is
     finite.

@@ -1,4 +1,4 @@
-"""How the timestep and the text reach the layers: sinusoids and adaptive layer norm.
+"""Conditioning on timestep and text: sinusoids and adaptive layer norm.
 
 Legend: B batch, P = 2 persons, L latent frames, D width, M = 2 D numbers of a modulation.
 """

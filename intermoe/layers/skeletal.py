@@ -49,7 +49,7 @@ def mix_joints(matrix_GJ: Tensor, x_BJTC: Tensor) -> Tensor:
 
 
 class JointLinear(nn.Module):
-    """A linear layer of its own for each joint, all in one batched product: [B, J, T, I] -> [B, J, T, O]."""
+    """One linear layer per joint, all in one batched product: [B, J, T, I] -> [B, J, T, O]."""
 
     def __init__(self, num_joints: int, inputs: int, outputs: int) -> None:
         super().__init__()

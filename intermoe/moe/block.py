@@ -25,7 +25,7 @@ class MoeBlock(nn.Module):
         self.experts = Experts(config.experts, width, config.hidden)
 
     def forward(self, x_PBLD: Tensor, emb_BD: Tensor, text_BD: Tensor, pool: TokenPool) -> Tensor:
-        """What the block adds to x.
+        """The block's contribution, to be added to x.
 
         Args:
             x_PBLD: the residual stream.
@@ -51,7 +51,7 @@ class DenseBlock(nn.Module):
         self.network = DenseFeedForward(width, config.hidden)
 
     def forward(self, x_PBLD: Tensor, emb_BD: Tensor, _text_BD: Tensor, _pool: TokenPool) -> Tensor:
-        """What the block adds to x, [P, B, L, D]; there is nothing to route."""
+        """The block's contribution, to be added to x, [P, B, L, D]; there is nothing to route."""
         y_PBLD: Tensor = self.network(self.norm(x_PBLD, emb_BD))
         return y_PBLD
 

@@ -18,7 +18,7 @@ from intermoe.moe.selection import Assignment, selections
 
 @dataclass(frozen=True, eq=False)
 class RoutingMap:
-    """Which experts worked on which latent frames of one motion, and when in its denoising.
+    """The experts at work on each latent frame of one motion, over its denoising.
 
     Attributes:
         gate_QMPLE: float32, mean gate over the steps of a stage; zero where the expert was never assigned.
@@ -31,7 +31,7 @@ class RoutingMap:
 
 @dataclass
 class RoutingRecorder:
-    """What has been seen of the sampling so far: of each call of the denoiser its timestep, of each layer its gates."""
+    """A record of sampling: the timestep of each call of the denoiser, and the gates of each layer."""
 
     timesteps: list[int] = field(default_factory=list)
     gates: list[Tensor] = field(default_factory=list)

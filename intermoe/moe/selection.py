@@ -1,4 +1,4 @@
-"""What all paradigms of expert selection share: the assignment, what is counted, and what follows a step.
+"""The common part of all paradigms of expert selection: assignment, counts, and the update after a step.
 
 Legend: P = 2 persons, B batch, L latent frames, N = P * B * L positions, E experts, S tokens of this worker,
 A assignments (pairs of a token and an expert), M layers with experts, C numbers that a layer counts.
@@ -18,7 +18,7 @@ from intermoe.moe.pool import TokenPool
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which expert works on which token, and with which weight; sorted by expert, then by token.
+    """Pairs of expert and token with their weights; sorted by expert, then by token.
 
     Attributes:
         token_A: int64, position of the token in the flattened [P, B, L].
@@ -40,7 +40,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class LayerRouting:
-    """What one layer's routing has come to, over the batches of all workers since it was last asked for.
+    """The routing of one layer, over the batches of all workers since it was last read.
 
     Attributes:
         load_E: share of the tokens that each expert took.
@@ -62,7 +62,7 @@ class LayerRouting:
 
 
 class Counts(NamedTuple):
-    """What a layer counts while training, in float64: whole numbers are exact.
+    """The counters of a layer in training, in float64: whole numbers are exact.
 
     Attributes:
         selected_E: tokens that each expert took.
@@ -123,7 +123,7 @@ class Selection(nn.Module, ABC):
 
     @abstractmethod
     def take(self, logits_SE: Tensor, pool: TokenPool) -> Tensor:
-        """Which expert takes which token, bool [E, S]; called without gradients."""
+        """Mask of the tokens that each expert takes, bool [E, S]; called without gradients."""
 
     def vote(self, taken_ES: Tensor) -> None:
         """Note in ``vote_E`` and ``pools`` what to learn from what a training batch took; nothing by default."""
@@ -157,7 +157,7 @@ class Selection(nn.Module, ABC):
         return Assignment(token_A, gate_A, count_E.cumsum(0).to(torch.int32))
 
     def pop_routing(self) -> LayerRouting:
-        """What the routing has come to since the last call; begins to count anew."""
+        """The routing since the last call; resets the counters."""
         seen = Counts.of(self.seen_C.clone(), self.num_experts)
         self.seen_C.zero_()
         tokens, assignments = max(float(seen.valid), 1.0), float(seen.selected_E.sum())

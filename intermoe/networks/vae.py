@@ -277,7 +277,7 @@ def vae_losses(
 
 
 def vae_loss_counts(mask_BT: Tensor, skeleton: Skeleton, config: VaeConfig) -> dict[str, Tensor]:
-    """How many numbers each sum of ``vae_losses`` goes over; it takes the mask alone, so it is known beforehand."""
+    """The number of terms of each sum of ``vae_losses``; computed from the mask alone, so it is known beforehand."""
     layout = FeatureLayout.of(skeleton)
     latents = _valid_latents(mask_BT).sum()
     groups = {"position": layout.positions, "velocity": layout.velocities, "rotation": layout.rotations}

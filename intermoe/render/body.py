@@ -1,4 +1,4 @@
-"""The shape of a person: which round forms stand for flesh, and where the joints put them.
+"""The shape of a person: round forms for the flesh, placed by the joints.
 
 A limb is a sphere swept from one point to another while its radius changes; trunk and head are ellipsoids, as on an
 artist's mannequin. Side, thickness and rounding follow from the names of the joints; a skeleton with other names gets a
@@ -75,7 +75,7 @@ class Ellipsoid:
 
 
 class Body:
-    """What to draw for a skeleton: ``limbs`` and ``ellipsoids``, both over the K points that ``points`` gives."""
+    """The forms to draw for a skeleton: ``limbs`` and ``ellipsoids``, both over the K points that ``points`` gives."""
 
     def __init__(self, skeleton: Skeleton) -> None:
         self._skeleton = skeleton

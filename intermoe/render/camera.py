@@ -29,7 +29,7 @@ class Margins:
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the camera stands and how it maps the world to pixels.
+    """A camera: its place, and its map from the world to pixels.
 
     Attributes:
         eye_3: position in metres.

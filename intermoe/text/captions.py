@@ -49,7 +49,7 @@ def swap_caption(text: str) -> str:
 
 
 def named_first(text: str) -> int | None:
-    """Which person a sentence names first: 0 for the first, 1 for the second, None where it names nobody.
+    """The person that a sentence names first: 0 for the first, 1 for the second, None where it names nobody.
 
     Example:
         >>> named_first("The second person is pushed by the first."), named_first("Two people bow.")

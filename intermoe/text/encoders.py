@@ -36,7 +36,7 @@ _HOW_TO_GET_CLIP = (
 
 @dataclass(frozen=True)
 class TextStates:
-    """What an encoder makes of B texts.
+    """The encoding of B texts.
 
     Attributes:
         states_BKW: float32, the state of each token, zero where the mask is false.

@@ -1,4 +1,4 @@
-"""How a network is trained."""
+"""Settings of a training."""
 
 from typing import Annotated, Self
 
@@ -11,7 +11,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingConfig(Config):
-    """How one network is trained.
+    """Settings of the training of one network.
 
     Attributes:
         epochs: passes over the training split.
@@ -47,7 +47,7 @@ class TrainingConfig(Config):
 
 
 class VaeTrainingConfig(TrainingConfig):
-    """How the VAE is trained: on windows of each person alone.
+    """Settings of the training of the VAE, on windows of each person alone.
 
     Attributes:
         window: frames of a window.

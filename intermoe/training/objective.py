@@ -1,4 +1,4 @@
-"""What a training step needs to know of a network and its losses; vae.py, denoiser.py and evaluator.py have the three.
+"""The interface between a training step and a network with its losses; vae.py, denoiser.py, evaluator.py implement it.
 
 An objective gives each loss as a sum over what it counts (latent frames; for the evaluator pairs), and the count apart:
 divided by that of all workers and micro-batches, the sum becomes the mean over the global batch, whoever held which
@@ -51,7 +51,7 @@ class Trained(Protocol):
 
 
 class Objective(nn.Module, ABC):
-    """What is optimised: a model, and the losses of a batch.
+    """A model, and the losses of a batch that its training minimises.
 
     Attributes:
         model: the model that it trains, or part of it.
@@ -78,7 +78,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def count(self, batch: Batch) -> Tensor:
-        """How much of what the losses are sums over the batch holds."""
+        """The number of terms that the losses of a batch are sums over."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Sums:
@@ -86,7 +86,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:
-        """What is watched on held-out samples.
+        """The measures of held-out samples.
 
         Args:
             batches: this worker's share of them.

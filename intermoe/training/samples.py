@@ -1,4 +1,4 @@
-"""Which samples a training step holds, and the batch made of them.
+"""The samples of a training step, and the batch made of them.
 
 The order of the samples is computed, not shuffled (intermoe/data/draws.py): whoever asks for the batch of a step reads
 just the rows that it needs. So nothing has to be skipped after an interruption, and no buffer decides what is seen.
@@ -91,7 +91,7 @@ class SampleStream:
         return replace(self, split=split, augment=False)
 
     def sample_id(self, item: int) -> str:
-        """What names a sample in messages and draws: its recording's id, and where its window begins."""
+        """The name of a sample in messages and draws: its recording's id, and the start of its window."""
         sample = _items(self)[item]
         recording = str(DatasetFolder.open(self.dataset).index(self.split).ids[sample.row])
         return f"{recording}/{sample.person}/{sample.start}" if self.kind == "windows" else recording
@@ -101,7 +101,7 @@ class SampleStream:
         return as_batch(self.arrays(step, rank=rank, world=world))
 
     def arrays(self, step: int, *, rank: int, world: int) -> Arrays:
-        """What ``batch`` is made of by :func:`as_batch`, in the form that travels between processes."""
+        """The arrays that :func:`as_batch` makes a batch of, in the form that travels between processes."""
         share = batch_items(
             self.seed, step, self.batch_size, self.num_samples, rank=rank, world=world, micro_batches=self.micro_batches
         )

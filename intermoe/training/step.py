@@ -23,7 +23,7 @@ from intermoe.training.samples import Batch, SampleStream
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What came of one step; the same on every worker.
+    """The outcome of one step; the same on every worker.
 
     Attributes:
         sums: each loss, summed over the global batch.

@@ -1,4 +1,4 @@
-"""How far a job is: one bar where somebody watches, a line now and then where not.
+"""Progress of a job: a bar in a terminal, a line now and then elsewhere.
 
 A training runs in Ray workers while the driver waits. The first worker posts its step to a small actor, the
 ``ProgressBoard``, and ``Progress`` shows in the driver what was posted last.
@@ -61,11 +61,11 @@ class ProgressBoard:
         self._failure.setdefault(key, reason)
 
     def latest(self, key: str = "") -> ProgressUpdate | None:
-        """What was posted last."""
+        """The latest update."""
         return self._latest.get(key)
 
     def all_latest(self) -> dict[str, ProgressUpdate]:
-        """What was posted last, by key."""
+        """The latest updates, by key."""
         return self._latest
 
     def failure(self, key: str = "") -> str | None:
@@ -75,7 +75,7 @@ class ProgressBoard:
 
 @contextmanager
 def progress_board() -> Iterator[Any]:
-    """A ``ProgressBoard`` of its own for as long as the block lasts: an actor that nobody ends lives as long as Ray."""
+    """A ``ProgressBoard`` that lasts as long as the block: an actor that nobody ends lives as long as Ray."""
     board = ProgressBoard.remote()  # type: ignore[attr-defined]
     try:
         yield board

@@ -1,4 +1,4 @@
-"""What is asked of an evaluation, and whether it can be done; needs no Ray and writes nothing."""
+"""The request for an evaluation and its check; needs no Ray and writes nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

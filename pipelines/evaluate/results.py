@@ -42,7 +42,7 @@ class Results:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Of each ``row`` and ``measure`` that is known: mean, half_width of the 95% interval, and the replications.
+        """Mean, half_width of the 95% interval and replications of each ``row`` and ``measure``.
 
         Example:
             >>> values = replications_frame({"real": {"fid": [1.0, 3.0]}, "generated": {"fid": [5.0]}})
@@ -91,7 +91,7 @@ class Results:
         return {"about": dict(self.about), "rows": rows}
 
     def notes(self) -> list[str]:
-        """What has to be known to read the numbers."""
+        """The conditions behind the numbers, in sentences."""
         config = self.about["evaluation"]
         pool, variety = config["pool"], config["multimodality"]
         chance = ", ".join(f"{top / pool:.3f}" for top in (1, 2, 3))

@@ -1,4 +1,4 @@
-"""What is asked of preprocessing, and whether it can be done; needs no Ray and writes nothing."""
+"""The request for preprocessing and its check; needs no Ray and writes nothing."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the tasks of preprocessing do, and the rows they get and return: no Ray here.
+"""The tasks of preprocessing, and the rows they get and return: no Ray here.
 
 A task gets a job and returns a result, both plain values that pass as JSON; motions and token states go to
 files.
@@ -72,7 +72,7 @@ class ReadJob(TypedDict):
 
 
 class ReadResult(TypedDict):
-    """What became of the sources of a ``ReadJob``."""
+    """The result of a ``ReadJob``."""
 
     recordings: list[ReadRecording]
     quarantine: list[SetAside]

@@ -1,4 +1,4 @@
-"""What became of the trials of a sweep, as data frames, and intervals of those that differ in their seeds alone."""
+"""The outcomes of a sweep's trials, as data frames, and intervals over trials that differ in their seeds alone."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def is_done(folder: Path, trial: Mapping[str, Any]) -> bool:
 
 
 def read_outcome(folder: Path, trial: Mapping[str, Any], uri: str) -> Outcomes:
-    """What lies in the folder of a sweep and in MLflow of a single trial that is done.
+    """The outcome of a trial that is done, from the folder of its sweep and from MLflow.
 
     Args:
         folder: of the sweep.

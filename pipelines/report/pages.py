@@ -21,7 +21,7 @@ _COSTS = {
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """What a report is made of.
+    """The data of a report.
 
     Attributes:
         note: the sweep's own.
@@ -45,7 +45,7 @@ class ReportData:
 
     @property
     def num_seeds(self) -> int:
-        """How many seeds are planned."""
+        """The number of planned seeds."""
         return len({trial["seed"] for trial in self.note["trials"]})
 
     @property

@@ -57,7 +57,7 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many pairs of rows stand in the paper's order by ours too.
+    """The number of pairs of rows whose order in our numbers is the paper's.
 
     Attributes:
         same: of all pairs.

@@ -1,4 +1,4 @@
-"""What somebody sees of a sweep while it runs: its trials, their states, steps and losses, and the time left."""
+"""The display of a running sweep: its trials, their states, steps and losses, and the time left."""
 
 import json
 import threading

@@ -29,7 +29,7 @@ _SHARED = ("data", "vae", "evaluator", "evaluation", "train.vae", "train.evaluat
 
 
 class ProfileDataConfig(SourceConfig):
-    """Where the shards come from; the options of ``intermoe preprocess``.
+    """The source of the shards: the options of ``intermoe preprocess``.
 
     Attributes:
         encoder: of the captions.
@@ -40,7 +40,7 @@ class ProfileDataConfig(SourceConfig):
     text_folder: Path | None = None
 
     def identity(self) -> dict[str, Any]:
-        """What decides what the shards hold, as plain values; where CLIP's weights lie does not."""
+        """The plain values that determine the contents of the shards; the location of CLIP's weights does not."""
         return self.model_dump(mode="json", exclude={"text_folder"})
 
 
@@ -59,7 +59,7 @@ class AshaConfig(Config):
 
 
 class ProfileConfig(Config):
-    """How large the points are, and on what.
+    """Size and data of the points.
 
     Attributes:
         config: a preset, or a YAML file.
@@ -127,7 +127,7 @@ class SweepConfig(Config):
 
 @dataclass(frozen=True)
 class Trial:
-    """What is trained and evaluated once, for all points that come down to it.
+    """One training and evaluation, for all points that resolve to it.
 
     Attributes:
         key: a hash of all that decides what is learned.
@@ -145,7 +145,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What it is called everywhere: the first of its points, and its seed."""
+        """Its name everywhere: the first of its points, and its seed."""
         return f"{self.points[0]}-seed{self.seed}"
 
 

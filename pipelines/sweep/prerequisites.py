@@ -1,4 +1,4 @@
-"""What all trials of a sweep share: shards, VAE and evaluator, made once and named by what they are made of."""
+"""The prerequisites of a sweep's trials: shards, VAE and evaluator, made once and named by a hash of their inputs."""
 
 from pathlib import Path
 
@@ -67,5 +67,5 @@ def training_recordings(plan: SweepPlan) -> int | None:
 
 
 def shards_folder(plan: SweepPlan, out: Path) -> Path:
-    """Where the shards of a sweep lie, or will."""
+    """The folder of a sweep's shards, made or not."""
     return out / "shared" / f"data-{digest(plan.profile.data.identity())}"

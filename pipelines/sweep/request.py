@@ -1,4 +1,4 @@
-"""What is asked of a sweep, whether it can be done, and the note in a sweep's folder; needs no Ray."""
+"""The request for a sweep and its check, and the note in a sweep's folder; needs no Ray."""
 
 import json
 from dataclasses import dataclass, replace
@@ -58,7 +58,7 @@ class SweepRequest:
 
 
 def sweep_note(folder: Path) -> dict[str, Any]:
-    """What a sweep has noted in its folder; empty where there is none."""
+    """The note in a sweep's folder; empty where there is none."""
     file = folder / SWEEP_NOTE
     note: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     return note

@@ -80,7 +80,7 @@ def sweep(request: SweepRequest) -> dict[str, str]:
 
 
 def plan_table(plan: SweepPlan) -> Table:
-    """What a sweep would do: trials, rows, steps, parameters."""
+    """The plan of a sweep: trials, rows, steps, parameters."""
     table = Table(title=f"{plan.config.name}: {len(plan.trials)} trials with profile {plan.config.profile}")
     table.add_column("trial")
     table.add_column("stands for")

@@ -179,7 +179,7 @@ def timed(folder: Path) -> Iterator[None]:
 
 
 def seconds(folder: Path) -> float:
-    """What the step that makes the folder has taken so far."""
+    """The seconds that a step of a trial has taken so far, by its folder."""
     clock = _clock(folder)
     return float(json.loads(clock.read_text("utf-8"))["seconds"]) if clock.is_file() else 0.0
 

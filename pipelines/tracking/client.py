@@ -1,4 +1,4 @@
-"""What reading and writing MLflow share."""
+"""The common part of reading and writing MLflow."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""How a run is labelled in MLflow."""
+"""The label of a run in MLflow."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class RunLabel:
-    """How a run is labelled in MLflow.
+    """The label of a run in MLflow.
 
     Attributes:
         name: of the run; the verb or the target if None.

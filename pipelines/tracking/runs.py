@@ -126,7 +126,7 @@ class Run:
 
     @classmethod
     def attach(cls, uri: str, id: str) -> Self:
-        """Add to a run without a word on whether it is at its end.
+        """Attach to a run without changing its status.
 
         Raises:
             UserError: the store does not answer, or has no such run.
@@ -228,7 +228,7 @@ class Run:
         return model.model_id
 
     def log_evaluated(self, model_run: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Say that this run looked at the newest checkpoint of another run, and what it found.
+        """Record metrics of this run on the newest checkpoint of another run.
 
         The numbers then stand on the page of the checkpoint too. Nothing is said where the store does not know the
         other run, or no checkpoint of it.
@@ -255,7 +255,7 @@ class Run:
         self._system.start()
 
     def close(self) -> None:
-        """Send what waits and stop writing; the run goes on elsewhere.
+        """Flush and stop writing; the run continues elsewhere.
 
         Raises:
             UserError: the store does not take the last points.

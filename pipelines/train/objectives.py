@@ -1,4 +1,4 @@
-"""Which objective each target of ``intermoe train`` means, made from the settings of a run."""
+"""The objective of each target of ``intermoe train``, made from the settings of a run."""
 
 from collections.abc import Mapping
 from pathlib import Path

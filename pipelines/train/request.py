@@ -1,4 +1,4 @@
-"""What is asked of a training, and whether it can be done; needs no Ray and writes nothing."""
+"""The request for a training and its check; needs no Ray and writes nothing."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -14,7 +14,7 @@ _NOTE = "run.json"
 
 
 def run_note(folder: Path) -> dict[str, Any]:
-    """What is noted of the run in a folder: its id and address in MLflow, its data, VAE and settings; empty if none is.
+    """The note in a run's folder: its id and address in MLflow, its data, VAE and settings; empty where there is none.
 
     The keys are those of :func:`note_run` and :func:`run_identity`.
     """
@@ -29,7 +29,7 @@ def note_run(folder: Path, *, run_id: str, tracking_uri: str, data: Path, identi
 
 
 def run_identity(target: str, settings: Settings, dataset: Path, vae: Path | None) -> dict[str, Any]:
-    """What must stay the same for a run to go on: all but its name and its workers."""
+    """The part of a run's request that must stay the same for it to be resumed: all but its name and its workers."""
     return {
         "target": target,
         "settings": settings.model_dump(mode="json", exclude={"workers", "name"}),

@@ -32,7 +32,7 @@ from pipelines.train.request import TrainingJob
 
 
 def work(config: dict[str, Any]) -> None:
-    """What every Ray Train worker runs.
+    """The function that every Ray Train worker runs.
 
     Args:
         config: ``job``, a ``TrainingJob``; ``run_id`` of the MLflow run that the driver has opened; ``board``, the
