@@ -25,21 +25,21 @@ def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     assert all(share >= 90 for share in shares.values()), shares
     rows = json.loads((tmp_path / "demo/evaluation/results.json").read_text())["rows"]
     assert {row: len(measures["fid"]["replications"]) for row, measures in rows.items()} == {
-        "real": 10,
+        "recorded": 10,
         "generated": 10,
         "raw": 10,
         "untrained": 2,
     }
     fid = {row: measures["fid"]["mean"] for row, measures in rows.items()}
-    assert fid["untrained"] - fid["real"] >= 10 * (fid["raw"] - fid["real"])
+    assert fid["untrained"] - fid["recorded"] >= 10 * (fid["raw"] - fid["recorded"])
     # Settling moves the rotations of joints that hardly turn in the data, and this evaluator sees each in its own unit.
-    assert fid["untrained"] - fid["real"] >= 4 * (fid["generated"] - fid["real"])
+    assert fid["untrained"] - fid["recorded"] >= 4 * (fid["generated"] - fid["recorded"])
     # What users get keeps its bones, and trembles less than what the network makes.
     bones, jerk = ({row: rows[row][name]["mean"] for row in rows} for name in ("bone_length_deviation_cm", "jerk_m_s3"))
     assert bones["generated"] < 0.001 < bones["raw"]
     assert jerk["generated"] < 0.25 * jerk["raw"]
-    assert rows["real"]["identity"]["mean"] >= 0.98
-    assert 0.4 < rows["real"]["identity_shuffled"]["mean"] < 0.6
+    assert rows["recorded"]["identity"]["mean"] >= 0.98
+    assert 0.4 < rows["recorded"]["identity_shuffled"]["mean"] < 0.6
     # By far more than chance, and than what always the same person's acting gives.
     assert rows["generated"]["identity"]["mean"] > 0.72
     videos = re.findall(r"^  (\S+\.mp4)$", text, re.MULTILINE)

@@ -120,7 +120,7 @@ def _identity_shuffled(replication: Replication) -> float | None:
 
 
 def _identity_swapped(replication: Replication) -> float | None:
-    if replication.row == "real" and replication.roles is not None:
+    if replication.row == "recorded" and replication.roles is not None:
         # The same motions against captions that name the persons the other way round.
         return 1 - replication.roles.agreement()
     return None if replication.exchanged_roles is None else replication.exchanged_roles.agreement()

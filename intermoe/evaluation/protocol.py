@@ -28,8 +28,8 @@ from intermoe.evaluation.metrics import random_pairs
 from intermoe.evaluation.replication import Replication, Row
 from intermoe.text.captions import Persons
 
-ROWS: tuple[Row, ...] = ("real", "generated", "raw", "untrained")
-Purpose = Literal["reference", "real", "generated", "untrained", "swapped", "multimodality"]
+ROWS: tuple[Row, ...] = ("recorded", "generated", "raw", "untrained")
+Purpose = Literal["reference", "recorded", "generated", "untrained", "swapped", "multimodality"]
 """What motions are for: "reference" are the recordings that FIDs are distances to, "swapped" motions from captions that
 name the persons the other way round, "multimodality" many motions of few captions, the others a row of the table."""
 GENERATING: tuple[Purpose, ...] = ("generated", "untrained", "swapped", "multimodality")
@@ -38,7 +38,7 @@ Form = Literal["recorded", "settled", "raw"]
 gives them."""
 _SOURCES: Mapping[Row, tuple[Purpose, Form]] = MappingProxyType(
     {
-        "real": ("real", "recorded"),
+        "recorded": ("recorded", "recorded"),
         "generated": ("generated", "settled"),
         "raw": ("generated", "raw"),
         "untrained": ("untrained", "settled"),

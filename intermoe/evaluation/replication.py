@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from intermoe.evaluation.identity import Roles
 from intermoe.evaluation.metrics import Array, Embeddings, Pairs, matching
 
-Row = Literal["real", "generated", "raw", "untrained"]
+Row = Literal["recorded", "generated", "raw", "untrained"]
 """Whose motions: recordings; what users get, settled; the same motions as the network gives them, which is what the
 literature measures; and, settled, those of the model before its training."""
 

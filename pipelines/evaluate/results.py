@@ -45,8 +45,8 @@ class Results:
         """Mean, half_width of the 95% interval and replications of each ``row`` and ``measure``.
 
         Example:
-            >>> values = replications_frame({"real": {"fid": [1.0, 3.0]}, "generated": {"fid": [5.0]}})
-            >>> Results(values, {}).summary.round(3).loc["real"].to_dict("index")
+            >>> values = replications_frame({"recorded": {"fid": [1.0, 3.0]}, "generated": {"fid": [5.0]}})
+            >>> Results(values, {}).summary.round(3).loc["recorded"].to_dict("index")
             {'fid': {'mean': 2.0, 'half_width': 1.386, 'replications': [1.0, 3.0]}}
         """
         known = self.values.melt(var_name="measure", ignore_index=False).dropna()
@@ -118,7 +118,7 @@ class Results:
             notes.append(
                 "Identity is judged by rules of mechanics, not by a network. By chance it is 0.5; where the person "
                 "named first is the first (data.persons), the untrained row shows what a single motion gives. Swapped: "
-                "the captions name the persons the other way round (real: of the same motions, so it is 1 - identity; "
+                "the captions name the persons the other way round (recorded: of the same motions, hence 1 - identity; "
                 "generated: of motions made from them, in the first replication). Shuffled: captions of other samples."
             )
         return notes
@@ -227,4 +227,4 @@ _ROW_NOTES: Mapping[str, str] = {
     "raw": "Raw: the network's output before settling, as the literature measures it.",
     "untrained": "Untrained: the model's VAE, and weights as before training, in a quarter of the replications.",
 }
-_COLOURS: Mapping[str, str] = {"real": "#333333", "generated": "#d1495b", "raw": "#e8a04c", "untrained": "#9a9a9a"}
+_COLOURS: Mapping[str, str] = {"recorded": "#333333", "generated": "#d1495b", "raw": "#e8a04c", "untrained": "#9a9a9a"}

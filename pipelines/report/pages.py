@@ -78,8 +78,8 @@ def _costs(outcomes: Outcomes) -> TextTable:
 def _notes(data: ReportData) -> list[str]:
     note, trials = data.note, data.outcomes.trials
     # The same motion for every trial, so that one of them speaks for all.
-    recorded = data.outcomes.replications.query("trial == @trials.index[0] and row == 'real'").mean()
-    real = ", ".join(f"{MEASURES[name].heading} {recorded[name]:.3f}" for name in ("r_precision_top1", "fid"))
+    recorded = data.outcomes.replications.query("trial == @trials.index[0] and row == 'recorded'").mean()
+    numbers = ", ".join(f"{MEASURES[name].heading} {recorded[name]:.3f}" for name in ("r_precision_top1", "fid"))
     training, evaluation = trials["seconds_training"].sum(), trials["seconds_evaluating"].sum()
     shared = note["seconds_shared"]
     notes = [
@@ -88,7 +88,7 @@ def _notes(data: ReportData) -> list[str]:
             "Ours are of what the network makes, as in the paper (the row raw of an evaluation; the settled motion "
             f"that users get is its row generated): mean and 95% interval over {_over(data.num_seeds)}."
         ),
-        f"Recorded motion by the same evaluator: {real}.",
+        f"Recorded motion by the same evaluator: {numbers}.",
         f"Training the VAE took {shared['vae']:,.0f} s, the evaluator {shared['evaluator']:,.0f} s.",
         f"Of the trials' time, evaluation took {evaluation / (training + evaluation):.0%}.",
         *(f"Failed: {name}: {reason}" for name, reason in note["failed"].items()),

@@ -90,7 +90,7 @@ class TrialRequest:
             evaluator=self.evaluator,
             # Not those that the model was stored with: they may have changed since it was trained.
             overrides={name: values[name] for name in ("evaluation", "workers")},
-            rows=("real", "generated", "raw"),
+            rows=("recorded", "generated", "raw"),
             run_id=run_id,
             step=step,
         )

@@ -45,12 +45,12 @@ def test_evaluate_works_with_it(imported, clip_shards, clip_folder, store, tmp_p
         dataset=clip_shards,
         evaluator=imported / "evaluator",
         overrides={"evaluation": {"replications": 1, "pool": 2, "batch_size": 2, "multimodality": {"captions": 0}}},
-        rows=("real", "generated"),
+        rows=("recorded", "generated"),
     )
     results = evaluate(request.checked(), progress=lambda *_: None)
     assert results.metrics("generated")["fid"] > 0
     # Random texts and motions of length 2.5: at most 5 apart.
-    assert 0 < results.metrics("real")["mm_dist"] < 5
+    assert 0 < results.metrics("recorded")["mm_dist"] < 5
 
 
 def test_an_evaluator_that_reads_tokens_can_be_trained(clip_shards, clip_folder, vocabulary):

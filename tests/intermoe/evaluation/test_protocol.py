@@ -48,25 +48,25 @@ def samples(jobs, purpose, replication):
 def test_every_replication_looks_at_every_recording_once_in_an_order_of_its_own(jobs):
     orders = []
     for replication in range(4):
-        for purpose in ("reference", "real", "generated", *(["untrained"] if replication == 0 else [])):
+        for purpose in ("reference", "recorded", "generated", *(["untrained"] if replication == 0 else [])):
             rows = [sample.row for sample in samples(jobs, purpose, replication)]
             assert sorted(rows) == list(range(COUNT))
         orders.append(tuple(rows))
-        assert samples(jobs, "real", replication) == samples(jobs, "generated", replication)
-        assert samples(jobs, "real", replication) != samples(jobs, "reference", replication)
+        assert samples(jobs, "recorded", replication) == samples(jobs, "generated", replication)
+        assert samples(jobs, "recorded", replication) != samples(jobs, "reference", replication)
     assert len(set(orders)) == 4
     assert all(len(job.samples) <= 3 for job in jobs)
     assert len({job.name for job in jobs}) == len(jobs)
 
 
 def test_draws_differ_between_replications_and_are_all_used(jobs, folder):
-    drawn = [sample.drawn for replication in range(4) for sample in samples(jobs, "real", replication)]
+    drawn = [sample.drawn for replication in range(4) for sample in samples(jobs, "recorded", replication)]
     assert len({one.seed for one in drawn}) == len(drawn)
     assert {one.swap for one in drawn} == {True, False}
     assert not any(one.mirror for one in drawn)
     assert len({one.crop for one in drawn}) > 20
     for replication in range(4):
-        for sample in samples(jobs, "real", replication):
+        for sample in samples(jobs, "recorded", replication):
             assert sample.frames == 59  # all are longer than 60 frames
             recording = folder.recording("test", sample.row)
             assert sample.caption in (recording.swapped if sample.drawn.swap else recording.captions)
@@ -76,7 +76,7 @@ def test_the_plan_is_a_function_of_the_seed_and_rows_change_no_draw(jobs, folder
     assert plan(folder, CONFIG, seed=7, max_frames=60) == jobs
     assert plan(folder, CONFIG, seed=8, max_frames=60) != jobs
     few = plan(folder, CONFIG, seed=7, max_frames=60, rows=("generated", "raw"))
-    assert set(few) == {job for job in jobs if job.purpose not in ("real", "untrained")}
+    assert set(few) == {job for job in jobs if job.purpose not in ("recorded", "untrained")}
     settled = plan(folder, CONFIG, seed=7, max_frames=60, rows=("generated",))
     assert [(job.name, job.samples) for job in settled] == [(job.name, job.samples) for job in few]
     more = CONFIG.model_copy(update={"replications": 5})
@@ -102,7 +102,7 @@ def test_swapped_captions_name_the_persons_the_other_way_round(jobs, folder):
 
 
 def test_generation_comes_first(jobs):
-    purposes = [job.purpose in ("real", "reference") for job in jobs]
+    purposes = [job.purpose in ("recorded", "reference") for job in jobs]
     assert purposes == sorted(purposes)
 
 
@@ -110,16 +110,16 @@ def test_generated_motions_are_looked_at_settled_and_raw(jobs, folder):
     forms = {(job.purpose, job.forms) for job in jobs}
     assert forms == {
         ("reference", ("recorded",)),
-        ("real", ("recorded",)),
+        ("recorded", ("recorded",)),
         ("generated", ("settled", "raw")),
         ("swapped", ("settled", "raw")),
         ("multimodality", ("settled", "raw")),
         ("untrained", ("settled",)),
     }
-    settled = plan(folder, CONFIG, seed=7, max_frames=60, rows=("real", "generated"))
+    settled = plan(folder, CONFIG, seed=7, max_frames=60, rows=("recorded", "generated"))
     assert {form for job in settled for form in job.forms} == {"recorded", "settled"}
     with pytest.raises(UserError) as caught:
-        plan(folder, CONFIG, seed=7, max_frames=60, rows=("real", "raw"))
+        plan(folder, CONFIG, seed=7, max_frames=60, rows=("recorded", "raw"))
     assert str(caught.value) == "rows: the row raw without the row generated (allowed: both, or only generated)"
 
 
@@ -128,7 +128,7 @@ def test_a_jobs_file_holds_what_its_purpose_needs(jobs):
     plausibility = {"foot_skating_cm_s", "floor_penetration_cm", "bone_length_deviation_cm", "jerk_m_s3"}
     row = {"motion", "actor", "interpenetration_cm", *plausibility}
     assert arrays["reference"] == {"recorded/motion"}
-    assert arrays["real"] == {"text", *(f"recorded/{name}" for name in row)}
+    assert arrays["recorded"] == {"text", *(f"recorded/{name}" for name in row)}
     assert arrays["generated"] == {"text", *(f"{form}/{name}" for name in row for form in ("settled", "raw"))}
     assert arrays["untrained"] == {"text", *(f"settled/{name}" for name in row)}
     assert arrays["swapped"] == {"settled/actor", "raw/actor"}
@@ -161,8 +161,8 @@ def known(frame: pd.DataFrame, row: str) -> set[str]:
     return set(measured.index[measured])
 
 
-FORMS = {"real": "recorded", "generated": "settled", "raw": "raw", "untrained": "settled"}
-PURPOSES = {"real": "real", "generated": "generated", "raw": "generated", "untrained": "untrained"}
+FORMS = {"recorded": "recorded", "generated": "settled", "raw": "raw", "untrained": "settled"}
+PURPOSES = {"recorded": "recorded", "generated": "generated", "raw": "generated", "untrained": "untrained"}
 
 
 def test_scores_equal_the_metrics_of_the_joined_parts(jobs, folder):
@@ -185,7 +185,7 @@ def test_scores_equal_the_metrics_of_the_joined_parts(jobs, folder):
         assert now["fid"] == fid(motion, joined("reference", replication, "recorded/motion"))
         assert 0 < now["diversity"] < 10 * SCALE
         assert [now[name] for name in of_each_motion()] == [place + replication for place in range(5)]
-    assert known(found, "real") == set(MEASURES) - {"multimodality"}
+    assert known(found, "recorded") == set(MEASURES) - {"multimodality"}
     assert known(found, "generated") == known(found, "raw") == set(MEASURES)
     assert known(found, "untrained") == set(MEASURES) - {"multimodality", "identity_swapped"}
 
@@ -208,29 +208,29 @@ def test_pairs_are_drawn_for_diversity_first_and_alike_in_every_row(jobs, folder
 
 def test_identity_is_the_share_of_right_actors_and_its_controls(jobs, folder):
     found = score(folder, CONFIG, jobs, made_up(jobs, folder), seed=7, split="test")
-    for row in ("real", "generated", "raw"):
+    for row in ("recorded", "generated", "raw"):
         assert found["identity"][row].tolist() == [1.0] * 4
-    assert found["identity_swapped"]["real"].tolist() == [0.0] * 4
+    assert found["identity_swapped"]["recorded"].tolist() == [0.0] * 4
     for row in ("generated", "raw"):
         assert found["identity_swapped"][row].dropna().to_dict() == {0: 1.0}
     wrong = score(folder, CONFIG, jobs, made_up(jobs, folder, right=0.0), seed=7, split="test")
     assert wrong["identity"]["generated"].tolist() == [0.0] * 4
-    assert wrong["identity_swapped"]["real"].tolist() == [1.0] * 4
+    assert wrong["identity_swapped"]["recorded"].tolist() == [1.0] * 4
 
 
 def test_shuffled_captions_are_those_of_the_next_sample(jobs, folder):
     parts = made_up(jobs, folder)
     found = score(folder, CONFIG, jobs, parts, seed=7, split="test")
     for replication in range(4):
-        shown = samples(jobs, "real", replication)
-        names = [f"real-{replication:03d}-{first:06d}" for first in (0, 3, 6, 9)]
+        shown = samples(jobs, "recorded", replication)
+        names = [f"recorded-{replication:03d}-{first:06d}" for first in (0, 3, 6, 9)]
         actor = np.concatenate([parts[name]["recorded/actor"] for name in names])
         agreed = 0
         for place in range(COUNT):
             other = shown[(place + 1) % COUNT]
             label = folder.headers("test")[other.row].label
             agreed += actor[place, KINDS.index(label["kind"])] == label["actor"] ^ other.drawn.swap
-        assert found["identity_shuffled"]["real", replication] == agreed / COUNT
+        assert found["identity_shuffled"]["recorded", replication] == agreed / COUNT
 
 
 def test_data_without_roles_have_no_identity(tmp_path):

@@ -163,11 +163,11 @@ def test_both_forms_come_from_one_pass_of_sampling(job_runner, monkeypatch, tmp_
 def test_the_table_has_every_row_and_a_measure_more_is_one_entry(job_runner, parts, monkeypatch, tmp_path):
     before = score(job_runner.folder, CONFIG, job_runner.jobs, parts, seed=3, split="test")
     assert list(before.index) == [(row, 0) for row in ROWS]
-    assert before["identity"]["real", 0] == 1
+    assert before["identity"]["recorded", 0] == 1
     frames = Measure("frames", "Length", "Sizes", unit="frames", of_motion=lambda joints, skeleton: len(joints))
     monkeypatch.setattr(measures, "MEASURES", {**MEASURES, "frames": frames})
     with pytest.raises(UserError, match=r"cannot be read: it holds no recorded/frames \(allowed: delete it and"):
-        read_parts(job_runner.parts, of(job_runner, "real"))
+        read_parts(job_runner.parts, of(job_runner, "recorded"))
     monkeypatch.setattr(job_runner, "parts", tmp_path)
     for job in job_runner.jobs:
         job_runner.run(job)
@@ -180,9 +180,9 @@ def test_the_table_has_every_row_and_a_measure_more_is_one_entry(job_runner, par
 def test_rules_of_duet_are_asked_only_where_labels_know_the_kinds(spec, monkeypatch, tmp_path):
     write_shards(tmp_path / "data", {"test": 5}, labelled=False)
     monkeypatch.setattr(runner, "actors", lambda *_: pytest.fail("a rule of Duet is asked"))
-    values = vars(spec) | {"dataset": str(tmp_path / "data"), "rows": ("real", "generated")}
+    values = vars(spec) | {"dataset": str(tmp_path / "data"), "rows": ("recorded", "generated")}
     job_runner = JobRunner(EvaluationSpec(**values), tmp_path)
-    assert {job.purpose for job in job_runner.jobs} == {"reference", "real", "generated", "multimodality"}
+    assert {job.purpose for job in job_runner.jobs} == {"reference", "recorded", "generated", "multimodality"}
     for job in job_runner.jobs:
         job_runner.run(job)
         assert read_parts(tmp_path, [job])[job.name].keys() == job.file_arrays

@@ -19,7 +19,7 @@ def test_jobs_of_a_block_are_computed_and_what_is_wrong_comes_back_as_a_value(tm
         dataset=str(tmp_path / "data"),
         split="test",
         config=EvaluationConfig.parse({"replications": 1, "pool": 2, "batch_size": 2}),
-        rows=("real",),
+        rows=("recorded",),
         seed=0,
         guidance=None,
         text_folder=None,
@@ -30,7 +30,7 @@ def test_jobs_of_a_block_are_computed_and_what_is_wrong_comes_back_as_a_value(tm
     run = JobRunner.run
 
     def stumble(runner: JobRunner, job) -> None:
-        if job.name == "real-000-000002":
+        if job.name == "recorded-000-000002":
             raise UserError("full", where="disk")
         run(runner, job)
 
@@ -39,12 +39,12 @@ def test_jobs_of_a_block_are_computed_and_what_is_wrong_comes_back_as_a_value(tm
     assert [job.name for job in jobs] == [
         "reference-000-000000",
         "reference-000-000002",
-        "real-000-000000",
-        "real-000-000002",
+        "recorded-000-000000",
+        "recorded-000-000002",
     ]
     answers = actor({"job": np.array([0, 2, 3])})
     assert answers["job"] == [0, 2, 3]
     assert answers["error"] == ["", "", "disk: full"]
     assert all(began <= ended for began, ended in zip(answers["began"], answers["ended"], strict=True))
-    assert list(read_parts(tmp_path, [jobs[0], jobs[2]])) == ["reference-000-000000", "real-000-000000"]
-    assert not (tmp_path / "real-000-000002.npz").exists()
+    assert list(read_parts(tmp_path, [jobs[0], jobs[2]])) == ["reference-000-000000", "recorded-000-000000"]
+    assert not (tmp_path / "recorded-000-000002.npz").exists()

@@ -92,8 +92,8 @@ def test_the_table_has_all_rows_and_measures(reference):
             assert np.isfinite(measured["replications"]).all()
             assert measured["mean"] == pytest.approx(np.mean(measured["replications"]))
             assert measured["half_width"] == pytest.approx(1.96 * np.std(measured["replications"]) / count**0.5)
-    assert rows["real"]["identity"]["mean"] == 1
-    assert results.metrics("real")["identity"] == 1
+    assert rows["recorded"]["identity"]["mean"] == 1
+    assert results.metrics("recorded")["identity"] == 1
 
 
 def test_two_workers_give_the_same_numbers_to_the_last_digit(reference, ask, tmp_path):
@@ -102,11 +102,11 @@ def test_two_workers_give_the_same_numbers_to_the_last_digit(reference, ask, tmp
 
 
 def test_real_motion_is_the_same_beside_another_model_and_another_seed_is_another_draw(reference, ask, vae, tmp_path):
-    ask(tmp_path / "again", rows=("real",), guidance=3.0)
-    before = rows_of(reference[0])["real"]
-    assert rows_of(tmp_path / "again") == {"real": before}
-    ask(tmp_path / "other", rows=("real",), seed=1)
-    assert rows_of(tmp_path / "other")["real"]["fid"] != before["fid"]
+    ask(tmp_path / "again", rows=("recorded",), guidance=3.0)
+    before = rows_of(reference[0])["recorded"]
+    assert rows_of(tmp_path / "again") == {"recorded": before}
+    ask(tmp_path / "other", rows=("recorded",), seed=1)
+    assert rows_of(tmp_path / "other")["recorded"]["fid"] != before["fid"]
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_was(reference, request_of, ask, tmp_path, monkeypatch, store):
@@ -255,7 +255,9 @@ def test_a_model_of_mlflow_brings_its_data_and_its_run_shows_the_evaluation(
 ):
     with Run.start(store, "tests", "denoiser", params={}) as trained:
         trained.log_checkpoint(denoiser / "best", 3, {})
-    request = request_of(tmp_path / "out", "evaluation.replications=1", model=trained.id, dataset=None, rows=("real",))
+    request = request_of(
+        tmp_path / "out", "evaluation.replications=1", model=trained.id, dataset=None, rows=("recorded",)
+    )
     with pytest.raises(UserError, match="which data the model was trained on"):
         request.checked()
     trained.log_dataset("other", "0", "nowhere", profile={}, context="evaluation")

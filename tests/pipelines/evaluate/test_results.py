@@ -33,7 +33,15 @@ NAN = float("nan")
 @pytest.fixture
 def results() -> Results:
     """Two replications of all rows but the untrained one, as protocol.score gives them."""
-    rows = [("real", 0), ("real", 1), ("generated", 0), ("generated", 1), ("raw", 0), ("raw", 1), ("untrained", 0)]
+    rows = [
+        ("recorded", 0),
+        ("recorded", 1),
+        ("generated", 0),
+        ("generated", 1),
+        ("raw", 0),
+        ("raw", 1),
+        ("untrained", 0),
+    ]
     values = pd.DataFrame(
         {
             "r_precision_top1": [0.5, 0.7, 0.3, 0.4, 0.3, 0.3, 0.1],
@@ -50,18 +58,18 @@ def results() -> Results:
 
 def test_mean_and_interval_are_over_the_known_replications(results):
     summary = results.summary
-    assert summary.loc[("real", "fid"), "mean"] == 2.0
-    assert summary.loc[("real", "fid"), "half_width"] == pytest.approx(1.96 * np.std([1.0, 3.0]) / np.sqrt(2))
+    assert summary.loc[("recorded", "fid"), "mean"] == 2.0
+    assert summary.loc[("recorded", "fid"), "half_width"] == pytest.approx(1.96 * np.std([1.0, 3.0]) / np.sqrt(2))
     fid = summary.loc[("generated", "r_precision_top1")]
     assert Interval(fid["mean"], fid["half_width"]) == Interval.of([0.3, 0.4])
     assert summary.loc[("generated", "identity_swapped"), "replications"] == [0.25]
-    assert ("real", "multimodality") not in summary.index
+    assert ("recorded", "multimodality") not in summary.index
     assert len(summary) == 4 * 4 + 1 + 2
 
 
 def test_cells_have_an_interval_only_over_several_replications(results):
     cells = results.cells
-    assert list(cells.index) == ["real", "generated", "raw", "untrained"]
+    assert list(cells.index) == ["recorded", "generated", "raw", "untrained"]
     assert list(cells.columns) == list(results.values.columns)
     assert list(cells["fid"]) == ["2.000 ±1.386", "5.500 ±0.693", "7.000 ±0.000", "90.500"]
     assert list(cells["identity_swapped"]) == ["0.000 ±0.000", "0.250", "", ""]
@@ -87,13 +95,13 @@ def test_metrics_are_the_means(results):
     assert metrics["untrained/jerk_m_s3"] == 40.0
     assert "real/multimodality" not in metrics
     assert len(metrics) == len(results.summary)
-    assert Results(results.values.loc[["real"]], ABOUT).metrics("generated") == {}
+    assert Results(results.values.loc[["recorded"]], ABOUT).metrics("generated") == {}
     assert results.metrics("raw") == {"r_precision_top1": 0.3, "fid": 7.0, "identity": 0.625, "jerk_m_s3": 31.0}
 
 
 def test_the_json_document_leaves_out_what_is_not_known(results):
     rows = results.json_document()["rows"]
-    assert list(rows) == ["real", "generated", "raw", "untrained"]
+    assert list(rows) == ["recorded", "generated", "raw", "untrained"]
     assert list(rows["raw"]) == ["r_precision_top1", "fid", "identity", "jerk_m_s3"]
     assert rows["generated"]["identity_swapped"] == {"mean": 0.25, "half_width": 0.0, "replications": [0.25]}
     assert "NaN" not in json.dumps(rows)
@@ -112,7 +120,7 @@ def test_published_results_are_read_as_they_were(results, tmp_path):
 
 
 def test_results_that_are_not_finite_are_not_published(results, tmp_path):
-    results.values.loc[("real", 0), "fid"] = float("inf")
+    results.values.loc[("recorded", 0), "fid"] = float("inf")
     with pytest.warns(RuntimeWarning), pytest.raises(ValueError, match=r"results\.json: Out of range float"):
         publish(results, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -140,7 +148,7 @@ def test_notes_are_of_what_is_shown(results):
     assert "MultiModality: 40 captions, 4 motions of each, 4 pairs." in notes
     assert "Identity is judged by rules" in notes
     about = ABOUT | {"evaluation": ABOUT["evaluation"] | {"multimodality": {"captions": 0}}}
-    notes = "\n".join(Results(results.values.loc[["real"]][["fid"]], about).notes())
+    notes = "\n".join(Results(results.values.loc[["recorded"]][["fid"]], about).notes())
     for word in ("Generated", "Raw", "Untrained", "MultiModality", "Identity"):
         assert word not in notes
 
@@ -167,7 +175,7 @@ def test_the_terminal_table_fits_into_80_columns(results):
 
 
 def test_shorter_replications_are_the_first_ones():
-    frame = replications_frame({"real": {"fid": [1.0, 2.0]}, "generated": {"fid": [3.0, 4.0], "identity": [0.5]}})
+    frame = replications_frame({"recorded": {"fid": [1.0, 2.0]}, "generated": {"fid": [3.0, 4.0], "identity": [0.5]}})
     assert frame.index.names == ["row", "replication"]
     assert frame.loc[("generated", 0), "identity"] == 0.5
     assert frame["identity"].notna().sum() == 1

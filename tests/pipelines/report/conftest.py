@@ -36,7 +36,7 @@ def make_outcome() -> Callable[..., Outcomes]:
         values = {"moe.experts": 8, "moe.c_exp": 1.0, "moe.selection": "dynamic", "seed": seed, "name": "x", **settings}
         replications = {
             "raw": pd.DataFrame({"r_precision_top1": r, "fid": fid, "mm_dist": fid}),
-            "real": pd.DataFrame({"r_precision_top1": [0.7], "fid": [1.0]}),
+            "recorded": pd.DataFrame({"r_precision_top1": [0.7], "fid": [1.0]}),
         }
         curves = {
             "train/loss": [1.0, 0.5],

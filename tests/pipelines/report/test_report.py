@@ -72,7 +72,7 @@ def write_trial(folder: Path, data: Path, store: str) -> None:
     checkpoint.save(folder / "denoiser/best", tensors={}, documents={"config": config, "state": {"step": 2}})
     (folder / "denoiser/run.json").write_text(json.dumps({"data": str(data)}))
     values = {
-        "real": {"r_precision_top1": [0.75], "fid": [0.5]},
+        "recorded": {"r_precision_top1": [0.75], "fid": [0.5]},
         "generated": {"r_precision_top1": [0.25], "fid": [3.0]},
         "raw": {"r_precision_top1": [0.5], "fid": [2.0]},
     }
