@@ -1,9 +1,13 @@
+import os
+import subprocess
+import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 
 from intermoe.errors import UserError
-from pipelines.settings import Settings, load, parse_overrides, presets
+from pipelines.settings import Settings, load, overridden, parse_overrides, presets
 
 SMALL = """
 name: small
@@ -228,3 +232,31 @@ def test_a_file_that_may_not_be_read_is_told(file, monkeypatch):
 
     monkeypatch.setattr(Path, "read_text", deny)
     assert refused(file) == f"{file}: cannot be read: Permission denied"
+
+
+def test_overriding_leaves_what_it_is_given_as_it_is():
+    stored = load("duet").model_dump(mode="json")
+    overrides = {"moe": {"experts": 8}, "train.vae.loss.kl": 0.5}
+    before = deepcopy((stored, overrides))
+    changed = overridden(stored, overrides, where="model")
+    assert (changed.moe.experts, changed.train.vae.loss.kl) == (8, 0.5)
+    assert (stored, overrides) == before
+
+
+@pytest.mark.parametrize("module", ["pipelines.train.train", "pipelines.tracking.runs", "pipelines.cluster.session"])
+def test_the_environment_of_ray_and_mlflow_is_set_whichever_module_comes_first(module):
+    names = ("RAY_USAGE_STATS_ENABLED", "TUNE_DISABLE_SIGINT_HANDLER", "MLFLOW_DISABLE_TELEMETRY", "KINETO_LOG_LEVEL")
+    # What these libraries read when they are imported must be there by then.
+    watch = f"""
+import os, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("ray", "mlflow"):
+            print(name, all(key in os.environ for key in {names}))
+sys.meta_path.insert(0, Watch())
+import {module}
+"""
+    environment = {key: value for key, value in os.environ.items() if key not in names}
+    done = subprocess.run([sys.executable, "-c", watch], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()
+    assert all(line.endswith(" True") for line in done.stdout.splitlines())
