@@ -4,6 +4,7 @@ Legend: P = 2 persons, B batch, L latent frames, N = P * B * L positions, E expe
 A assignments (pairs of a token and an expert), M layers with experts, C numbers that a layer counts.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +60,13 @@ class LayerRouting:
     experts_per_token: float
     unselected: float
     router_entropy: float
+
+    @property
+    def imbalance(self) -> float:
+        """Standard deviation of the experts' loads over their mean; 0 where all carry the same."""
+        mean = sum(self.load_E) / len(self.load_E)
+        variance = sum((load - mean) ** 2 for load in self.load_E) / len(self.load_E)
+        return math.sqrt(variance) / max(mean, 1e-9)
 
 
 class Counts(NamedTuple):

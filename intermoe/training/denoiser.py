@@ -1,7 +1,6 @@
 """The objective of the denoiser and its text head.
 
-Legend: B batch, T frames, L latent frames, P = 2 persons, Z latent numbers of a person-frame, W condition width,
-E experts.
+Legend: B batch, T frames, L latent frames, P = 2 persons, Z latent numbers of a person-frame, W condition width.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +18,7 @@ from intermoe.moe.selection import selections, update_biases
 from intermoe.networks.vae import STRIDE, whole_latents
 from intermoe.text.encoders import TextStates
 from intermoe.training.config import TrainingConfig
-from intermoe.training.objective import Objective, Sums, means_over
+from intermoe.training.objective import Diagnostics, Objective, Sums, means_over
 from intermoe.training.samples import Batch, SampleStream, interaction_stream
 
 
@@ -67,19 +66,12 @@ class DenoiserObjective(Objective):
         """Moves what the experts' selections learn, such as their biases (eqs. 8 and 9)."""
         update_biases(self.model.denoiser, all_reduce)
 
-    def pop_diagnostics(self) -> dict[str, float]:
-        """The routing of each layer (see ``LayerRouting``), and how many experts a token met over all layers."""
-        found = {}
+    def pop_diagnostics(self) -> Diagnostics:
+        """The routing of each layer, and the means over the layers of what sums it up (see ``LayerRouting``)."""
         layers = [layer.pop_routing() for layer in selections(self.model.denoiser)]
-        for m, routing in enumerate(layers):
-            for name in ("experts_per_token", "unselected", "router_entropy"):
-                found[f"layer{m}/{name}"] = getattr(routing, name)
-            learned = (routing.learned_name, routing.learned_E)
-            for name, value_E in (("load", routing.load_E), ("share", routing.share_E), learned):
-                found |= {f"layer{m}/{name}{e}": value for e, value in enumerate(value_E)}
-        if layers:
-            found["experts_per_token"] = sum(routing.experts_per_token for routing in layers) / len(layers)
-        return found
+        names = ("experts_per_token", "unselected", "router_entropy", "imbalance") if layers else ()
+        values = {name: sum(getattr(layer, name) for layer in layers) / len(layers) for name in names}
+        return Diagnostics(values, layers)
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from intermoe.evaluation.evaluator import PART, Evaluator
 from intermoe.evaluation.metrics import matching
 from intermoe.text.encoders import Clip, TextStates, load_encoder
 from intermoe.training.config import TrainingConfig
-from intermoe.training.objective import Objective, Sums
+from intermoe.training.objective import Diagnostics, Objective, Sums
 from intermoe.training.samples import Batch, SampleStream, interaction_stream
 
 
@@ -64,9 +64,9 @@ class EvaluatorObjective(Objective):
         """Symmetric cross-entropy of the pairs, summed."""
         return {"contrast": contrastive_sum(*self._embedded(batch))}
 
-    def pop_diagnostics(self) -> dict[str, float]:
+    def pop_diagnostics(self) -> Diagnostics:
         """The learned length of the embeddings."""
-        return {"scale": float(self.model.scale.detach())}
+        return Diagnostics({"scale": float(self.model.scale.detach())})
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:

@@ -6,7 +6,7 @@ sample.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from intermoe import checkpoint
 from intermoe.data.shards import DatasetFolder
+from intermoe.moe.selection import LayerRouting
 from intermoe.training.config import TrainingConfig
 from intermoe.training.samples import Batch, SampleStream
 
@@ -48,6 +49,19 @@ class Trained(Protocol):
     def restore(self, saved: checkpoint.Checkpoint, parts: tuple[str, ...]) -> None:
         """Take over parts of a checkpoint."""
         ...
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Numbers about a network in training beside its losses.
+
+    Attributes:
+        values: those that are worth a curve each, by name.
+        routing: of each layer that has experts.
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    routing: Sequence[LayerRouting] = ()
 
 
 class Objective(nn.Module, ABC):
@@ -96,9 +110,9 @@ class Objective(nn.Module, ABC):
     def after_step(self, all_reduce: Callable[[Tensor], Tensor]) -> None:
         """Do what follows an optimizer step; nothing by default."""
 
-    def pop_diagnostics(self) -> dict[str, float]:
+    def pop_diagnostics(self) -> Diagnostics:
         """Diagnostics since the last call; resets the counters, so every worker must call it."""
-        return {}
+        return Diagnostics()
 
 
 def means_over(

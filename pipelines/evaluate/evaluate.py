@@ -19,7 +19,7 @@ from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
 from pipelines.evaluate.actor import EvaluationActor
 from pipelines.evaluate.request import EvaluationPlan
-from pipelines.evaluate.results import Results, publish
+from pipelines.evaluate.results import Results, description, publish
 from pipelines.tracking.runs import Run
 
 _PLAN, _PARTS = "plan.json", "parts"
@@ -61,6 +61,7 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
         for file in files:
             run.log_artifact(file)
         run.log_table(results.columns(), "results_table.json")
+        run.describe(description(results))
         if plan.model_run is not None:
             run.log_evaluated(plan.model_run, results.metrics("generated"), request.step)
     return results

@@ -158,6 +158,15 @@ def _short(results: Results, row: str, name: str) -> str:
     return f"{interval.mean:.{decimals}f}" + (f" ±{interval.half_width:.{decimals}f}" if len(values) > 1 else "")
 
 
+def description(results: Results) -> str:
+    """What was evaluated and the tables, as Markdown for the page of a run."""
+    about = results.about
+    first = f"Evaluation of `{about['model']}` on the {about['split']} split of `{about['data']}`."
+    return "\n\n".join(
+        [first, *(TextTable(cells.rename(columns=_title)).markdown() for cells in results.tables.values())]
+    )
+
+
 def results_document(results: Results) -> Document:
     """The tables, the plot and what was evaluated."""
     about = pd.Series({name: json.dumps(value, ensure_ascii=False) for name, value in results.about.items()})

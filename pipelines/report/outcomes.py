@@ -22,7 +22,7 @@ from pipelines.sweep.trial import OUTCOME
 from pipelines.tracking.queries import curves
 from pipelines.train.run_folder import run_note
 
-_CURVES = re.compile(r"train/loss|train/samples_per_second|moe/layer\d+/load\d+")
+_CURVES = re.compile(r"loss/train|train/samples_per_second|moe/imbalance")
 
 
 @dataclass(frozen=True, eq=False)

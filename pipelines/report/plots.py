@@ -63,18 +63,6 @@ def varied(settings: pd.DataFrame, key: str) -> pd.Series:
     return values[others == largest].sort_values(kind="stable")
 
 
-def imbalance(curves: pd.Series) -> pd.Series:
-    """Standard deviation of the experts' loads over their mean, averaged over the layers, by trial and step.
-
-    Args:
-        curves: indexed by ``trial``, ``curve`` (loads are ``moe/layer0/load0`` and so on) and ``step``.
-    """
-    loads = curves.rename("load").reset_index()
-    loads["layer"] = loads["curve"].str.extract(r"^moe/(layer\d+)/load", expand=False)
-    by_layer = loads.dropna(subset="layer").groupby(["trial", "layer", "step"])["load"]
-    return (by_layer.std(ddof=0) / by_layer.mean().clip(lower=1e-9)).groupby(level=["trial", "step"]).mean()
-
-
 def _over_settings(outcomes: Outcomes) -> Iterator[Plot]:
     from matplotlib.figure import Figure
 
@@ -101,8 +89,11 @@ def _training(outcomes: Outcomes) -> Plot:
 
     figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=110)
     loss, balance = figure.subplots(1, 2)
-    losses = outcomes.curves[outcomes.curves.index.get_level_values("curve") == "train/loss"]
-    shown = ((loss, losses.droplevel("curve")), (balance, imbalance(outcomes.curves)))
+    names = outcomes.curves.index.get_level_values("curve")
+    shown = tuple(
+        (axis, outcomes.curves[names == name].droplevel("curve"))
+        for axis, name in ((loss, "loss/train"), (balance, "moe/imbalance"))
+    )
     # Of so many curves none looks like another.
     styles = cycle(product(("-", "--", ":"), [colormaps["tab20"](number) for number in range(20)]))
     for trial, (dash, colour) in zip(outcomes.trials.index, styles, strict=False):

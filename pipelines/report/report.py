@@ -1,5 +1,6 @@
 """From a sweep to the paper's tables, ours beside theirs, and plots: Markdown, one HTML page, CSV."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def report(folder: Path, out: Path) -> list[Path]:
     run = Run.attach(note["tracking_uri"], note["run_id"])
     for file in files:
         run.log_artifact(file)
+    text = (out / _MARKDOWN).read_text("utf-8")
+    run.describe(re.sub(r"!\[(.*?)\]\((.*?)\)", lambda link: f"![{link[1]}]({run.artifact_link(link[2])})", text))
     return [out / name for name in _FILES]
 
 

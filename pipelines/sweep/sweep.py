@@ -115,6 +115,10 @@ def _parent(request: SweepRequest) -> Run:
         note = {"name": config.name, "profile": config.profile, "run_id": run.id, "tracking_uri": run.uri}
     write_json(out / SWEEP_NOTE, note | {"overrides": dict(plan.overrides)})
     run.log_artifact(plan.file)
+    run.describe(
+        f"Sweep `{plan.config.name}` with the profile `{plan.config.profile}`: {len(plan.trials)} trials, each a child "
+        f"of this run. Folder: `{out}`. `intermoe report {out}` writes its tables here, also while it runs."
+    )
     return run
 
 

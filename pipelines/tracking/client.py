@@ -37,6 +37,10 @@ def child_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str])
     return next((run for run in found if run.data.tags.get(names[1]) == tags[names[1]]), None)
 
 
+# Without it, the pages ask what the experiment is for, and open in the view for agents.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+
+
 def experiment_named(client: MlflowClient, uri: str, name: str) -> str:
     """The experiment of this name, made where it does not exist."""
     database = sqlite_file(uri)
@@ -45,7 +49,7 @@ def experiment_named(client: MlflowClient, uri: str, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(name, artifact_location=artifacts)
+            return client.create_experiment(name, artifact_location=artifacts, tags=_KIND)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import urlencode
 
 from mlflow import MlflowClient
 from mlflow.entities import (
@@ -26,6 +27,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
+from PIL import Image
 
 from pipelines.settings import flatten
 from pipelines.tracking.address import check_reachable
@@ -45,6 +47,8 @@ FLUSH_SECONDS = 10.0
 # What MLflow takes at once.
 _BATCH = 1000
 _PARAMS = 100
+# Characters of a tag.
+_NOTE_LENGTH = 8000
 
 _log = logging.getLogger(__name__)
 
@@ -164,6 +168,29 @@ class Run:
             self._client.log_artifacts(self.id, str(path), "/".join(filter(None, (folder, path.name))))
         else:
             self._client.log_artifact(self.id, str(path), folder)
+
+    def log_image(self, name: str, picture: Image.Image, step: int) -> None:
+        """Add a picture of a step; the page of the run shows those of one name with a slider over the steps."""
+        self._client.log_image(self.id, picture, key=name, step=step, synchronous=True)
+
+    def describe(self, markdown: str) -> None:
+        """Set the description on the page of the run, in place of an earlier one; cut to what MLflow takes."""
+        lines, room = [], _NOTE_LENGTH
+        for line in markdown.splitlines(keepends=True):
+            room -= len(line)
+            if room < 0:
+                break
+            lines.append(line)
+        self._client.set_tag(self.id, "mlflow.note.content", "".join(lines))
+
+    def artifact_link(self, path: str) -> str:
+        """The address of a file among the run's artifacts, for pictures in a description."""
+        return f"get-artifact?{urlencode({'path': path, 'run_uuid': self.id})}"
+
+    def newest_metrics(self) -> dict[str, float]:
+        """The newest value of each curve that has been sent."""
+        self.flush()
+        return dict(self._client.get_run(self.id).data.metrics)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""

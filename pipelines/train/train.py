@@ -22,6 +22,7 @@ from pipelines.generate import save_routing_map
 from pipelines.tracking.runs import Run
 from pipelines.train.examples import example_motions
 from pipelines.train.request import TrainingJob
+from pipelines.train.routing_history import ROUTING, log_heat_maps
 from pipelines.train.run_folder import note_run, resumable_step, run_identity, run_note
 from pipelines.train.worker import work
 
@@ -49,6 +50,7 @@ def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ())
         profile = card.recordings | {"frames": card.frames, "quarantined": card.quarantined}
         digest = sha256(request.dataset / CARD)[:16]
         run.log_dataset(card.name, digest, str(request.dataset), profile=profile, context="training")
+        run.describe(_description(job))
         run.log_dict(request.settings.model_dump(mode="json"), "config.json")
         run.measure_system()
         if board is not None:
@@ -58,12 +60,38 @@ def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ())
                 _fit(job, run, own, callbacks)
         best = request.out / "best"
         run.log_checkpoint(best, checkpoint.documents(best)["state"]["step"], {})
-        _log_examples(job, run)
+        routing = request.out / ROUTING
+        if routing.is_file():
+            run.log_artifact(routing)
+            log_heat_maps(run, request.out, resumable_step(request.out))
+        example = _log_examples(job, run)
+        run.describe("\n\n".join([_description(job), _measured(run), example]))
     return run.id
 
 
-def _log_examples(job: TrainingJob, run: Run) -> None:
-    """Add a few motions that show what the network has learned."""
+def _description(job: TrainingJob) -> str:
+    """What the run is, as Markdown."""
+    request, card = job.request, job.card
+    settings, training = request.settings, getattr(request.settings.train, request.target)
+    recordings = card.recordings["train"]
+    vae = f" Its VAE: `{request.vae}`." if request.vae else ""
+    return (
+        f"Training of the **{request.target}** of `{settings.name}` on `{card.name}`: {recordings:,} recordings, "
+        f"{training.epochs:g} epochs, {training.batch_size} samples per step, {settings.workers.count} workers."
+        f"{vae}\n\nFolder: `{request.out}`. All settings: `config.json` among the artifacts."
+    )
+
+
+def _measured(run: Run) -> str:
+    """The newest measures of the validation split as a Markdown table."""
+    newest = {name: value for name, value in run.newest_metrics().items() if "validation" in name}
+    rows = [f"| {name} | {value:.4g} |" for name, value in sorted(newest.items())]
+    return "\n".join(["| measure | at the end |", "|---|---|", *rows]) if rows else ""
+
+
+def _log_examples(job: TrainingJob, run: Run) -> str:
+    """Add a few motions that show what the network has learned; the last one as Markdown."""
+    shown = ""
     with tempfile.TemporaryDirectory() as folder:
         for name, example in example_motions(job.request.target, job.request.out / "best", job.request.dataset).items():
             files = [
@@ -74,6 +102,9 @@ def _log_examples(job: TrainingJob, run: Run) -> None:
                 files.append(save_routing_map(example.motion, example.routing, Path(folder) / f"{name}.routing.png"))
             for file in files:
                 run.log_artifact(file, "samples")
+            caption = example.motion.caption
+            shown = f"![{name}]({run.artifact_link(f'samples/{files[0].name}')})\n\n*{caption}*"
+    return shown
 
 
 def _fit(job: TrainingJob, run: Run, board: Any, callbacks: Sequence[Any]) -> None:

@@ -29,6 +29,10 @@ from pipelines.tracking.runs import Run
 from pipelines.train import feed
 from pipelines.train.objectives import build
 from pipelines.train.request import TrainingJob
+from pipelines.train.routing_history import RoutingHistory, log_heat_maps
+
+# While a training runs, its heat maps are drawn anew at checkpoints, at most so often.
+_MAP_SECONDS = 300.0
 
 
 def work(config: dict[str, Any]) -> None:
@@ -62,6 +66,7 @@ class Worker:
         self.rank, self.world, self.num_steps = self.take_step.rank, self.take_step.world, self.take_step.num_steps
         self.window = Means()
         self.best = math.inf
+        self.routing, self.mapped_at = RoutingHistory(request.out), time.monotonic()
         self.tracking = Run.reopen(request.site.tracking_uri, run_id) if self.rank == 0 else None
         held_out = self.stream.held_out("val")
         self.validation = held_out if held_out.num_samples else None
@@ -110,8 +115,9 @@ class Worker:
         means = self.window.means()
         self.window = Means()
         loss = sum(self.objective.weights[name] * value for name, value in means.items())
-        metrics = {"loss": loss, **{f"loss_{name}": value for name, value in means.items()}}
-        metrics |= {
+        # MLflow shows groups of curves in the order of their names: losses come first.
+        losses = {"train": loss, **{f"train_{name}": value for name, value in means.items()}}
+        metrics = {
             "learning_rate": self.take_step.optimizer.param_groups[0]["lr"],
             "gradient_norm": norm,
             "seconds_per_step": seconds_per_step,
@@ -121,9 +127,11 @@ class Worker:
         }
         diagnostics = self.objective.pop_diagnostics()
         if self.tracking:
+            self.tracking.log_metrics({f"loss/{name}": value for name, value in losses.items()}, step)
             self.tracking.log_metrics({f"train/{name}": value for name, value in metrics.items()}, step)
-            group = "moe" if self.request.target == "denoiser" else self.request.target
-            self.tracking.log_metrics({f"{group}/{name}": value for name, value in diagnostics.items()}, step)
+            group = "moe" if diagnostics.routing else self.request.target
+            self.tracking.log_metrics({f"{group}/{name}": value for name, value in diagnostics.values.items()}, step)
+            self.routing.add(step, diagnostics.routing)
             self.board.post.remote(step, self.num_steps, {"loss": loss}, key=self.key)
 
     def _validate(self, step: int) -> None:
@@ -134,7 +142,9 @@ class Worker:
         batches = map(self._on_device, self.validation.held_out_batches(rank=self.rank, world=self.world))
         measured = self.objective.validate(batches, gather)
         if self.tracking:
-            self.tracking.log_metrics({f"validation/{name}": value for name, value in measured.items()}, step)
+            losses = self.objective.weights
+            names = {name: f"loss/validation_{name}" if name in losses else f"validation/{name}" for name in measured}
+            self.tracking.log_metrics({names[name]: value for name, value in measured.items()}, step)
         if self.rank == 0 and step and measured[self.objective.watched] < self.best:
             self.best = measured[self.objective.watched]
             self._write(self.request.out / "best", step)
@@ -154,6 +164,9 @@ class Worker:
         progress = {"best": self.best if math.isfinite(self.best) else None, "window": asdict(self.window)}
         self._write(folder, step, tensors={"optimizer": state}, documents={"progress": progress})
         checkpoint.prune(folder.parent, self.config.keep)
+        if self.tracking and time.monotonic() - self.mapped_at > _MAP_SECONDS:
+            self.mapped_at = time.monotonic()
+            log_heat_maps(self.tracking, self.request.out, step)
         if self.validation is None:
             self._write(self.request.out / "best", step)
 
@@ -178,6 +191,8 @@ class Worker:
         if self.rank == 0:
             remove_leftovers(self.request.out, "best")
         folder = checkpoint.latest(self.request.out / "checkpoints")
+        if self.rank == 0:
+            self.routing.forget_after(0 if folder is None else checkpoint.documents(folder)["state"]["step"])
         if folder is None:
             return 0
         saved = checkpoint.load(folder, device=str(self.device))

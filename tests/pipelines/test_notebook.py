@@ -65,5 +65,5 @@ def test_each_step_has_the_loss_that_the_pipeline_logs(notebook, run_workers, ti
     values["train"]["denoiser"] = notebook.training | {"log_every": 1}
     folder = notebook.folder / "runs"
     history = run_workers("denoiser", Settings.parse(values), folder / "denoiser", vae=folder / "vae")
-    logged = {step - 1: loss for step, loss in history("train/loss")}
+    logged = {step - 1: loss for step, loss in history("loss/train")}
     assert logged == pytest.approx(notebook.losses, rel=1e-6)

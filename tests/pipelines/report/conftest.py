@@ -39,9 +39,8 @@ def make_outcome() -> Callable[..., Outcomes]:
             "recorded": pd.DataFrame({"r_precision_top1": [0.7], "fid": [1.0]}),
         }
         curves = {
-            "train/loss": [1.0, 0.5],
-            "moe/layer0/load0": [1.0, 2.0],
-            "moe/layer0/load1": [3.0, 2.0],
+            "loss/train": [1.0, 0.5],
+            "moe/imbalance": [0.5, 0.0],
         }
         costs = {"trainable": 2_000_000, "active": 1_000_000, "seconds_training": 90.0, "seconds_evaluating": 10.0}
         return Outcomes(

@@ -52,4 +52,4 @@ def test_outcomes_are_joined_trial_by_trial(outcomes):
     assert list(outcomes.raw.index.unique("trial")) == names
     assert outcomes.raw.index.names == ["trial", "replication"]
     assert list(outcomes.raw.loc["eight-seed1", "fid"]) == [44.0, 46.0]
-    assert outcomes.curves["four-seed0", "train/loss", 20] == 0.5
+    assert outcomes.curves["four-seed0", "loss/train", 20] == 0.5

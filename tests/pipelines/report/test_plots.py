@@ -1,10 +1,7 @@
 """The report's plots, and the numbers that they show."""
 
-import pandas as pd
-import pytest
-
 from pipelines.report.outcomes import Outcomes
-from pipelines.report.plots import PLOTS, imbalance, plots, varied
+from pipelines.report.plots import PLOTS, plots, varied
 
 
 def test_trials_that_differ_in_one_setting_alone_make_a_curve(outcomes):
@@ -24,16 +21,6 @@ def test_the_largest_such_set_is_taken(make_outcome):
 
 def test_points_without_experts_make_no_curve(parts):
     assert varied(parts[0].settings, "moe.experts").empty
-
-
-def test_imbalance_is_the_deviation_over_the_mean_averaged_over_layers(outcomes):
-    assert imbalance(outcomes.curves)["none-seed0"].to_dict() == {10: 0.5, 20: 0.0}
-    loads = {"layer0/load0": 1.0, "layer0/load1": 3.0, "layer1/load0": 2.0, "layer1/load1": 2.0}
-    curves = pd.Series(
-        {("a", f"moe/{name}", 10): load for name, load in loads.items()} | {("a", "train/loss", 10): 9.0}
-    )
-    spread = imbalance(curves.rename_axis(["trial", "curve", "step"]))
-    assert spread["a", 10] == pytest.approx((0.5 + 0.0) / 2)
 
 
 def test_plots_are_drawn_and_named(outcomes, parts):

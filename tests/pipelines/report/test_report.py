@@ -79,7 +79,7 @@ def write_trial(folder: Path, data: Path, store: str) -> None:
     publish(Results(replications_frame(values), ABOUT), folder / "evaluation-1")
     with Run.start(store, "tests", "trial", params={}) as run:
         for step, speed in enumerate((1.0, 3.0, 8.0)):
-            run.log_metrics({"train/loss": 1.0, "train/samples_per_second": speed, "unread": 1.0}, step)
+            run.log_metrics({"loss/train": 1.0, "train/samples_per_second": speed, "unread": 1.0}, step)
     outcome = {
         "run": run.id,
         "evaluation": "evaluation-1",

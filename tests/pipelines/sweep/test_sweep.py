@@ -90,7 +90,7 @@ def test_a_sweep_is_one_run_with_a_child_for_each_trial(whole):
     assert tags["dense"]["intermoe.seed"] == "0"
     for child in children:
         assert child.data.metrics["generated/fid"] > 0
-        steps = [metric.step for metric in client.get_metric_history(child.info.run_id, "train/loss")]
+        steps = [metric.step for metric in client.get_metric_history(child.info.run_id, "loss/train")]
         assert steps == sorted(set(steps))
         assert steps[-1] == 28
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
@@ -122,7 +122,7 @@ def test_killed_and_resumed_it_ends_in_the_same_table_and_nothing_is_done_twice(
     assert parent.info.status == "FINISHED"
     assert len(children) == 3
     for child in children:
-        steps = [metric.step for metric in client.get_metric_history(child.info.run_id, "train/loss")]
+        steps = [metric.step for metric in client.get_metric_history(child.info.run_id, "loss/train")]
         assert steps == [4, 8, 12, 16, 20, 24, 28]
         assert child.info.status == "FINISHED"
 

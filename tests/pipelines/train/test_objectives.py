@@ -12,6 +12,7 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.model import VAE_PARTS, InterMoE
 from intermoe.text.encoders import TextStates
 from intermoe.training.denoiser import DenoiserObjective
+from intermoe.training.objective import Diagnostics
 from intermoe.training.vae import VaeObjective
 from pipelines.train.objectives import build
 
@@ -205,19 +206,23 @@ def test_the_load_of_the_experts_is_what_they_took(make, shards):
     tokens = int(objective.count(batch))
     assert [int(layer.valid) for layer in layers] == [tokens, tokens]
     objective.after_step(lambda counts: counts)
-    inside = objective.pop_diagnostics()
-    for m, layer in enumerate(layers):
-        for e in range(4):
-            assert inside[f"layer{m}/load{e}"] == pytest.approx(taken[m][e] / tokens)
-            assert inside[f"layer{m}/bias{e}"] == pytest.approx(float(layer.bias_E[e]))
-        assert inside[f"layer{m}/experts_per_token"] == pytest.approx(sum(taken[m]) / tokens)
+    diagnostics = objective.pop_diagnostics()
+    for layer, routing, taken_E in zip(layers, diagnostics.routing, taken, strict=True):
+        assert routing.load_E == pytest.approx([count / tokens for count in taken_E])
+        assert (routing.learned_name, routing.learned_E) == ("bias", pytest.approx(layer.bias_E.tolist()))
+        assert routing.experts_per_token == pytest.approx(sum(taken_E) / tokens)
+        assert routing.imbalance == pytest.approx(np.std(taken_E) / np.mean(taken_E))
+    assert diagnostics.values == {
+        name: pytest.approx(np.mean([getattr(routing, name) for routing in diagnostics.routing]))
+        for name in ("experts_per_token", "unselected", "router_entropy", "imbalance")
+    }
 
 
 def test_without_experts_there_is_nothing_to_show(make, shards):
     objective = make("denoiser", "moe.selection=dense").train()
     objective(next(objective.stream(DatasetFolder.open(shards)).held_out("val").held_out_batches(rank=0, world=1)))
     objective.after_step(lambda counts: counts)
-    assert objective.pop_diagnostics() == {}
+    assert objective.pop_diagnostics() == Diagnostics()
 
 
 def test_the_evaluators_loss_is_the_mean_cross_entropy_of_both_ways(make, shards):

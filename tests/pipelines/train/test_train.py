@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 import yaml
+from logged_routing import routing_curves
 from mlflow import MlflowClient
 
 from intermoe import checkpoint
@@ -80,8 +81,8 @@ def test_two_workers_and_one_of_them_killed_give_what_plain_processes_give(
     expected = run_workers("vae", values, tmp_path / "expected", world=2)
     assert_same_tensors(tensors(tmp_path / "run"), tensors(tmp_path / "expected"))
     found = read_history(run)
-    assert found("train/loss") == expected("train/loss")
-    assert [step for step, _ in found("train/loss")] == list(range(1, 41))
+    assert found("loss/train") == expected("loss/train")
+    assert [step for step, _ in found("loss/train")] == list(range(1, 41))
     assert found("validation/position_error_cm") == expected("validation/position_error_cm")
     info = MlflowClient(store).get_run(run)
     assert info.info.status == "FINISHED"
@@ -99,11 +100,12 @@ def test_the_pool_of_all_ray_train_workers_gives_what_one_process_gives(
     values = tiny("denoiser", 12, *words, f"workers.count={world}")
     found = read_history(train_to(tmp_path / "run", "denoiser", values, vae=vae))
     expected = run_workers("denoiser", tiny("denoiser", 12, *words), tmp_path / "expected", vae=vae / "best")
-    assert found("train/loss") == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in expected("train/loss")]
+    assert found("loss/train") == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in expected("loss/train")]
     learned = {"dynamic": "bias", "expert_choice": "threshold"}[selection]
-    for name in [f"moe/layer{layer}/{of}{e}" for of in ("load", learned) for layer in range(2) for e in range(4)]:
-        assert len(expected(name)) == 12
-        assert found(name) == [(step, pytest.approx(value, abs=1e-6)) for step, value in expected(name)], name
+    ours, theirs = routing_curves(tmp_path / "run"), routing_curves(tmp_path / "expected")
+    for name in [f"layer{layer}/{of}{e}" for of in ("load", learned) for layer in range(2) for e in range(4)]:
+        assert len(theirs[name]) == 12
+        assert ours[name] == [(step, pytest.approx(value, abs=1e-6)) for step, value in theirs[name]], name
     weights = [tensors(tmp_path / name)["denoiser"] for name in ("run", "expected")]
     for name, tensor in weights[1].items():
         torch.testing.assert_close(weights[0][name], tensor, rtol=1e-4, atol=1e-4, msg=name)
@@ -179,8 +181,8 @@ def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end_and_is_used(
     assert_same_tensors(checkpoint.load(out / "best").tensors, checkpoint.load(tmp_path / "expected/best").tensors)
     (run,) = _runs_below(store, out)
     assert run.info.status == "FINISHED"
-    history = MlflowClient(store).get_metric_history(run.info.run_id, "train/loss")
-    assert [(point.step, point.value) for point in history] == expected("train/loss")
+    history = MlflowClient(store).get_metric_history(run.info.run_id, "loss/train")
+    assert [(point.step, point.value) for point in history] == expected("loss/train")
 
     run_workers("evaluator", tiny("evaluator", 2, "data.encoder=clip"), tmp_path / "evaluator", dataset=clip_shards)
     use = ["--model", str(out), "--text-folder", str(clip_folder), "--out"]

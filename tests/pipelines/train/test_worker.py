@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from logged_routing import routing_curves
 
 from intermoe import checkpoint
 from intermoe.data.shards import MOTION_SCHEMA, DatasetFolder, write_rows
@@ -61,13 +62,15 @@ def test_workers_and_micro_batches_change_nothing(
     assert found.failure is None
     assert found.names() == expected.names()
     names = [name for name in expected.names() if "loss" in name or name.startswith("validation/")]
-    assert len(names) == {"vae": 12, "denoiser": 3, "evaluator": 7}[target]
+    assert len(names) == {"vae": 16, "denoiser": 3, "evaluator": 7}[target]
     for name in names:
         assert dict(found(name)) == pytest.approx(dict(expected(name)), rel=1e-5, abs=1e-7), name
-    for name in expected.names():
-        if name.startswith("moe/"):
-            summed = "entropy" in name
-            assert found(name) == [(s, pytest.approx(v) if summed else v) for s, v in expected(name)], name
+    ours, theirs = routing_curves(tmp_path / "run"), routing_curves(expected_out)
+    assert ours.keys() == theirs.keys()
+    assert bool(ours) == (target == "denoiser")
+    for name, points in theirs.items():
+        summed = "entropy" in name
+        assert ours[name] == [(s, pytest.approx(v) if summed else v) for s, v in points], name
     after, before = newest(tmp_path / "run"), newest(expected_out)
     for part, tensors in before.tensors.items():
         if part == "optimizer":
@@ -95,19 +98,21 @@ def test_workers_and_micro_batches_change_nothing(
 )
 def test_every_paradigm_is_the_same_whoever_holds_the_samples(run_workers, tiny, vae, tmp_path, moe):
     """Two workers and one, with two micro-batches each: what a paradigm compares is the micro-batch of all workers."""
-    runs = []
+    runs, routings = [], []
     for world in (1, 2):
         values = tiny("denoiser", STEPS, "train.denoiser.accumulate=2", f"workers.count={world}", *moe.split())
         history = run_workers("denoiser", values, tmp_path / str(world), world=world, vae=vae / "best")
         runs.append((history, newest(tmp_path / str(world)).tensors["denoiser"]))
+        routings.append(routing_curves(tmp_path / str(world)))
     (expected, before), (found, after) = runs
-    assert found("train/loss") == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in expected("train/loss")]
+    assert found("loss/train") == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in expected("loss/train")]
     assert found.names() == expected.names()
-    inside = {name for name in expected.names() if name.startswith("moe/")}
-    assert bool(inside) == ("dense" not in moe)
-    for name in inside:
+    theirs, ours = routings
+    assert bool(theirs) == ("dense" not in moe)
+    assert ours.keys() == theirs.keys()
+    for name, points in theirs.items():
         counted = not any(word in name for word in ("entropy", "bias", "threshold"))
-        assert found(name) == [(s, v if counted else pytest.approx(v, abs=1e-5)) for s, v in expected(name)], name
+        assert ours[name] == [(s, v if counted else pytest.approx(v, abs=1e-5)) for s, v in points], name
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
 
@@ -116,7 +121,7 @@ def test_every_step_is_logged_once_and_all_is_finite(reference):
     for target, (history, _) in reference.items():
         for name in history.names():
             points = history(name)
-            first = name.startswith("validation/")
+            first = "validation" in name
             assert [step for step, _ in points] == ([0, STEPS] if first else list(range(1, STEPS + 1))), (target, name)
             assert all(math.isfinite(value) for _, value in points)
         waiting = [value for _, value in history("train/share_waiting_for_data")]
@@ -130,21 +135,19 @@ def test_every_step_is_logged_once_and_all_is_finite(reference):
 def test_the_logged_loss_is_the_weighted_sum(reference, tiny):
     weights = tiny("vae", STEPS).train.vae.loss.model_dump()
     history = reference["vae"][0]
-    parts = {name: dict(history(f"train/loss_{name}")) for name in weights}
-    for step, loss in history("train/loss"):
+    parts = {name: dict(history(f"loss/train_{name}")) for name in weights}
+    for step, loss in history("loss/train"):
         assert loss == pytest.approx(sum(weight * parts[name][step] for name, weight in weights.items()), rel=1e-6)
 
 
 def test_the_biases_move_by_sigma_and_end_in_the_checkpoint(reference):
-    history, out = reference["denoiser"]
-    saved = newest(out).tensors["denoiser"]
+    _, out = reference["denoiser"]
+    curves, saved = routing_curves(out), newest(out).tensors["denoiser"]
     for layer in range(2):
         bias_E = saved[f"layers.{layer}.feed_forward.selection.bias_E"]
         for expert in range(4):
-            points = [-0.5] + [value for _, value in history(f"moe/layer{layer}/bias{expert}")]
-            for before, after, (_, load) in zip(
-                points, points[1:], history(f"moe/layer{layer}/load{expert}"), strict=False
-            ):
+            points = [-0.5] + [value for _, value in curves[f"layer{layer}/bias{expert}"]]
+            for before, after, (_, load) in zip(points, points[1:], curves[f"layer{layer}/load{expert}"], strict=False):
                 assert after - before == pytest.approx(0.01 * np.sign(0.25 - load), abs=1e-6)
             assert bias_E[expert].item() == pytest.approx(points[-1])
         assert not saved[f"layers.{layer}.feed_forward.selection.selected_E"].any()
@@ -179,17 +182,17 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(run_workers, tiny, vae,
     for name in whole.names():
         assert [step for step, _ in parts(name)] == [step for step, _ in whole(name)], name
         assert name in timed or parts(name) == whole(name), name
-    assert [step for step, _ in whole("train/loss")] == [3, 6, 7]
-    assert [step for step, _ in whole("validation/diffusion" if target == "denoiser" else "validation/kl")] == [0, 4, 7]
+    assert [step for step, _ in whole("loss/train")] == [3, 6, 7]
+    assert [step for step, _ in whole(f"loss/validation_{'diffusion' if target == 'denoiser' else 'kl'}")] == [0, 4, 7]
 
 
 def test_a_finished_run_has_nothing_left_to_do(run_workers, tiny, tmp_path):
     values = tiny("vae", 2)
     first = run_workers("vae", values, tmp_path / "run")
-    before, points = newest(tmp_path / "run"), first("train/loss")
+    before, points = newest(tmp_path / "run"), first("loss/train")
     again = run_workers("vae", values, tmp_path / "run")
     assert_same_state(newest(tmp_path / "run"), before)
-    assert again("train/loss") == points
+    assert again("loss/train") == points
 
 
 def test_only_the_newest_checkpoints_and_the_best_are_kept(run_workers, tiny, tmp_path):
@@ -243,7 +246,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_sample(
     assert history.failure.startswith(f"step {bad[0] + 1}: the loss or its gradient is not finite; samples ")
     assert history.failure.split("samples ")[1].split(", ") == sorted(bad[1])
     assert all(sample.split("/")[0] == name for sample in bad[1])
-    assert [step for step, _ in history("train/loss")] == list(range(1, bad[0] + 1))
+    assert [step for step, _ in history("loss/train")] == list(range(1, bad[0] + 1))
     if bad[0]:
         assert newest(out).documents["state"]["step"] == bad[0]
         assert checkpoint.load(out / "best").documents["state"]["step"] <= bad[0]
@@ -332,7 +335,8 @@ def test_a_token_meets_as_many_experts_as_it_shall(run_workers, tiny, vae, tmp_p
     values = tiny("denoiser", 600, *words, "moe.sigma=0.01", "train.denoiser.log_every=100")
     history = run_workers("denoiser", values, tmp_path / "run", vae=vae / "best")
     points = [value for _, value in history("moe/experts_per_token")]
+    curves = routing_curves(tmp_path / "run")
     assert points[-1] == pytest.approx(c_exp, rel=0.05)
     assert sum(points[-3:]) / 3 == pytest.approx(c_exp, rel=0.05)
     for layer in range(2):
-        assert history(f"moe/layer{layer}/experts_per_token")[-1][1] == pytest.approx(c_exp, rel=0.1)
+        assert curves[f"layer{layer}/experts_per_token"][-1][1] == pytest.approx(c_exp, rel=0.1)

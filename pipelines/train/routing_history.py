@@ -1,0 +1,97 @@
+"""The routing of a training over its steps: a file in the run's folder, and a heat map of each layer.
+
+A line of the file is JSON: ``{"step": 20, "layers": [{"load": [...], "share": [...], "bias": [...],
+"experts_per_token": 1.0, "unselected": 0.3, "router_entropy": 1.2}, ...]}``, lists with a number per expert. As curves
+in MLflow these would be hundreds; there stand their summaries (``DenoiserObjective.pop_diagnostics``).
+
+Legend: E experts.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from intermoe.files import whole_file
+from intermoe.moe.selection import LayerRouting
+from pipelines.documents import png
+from pipelines.tracking.runs import Run
+
+ROUTING = "routing.jsonl"
+"""Name of the file in the folder of a run."""
+
+
+class RoutingHistory:
+    """The file ``routing.jsonl`` of a run; made when the first routing is added."""
+
+    def __init__(self, run: Path) -> None:
+        self._file = run / ROUTING
+
+    def add(self, step: int, layers: Sequence[LayerRouting]) -> None:
+        """Append the routing of all layers since the step before."""
+        if not layers:
+            return
+        line = json.dumps({"step": step, "layers": [_as_json(layer) for layer in layers]})
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop what came after a step: a run that is resumed there computes it again."""
+        if self._file.is_file():
+            lines = [json.dumps(entry) + "\n" for entry in self.read() if entry["step"] <= step]
+            with whole_file(self._file) as partial:
+                partial.write_text("".join(lines), "utf-8")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All entries, in the order of their steps; a last line that a kill has cut off is left out."""
+        if not self._file.is_file():
+            return []
+        *lines, _ = self._file.read_text("utf-8").split("\n")
+        return [json.loads(line) for line in lines]
+
+    def heat_maps(self) -> dict[str, Image.Image]:
+        """A picture of each layer by its name: experts down, steps across; the loads, and what the experts learned."""
+        entries = self.read()
+        if not entries:
+            return {}
+        steps = [entry["step"] for entry in entries]
+        return {
+            f"layer {number}": _heat_map(steps, [entry["layers"][number] for entry in entries], f"Layer {number}")
+            for number in range(len(entries[0]["layers"]))
+        }
+
+
+def log_heat_maps(run: Run, folder: Path, step: int) -> None:
+    """Add the heat maps of a run's folder, as they are at a step, to its run in MLflow."""
+    for name, picture in RoutingHistory(folder).heat_maps().items():
+        run.log_image(f"routing/{name}", picture, step)
+
+
+def _as_json(layer: LayerRouting) -> dict[str, Any]:
+    learned = {layer.learned_name: layer.learned_E} if layer.learned_E else {}
+    names = ("experts_per_token", "unselected", "router_entropy")
+    summary = {name: getattr(layer, name) for name in names}
+    return {"load": layer.load_E, "share": layer.share_E, **learned, **summary}
+
+
+def _heat_map(steps: Sequence[int], layers: Sequence[Mapping[str, Any]], title: str) -> Image.Image:
+    from matplotlib.figure import Figure
+
+    names = {"load": "Load: share of the tokens that an expert took"}
+    names |= {name: f"{name.capitalize()} of an expert" for name in ("bias", "threshold") if name in layers[0]}
+    figure = Figure(figsize=(8, 0.4 + 2.2 * len(names)), layout="constrained", dpi=110)
+    axes = figure.subplots(len(names), 1, squeeze=False)[:, 0]
+    for axis, (name, text) in zip(axes, names.items(), strict=True):
+        rows = list(zip(*(layer[name] for layer in layers), strict=True))
+        extent = (steps[0], max(steps[-1], steps[0] + 1), len(rows) - 0.5, -0.5)
+        image = axis.imshow(rows, aspect="auto", interpolation="nearest", extent=extent, cmap="viridis")
+        axis.set_yticks(range(len(rows)))
+        axis.set_ylabel("expert")
+        axis.set_title(text, fontsize=9)
+        figure.colorbar(image, ax=axis)
+    axes[-1].set_xlabel("step")
+    figure.suptitle(title, fontsize=10)
+    return Image.open(io.BytesIO(png(figure)))
