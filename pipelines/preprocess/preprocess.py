@@ -44,7 +44,7 @@ from intermoe.data.shards import (
 from intermoe.datasets.recordings import BadRecording, Reader, Recording, Source
 from intermoe.errors import UserError
 from intermoe.files import check_free, sha256, whole_folder
-from intermoe.text.captions import mirror_caption, swap_caption
+from intermoe.text.captions import mirror_caption, swap_caption, with_ordinals
 from intermoe.text.encoders import TextEncoder, load_encoder
 from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
@@ -309,7 +309,7 @@ def _write_captions(
 def _caption_rows(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
     for start in range(0, len(texts), _TEXTS_PER_BATCH):
         batch = texts[start : start + _TEXTS_PER_BATCH]
-        encoded = encoder.encode(batch)
+        encoded = encoder.encode([with_ordinals(text) for text in batch])  # as InterMoE.read_prompts reads prompts
         for text, state_KW, mask_K, eot in zip(batch, encoded.states_BKW, encoded.mask_BK, encoded.eot_B, strict=True):
             valid_KW = state_KW[mask_K].numpy()
             yield {"text": text, "tokens": len(valid_KW), "eot": int(eot), "state": valid_KW}
