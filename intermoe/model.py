@@ -28,7 +28,7 @@ from intermoe.moe.config import MoeConfig
 from intermoe.motion import Motion
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
 from intermoe.networks.vae import STRIDE, CausalSkeletalVae, VaeConfig
-from intermoe.text.captions import named_first, swap_caption
+from intermoe.text.captions import named_first, swap_caption, with_ordinals
 from intermoe.text.encoders import TextEncoder, TextStates, encoder_width, load_encoder
 from intermoe.text.head import TextHead
 
@@ -260,7 +260,7 @@ class InterMoE(nn.Module):
         """The conditions of prompts; loads the frozen text encoder when first called."""
         exchanged = [self.exchanges(prompt) for prompt in prompts]
         texts = [swap_caption(prompt) if other else prompt for prompt, other in zip(prompts, exchanged, strict=True)]
-        return Conditions(self.encoder.encode(texts), torch.tensor(exchanged))
+        return Conditions(self.encoder.encode([with_ordinals(text) for text in texts]), torch.tensor(exchanged))
 
     def read_captions(
         self, folder: DatasetFolder, recordings: Sequence[RecordingHeader], captions: Sequence[int]

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from intermoe.config import Config
@@ -18,6 +17,7 @@ from intermoe.evaluation.evaluator import EvaluatorConfig
 from intermoe.evaluation.protocol import EvaluationConfig
 from intermoe.model import ModelConfig
 from intermoe.training.config import TrainingConfig, VaeTrainingConfig
+from intermoe.yaml_files import read_mapping, values_in
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -93,7 +93,7 @@ def load(config: str, overrides: Mapping[str, Any] = MappingProxyType({})) -> Se
         path = PRESETS / f"{config}.yaml"
     else:
         raise UserError(f"unknown preset {config!r}", allowed=f"{', '.join(presets())}, or a .yaml file")
-    return overridden(read_yaml(path)[1], overrides, where=config)
+    return overridden(read_mapping(path)[1], overrides, where=config)
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
@@ -112,28 +112,12 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise UserError(f"{word!r} is not an override", allowed="key=value, such as moe.experts=4")
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):
-            raise UserError(f"{word!r} is not an override", allowed="a value that is YAML") from None
+            value = values_in(text)
+        except UserError:
+            raise UserError(f"{word[:60]!r} is not an override", allowed="a value that is YAML") from None
         overrides.pop(key, None)
         overrides[key] = _number(value)
     return overrides
-
-
-def read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
-    """The text of a YAML file and the mapping that it holds; ``UserError`` where there is none."""
-    if not path.is_file():
-        raise UserError("no such file", where=path)
-    try:
-        text = path.read_text("utf-8")
-        values = yaml.safe_load(text)
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror or error}", where=path) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
-        raise UserError(f"not valid YAML: {error}", where=path) from None
-    if not isinstance(values, dict):
-        raise UserError("holds no keys", where=path)
-    return text, values
 
 
 def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any], *, where: object) -> Settings:

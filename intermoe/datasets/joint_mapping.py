@@ -9,12 +9,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
-import yaml
 from pydantic import model_validator
 
 from intermoe.body.skeletons import SKELETONS, skeleton_named
 from intermoe.config import Config
 from intermoe.errors import UserError
+from intermoe.yaml_files import mapping_in, read_mapping
 
 _AXES = ("x", "y", "z", "-x", "-y", "-z")
 
@@ -118,20 +118,12 @@ def load_mapping(mapping: Path | str) -> JointMapping:
     name = str(mapping)
     if isinstance(mapping, str) and name in shipped_mappings():
         text = (files("intermoe.datasets") / "mappings" / f"{name}.yaml").read_text(encoding="utf-8")
+        values = mapping_in(text, name)
     elif Path(mapping).suffix in (".yaml", ".yml"):
-        try:
-            text = Path(mapping).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot be read as a mapping ({error})", where=name) from None
+        _, values = read_mapping(Path(mapping))
     else:
         allowed = f"{', '.join(shipped_mappings())}, or the path of a .yaml file"
         raise UserError(f"unknown mapping {name!r}", allowed=allowed)
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"is not YAML ({error})", where=name) from None
-    if not isinstance(values, dict):
-        raise UserError("is not a mapping of keys to values", where=name, allowed="skeleton, joints, axes, tpose")
     return JointMapping.parse(values, where=name)
 
 

@@ -24,6 +24,7 @@ from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, EncoderCard, wri
 from intermoe.datasets.recordings import BadRecording, Reader, Recording, Source
 from intermoe.errors import UserError
 from intermoe.files import sha256
+from intermoe.text.captions import with_ordinals
 from intermoe.text.encoders import TextEncoder, load_encoder
 
 _TEXTS_PER_BATCH, _OPEN_PARTS = 32, 16
@@ -178,7 +179,7 @@ def write_captions(job: EncodeJob, encoder: EncoderCard, text_folder: Path | Non
 def _caption_rows(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
     for start in range(0, len(texts), _TEXTS_PER_BATCH):
         batch = texts[start : start + _TEXTS_PER_BATCH]
-        encoded = encoder.encode(batch)
+        encoded = encoder.encode([with_ordinals(text) for text in batch])  # as InterMoE.read_prompts reads prompts
         for text, state_KW, mask_K, eot in zip(batch, encoded.states_BKW, encoded.mask_BK, encoded.eot_B, strict=True):
             valid_KW = state_KW[mask_K].numpy()
             yield {"text": text, "tokens": len(valid_KW), "eot": int(eot), "state": valid_KW}

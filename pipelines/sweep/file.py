@@ -17,6 +17,7 @@ from intermoe.config import Config
 from intermoe.errors import UserError
 from intermoe.evaluation.measures import MEASURES
 from intermoe.files import digest
+from intermoe.yaml_files import read_mapping
 from pipelines import settings
 from pipelines.preprocess.sources import SourceConfig
 from pipelines.settings import Settings, flatten
@@ -181,7 +182,7 @@ def load(file: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Swe
         UserError: not such a file, an unknown key, a value out of range, an unknown table or row, a name given twice,
             a row that two points stand for; with the line.
     """
-    text, values = settings.read_yaml(file)
+    text, values = read_mapping(file)
     lines = Lines(file, text)
     if "profile" in overrides:
         values |= {"profile": str(overrides["profile"])}
