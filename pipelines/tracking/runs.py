@@ -27,7 +27,6 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
-from PIL import Image
 
 from pipelines.settings import flatten
 from pipelines.tracking.address import check_reachable
@@ -168,10 +167,6 @@ class Run:
             self._client.log_artifacts(self.id, str(path), "/".join(filter(None, (folder, path.name))))
         else:
             self._client.log_artifact(self.id, str(path), folder)
-
-    def log_image(self, name: str, picture: Image.Image, step: int) -> None:
-        """Add a picture of a step; the page of the run shows those of one name with a slider over the steps."""
-        self._client.log_image(self.id, picture, key=name, step=step, synchronous=True)
 
     def describe(self, markdown: str) -> None:
         """Set the description on the page of the run, in place of an earlier one; cut to what MLflow takes."""

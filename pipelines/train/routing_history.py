@@ -7,13 +7,11 @@ in MLflow these would be hundreds; there stand their summaries (``DenoiserObject
 Legend: E experts.
 """
 
-import io
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from intermoe.files import whole_file
 from intermoe.moe.selection import LayerRouting
@@ -22,6 +20,7 @@ from pipelines.tracking.runs import Run
 
 ROUTING = "routing.jsonl"
 """Name of the file in the folder of a run."""
+_ARTIFACTS = "routing"
 
 
 class RoutingHistory:
@@ -52,22 +51,29 @@ class RoutingHistory:
         *lines, _ = self._file.read_text("utf-8").split("\n")
         return [json.loads(line) for line in lines]
 
-    def heat_maps(self) -> dict[str, Image.Image]:
-        """A picture of each layer by its name: experts down, steps across; the loads, and what the experts learned."""
+    def heat_maps(self) -> dict[str, bytes]:
+        """A PNG of each layer by its file's name: experts down, steps across; the loads, and what the experts learned."""
         entries = self.read()
         if not entries:
             return {}
         steps = [entry["step"] for entry in entries]
         return {
-            f"layer {number}": _heat_map(steps, [entry["layers"][number] for entry in entries], f"Layer {number}")
+            f"layer{number}.png": _heat_map(steps, [entry["layers"][number] for entry in entries], f"Layer {number}")
             for number in range(len(entries[0]["layers"]))
         }
 
 
-def log_heat_maps(run: Run, folder: Path, step: int) -> None:
-    """Add the heat maps of a run's folder, as they are at a step, to its run in MLflow."""
-    for name, picture in RoutingHistory(folder).heat_maps().items():
-        run.log_image(f"routing/{name}", picture, step)
+def log_routing(run: Run, folder: Path) -> list[str]:
+    """Add the history in a run's folder and its heat maps to the artifacts; the paths of the heat maps there."""
+    maps = RoutingHistory(folder).heat_maps()
+    if not maps:
+        return []
+    run.log_artifact(folder / ROUTING, _ARTIFACTS)
+    with tempfile.TemporaryDirectory() as pictures:
+        for name, picture in maps.items():
+            (Path(pictures) / name).write_bytes(picture)
+            run.log_artifact(Path(pictures) / name, _ARTIFACTS)
+    return [f"{_ARTIFACTS}/{name}" for name in maps]
 
 
 def _as_json(layer: LayerRouting) -> dict[str, Any]:
@@ -77,7 +83,7 @@ def _as_json(layer: LayerRouting) -> dict[str, Any]:
     return {"load": layer.load_E, "share": layer.share_E, **learned, **summary}
 
 
-def _heat_map(steps: Sequence[int], layers: Sequence[Mapping[str, Any]], title: str) -> Image.Image:
+def _heat_map(steps: Sequence[int], layers: Sequence[Mapping[str, Any]], title: str) -> bytes:
     from matplotlib.figure import Figure
 
     names = {"load": "Load: share of the tokens that an expert took"}
@@ -94,4 +100,4 @@ def _heat_map(steps: Sequence[int], layers: Sequence[Mapping[str, Any]], title: 
         figure.colorbar(image, ax=axis)
     axes[-1].set_xlabel("step")
     figure.suptitle(title, fontsize=10)
-    return Image.open(io.BytesIO(png(figure)))
+    return png(figure)

@@ -22,7 +22,7 @@ from pipelines.generate import save_routing_map
 from pipelines.tracking.runs import Run
 from pipelines.train.examples import example_motions
 from pipelines.train.request import TrainingJob
-from pipelines.train.routing_history import ROUTING, log_heat_maps
+from pipelines.train.routing_history import log_routing
 from pipelines.train.run_folder import note_run, resumable_step, run_identity, run_note
 from pipelines.train.worker import work
 
@@ -60,12 +60,9 @@ def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ())
                 _fit(job, run, own, callbacks)
         best = request.out / "best"
         run.log_checkpoint(best, checkpoint.documents(best)["state"]["step"], {})
-        routing = request.out / ROUTING
-        if routing.is_file():
-            run.log_artifact(routing)
-            log_heat_maps(run, request.out, resumable_step(request.out))
         example = _log_examples(job, run)
-        run.describe("\n\n".join([_description(job), _measured(run), example]))
+        maps = [f"![{path}]({run.artifact_link(path)})" for path in log_routing(run, request.out)]
+        run.describe("\n\n".join([_description(job), example, _measured(run), *maps]))
     return run.id
 
 

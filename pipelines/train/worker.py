@@ -29,7 +29,7 @@ from pipelines.tracking.runs import Run
 from pipelines.train import feed
 from pipelines.train.objectives import build
 from pipelines.train.request import TrainingJob
-from pipelines.train.routing_history import RoutingHistory, log_heat_maps
+from pipelines.train.routing_history import RoutingHistory, log_routing
 
 # While a training runs, its heat maps are drawn anew at checkpoints, at most so often.
 _MAP_SECONDS = 300.0
@@ -166,7 +166,7 @@ class Worker:
         checkpoint.prune(folder.parent, self.config.keep)
         if self.tracking and time.monotonic() - self.mapped_at > _MAP_SECONDS:
             self.mapped_at = time.monotonic()
-            log_heat_maps(self.tracking, self.request.out, step)
+            log_routing(self.tracking, self.request.out)
         if self.validation is None:
             self._write(self.request.out / "best", step)
 

@@ -298,3 +298,18 @@ def test_mlflow_says_nothing_on_its_own(tmp_path):
     )
     assert (done.stdout, done.stderr) == ("", "")
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db"}
+
+
+def test_an_experiment_opens_in_the_view_for_training(uri, client):
+    run = Run.start(uri, "kinds", "one", params={})
+    experiment = client.get_experiment(client.get_run(run.id).info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_a_description_is_replaced_and_cut_at_a_line(uri, client):
+    run = Run.start(uri, "described", "one", params={})
+    run.describe("before")
+    run.describe("".join(f"{number:09d}\n" for number in range(1000)))
+    text = client.get_run(run.id).data.tags["mlflow.note.content"]
+    assert text == "".join(f"{number:09d}\n" for number in range(800))
+    assert run.artifact_link("samples/a b.gif") == f"get-artifact?path=samples%2Fa+b.gif&run_uuid={run.id}"

@@ -1,9 +1,11 @@
 """The routing of a training over its steps, without a training."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from intermoe.moe.selection import LayerRouting
 from pipelines.train.routing_history import ROUTING, RoutingHistory
@@ -64,8 +66,8 @@ def test_each_layer_has_one_heat_map(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         history.add(step, [layer([0.1, 0.9]), layer([0.9, 0.1])])
     maps = history.heat_maps()
-    assert list(maps) == ["layer 0", "layer 1"]
-    first, second = (np.asarray(picture.convert("RGB"), np.int16) for picture in maps.values())
+    assert list(maps) == ["layer0.png", "layer1.png"]
+    first, second = (np.asarray(Image.open(BytesIO(png)).convert("RGB"), np.int16) for png in maps.values())
     assert first.shape == second.shape == (528, 880, 3)
     # The two layers are each other's mirror image: the rows of experts change places.
     row, middle = 50, 400
