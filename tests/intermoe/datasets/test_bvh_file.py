@@ -9,8 +9,8 @@ import torch
 
 from intermoe.body.rotations import angle_between, matrix_about_axis, matrix_from_axis_angle
 from intermoe.body.skeletons import SMPL22
+from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.bvh_file import global_pose, parse_bvh
-from intermoe.datasets.recordings import BadRecording
 from intermoe.datasets.resampling import resample_pose
 from intermoe.render.bvh import write_bvh
 

@@ -13,11 +13,12 @@ import yaml
 from intermoe.body.kinematics import fit_rotations, forward_kinematics, rest_offsets
 from intermoe.body.rotations import angle_between, matrix_about_axis, matrix_from_6d, matrix_from_axis_angle
 from intermoe.body.skeletons import SMPL22
+from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.bvh import BvhPairReader
 from intermoe.datasets.bvh_file import global_pose, parse_bvh
 from intermoe.datasets.joint_mapping import load_mapping, shipped_mappings
 from intermoe.datasets.jumps import jump_frames
-from intermoe.datasets.recordings import BadRecording, Source
+from intermoe.datasets.recordings import Source
 from intermoe.errors import UserError
 from intermoe.render.bvh import write_bvh
 

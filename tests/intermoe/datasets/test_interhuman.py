@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.interhuman import InterHumanReader
-from intermoe.datasets.recordings import BadRecording, Reader, Source
+from intermoe.datasets.recordings import Reader, Source
 from intermoe.errors import UserError
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from intermoe.body.conventions import MIN_FRAMES, SPLITS
 from intermoe.body.skeletons import SMPL22
-from intermoe.datasets.recordings import BadRecording, Recording, check_id
+from intermoe.datasets.bad_recording import BadRecording
+from intermoe.datasets.recordings import Recording, check_id
 
 # Legend: T frames, P = 2 persons, J = 22 joints, R = 21.
 

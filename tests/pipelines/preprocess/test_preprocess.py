@@ -15,9 +15,10 @@ import torch
 from intermoe.body.skeletons import SMPL22
 from intermoe.data.feature_moments import Moments
 from intermoe.data.shards import DatasetFolder
+from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.duet import write_duet
 from intermoe.datasets.interhuman import InterHumanReader
-from intermoe.datasets.recordings import BadRecording, Recording, Source
+from intermoe.datasets.recordings import Recording, Source
 from intermoe.errors import UserError
 from intermoe.text.captions import mirror_caption, swap_caption
 from intermoe.text.encoders import load_encoder
