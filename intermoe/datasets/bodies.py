@@ -46,10 +46,10 @@ def check_bodies(position_TPJ3: Tensor, rotation_TPR6: Tensor, skeleton: Skeleto
         check_height(position_TPJ3[:, person], skeleton)
     check_rotations(rotation_TPR6, skeleton)
     if (bad_T := jump_frames(position_TPJ3, fps)).any():
-        first = int(bad_T.int().argmax())
+        first, last = _first_run(bad_T)
         raise BadRecording(
-            f"the motion jumps near frame {first}: a joint moves faster than {JOINT_SPEED:g} m/s, or the root's speed "
-            f"changes by more than {ROOT_SPEED_CHANGE:g} m/s from one frame to the next"
+            f"the motion jumps near frame {(first + last) // 2}: a joint moves faster than {JOINT_SPEED:g} m/s, or the "
+            f"root's speed changes by more than {ROOT_SPEED_CHANGE:g} m/s from one frame to the next"
         )
     check_upright(position_TPJ3, skeleton)
 
@@ -93,6 +93,13 @@ def check_upright(position_TPJ3: Tensor, skeleton: Skeleton) -> None:
         on_floor = name == "-y" or bool((lowest_P.abs() < FLOOR).all())
         if bool((along_P > ALONG).all()) and on_floor:
             raise NotUpright(f"both bodies stand along {name} instead of y in the median frame", name)
+
+
+def _first_run(bad_T: Tensor) -> tuple[int, int]:
+    """First and last frame of the first bad ones."""
+    first = int(bad_T.int().argmax())
+    sound_T = ~bad_T[first:]
+    return first, first + int(sound_T.int().argmax()) - 1 if sound_T.any() else len(bad_T) - 1
 
 
 def _standing(offset_J3: Tensor, skeleton: Skeleton) -> Tensor:
