@@ -240,7 +240,7 @@ def _read(
 def _nothing_usable(usable: int, quarantine: Sequence[SetAside]) -> UserError:
     counted = Counter(_kind(item) for item in quarantine).most_common(3)
     first = {kind: next(item for item in quarantine if _kind(item) == kind) for kind, _ in counted}
-    reasons = "".join(f"; {count} x {first[kind]['reason']}, such as {first[kind]['id']}" for kind, count in counted)
+    reasons = "".join(f"; {count} x {first[kind]['reason']} (as in {first[kind]['id']})" for kind, count in counted)
     message = f"no recording can be used, {len(quarantine)} set aside{reasons}"
     if not usable:
         return UserError(message)

@@ -236,8 +236,8 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
         (
             FakeReader(["bad", "bug", "bug"]),
             (
-                "no recording can be used, 3 set aside; 2 x ZeroDivisionError: by zero, such as bug;"
-                " 1 x holds nothing, such as bad"
+                "no recording can be used, 3 set aside; 2 x ZeroDivisionError: by zero (as in bug);"
+                " 1 x holds nothing (as in bad)"
             ),
         ),
         (
@@ -251,8 +251,8 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
         (
             FakeReader(["file.bvh", "bad", "file_two.bvh"]),
             (
-                "no recording can be used, 3 set aside; 2 x 8 numbers instead of '132', such as file.bvh;"
-                " 1 x holds nothing, such as bad"
+                "no recording can be used, 3 set aside; 2 x 8 numbers instead of '132' (as in file.bvh);"
+                " 1 x holds nothing (as in bad)"
             ),
         ),
     ],
