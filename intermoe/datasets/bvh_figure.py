@@ -103,7 +103,8 @@ def check_figure(bvh: Bvh, mapping: JointMapping, scale: float) -> None:
             _mapped_positions(bvh, global_pose(*_rest_pose(bvh, mapping), bvh.parents)[0], mapping, scale), skeleton
         )
     except WrongHeight as error:
-        raise BadRecording(f"{error}; {_scale_that_fits(error.height, scale)}") from None
+        advice = f"; {_scale_that_fits(error.height, scale)}" if error.height > 0 else ""
+        raise BadRecording(f"{error}{advice}") from None
 
 
 def upright_advice(bvh: Bvh, mapping: JointMapping, up: str) -> str:
