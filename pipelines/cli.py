@@ -61,6 +61,8 @@ def _preprocess(options: argparse.Namespace) -> None:
     print(f"{options.out}: {counts}; {card.frames} frames, {card.captions} captions")
     if card.quarantined:
         print(f"set aside: {card.quarantined}, each with its reason in {options.out / 'quarantine.jsonl'}")
+    if card.noted:
+        print(f"read with a note: {card.noted}, see {options.out / 'notes.jsonl'}")
 
 
 def _import(options: argparse.Namespace) -> None:

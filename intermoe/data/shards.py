@@ -6,6 +6,7 @@
     motions/<split>-00000.parquet      one recording a row, sorted by id
     captions/00000.parquet             one distinct caption a row, sorted; mirrored and swapped forms among them
     quarantine.jsonl                   what could not be used: {"id": ..., "reason": ...}
+    notes.jsonl                        what was put right while reading: {"id": ..., "note": ...}
 
 A row is a row group of its own, not compressed and without dictionaries, so that training reads the rows it draws and
 nothing else. Row ``i`` of a split is row ``i mod R`` of its file ``i div R``; R stands on the card.
@@ -41,6 +42,7 @@ from intermoe.text.captions import Persons, named_first
 
 CARD = "dataset.json"
 QUARANTINE = "quarantine.jsonl"
+NOTES = "notes.jsonl"
 ROWS_PER_FILE = 256
 _FLOATS = pa.list_(pa.field("element", pa.float32(), nullable=False))
 _NUMBERS = pa.list_(pa.field("element", pa.int32(), nullable=False))
@@ -66,7 +68,7 @@ CAPTION_SCHEMA = pa.schema(
         pa.field("state", _FLOATS, nullable=False),  # tokens x W, flat; only tokens that count
     ]
 )
-_FILE = re.compile(rf"motions/(?:{'|'.join(SPLITS)})-\d{{5,}}\.parquet|captions/\d{{5,}}\.parquet|{QUARANTINE}")
+_FILE = re.compile(rf"motions/(?:{'|'.join(SPLITS)})-\d{{5,}}\.parquet|captions/\d{{5,}}\.parquet|{QUARANTINE}|{NOTES}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Open files and caption rows kept by one process: a row of CLIP's states takes 0.24 MB.
 _OPEN_FILES, _KEPT_CAPTIONS = 128, 512
@@ -95,6 +97,7 @@ class DatasetCard(Config):
         captions: distinct texts, mirrored and swapped forms included.
         max_tokens: tokens of the longest text.
         quarantined: recordings set aside.
+        noted: recordings in which something was put right while reading.
         rows_per_file: rows R of a Parquet file; the last of a split may hold fewer.
         mean: of each feature over the training split [F].
         std: standard deviation of each feature [F], as measured.
@@ -112,6 +115,7 @@ class DatasetCard(Config):
     captions: int = Field(ge=1)
     max_tokens: int = Field(ge=1)
     quarantined: int = Field(ge=0)
+    noted: int = Field(default=0, ge=0)
     rows_per_file: int = Field(default=ROWS_PER_FILE, ge=1)
     mean: tuple[float, ...]
     std: tuple[float, ...]

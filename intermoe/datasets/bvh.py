@@ -1,31 +1,35 @@
-"""Reader of two people recorded as pairs of BVH files, one file a person, on one clock and in one space.
+"""Reader of two people recorded as pairs of BVH files, one file per person, on one clock and in one space.
 
 The folder holds ``pairs.csv`` with the columns id, person1, person2, split, captions: file names relative to the
 folder, a split of train, val or test, captions joined by ``|``. A mapping says how the files' joints become
 those of the skeleton (``mappings/cmu.yaml`` explains its format). The floor stays where the files have it.
 
-Legend: T frames of the files, S frames at 30 fps, P = 2 persons, J joints, R = J - 1.
+Legend: T frames of the files, S frames at 30 fps, C channels, P = 2 persons, J joints, R = J - 1.
 """
 
-import csv
 import math
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from intermoe.body.conventions import FPS, MIN_FRAMES, SPLITS
+from intermoe.body.conventions import FPS, MIN_FRAMES
 from intermoe.body.rotations import sixd_from_matrix
 from intermoe.body.skeletons import skeleton_named
-from intermoe.datasets.bvh_figure import check_figure, mapped_motion, mapped_rest_offsets
-from intermoe.datasets.bvh_file import Bvh, parse_bvh
+from intermoe.datasets.bad_recording import BadRecording, NotUpright
+from intermoe.datasets.bvh_figure import check_figure, check_joints, mapped_motion, mapped_rest_offsets, upright_advice
+from intermoe.datasets.bvh_file import RATES, Bvh, parse_bvh
 from intermoe.datasets.joint_mapping import load_mapping
 from intermoe.datasets.jumps import jump_frames, sound_pieces
-from intermoe.datasets.recordings import BadRecording, Recording, Source, check_id
+from intermoe.datasets.pairs_index import Pair, read_index
+from intermoe.datasets.recordings import Recording, Source, common_length
 from intermoe.datasets.resampling import resample_pose
 from intermoe.errors import UserError
 
-_COLUMNS = ("id", "person1", "person2", "split", "captions")
+# Frame times are written with few digits: rates that differ by less are one rate. Over 10 seconds this is 10 ms, a
+# third of a frame; it also makes 29.97 and 30 one.
+_SAME_RATE = 1e-3
 
 
 class BvhPairReader:
@@ -35,23 +39,26 @@ class BvhPairReader:
         root: the folder that holds ``pairs.csv``.
         mapping: name of a shipped mapping, or path of one's own.
         scale: metres in one unit of length of the files.
+        fps: frames per second, where the files' frame times are wrong.
 
     Raises:
         UserError: no such folder, index or mapping, or one that cannot be used.
     """
 
-    def __init__(self, root: Path, mapping: Path | str = "cmu", scale: float = 1.0) -> None:
+    def __init__(self, root: Path, mapping: Path | str = "cmu", scale: float = 1.0, fps: float | None = None) -> None:
         if not (math.isfinite(scale) and scale > 0):
             raise UserError(f"scale {scale}", allowed="a number above 0: metres in one unit of the files")
+        if fps is not None and not RATES[0] <= fps <= RATES[1]:
+            raise UserError(f"fps {fps}", allowed=f"{RATES[0]:g} to {RATES[1]:g} frames per second")
         self.root = Path(root)
-        self.scale = scale
+        self.scale, self.fps = scale, fps
         self.mapping = load_mapping(mapping)
         self.skeleton = skeleton_named(self.mapping.skeleton)
-        self._rows = _read_index(self.root)
+        self._pairs = read_index(self.root)
 
     def sources(self) -> list[Source]:
         """The pairs that the index lists, in its order."""
-        return list({row["id"]: Source(row["id"], row["split"]) for row in self._rows}.values())
+        return list({pair.id: Source(pair.id, pair.split) for pair in self._pairs}.values())
 
     def read(self, source: Source) -> list[Recording]:
         """The sound pieces of one pair: ``<id>`` if it is whole, ``<id>_0``, ``<id>_1``, ... if jumps were cut out.
@@ -59,8 +66,8 @@ class BvhPairReader:
         Raises:
             BadRecording: the pair cannot be used, or no 15 frames in a row remain of it.
         """
-        row = self._row(source)
-        files = self._files(row)
+        pair = self._pair(source)
+        files, notes = self._files(pair)
         poses = [bvh.local_pose() for bvh in files]
         position_TPJ3, _ = self._mapped(files, poses)
         frames, fps = files[0].frames, files[0].fps
@@ -78,22 +85,26 @@ class BvhPairReader:
         recordings = []
         for number, (position_SPJ3, rotation_SPJ33) in enumerate(motions):
             piece = source.id if whole else f"{source.id}_{number}"
-            if not whole and any(other["id"] == piece for other in self._rows):
+            if not whole and any(other.id == piece for other in self._pairs):
                 raise BadRecording(f"a piece of it would be called {piece!r}, as is another pair")
             recording = Recording(
                 id=piece,
-                split=row["split"],
+                split=pair.split,
                 position_TPJ3=position_SPJ3.float().numpy(),
                 rotation_TPR6=sixd_from_matrix(rotation_SPJ33[:, :, 1:]).float().numpy(),
-                captions=tuple(caption for part in row["captions"].split("|") if (caption := part.strip())),
+                captions=pair.sentences(),
                 label={},
+                notes=notes,
             )
-            recordings.append(recording.check(self.skeleton))
+            try:
+                recordings.append(recording.check(self.skeleton))
+            except NotUpright as error:
+                raise BadRecording(f"{error}; {upright_advice(files[0], self.mapping, error.up)}") from None
         return recordings
 
     def rest_offsets(self, source: Source) -> Tensor:
         """The T-pose of both persons as offsets from the parents [P, J, 3] in metres; raises what ``read`` raises."""
-        files = self._files(self._row(source))
+        files, _ = self._files(self._pair(source))
         return torch.stack([mapped_rest_offsets(bvh, self.mapping, self.scale) for bvh in files])
 
     def _mapped(self, files: list[Bvh], poses: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -101,55 +112,35 @@ class BvhPairReader:
         persons = [mapped_motion(bvh, *pose, self.mapping, self.scale) for bvh, pose in zip(files, poses, strict=True)]
         return torch.stack([person[0] for person in persons], 1), torch.stack([person[1] for person in persons], 1)
 
-    def _row(self, source: Source) -> dict[str, str]:
-        rows = [row for row in self._rows if row["id"] == source.id]
-        if len(rows) != 1:
-            raise BadRecording(f"listed {len(rows)} times in pairs.csv")
-        row = rows[0]
-        check_id(row["id"])
-        if row["split"] not in SPLITS:
-            raise BadRecording(f"split {row['split']!r} is not one of {', '.join(SPLITS)}")
-        if not row["captions"].replace("|", "").strip():
-            raise BadRecording("no caption")
-        return row
+    def _pair(self, source: Source) -> Pair:
+        pairs = [pair for pair in self._pairs if pair.id == source.id]
+        if len(pairs) != 1:
+            raise BadRecording(f"listed {len(pairs)} times in pairs.csv")
+        pairs[0].check()
+        return pairs[0]
 
-    def _files(self, row: dict[str, str]) -> list[Bvh]:
+    def _files(self, pair: Pair) -> tuple[list[Bvh], tuple[str, ...]]:
+        """Both files on one clock, and what was put right in them."""
+        notes: list[str] = []
         files = []
-        for person in ("person1", "person2"):
-            name = row[person]
-            inside = PurePosixPath(name.replace("\\", "/"))
-            if not name or inside.is_absolute() or ".." in inside.parts or ":" in name or "\0" in name:
-                raise BadRecording(f"{person} {name!r} is not a file name inside the folder")
-            if not (self.root / inside).is_file():
-                raise BadRecording(f"{person} {name!r} does not exist")
-            bvh = parse_bvh(self.root / inside)
+        for name, path in zip(pair.persons, pair.files(self.root), strict=True):
+            bvh = parse_bvh(path, self.fps)
             try:
+                check_joints(bvh, self.mapping)
+                bvh = bvh.within(self.mapping.points)
                 check_figure(bvh, self.mapping, self.scale)
             except BadRecording as error:
-                raise BadRecording(f"{name}: {error}") from None
+                raise BadRecording(str(error), where=name) from None
+            notes += [f"{name}: {note}" for note in bvh.notes]
             files.append(bvh)
         one, two = files
+        fps = one.fps
         if one.fps != two.fps:
-            raise BadRecording(f"the persons differ in frame rate: {one.fps:g} and {two.fps:g} fps")
-        if one.frames != two.frames:
-            raise BadRecording(f"the persons differ in length: {one.frames} and {two.frames} frames")
-        return files
-
-
-def _read_index(root: Path) -> list[dict[str, str]]:
-    """The rows of ``pairs.csv``, every column a stripped text."""
-    if not root.is_dir():
-        raise UserError("no such folder", where=root)
-    index = root / "pairs.csv"
-    if not index.is_file():
-        raise UserError("no such file", where=index, allowed=f"a table with the columns {', '.join(_COLUMNS)}")
-    try:
-        with index.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            columns = [(name or "").strip() for name in table.fieldnames or ()]
-            if missing := [name for name in _COLUMNS if name not in columns]:
-                raise UserError(f"no column {', '.join(missing)}", where=index, allowed=", ".join(_COLUMNS))
-            table.fieldnames = columns
-            return [{name: (row[name] or "").strip() for name in _COLUMNS} for row in table]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot be read ({error})", where=index) from None
+            rates = f"{one.fps:.8g} and {two.fps:.8g} frames per second"
+            if not math.isclose(one.fps, two.fps, rel_tol=_SAME_RATE):
+                raise BadRecording(f"the persons differ in frame rate: {rates}; `--fps` states the rate of both")
+            fps = next((rate for rate in (one.fps, two.fps) if rate.is_integer()), one.fps)
+            notes.append(f"{rates} are taken as {fps:.8g}")
+        frames, surplus = common_length(pair.persons, (one.frames, two.frames), fps)
+        files = [replace(bvh, fps=fps, motion_TC=bvh.motion_TC[:frames]) for bvh in files]
+        return files, tuple(dict.fromkeys([*notes, *surplus]))

@@ -8,8 +8,10 @@ rotation channels in the order in which they are listed. Angles are degrees; len
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 
@@ -17,8 +19,13 @@ import torch
 from torch import Tensor
 
 from intermoe.body.rotations import matrix_from_euler
-from intermoe.datasets.recordings import BadRecording
+from intermoe.datasets.bad_recording import BadRecording
+from intermoe.datasets.text_files import read_text
 
+# Frames per second that a file may have. Below, its frame time is a rate or in milliseconds (30, 33.3); above, no
+# system records whole bodies.
+RATES = (5.0, 1000.0)
+_WORD = re.compile(r"[{}]|[^\s{}]+")
 _CHANNELS = {f"{axis}{kind}" for axis in "XYZ" for kind in ("position", "rotation")}
 
 
@@ -27,27 +34,57 @@ class Bvh:
     """One parsed file.
 
     Attributes:
-        names: of the N points; an End Site is called after its joint, ``<joint>_end``.
+        names: of the N points, with blanks where the file has some; an End Site is called ``<joint>_end``.
         parents: number of each point's parent, -1 for the root; a parent comes before its children.
         offset_N3: float64, place of each point in its parent in the zero pose.
         channels: for each point the names of its channels, such as "Xposition", "Zrotation"; none for an end site.
-        frame_time: seconds from frame to frame as the file writes it.
-        fps: frames a second; whole where the frame time is a whole rate, rounded to the digits that were written.
-        motion_TC: float64, the channels of all points in the order of ``names``.
+        fps: frames per second; whole where the frame time is a whole rate, rounded to the digits that were written.
+        motion_TC: float64, the channels of all points in the order of ``names``; not all need be finite.
+        notes: what was put right while reading.
     """
 
     names: tuple[str, ...]
     parents: tuple[int, ...]
     offset_N3: Tensor
     channels: tuple[tuple[str, ...], ...]
-    frame_time: float
     fps: float
     motion_TC: Tensor
+    notes: tuple[str, ...] = ()
 
     @property
     def frames(self) -> int:
         """Number of frames T."""
         return len(self.motion_TC)
+
+    def within(self, points: Iterable[str]) -> "Bvh":
+        """The file with every number of these points finite; what other joints hold is 0 where it is not.
+
+        Raises:
+            BadRecording: a number on which the place of one of the points depends is not finite.
+        """
+        if self.motion_TC.isfinite().all():
+            return self
+        needed: set[int] = set()
+        for name in points:
+            point = self.names.index(name)
+            while point >= 0:
+                needed.add(point)
+                point = self.parents[point]
+        columns = [(point, channel) for point, channels in enumerate(self.channels) for channel in channels]
+        unused: list[str] = []
+        for frame, column in (~self.motion_TC.isfinite()).nonzero().tolist():
+            point, channel = columns[column]
+            if point in needed:
+                value = float(self.motion_TC[frame, column])
+                raise BadRecording(f"{channel} of {self.names[point]!r} is {value} in frame {frame}")
+            unused.append(self.names[point])
+        joints = ", ".join(dict.fromkeys(unused))
+        note = f"numbers that are not finite in joints that the mapping does not name: {joints}"
+        return replace(self, motion_TC=self.motion_TC.nan_to_num(0, 0, 0), notes=(*self.notes, note))
+
+    def at(self, frame: int) -> "Bvh":
+        """The file cut to one of its frames."""
+        return replace(self, motion_TC=self.motion_TC[frame : frame + 1])
 
     def local_pose(self) -> tuple[Tensor, Tensor]:
         """Place in the parent [T, N, 3] and rotation relative to the parent [T, N, 3, 3] of every point."""
@@ -67,7 +104,7 @@ class Bvh:
                 column += 1
             if order:
                 turning.setdefault(order, []).append((point, columns))
-        # Joints that share an order of axes are turned together: one batch of products instead of one a joint.
+        # Joints that share an order of axes are turned together: one batch of products instead of one per joint.
         for order, joints in turning.items():
             points = [point for point, _ in joints]
             angle_TK = self.motion_TC[:, [columns for _, columns in joints]]
@@ -89,10 +126,15 @@ def global_pose(offset_TN3: Tensor, rotation_TN33: Tensor, parents: tuple[int, .
     return torch.stack(place, dim=1), torch.stack(turn, dim=1)
 
 
-def parse_bvh(path: Path) -> Bvh:
+def parse_bvh(path: Path, fps: float | None = None) -> Bvh:
     """Read one BVH file.
 
-    Any order of channels, position channels on any joint, tabs, CRLF and blank lines are understood.
+    Any order of channels, position channels on any joint, blanks in names, tabs, CRLF and blank lines are understood.
+    Where the header promises another number of frames than the file holds, those that are there are read.
+
+    Args:
+        path: of the file.
+        fps: frames per second, where the file's frame time is wrong.
 
     Raises:
         BadRecording: the file cannot be read or is not valid; the reason names the file and the line.
@@ -120,10 +162,12 @@ def parse_bvh(path: Path) -> Bvh:
         [[[0.0, 2.0, 0.0], [0.0, 3.0, 0.0]]]
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, errors="replace")
     except OSError as error:
-        raise BadRecording(f"{path.name}: cannot be read ({error.strerror})") from None
-    return _Parser(path.name, text).parse()
+        raise BadRecording(f"cannot be read ({error.strerror})", where=path.name) from None
+    if "\0" in text:
+        raise BadRecording("is not text, or UTF-16 without a byte order mark; UTF-8 is read", where=path.name)
+    return _Parser(path.name, text).parse(fps)
 
 
 class _Parser:
@@ -131,6 +175,7 @@ class _Parser:
         self.name = name
         self.lines = text.split("\n")
         self.line = 0  # counted from 1; the line of the word that was taken last
+        self.start = 0  # where that word begins in its line
         self.words = self._words()
         self.names: list[str] = []
         self.parents: list[int] = []
@@ -139,12 +184,12 @@ class _Parser:
 
     def _words(self) -> Iterator[str]:
         for number, line in enumerate(self.lines, start=1):
-            for word in line.split():
-                self.line = number
-                yield word
+            for word in _WORD.finditer(line):
+                self.line, self.start = number, word.start()
+                yield word.group()
 
     def _bad(self, reason: str, line: int | None = None) -> BadRecording:
-        return BadRecording(f"{self.name}, line {self.line if line is None else line}: {reason}")
+        return BadRecording(reason, where=f"{self.name}, line {self.line if line is None else line}")
 
     def _word(self, wanted: str) -> str:
         word = next(self.words, None)
@@ -156,6 +201,22 @@ class _Parser:
         for wanted in words:
             if (word := self._word(wanted)).upper() != wanted.upper():
                 raise self._bad(f"{word!r} instead of {wanted!r}")
+
+    def _joint_name(self, what: str) -> str:
+        """The rest of the line, up to a brace."""
+        self._word(what)
+        name = self.lines[self.line - 1][self.start :].split("{")[0].strip()
+        if not name:
+            raise self._bad(f"'{{' instead of {what}")
+        for _ in _WORD.findall(name)[1:]:
+            next(self.words)
+        return name
+
+    def _skip_name(self) -> None:
+        """Some exporters name an End Site; the name is the rest of its line, up to a brace."""
+        rest = self.lines[self.line - 1][self.start + len("Site") :].split("{")[0]
+        for _ in _WORD.findall(rest):
+            next(self.words)
 
     def _number(self, what: str) -> float:
         word = self._word(what)
@@ -173,39 +234,55 @@ class _Parser:
             raise self._bad(f"{what} is {word!r}, not a whole number from {least} up")
         return int(word)
 
-    def parse(self) -> Bvh:
+    def parse(self, fps: float | None) -> Bvh:
         self._expect("HIERARCHY")
         self._expect("ROOT")
         self._tree()
-        self._expect("MOTION", "Frames:")
-        frames = self._count("number of frames", 1)
+        if (word := self._word("'MOTION'")).upper() == "ROOT":
+            raise self._bad("a second ROOT: one file per person is read")
+        if word.upper() != "MOTION":
+            raise self._bad(f"{word!r} instead of 'MOTION'")
+        self._expect("Frames:")
+        promised = self._count("number of frames", 0)
         self._expect("Frame", "Time:")
         frame_time = self._number("frame time")
-        if frame_time <= 0:
-            raise self._bad(f"frame time is {frame_time}")
-        written = self.lines[self.line - 1].split()[-1]
-        motion_TC = self._motion(frames)
+        if fps is None:
+            fps = self._rate(frame_time, self.lines[self.line - 1].split()[-1])
+        motion_TC = self._motion()
+        notes = []
+        if len(motion_TC) != promised:
+            notes.append(f"the header promises {promised} frames, the file holds {len(motion_TC)}")
         return Bvh(
             names=tuple(self.names),
             parents=tuple(self.parents),
             offset_N3=torch.tensor(self.offsets, dtype=torch.float64),
             channels=tuple(self.channels),
-            frame_time=frame_time,
-            fps=_whole_rate(frame_time, written),
+            fps=fps,
             motion_TC=motion_TC,
+            notes=tuple(notes),
         )
+
+    def _rate(self, frame_time: float, written: str) -> float:
+        rate = _whole_rate(frame_time, written) if frame_time > 0 else 0.0
+        if not RATES[0] <= rate <= RATES[1]:
+            raise self._bad(
+                f"Frame Time {written} is {rate:.3g} frames per second; allowed: {RATES[0]:g} to {RATES[1]:g}; "
+                "`--fps` states the rate"
+            )
+        return rate
 
     def _tree(self) -> None:
         """Everything from the root's name to its closing brace; a loop, since a file may nest as deep as it likes."""
-        stack = [self._open(self._word("the root's name"), -1)]
+        stack = [self._open(self._joint_name("the root's name"), -1)]
         while stack:
             word = self._word("a joint or '}'")
             if word == "}":
                 stack.pop()
             elif word.upper() == "JOINT":
-                stack.append(self._open(self._word("a joint's name"), stack[-1]))
+                stack.append(self._open(self._joint_name("a joint's name"), stack[-1]))
             elif word.upper() == "END":
                 self._expect("Site")
+                self._skip_name()
                 self._open(f"{self.names[stack[-1]]}_end", stack[-1], end=True)
                 self._expect("}")
             elif word.upper() == "ROOT":
@@ -233,8 +310,8 @@ class _Parser:
         self.channels.append(tuple(channels))
         return len(self.names) - 1
 
-    def _motion(self, frames: int) -> Tensor:
-        """The numbers below the frame time [T, C], one frame a line."""
+    def _motion(self) -> Tensor:
+        """The numbers below the frame time [T, C], one frame per line."""
         width = sum(map(len, self.channels))
         rows: list[list[str]] = []
         numbers: list[int] = []
@@ -242,24 +319,18 @@ class _Parser:
             row = line.split()
             if not row:
                 continue
-            if len(rows) == frames:
-                raise self._bad(f"more frames than the {frames} that the header promises", number)
             if len(row) != width:
                 raise self._bad(f"{len(row)} numbers instead of {width}", number)
             rows.append(row)
             numbers.append(number)
-        if len(rows) != frames:
-            raise self._bad(f"{len(rows)} frames instead of the {frames} that the header promises", len(self.lines))
+        if not rows:
+            raise self._bad("no frames follow", len(self.lines))
         try:
             values = list(map(float, chain.from_iterable(rows)))
         except ValueError:
             self._blame(rows, numbers)
             raise
-        motion_TC = torch.tensor(values, dtype=torch.float64).reshape(frames, width)
-        if not motion_TC.isfinite().all():
-            row, column = (~motion_TC.isfinite()).nonzero()[0].tolist()
-            raise self._bad(f"number {column + 1} is {rows[row][column]}", numbers[row])
-        return motion_TC
+        return torch.tensor(values, dtype=torch.float64).reshape(len(rows), width)
 
     def _blame(self, rows: list[list[str]], numbers: list[int]) -> None:
         for row, number in zip(rows, numbers, strict=True):
@@ -271,11 +342,11 @@ class _Parser:
 
 
 def _whole_rate(frame_time: float, written: str) -> float:
-    """Frames a second; whole where a whole rate has this frame time to the digits written: 0.008333 is 120.
+    """Frames per second; whole where a whole rate has this frame time to the digits written: 0.008333 is 120.
 
     Files write few digits; resampling at the literal rate would blend neighbouring frames where none need be blended.
     """
     rate = 1 / frame_time
-    digits = len(written.partition(".")[2]) if "e" not in written.lower() else 17
+    digits = -int(Decimal(written).as_tuple().exponent)
     whole = max(round(rate), 1)
     return float(whole) if abs(1 / whole - frame_time) < 10.0**-digits else rate

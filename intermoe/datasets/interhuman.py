@@ -1,31 +1,36 @@
 """The reader of InterHuman's layout, which the embedded data set Duet is written in too.
 
     motions_processed/person1/<id>.npy, person2/<id>.npy   float [T, 492], z up
-    annots/<id>.txt                                        one caption a line
-    split/train.txt, val.txt, test.txt                     one id a line
+    annots/<id>.txt                                        one caption per line
+    split/train.txt, val.txt, test.txt                     one id per line; or these three in the root
     ignore_list.txt or split/ignore_list.txt (optional)    ids to leave out
-    labels.jsonl (optional)                                {"id": ..., "kind": ..., "actor": 0 or 1, ...} a line
+    labels.jsonl (optional)                                {"id": ..., "kind": ..., "actor": 0 or 1, ...} per line
 
 Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, D numbers of a row.
 """
 
 import json
+import re
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from intermoe.body.conventions import SPLITS
+from intermoe.body.conventions import FPS, SPLITS
 from intermoe.body.skeletons import SMPL22, Skeleton
-from intermoe.datasets.recordings import BadRecording, Recording, Source, check_id
+from intermoe.datasets.bad_recording import BadRecording, NotUpright
+from intermoe.datasets.recordings import Recording, Source, check_id, common_length
+from intermoe.datasets.text_files import read_text
 from intermoe.errors import UserError
 
 # A line of a motion file: 62 x 3 positions, then 51 x 6 rotations; the body's joints come first in both.
 _WIDTH = 492
 _ROTATIONS = 186
 _PERSONS = ("motions_processed/person1", "motions_processed/person2")
-_FOLDERS = (*_PERSONS, "annots", "split")
+_FOLDERS = (*_PERSONS, "annots")
+# What a second download or upload of the same file is called.
+_COPY = re.compile(r"(.+?) ?\([0-9]+\)")
 _IGNORE_LISTS = ("ignore_list.txt", "split/ignore_list.txt")
 
 
@@ -51,7 +56,7 @@ class InterHumanReader:
                 raise UserError(
                     "there is no such folder",
                     where=self.root / folder,
-                    allowed=f"a data set in InterHuman's layout, with {', '.join(_FOLDERS)}",
+                    allowed=f"a data set in InterHuman's layout, with {', '.join(_FOLDERS)}, split",
                 )
         ignored = {
             listed for name in _IGNORE_LISTS if (self.root / name).is_file() for listed in _lines(self.root / name)
@@ -59,7 +64,7 @@ class InterHumanReader:
         splits_of: dict[str, list[str]] = {}
         for split in SPLITS:
             # A line that stands twice in one list is one recording all the same.
-            for listed in dict.fromkeys(_lines(self.root / "split" / f"{split}.txt")):
+            for listed in dict.fromkeys(_lines(self._split_list(split))):
                 splits_of.setdefault(listed, []).append(split)
         for unlisted in sorted(self._ids_on_disk() - splits_of.keys()):
             splits_of[unlisted] = []
@@ -68,15 +73,19 @@ class InterHumanReader:
 
     def read(self, source: Source) -> list[Recording]:
         """The one recording of that source, turned to y up; ``BadRecording`` says what is wrong with it."""
+        if copy := _COPY.fullmatch(source.id):
+            raise BadRecording(
+                f"{source.id!r} looks like a second copy of {copy[1]!r}: where files of {copy[1]!r} are missing, "
+                "rename these, otherwise delete them"
+            )
         check_id(source.id)
         if not source.split:
             raise BadRecording("listed in no split")
         if source.split not in SPLITS:
             raise BadRecording(f"listed in {source.split}; one recording in two splits would leak between them")
         first, second = (self._person(folder, source.id) for folder in _PERSONS)
-        if len(first) != len(second):
-            raise BadRecording(f"person1 has {len(first)} frames, person2 {len(second)}")
-        both_TPD = np.stack([first, second], axis=1)
+        frames, notes = common_length(("person1", "person2"), (len(first), len(second)), FPS)
+        both_TPD = np.stack([first[:frames], second[:frames]], axis=1)
         num_joints = self.skeleton.num_joints
         disk_TPJ3 = both_TPD[..., : 3 * num_joints].reshape(-1, 2, num_joints, 3)
         num_turning = num_joints - 1
@@ -89,8 +98,20 @@ class InterHumanReader:
             rotation_TPR6=np.ascontiguousarray(rotation_TPR6),
             captions=self._captions(source.id),
             label=dict(self._labels.get(source.id, {})),
+            notes=tuple(notes),
         )
-        return [recording.check(self.skeleton)]
+        try:
+            return [recording.check(self.skeleton)]
+        except NotUpright as error:
+            raise BadRecording(f"{error}; the files of this layout have z up") from None
+
+    def _split_list(self, split: str) -> Path:
+        """The list in the folder ``split``, or in the root."""
+        places = (self.root / "split" / f"{split}.txt", self.root / f"{split}.txt")
+        for place in places:
+            if place.is_file():
+                return place
+        raise UserError("there is no such file", where=places[0], allowed=f"it, or {split}.txt in the root")
 
     def _ids_on_disk(self) -> set[str]:
         """Ids that a caption or a motion file is named by; hidden files, which some systems scatter, are none."""
@@ -102,7 +123,9 @@ class InterHumanReader:
     def _person(self, folder: str, id: str) -> NDArray[np.float32]:
         name = f"{folder}/{id}.npy"
         if not (self.root / name).is_file():
-            raise BadRecording(f"no motion: {name} is missing")
+            copies = sorted(file.name for file in (self.root / folder).glob(f"{id}*(*).npy") if _is_copy(file, id))
+            hint = f"; {copies[0]!r} may be it: rename it" if copies else ""
+            raise BadRecording(f"no motion: {name} is missing{hint}")
         try:
             # Mapped, not loaded: nothing can be unpickled, and a header that promises more than the file holds is an
             # error before any memory is taken.
@@ -119,7 +142,7 @@ class InterHumanReader:
     def _captions(self, id: str) -> tuple[str, ...]:
         name = f"annots/{id}.txt"
         try:
-            lines = (self.root / name).read_text("utf-8-sig").splitlines()
+            lines = read_text(self.root / name).splitlines()
         except FileNotFoundError:
             raise BadRecording(f"no captions: {name} is missing") from None
         except (OSError, UnicodeDecodeError) as error:
@@ -160,13 +183,18 @@ class InterHumanReader:
         return labels
 
 
+def _is_copy(file: Path, id: str) -> bool:
+    copy = _COPY.fullmatch(file.stem)
+    return copy is not None and copy[1] == id
+
+
 def _lines(file: Path) -> list[str]:
     return [line.strip() for line in _text(file).splitlines() if line.strip()]
 
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text("utf-8-sig")
+        return read_text(file)
     except FileNotFoundError:
         raise UserError("there is no such file", where=file) from None
     except (OSError, UnicodeDecodeError) as error:

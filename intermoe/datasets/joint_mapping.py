@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from intermoe.body.skeletons import SKELETONS, skeleton_named
 from intermoe.config import Config
@@ -55,12 +55,14 @@ class JointMapping(Config):
         axes: which axis of the file becomes x (to the left), y (up) and z (ahead).
         tpose: degrees for the rotation channels, in the file's order, of those joints of the file that must turn to
             bring its zero pose into a T-pose.
+        tpose_frame: the frame of the file, counted from 0, that is a T-pose, instead of the zero pose.
     """
 
     skeleton: str
     joints: Mapping[str, JointSource]
     axes: tuple[str, str, str] = ("x", "y", "z")
     tpose: Mapping[str, tuple[float, ...]] = {}
+    tpose_frame: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _fits_the_skeleton(self) -> Self:
@@ -77,6 +79,8 @@ class JointMapping(Config):
             raise ValueError(f"axes among {', '.join(_AXES)}")
         if not math.isclose(_determinant(self.axis_matrix()), 1.0):
             raise ValueError("axes that are three different ones and keep left and right apart, such as [x, z, -y]")
+        if self.tpose and self.tpose_frame is not None:
+            raise ValueError("either tpose or tpose_frame, not both")
         return self
 
     def axis_matrix(self) -> list[list[float]]:

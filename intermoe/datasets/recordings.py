@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from intermoe.body.conventions import MIN_FRAMES, SPLITS
+from intermoe.body.conventions import FPS, MIN_FRAMES, SPLITS
 from intermoe.body.skeletons import Skeleton
+from intermoe.datasets.bad_recording import BadRecording
+from intermoe.datasets.bodies import check_bodies
 
 # Farther than this from the origin, a position is in another unit or an error: metres.
 _FARTHEST = 100.0
+# Two systems that record one person each start and stop by hand: up to this many seconds of one alone are cut off.
+LONGEST_SURPLUS = 0.1
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-class BadRecording(Exception):
-    """This recording cannot be used; the message says why. It is set aside in the quarantine, the run goes on."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Recording:
         rotation_TPR6: float32 [T, 2, J - 1, 6], local rotations of joints 1..J-1 in 6D (see rotations.py).
         captions: at least one sentence.
         label: what the data set knows of the roles, such as ``{"kind": "push", "actor": 0}``; empty where nothing.
+        notes: what was put right while reading, one sentence each.
     """
 
     id: str
@@ -49,9 +51,10 @@ class Recording:
     rotation_TPR6: NDArray[np.float32]
     captions: tuple[str, ...]
     label: dict[str, str | int]
+    notes: tuple[str, ...] = ()
 
     def check(self, skeleton: Skeleton) -> "Recording":
-        """This recording, or ``BadRecording`` where it breaks a promise of this class."""
+        """This recording, or ``BadRecording`` where it breaks a promise of this class or shows no two bodies."""
         frames = len(self.position_TPJ3)
         check_id(self.id)
         if self.split not in SPLITS:
@@ -72,7 +75,33 @@ class Recording:
             raise BadRecording(f"{frames} frames are fewer than {MIN_FRAMES}")
         if not self.captions or not all(caption.strip() for caption in self.captions):
             raise BadRecording("no caption")
+        check_bodies(torch.from_numpy(self.position_TPJ3), torch.from_numpy(self.rotation_TPR6), skeleton, FPS)
         return self
+
+
+def common_length(persons: tuple[str, str], frames: tuple[int, int], fps: float) -> tuple[int, list[str]]:
+    """How many frames two persons have in common, and a note where one has a few more.
+
+    Args:
+        persons: what to call them.
+        frames: how many each has.
+        fps: frames per second of both.
+
+    Raises:
+        BadRecording: one has more than ``LONGEST_SURPLUS`` seconds more.
+
+    Example:
+        >>> common_length(("a.bvh", "b.bvh"), (90, 88), fps=30)
+        (88, ['a.bvh has 90 frames, b.bvh 88: the last 2 of a.bvh are left out'])
+    """
+    shorter, surplus = min(frames), abs(frames[0] - frames[1])
+    if not surplus:
+        return shorter, []
+    difference = f"{persons[0]} has {frames[0]} frames, {persons[1]} {frames[1]}"
+    if surplus > max(1, LONGEST_SURPLUS * fps):
+        raise BadRecording(f"{difference}; a difference of up to {LONGEST_SURPLUS:g} s is cut off")
+    longer = persons[0] if frames[0] > frames[1] else persons[1]
+    return shorter, [f"{difference}: the last {surplus} of {longer} are left out"]
 
 
 def check_id(id: str) -> None:

@@ -13,6 +13,7 @@ Legend: F features of a person-frame.
 """
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from intermoe.body.skeletons import Skeleton
 from intermoe.data.feature_moments import Moments
 from intermoe.data.shards import (
     CARD,
+    NOTES,
     QUARANTINE,
     ROWS_PER_FILE,
     DatasetCard,
@@ -58,6 +60,7 @@ from pipelines.preprocess.tasks import (
 )
 
 _SOURCES_PER_TASK = 16
+_NUMBER_OR_NAME = re.compile(r"'[^']*'|-?\d+(?:\.\d+)?")
 
 _Job = TypeVar("_Job", bound=Mapping[str, Any])
 _Result = TypeVar("_Result", bound=Mapping[str, Any])
@@ -130,7 +133,9 @@ def make_shards(
         captions = _encode(texts, encoder_card, text_folder, folder, progress or _silent)
         motions = _write(rows, reader.skeleton, folder, progress or _silent)
         shutil.rmtree(folder / "parts")
-        (folder / QUARANTINE).write_text("".join(f"{json.dumps(item)}\n" for item in quarantine), "utf-8")
+        notes = [{"id": recording["id"], "note": note} for recording in recordings for note in recording["notes"]]
+        _write_lines(folder / NOTES, notes)
+        _write_lines(folder / QUARANTINE, [{"id": item["id"], "reason": _full_reason(item)} for item in quarantine])
         if statistics_of is not None:
             mean, std = statistics_of.mean, statistics_of.std
         else:
@@ -146,12 +151,13 @@ def make_shards(
             captions=len(texts),
             max_tokens=max(file["tokens"] for file in captions),
             quarantined=len(quarantine),
+            noted=len({note["id"] for note in notes}),
             rows_per_file=ROWS_PER_FILE,
             mean=mean,
             std=std,
             files={
                 **{file["file"]: file["sha256"] for file in (*captions, *motions)},
-                QUARANTINE: sha256(folder / QUARANTINE),
+                **{name: sha256(folder / name) for name in (NOTES, QUARANTINE)},
             },
         )
         (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
@@ -221,24 +227,38 @@ def _read(
     recordings: dict[str, ReadRecording] = {}
     for recording in (recording for part in parts for recording in part["recordings"]):
         if recording["id"] in recordings:
-            quarantine.append({"id": recording["id"], "reason": "an earlier recording has the same id"})
+            reason = "an earlier recording has the same id"
+            quarantine.append({"id": recording["id"], "reason": reason, "where": ""})
         else:
             recordings[recording["id"]] = recording
     return (
         sorted(recordings.values(), key=lambda recording: recording["id"]),
-        sorted(quarantine, key=lambda item: (item["id"], item["reason"])),
+        sorted(quarantine, key=lambda item: (item["id"], item["reason"], item["where"])),
     )
 
 
 def _nothing_usable(usable: int, quarantine: Sequence[SetAside]) -> UserError:
-    counted = Counter(item["reason"] for item in quarantine).most_common(3)
-    first = {reason: next(item["id"] for item in quarantine if item["reason"] == reason) for reason, _ in counted}
-    reasons = "".join(f"; {count} x {reason}, such as {first[reason]}" for reason, count in counted)
+    counted = Counter(_kind(item) for item in quarantine).most_common(3)
+    first = {kind: next(item for item in quarantine if _kind(item) == kind) for kind, _ in counted}
+    reasons = "".join(f"; {count} x {first[kind]['reason']} (as in {first[kind]['id']})" for kind, count in counted)
     message = f"no recording can be used, {len(quarantine)} set aside{reasons}"
     if not usable:
         return UserError(message)
     message = f"no recording of the training split can be used: {usable} of other splits, {len(quarantine)} set aside"
     return UserError(f"{message}{reasons}", allowed="--statistics-of DATASET, for recordings that are only tested on")
+
+
+def _kind(item: SetAside) -> str:
+    """The reason without its numbers and names, which differ from file to file."""
+    return _NUMBER_OR_NAME.sub("_", item["reason"])
+
+
+def _full_reason(item: SetAside) -> str:
+    return f"{item['where']}: {item['reason']}" if item["where"] else item["reason"]
+
+
+def _write_lines(file: Path, items: Sequence[Mapping[str, str]]) -> None:
+    file.write_text("".join(f"{json.dumps(item)}\n" for item in items), "utf-8")
 
 
 def _link_captions(recordings: Sequence[ReadRecording]) -> tuple[list[str], list[MotionRow]]:

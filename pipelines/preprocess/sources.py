@@ -9,6 +9,7 @@ from pydantic import Field
 
 from intermoe.config import Config
 from intermoe.datasets.bvh import BvhPairReader
+from intermoe.datasets.bvh_file import RATES
 from intermoe.datasets.duet import check_duet, write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.recordings import Reader
@@ -27,6 +28,7 @@ class SourceConfig(Config):
         seed: of "duet".
         mapping: of "bvh": how joints correspond, a shipped mapping's name or a file.
         scale: of "bvh": metres per unit of its files.
+        fps: of "bvh": frames per second, where its files state a wrong rate.
     """
 
     format: Literal["duet", "interhuman", "bvh"]
@@ -35,6 +37,7 @@ class SourceConfig(Config):
     seed: int = Field(default=0, ge=0)
     mapping: str = "cmu"
     scale: float = Field(default=1.0, gt=0)
+    fps: float | None = Field(default=None, ge=RATES[0], le=RATES[1])
 
     @contextmanager
     def reader(self, scratch: Path) -> Iterator[Reader]:
@@ -62,7 +65,7 @@ class SourceConfig(Config):
         if root is None:
             raise UserError("the folder of the recordings is not given", where=self.format, allowed="--root DIR")
         if self.format == "bvh":
-            yield BvhPairReader(root, self.mapping, self.scale)
+            yield BvhPairReader(root, self.mapping, self.scale, self.fps)
         else:
             yield InterHumanReader(root)
 

@@ -21,7 +21,8 @@ import torch
 from intermoe.body.skeletons import Skeleton
 from intermoe.data.feature_moments import Moments
 from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, EncoderCard, write_rows
-from intermoe.datasets.recordings import BadRecording, Reader, Recording, Source
+from intermoe.datasets.bad_recording import BadRecording
+from intermoe.datasets.recordings import Reader, Recording, Source
 from intermoe.errors import UserError
 from intermoe.files import sha256
 from intermoe.text.captions import with_ordinals
@@ -39,6 +40,7 @@ class ReadRecording(TypedDict):
     frames: int
     captions: tuple[str, ...]
     label: str
+    notes: tuple[str, ...]
     part: str
     row: int
 
@@ -59,10 +61,11 @@ class MotionRow(TypedDict):
 
 
 class SetAside(TypedDict):
-    """A recording that cannot be used."""
+    """A recording that cannot be used: why not, and the file and line in which that was found, or an empty text."""
 
     id: str
     reason: str
+    where: str
 
 
 class ReadJob(TypedDict):
@@ -122,13 +125,13 @@ def read_part(job: ReadJob, reader: Reader, folder: Path) -> ReadResult:
                 if not read:
                     raise BadRecording("holds no recording")
             except Exception as error:  # whatever a reader stumbles over is the fault of this item alone
-                quarantine.append({"id": source.id, "reason": _reason(error)})
+                quarantine.append(_set_aside(source.id, error))
                 continue
             for recording in read:
                 try:
                     row = _described(recording.check(reader.skeleton), job["part"], len(recordings))
                 except Exception as error:
-                    quarantine.append({"id": recording.id, "reason": _reason(error)})
+                    quarantine.append(_set_aside(recording.id, error))
                     continue
                 yield {
                     "id": recording.id,
@@ -151,14 +154,16 @@ def _described(recording: Recording, part: str, row: int) -> ReadRecording:
         "frames": len(recording.position_TPJ3),
         "captions": recording.captions,
         "label": json.dumps(recording.label, sort_keys=True),
+        "notes": recording.notes,
         "part": part,
         "row": row,
     }
 
 
-def _reason(error: Exception) -> str:
-    text = str(error) if isinstance(error, BadRecording) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
+def _set_aside(id: str, error: Exception) -> SetAside:
+    if isinstance(error, BadRecording):
+        return {"id": id, "reason": " ".join(error.reason.split()), "where": " ".join(error.where.split())}
+    return {"id": id, "reason": " ".join(f"{type(error).__name__}: {error}".split()), "where": ""}
 
 
 # Ray keeps a worker process for the next task: it loads the encoder once.

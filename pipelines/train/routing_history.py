@@ -52,7 +52,7 @@ class RoutingHistory:
         return [json.loads(line) for line in lines]
 
     def heat_maps(self) -> dict[str, bytes]:
-        """A PNG of each layer by its file's name: loads and learned biases or thresholds, experts down, steps across."""
+        """A PNG of each layer by its file's name: loads and what the experts learned, experts down, steps across."""
         entries = self.read()
         if not entries:
             return {}

@@ -9,8 +9,8 @@ import torch
 
 from intermoe.body.rotations import angle_between, matrix_about_axis, matrix_from_axis_angle
 from intermoe.body.skeletons import SMPL22
+from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.bvh_file import global_pose, parse_bvh
-from intermoe.datasets.recordings import BadRecording
 from intermoe.datasets.resampling import resample_pose
 from intermoe.render.bvh import write_bvh
 
@@ -43,7 +43,7 @@ def test_parser_places_a_chain_of_known_angles_where_the_closed_form_does(tmp_pa
     bvh = parse_bvh(tmp_path / "chain.bvh")
     assert bvh.names == ("base", "mid", "mid_end")
     assert bvh.parents == (-1, 0, 1)
-    assert (bvh.frames, bvh.fps, bvh.frame_time) == (2, 24.0, 0.0416667)
+    assert (bvh.frames, bvh.fps, bvh.notes) == (2, 24.0, ())
     place_TN3, turn_TN33 = (x.numpy() for x in global_pose(*bvh.local_pose(), bvh.parents))
     np.testing.assert_allclose(place_TN3[0], [[1, 2, 3], [1, 4, 3], [1, 4, 4]], atol=1e-12)
     base = rot("Y", 90) @ rot("X", 30)
@@ -55,7 +55,17 @@ def test_parser_places_a_chain_of_known_angles_where_the_closed_form_does(tmp_pa
 
 @pytest.mark.parametrize(
     ("written", "fps"),
-    [("0.008333", 120), ("0.00833333", 120), ("0.0333", 30), ("0.0333667", 29.97), (".04", 25), ("1", 1)],
+    [
+        ("0.008333", 120),
+        ("0.00833333", 120),
+        ("0.0333", 30),
+        ("0.0333667", 29.97),
+        (".04", 25),
+        ("0.2", 5),
+        ("3.33333e-02", 30),
+        ("8.333E-3", 120),
+        ("0.001", 1000),
+    ],
 )
 def test_frame_times_of_few_digits_mean_whole_rates(tmp_path, written, fps):
     (tmp_path / "a.bvh").write_text(CHAIN.replace("0.0416667", written))
@@ -75,13 +85,11 @@ def test_frame_times_of_few_digits_mean_whole_rates(tmp_path, written, fps):
         ("Joint mid", "Joint base", "line 6: a second point is called 'base'"),
         ("Joint mid", "ROOT mid", "line 6: a root inside a joint"),
         ("Joint mid", "Bone mid", "line 6: 'Bone' instead of JOINT, End Site or '}'"),
-        ("Frames: 2", "Frames: -2", "line 18: number of frames is '-2', not a whole number from 1 up"),
-        ("Frames: 2", "Frames: 3", "line 23: 2 frames instead of the 3 that the header promises"),
-        ("Frames: 2", "Frames: 1", "line 22: more frames than the 1 that the header promises"),
-        ("0.0416667", "0", "line 19: frame time is 0.0"),
+        ("Frames: 2", "Frames: -2", "line 18: number of frames is '-2', not a whole number from 0 up"),
+        ("MOTION", "ROOT second", "line 17: a second ROOT: one file per person is read"),
+        ("MOTION", "MOVEMENT", "line 17: 'MOVEMENT' instead of 'MOTION'"),
         ("0 3 1 2 0 0 2 0 0", "0 3 1 2 0 0 2 0", "line 20: 8 numbers instead of 9"),
         ("3e0", "3x0", "line 22: '3x0' is not a number"),
-        ("3e0", "nan", "line 22: number 2 is nan"),
     ],
 )
 def test_malformed_files_are_refused_with_the_line(tmp_path, old, new, reason):
@@ -91,6 +99,59 @@ def test_malformed_files_are_refused_with_the_line(tmp_path, old, new, reason):
     with pytest.raises(BadRecording) as error:
         parse_bvh(tmp_path / "a.bvh")
     assert str(error.value) == f"a.bvh, {reason}"
+
+
+@pytest.mark.parametrize(
+    ("written", "rate"), [("30", "0.0333"), ("33.3", "0.03"), ("1", "1"), ("0.5", "2"), ("0", "0"), ("0.0005", "2e+03")]
+)
+def test_frame_times_that_are_no_frame_times_are_refused_unless_the_rate_is_stated(tmp_path, written, rate):
+    file = tmp_path / "a.bvh"
+    file.write_text(CHAIN.replace("0.0416667", written).replace("\r\n", "\n"))
+    with pytest.raises(BadRecording) as error:
+        parse_bvh(file)
+    assert str(error.value) == (
+        f"a.bvh, line 19: Frame Time {written} is {rate} frames per second; allowed: 5 to 1000; `--fps` states the rate"
+    )
+    assert (error.value.where, parse_bvh(file, fps=25.0).fps) == ("a.bvh, line 19", 25.0)
+
+
+@pytest.mark.parametrize("promised", [0, 1, 3])
+def test_the_frames_that_are_there_are_read_with_a_note(tmp_path, promised):
+    (tmp_path / "a.bvh").write_text(CHAIN.replace("Frames: 2", f"Frames: {promised}"))
+    bvh = parse_bvh(tmp_path / "a.bvh")
+    assert bvh.frames == 2
+    assert bvh.notes == (f"the header promises {promised} frames, the file holds 2",)
+
+
+def test_names_may_hold_blanks_and_end_sites_names(tmp_path):
+    text = CHAIN.replace("ROOT base", "ROOT  Bip01 Pelvis \t").replace("Joint mid\r\n\t{", "JOINT Bip01 L Thigh{")
+    (tmp_path / "a.bvh").write_text(text.replace("End Site", "End Site Bip01 L Toe"))
+    assert parse_bvh(tmp_path / "a.bvh").names == ("Bip01 Pelvis", "Bip01 L Thigh", "Bip01 L Thigh_end")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks_are_understood(tmp_path, encoding):
+    (tmp_path / "a.bvh").write_bytes(CHAIN.encode(encoding))
+    assert parse_bvh(tmp_path / "a.bvh").frames == 2
+
+
+def test_utf16_without_its_mark_is_told(tmp_path):
+    (tmp_path / "a.bvh").write_bytes(CHAIN.encode("utf-16-le"))
+    with pytest.raises(BadRecording) as error:
+        parse_bvh(tmp_path / "a.bvh")
+    assert str(error.value) == "a.bvh: is not text, or UTF-16 without a byte order mark; UTF-8 is read"
+
+
+def test_numbers_must_be_finite_only_where_they_are_used(tmp_path):
+    (tmp_path / "a.bvh").write_text(CHAIN.replace("2.5 40 50", "nan inf 50"))
+    bvh = parse_bvh(tmp_path / "a.bvh")
+    used = bvh.within(["base"])
+    assert used.motion_TC[1].tolist() == [90, 3, 1, 2, 30, -20, 0, 0, 50]
+    assert used.notes == ("numbers that are not finite in joints that the mapping does not name: mid",)
+    with pytest.raises(BadRecording) as error:
+        bvh.within(["mid_end"])
+    assert str(error.value) == "Yposition of 'mid' is nan in frame 1"
+    assert parse_bvh(tmp_path / "a.bvh").at(0).frames == 1
 
 
 def test_every_truncation_of_a_file_is_refused(tmp_path):

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bodies import interhuman_rows, standing_bodies
 
+from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.interhuman import InterHumanReader
-from intermoe.datasets.recordings import BadRecording, Reader, Source
+from intermoe.datasets.recordings import Reader, Source
 from intermoe.errors import UserError
 
 
 def raw(frames=20, seed=0, width=492):
-    return np.random.default_rng(seed).normal(size=(frames, width)).astype(np.float32)
+    return interhuman_rows(frames, seed)[:, :width]
 
 
 def add(root, id, *, one=None, two=None, captions="They bow.\n", split="train"):
@@ -131,7 +133,10 @@ BIG[5, 0] = 1e300
         ({"two": NAN}, "rotations hold a number that is not finite, first in frame 4"),
         ({"one": BIG}, "positions hold a number that is not finite, first in frame 5"),
         ({"one": raw().astype("S8")}, "holds |S8 instead of floating-point numbers"),
-        ({"two": raw(frames=19)}, "person1 has 20 frames, person2 19"),
+        (
+            {"two": raw(frames=16)},
+            "person1 has 20 frames, person2 16; a difference of up to 0.1 s is cut off",
+        ),
         ({"one": raw(14), "two": raw(14)}, "14 frames are fewer than 15"),
         ({"one": raw(0), "two": raw(0)}, "0 frames are fewer than 15"),
         ({"captions": " \n\n"}, "annots/bad.txt is empty"),
@@ -199,3 +204,85 @@ def test_damaged_files(root):
         assert whole.count(b"(20, 492), }" + b" " * 8) == 1
         file.write_bytes(whole.replace(b"(20, 492), }" + b" " * 8, (shape + b", }").ljust(20)))
         assert "cut.npy" in reason(root, "cut")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda row: row.__setitem__((slice(None), slice(186, 312)), 0),
+            (
+                "the six numbers of left_hip in frame 0 are not the first two columns of a rotation matrix, row by "
+                "row: lengths 0 and 0 instead of 1, product 0 instead of 0"
+            ),
+        ),
+        (
+            lambda row: row.__setitem__((slice(None), slice(0, 66)), 0),
+            "a body measures 0 m from the feet to the head joint; allowed: 0.8 to 2.2 m",
+        ),
+        (
+            lambda row: row.__setitem__((slice(18, 22), slice(0, 66)), 0),
+            (
+                "the motion jumps near frame 19: a joint moves faster than 18 m/s, or the root's speed changes by more "
+                "than 6 m/s from one frame to the next"
+            ),
+        ),
+    ],
+)
+def test_what_no_body_can_be_is_set_aside(root, change, message):
+    one, two = raw(40, seed=1), raw(40, seed=2)
+    change(one)
+    add(root, "bad", one=one, two=two)
+    assert reason(root, "bad") == message
+
+
+def test_files_with_y_up_are_set_aside(root):
+    rows = []
+    for person in range(2):
+        row = raw(40, seed=person)
+        position_TPJ3, _ = standing_bodies(40)
+        row[:, :66] = position_TPJ3[:, person].reshape(40, 66)
+        rows.append(row)
+    add(root, "bad", one=rows[0], two=rows[1])
+    assert reason(root, "bad") == (
+        "both bodies stand along -z instead of y in the median frame; the files of this layout have z up"
+    )
+
+
+def test_a_few_frames_of_one_person_alone_are_cut_off_with_a_note(root):
+    add(root, "a", one=raw(40, seed=1), two=raw(38, seed=2))
+    (recording,) = InterHumanReader(root).read(Source("a", "train"))
+    assert len(recording.position_TPJ3) == 38
+    assert recording.notes == ("person1 has 40 frames, person2 38: the last 2 of person1 are left out",)
+
+
+def test_second_copies_are_named_with_what_to_do(root):
+    add(root, "7")
+    add(root, "8(1)", split=None)
+    (root / "motions_processed/person2/7.npy").rename(root / "motions_processed/person2/7(1).npy")
+    reader = InterHumanReader(root)
+    assert [source.id for source in reader.sources()] == ["7", "7(1)", "8(1)"]
+    assert reason(root, "7") == (
+        "no motion: motions_processed/person2/7.npy is missing; '7(1).npy' may be it: rename it"
+    )
+    assert reason(root, "8(1)", split="") == (
+        "'8(1)' looks like a second copy of '8': where files of '8' are missing, rename these, otherwise delete them"
+    )
+
+
+@pytest.mark.parametrize("encode", [lambda text: text.encode("utf-8-sig"), lambda text: text.encode("utf-16")])
+def test_lists_may_lie_in_the_root_with_any_line_ends_and_marks(tmp_path, encode):
+    root = tmp_path / "person1_data"
+    for folder in ("motions_processed/person1", "motions_processed/person2", "annots"):
+        (root / folder).mkdir(parents=True)
+    for name in "ab":
+        add(root, name, split=None)
+    for split, names in (("train", "a\r\n"), ("val", "b\r\n"), ("test", "")):
+        (root / f"{split}.txt").write_bytes(encode(names))
+    reader = InterHumanReader(root)
+    assert reader.sources() == [Source("a", "train"), Source("b", "val")]
+    assert [len(reader.read(source)) for source in reader.sources()] == [1, 1]
+    (root / "val.txt").unlink()
+    with pytest.raises(UserError) as caught:
+        reader.sources()
+    assert str(caught.value) == f"{root / 'split/val.txt'}: there is no such file (allowed: it, or val.txt in the root)"

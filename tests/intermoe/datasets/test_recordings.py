@@ -2,22 +2,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bodies import standing_bodies
 
 from intermoe.body.conventions import MIN_FRAMES, SPLITS
 from intermoe.body.skeletons import SMPL22
-from intermoe.datasets.recordings import BadRecording, Recording, check_id
+from intermoe.datasets.bad_recording import BadRecording
+from intermoe.datasets.recordings import Recording, check_id
 
 # Legend: T frames, P = 2 persons, J = 22 joints, R = 21.
 
 
 @pytest.fixture
 def good() -> Recording:
-    rng = np.random.default_rng(0)
+    position_TPJ3, rotation_TPR6 = standing_bodies(20)
     return Recording(
         id="take_1.a-2",
         split="val",
-        position_TPJ3=rng.normal(size=(20, 2, 22, 3)).astype(np.float32),
-        rotation_TPR6=rng.normal(size=(20, 2, 21, 6)).astype(np.float32),
+        position_TPJ3=position_TPJ3,
+        rotation_TPR6=rotation_TPR6,
         captions=("Two people bow.",),
         label={"kind": "bow", "actor": 0},
     )

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import bodies
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -15,9 +16,10 @@ import torch
 from intermoe.body.skeletons import SMPL22
 from intermoe.data.feature_moments import Moments
 from intermoe.data.shards import DatasetFolder
+from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.duet import write_duet
 from intermoe.datasets.interhuman import InterHumanReader
-from intermoe.datasets.recordings import BadRecording, Recording, Source
+from intermoe.datasets.recordings import Recording, Source
 from intermoe.errors import UserError
 from intermoe.text.captions import mirror_caption, swap_caption
 from intermoe.text.encoders import load_encoder
@@ -27,6 +29,7 @@ from pipelines.preprocess.preprocess import make_shards
 pytestmark = pytest.mark.usefixtures("ray_session")
 # Ray's workers do not import test modules: what they need of this one travels with the task.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+ray.cloudpickle.register_pickle_by_value(bodies)
 
 BROKEN = {"d_empty_caption": "caption", "d_nan": "not finite", "d_short": "fewer than 15", "d_truncated": ""}
 
@@ -179,6 +182,8 @@ class FakeReader:
     def read(self, source: Source) -> list[Recording]:
         if source.id == "bad":
             raise BadRecording("holds\n nothing")
+        if source.id.startswith("file"):
+            raise BadRecording(f"{len(source.id)} numbers instead of '132'", where=f"{source.id}, line 3")
         if source.id == "bug":
             raise ZeroDivisionError("by zero")
         if source.id == "none":
@@ -187,16 +192,15 @@ class FakeReader:
         return [self.recording(name) for name in names]
 
     def recording(self, id: str) -> Recording:
-        rng = np.random.default_rng(len(id))
-        position = rng.normal(size=(20, 2, 22, 3)).astype(np.float32)
+        position, rotation = bodies.standing_bodies(20, seed=len(id))
         captions = ("They bow.", "\udcff") if id == "surrogate" else ("They bow.", "The left one waves.")
         label: dict[str, Any] = {"kind": {1}} if id == "unwritable" else {}
         split = "dev" if id == "dev" else self.split
-        rotation = rng.normal(size=(20, 2, 21, 6)).astype(np.float32)
-        return Recording(id, split, position, rotation, captions, label)
+        notes = ("the header lies",) if id == "cut_1" else ()
+        return Recording(id, split, position, rotation, captions, label, notes)
 
 
-TROUBLE = ["solo", "bad", "bug", "none", "cut", "twin", "half", "surrogate", "unwritable", "dev"]
+TROUBLE = ["solo", "bad", "file_0", "bug", "none", "cut", "twin", "half", "surrogate", "unwritable", "dev"]
 
 
 def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
@@ -206,6 +210,7 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "toy/quarantine.jsonl").read_text().splitlines()]
     reasons = {line["id"]: line["reason"] for line in lines}
     assert reasons.pop("bad") == "holds nothing"
+    assert reasons.pop("file_0") == "file_0, line 3: 6 numbers instead of '132'"
     assert reasons.pop("bug") == "ZeroDivisionError: by zero"
     assert reasons.pop("none") == "holds no recording"
     assert reasons.pop("solo") == "an earlier recording has the same id"
@@ -214,7 +219,9 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
     assert reasons.pop("unwritable").startswith("TypeError")
     assert reasons.pop("dev") == "split 'dev' is not one of train, val, test"
     assert not reasons
-    assert card.quarantined == 8
+    assert card.quarantined == 9
+    assert (tmp_path / "toy/notes.jsonl").read_text() == '{"id": "cut_1", "note": "the header lies"}\n'
+    assert card.noted == 1
     assert [data.caption(row).text for row in range(3)] == ["The left one waves.", "The right one waves.", "They bow."]
     assert data.recording("train", 0).captions == (2, 0)
     assert data.recording("train", 0).mirrored == (2, 1)
@@ -229,8 +236,8 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
         (
             FakeReader(["bad", "bug", "bug"]),
             (
-                "no recording can be used, 3 set aside; 2 x ZeroDivisionError: by zero, such as bug;"
-                " 1 x holds nothing, such as bad"
+                "no recording can be used, 3 set aside; 2 x ZeroDivisionError: by zero (as in bug);"
+                " 1 x holds nothing (as in bad)"
             ),
         ),
         (
@@ -241,6 +248,13 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
             ),
         ),
         (FakeReader([]), "no recording can be used, 0 set aside"),
+        (
+            FakeReader(["file.bvh", "bad", "file_two.bvh"]),
+            (
+                "no recording can be used, 3 set aside; 2 x 8 numbers instead of '132' (as in file.bvh);"
+                " 1 x holds nothing (as in bad)"
+            ),
+        ),
     ],
 )
 def test_shards_without_a_usable_recording_are_refused_and_leave_nothing(tmp_path, reader, message):

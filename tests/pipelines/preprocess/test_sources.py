@@ -76,6 +76,8 @@ def test_roots_are_absolute_since_tasks_may_run_elsewhere(tmp_path, monkeypatch)
         ({"format": "fbx"}, "format = 'fbx' (allowed: 'duet', 'interhuman' or 'bvh')"),
         ({"format": "duet", "count": 0}, "count = 0 (allowed: greater than or equal to 1)"),
         ({"format": "bvh", "scale": -1}, "scale = -1 (allowed: greater than 0)"),
+        ({"format": "bvh", "fps": 4}, "fps = 4 (allowed: greater than or equal to 5)"),
+        ({"format": "bvh", "fps": 1001}, "fps = 1001 (allowed: less than or equal to 1000)"),
     ],
 )
 def test_options_out_of_range_are_refused(values, message):
@@ -107,3 +109,11 @@ def test_a_request_is_checked_before_anything_is_written(tmp_path):
     assert str(caught.value) == (
         f"{tmp_path / 'raw'}: exists already and is not overwritten (allowed: a new or an empty folder)"
     )
+
+
+def test_the_options_of_bvh_reach_its_reader(tmp_path):
+    (tmp_path / "pairs.csv").write_text("id,person1,person2,split,captions\n")
+    source = SourceConfig(format="bvh", root=tmp_path, mapping="lafan1", scale=0.01, fps=24)
+    with source.reader(tmp_path) as reader:
+        assert isinstance(reader, BvhPairReader)
+        assert (reader.scale, reader.fps, reader.mapping.tpose["Hips"]) == (0.01, 24, (90, 0, 90))

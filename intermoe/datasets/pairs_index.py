@@ -1,0 +1,100 @@
+"""``pairs.csv``: which two files are one recording, its split and its captions."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from intermoe.body.conventions import SPLITS
+from intermoe.datasets.bad_recording import BadRecording
+from intermoe.datasets.recordings import check_id
+from intermoe.datasets.text_files import read_text
+from intermoe.errors import UserError
+
+INDEX = "pairs.csv"
+_COLUMNS = ("id", "person1", "person2", "split", "captions")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row of the index, every column a stripped text.
+
+    Attributes:
+        id: of the recording.
+        persons: file names of person 1 and person 2, relative to the folder.
+        split: one of train, val and test where the row is sound.
+        captions: joined by ``|``.
+        line: of the row in the index.
+        fault: why the row cannot be understood, if it cannot.
+    """
+
+    id: str
+    persons: tuple[str, str]
+    split: str
+    captions: str
+    line: int
+    fault: str = ""
+
+    def check(self) -> None:
+        """Raise ``BadRecording`` where the row is not one of a recording."""
+        where = f"{INDEX}, line {self.line}"
+        if self.fault:
+            raise BadRecording(self.fault, where=where)
+        check_id(self.id)
+        if self.split not in SPLITS:
+            raise BadRecording(f"split {self.split!r} is not one of {', '.join(SPLITS)}", where=where)
+        if not self.sentences():
+            raise BadRecording("no caption", where=where)
+
+    def sentences(self) -> tuple[str, ...]:
+        """The captions."""
+        return tuple(caption for part in self.captions.split("|") if (caption := part.strip()))
+
+    def files(self, root: Path) -> tuple[Path, Path]:
+        """The files of person 1 and person 2 in that folder; ``BadRecording`` where one is not there."""
+        first, second = (self._file(root, number, name) for number, name in enumerate(self.persons, start=1))
+        return first, second
+
+    def _file(self, root: Path, number: int, name: str) -> Path:
+        where = f"{INDEX}, line {self.line}"
+        inside = PurePosixPath(name.replace("\\", "/"))
+        if not name or inside.is_absolute() or ".." in inside.parts or ":" in name or "\0" in name:
+            raise BadRecording(f"person{number} {name!r} is not a file name inside the folder", where=where)
+        if not (root / inside).is_file():
+            raise BadRecording(f"person{number} {name!r} does not exist", where=where)
+        return root / inside
+
+
+def read_index(root: Path) -> list[Pair]:
+    """The rows of the index in a folder.
+
+    Captions are typed by hand, commas and all: what a row has beyond the header's columns belongs to the captions,
+    where these are the last column.
+
+    Raises:
+        UserError: no folder, no index, or one that is not a table with the columns.
+    """
+    if not root.is_dir():
+        raise UserError("no such folder", where=root)
+    index = root / INDEX
+    if not index.is_file():
+        raise UserError("no such file", where=index, allowed=f"a table with the columns {', '.join(_COLUMNS)}")
+    try:
+        table = csv.reader(io.StringIO(read_text(index), newline=""))
+        columns = [name.strip() for name in next(table, [])]
+        if missing := [name for name in _COLUMNS if name not in columns]:
+            raise UserError(f"no column {', '.join(missing)}", where=index, allowed=", ".join(_COLUMNS))
+        return [_pair(columns, row, table.line_num) for row in table if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot be read ({error})", where=index) from None
+
+
+def _pair(columns: list[str], row: list[str], line: int) -> Pair:
+    fault = ""
+    if len(row) > len(columns) and columns[-1] == "captions":
+        row = [*row[: len(columns) - 1], ",".join(row[len(columns) - 1 :])]
+    elif len(row) != len(columns):
+        fault = f"{len(row)} columns instead of {len(columns)}"
+    cells = {name: cell.strip() for name, cell in zip(columns, row, strict=False)}
+    name, one, two, split, captions = (cells.get(column, "") for column in _COLUMNS)
+    return Pair(name, (one, two), split, captions, line, fault)
