@@ -90,6 +90,42 @@ class GeneratedBatch:
         ]
 
 
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raise ``UserError`` where a prompt is empty, or holds bytes that are no text (as a shell may hand them on)."""
+    if not prompts or not all(prompt.strip() for prompt in prompts):
+        raise UserError("a prompt is empty", allowed="a sentence")
+    for prompt in prompts:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            shown = prompt.encode("ascii", "backslashreplace").decode()
+            raise UserError(f"the prompt {shown!r} is not UTF-8 text", allowed="a sentence in UTF-8") from None
+
+
+def best_device() -> torch.device:
+    """The fastest device of this machine: a GPU where PyTorch has one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_named(name: str) -> torch.device:
+    """A device of this machine by its name; "auto" is the best there is.
+
+    Raises:
+        UserError: there is none of that name.
+
+    Example:
+        >>> device_named("cpu")
+        device(type='cpu')
+    """
+    if name == "auto":
+        return best_device()
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    names = ["cpu", *(["cuda"] if gpus else []), *gpus]
+    if name not in names:
+        raise UserError(f"no device {name!r} on this machine", where="--device", allowed=", ".join(["auto", *names]))
+    return torch.device(name)
+
+
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode; each of its modules gets its own mode back afterwards."""

@@ -6,6 +6,7 @@ Z = N * C, J joints, R = J - 1, K text tokens, W text width.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self, overload
 
@@ -23,7 +24,7 @@ from intermoe.data.rows import RecordingHeader
 from intermoe.data.shards import DataConfig, DatasetFolder
 from intermoe.diffusion import Diffusion, DiffusionConfig, guided
 from intermoe.errors import UserError
-from intermoe.generation import Conditions, GeneratedBatch, eval_mode
+from intermoe.generation import Conditions, GeneratedBatch, check_prompts, eval_mode
 from intermoe.moe.config import MoeConfig
 from intermoe.motion import Motion
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
@@ -34,6 +35,8 @@ from intermoe.text.head import TextHead
 
 VAE_PARTS = ("normaliser", "vae")
 PARTS = (*VAE_PARTS, "text_head", "denoiser")
+# Of all motions that are generated at a time: what a training step of the paper's sizes holds of half its samples.
+_FRAMES_PER_BATCH = 32 * 300
 
 
 class ModelConfig(Config):
@@ -117,7 +120,7 @@ class InterMoE(nn.Module):
         cls,
         path: str | Path,
         *,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         text_folder: Path | None = None,
         parts: Sequence[str] = PARTS,
     ) -> Self:
@@ -125,7 +128,7 @@ class InterMoE(nn.Module):
 
         Args:
             path: a checkpoint, or the folder of a training run (then its best checkpoint).
-            device: where the networks are put.
+            device: of the networks; ``best_device()`` is the fastest of this machine.
             text_folder: where CLIP's weights lie, if not in the user's hub cache.
             parts: what the checkpoint must hold; with ``VAE_PARTS`` alone, the model can encode and decode.
 
@@ -133,7 +136,7 @@ class InterMoE(nn.Module):
             UserError: no checkpoint there, a damaged one, or one without these parts.
         """
         folder = trained_folder(path)
-        saved = checkpoint.load(folder, device=device)
+        saved = checkpoint.load(folder, device=str(device))
         model = cls(ModelConfig.load(folder))
         missing = [part for part in parts if part not in saved.tensors]
         if missing:
@@ -231,13 +234,13 @@ class InterMoE(nn.Module):
             seconds: length of the motion.
             seed: the same seed and prompt give the same motion; a prompt given twice gives two different ones.
             guidance: scale w of classifier-free guidance; that of the config if None.
-            on_step: called with (steps done, steps in all).
+            on_step: called with (steps done, steps in all); many prompts take several batches of steps.
 
         Returns:
             One ``Motion`` for one prompt, a list for a sequence of them.
 
         Raises:
-            UserError: empty prompt, negative seed, or a length outside what the model was trained for.
+            UserError: a prompt that is empty or not text, a negative seed, or a length beyond what the model learned.
         """
         several = [prompts] if isinstance(prompts, str) else list(prompts)
         frames = self._frames(seconds)
@@ -245,15 +248,19 @@ class InterMoE(nn.Module):
             raise UserError(f"seed {seed}", allowed="0 or more")
         if guidance is not None and not math.isfinite(guidance):
             raise UserError(f"guidance {guidance}", allowed="a finite number")
-        if not several or not all(prompt.strip() for prompt in several):
-            raise UserError("a prompt is empty", allowed="a sentence")
-        motions = self.generate_batch(
-            self.read_prompts(several),
-            frames_B=torch.full((len(several),), frames),
-            seeds=prompt_seeds(seed, several),
-            guidance=guidance,
-            on_step=on_step,
-        ).motions(several)
+        check_prompts(several)
+        seeds, size = prompt_seeds(seed, several), max(1, _FRAMES_PER_BATCH // frames)
+        starts = range(0, len(several), size)
+        motions: list[Motion] = []
+        for number, first in enumerate(starts):
+            batch = several[first : first + size]
+            motions += self.generate_batch(
+                self.read_prompts(batch),
+                frames_B=torch.full((len(batch),), frames),
+                seeds=seeds[first : first + size],
+                guidance=guidance,
+                on_step=None if on_step is None else partial(_over_batches, on_step, number, len(starts)),
+            ).motions(batch)
         return motions[0] if isinstance(prompts, str) else motions
 
     def read_prompts(self, prompts: Sequence[str]) -> Conditions:
@@ -370,3 +377,7 @@ class InterMoE(nn.Module):
                 allowed=f"{MIN_FRAMES / FPS:g} to {longest / FPS:.4g}; the model learned from up to {longest} frames",
             )
         return frames
+
+
+def _over_batches(on_step: Callable[[int, int], None], batch: int, num_batches: int, done: int, total: int) -> None:
+    on_step(batch * total + done, num_batches * total)

@@ -111,6 +111,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
+    from intermoe.generation import device_named
     from intermoe.model import InterMoE
     from pipelines.cluster.progress import Stages
     from pipelines.generate import GenerateRequest, generate
@@ -126,7 +127,9 @@ def _generate(options: argparse.Namespace) -> None:
         guidance=options.guidance,
         routing_map=options.routing_map,
     ).checked()
-    model = InterMoE.load(model_folder(options.model, site.tracking_uri), text_folder=site.text_folder)
+    device = device_named(options.device)
+    folder = model_folder(options.model, site.tracking_uri)
+    model = InterMoE.load(folder, device=device, text_folder=site.text_folder)
     with Stages() as stages:
         files = generate(model, request, stages)
     for file in files:

@@ -1,6 +1,8 @@
 """From prompts to files: motion (npz), BVH per person, video and key frames."""
 
+import os
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -9,11 +11,16 @@ from typing import Self
 
 from intermoe.errors import UserError
 from intermoe.files import check_free, whole_file
+from intermoe.generation import check_prompts
 from intermoe.model import InterMoE
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
 from intermoe.motion import Motion
 
 SUFFIXES = (".npz", ".bvh", ".mp4", ".png")
+# Characters of a prompt in a file's name: far below what file systems take, so that all suffixes fit.
+_SLUG = 60
+# Characters after a stem: the longest suffix, and what a file is called until it is whole.
+_BEYOND_STEM = 64
 
 
 @dataclass(frozen=True)
@@ -39,16 +46,18 @@ class GenerateRequest:
     @property
     def stems(self) -> list[Path]:
         """Of the files of each prompt, their path without the suffix."""
-        return [self.out / f"{number:02d}_{_slug(prompt)}" for number, prompt in enumerate(self.prompts)]
+        digits = max(2, len(str(len(self.prompts) - 1)))
+        return [self.out / f"{number:0{digits}d}_{_slug(prompt)}" for number, prompt in enumerate(self.prompts)]
 
     def checked(self) -> Self:
         """The request, if its files can be written.
 
         Raises:
-            UserError: ``out`` is not a folder, or a file of that name exists.
+            UserError: a prompt is empty or not text; ``out`` is not a folder, cannot be written to or has a name that
+                is too long, or a file of a motion's name exists.
         """
-        if self.out.exists() and not self.out.is_dir():
-            raise UserError("is not a folder", where=self.out)
+        check_prompts(self.prompts)
+        _check_writable(self.out, max(len(stem.name) for stem in self.stems) + _BEYOND_STEM)
         taken = [path for stem in self.stems for path in sorted(self.out.glob(f"{stem.name}[._]*"))]
         for path in taken[:1]:
             check_free(path, "another --out")
@@ -67,7 +76,8 @@ def generate(model: InterMoE, request: GenerateRequest, progress: Callable[[str,
         The files written.
 
     Raises:
-        UserError: an empty prompt, a length the model does not know, no experts to map.
+        UserError: a length the model does not know, no experts to map; or files could not be written, after those
+            of the other motions have been.
     """
     with recorded_routing(model.denoiser) if request.routing_map else nullcontext() as recorder:
         motions = model.generate(
@@ -78,14 +88,38 @@ def generate(model: InterMoE, request: GenerateRequest, progress: Callable[[str,
             on_step=lambda done, total: progress("denoise", done, total),
         )
     maps = recorder.maps() if recorder is not None else []
-    files = []
+    files, failures = [], []
     for number, (stem, motion) in enumerate(zip(request.stems, motions, strict=True)):
         progress("write", number, len(motions))
-        files += save_all(motion, stem)
-        if maps:
-            files.append(save_routing_map(motion, maps[number], stem.with_name(f"{stem.name}.routing.png")))
+        try:
+            files += save_all(motion, stem)
+            if maps:
+                files.append(save_routing_map(motion, maps[number], stem.with_name(f"{stem.name}.routing.png")))
+        except UserError as error:
+            failures.append(str(error))
     progress("write", len(motions), len(motions))
+    if failures:
+        raise UserError(f"{len(failures)} of {len(motions)} motions could not be written whole: {failures[0]}")
     return files
+
+
+def _check_writable(out: Path, name_length: int) -> None:
+    """Raise ``UserError`` where no file with a name of that length can be made in the folder, made or not."""
+    existing = out.absolute()
+    try:
+        if out.exists() and not out.is_dir():
+            raise UserError("is not a folder", where=out)
+        while not existing.exists():
+            existing = existing.parent
+        longest = os.pathconf(existing, "PC_PATH_MAX")
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=out, allowed="another --out") from None
+    if len(os.fsencode(out.absolute())) + 1 + name_length >= longest:
+        raise UserError("the path is too long", where=out, allowed=f"another --out, its files below {longest} bytes")
+    if not existing.is_dir():
+        raise UserError("cannot be written: Not a directory", where=out, allowed="another --out")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError("cannot be written: Permission denied", where=out, allowed="another --out")
 
 
 def save_all(motion: Motion, stem: Path) -> list[Path]:
@@ -110,4 +144,6 @@ def _slug(prompt: str) -> str:
         >>> _slug("Two people bow to each other, deeply.")
         'two-people-bow-to-each'
     """
-    return "-".join(re.findall(r"[a-z0-9]+", prompt.lower())[:5]) or "motion"
+    # Letters without their accents, of whatever language has them.
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    return "-".join(re.findall(r"[a-z0-9]+", plain)[:5])[:_SLUG].rstrip("-") or "motion"

@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--seed", type=_integer, default=0, help="seed of the noise (default: 0)")
     verb.add_argument("--guidance", type=_number, help="scale of classifier-free guidance (default: the model's)")
     verb.add_argument("--text-folder", type=Path, help="folder of CLIP's weights, if not in the hub's cache")
+    verb.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto, a GPU if there is one)")
     verb.add_argument("--routing-map", action="store_true", help="also draw which experts worked on which moment")
 
     verb = verbs.add_parser("evaluate", help="evaluate a model: metrics with 95%% intervals")

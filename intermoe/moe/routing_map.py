@@ -4,9 +4,10 @@ Legend: P = 2 persons, B prompts, L latent frames, E experts, M layers with expe
 Q stages of them, N = P * B * L positions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +42,23 @@ class RoutingRecorder:
 
         Guided sampling denoises a batch whose second half has no condition: the maps are of the first.
         """
-        num_steps = len(self.timesteps)
-        num_stages = min(num_stages, num_steps)
-        gate_TMPBLE = torch.stack(self.gates).unflatten(0, (num_steps, -1))
-        parts_TMPBLE = gate_TMPBLE[:, :, :, : gate_TMPBLE.shape[3] // 2].tensor_split(num_stages)
-        gate_QMPBLE = torch.stack([part_TMPBLE.mean(dim=0) for part_TMPBLE in parts_TMPBLE])
-        spans = [part.tolist() for part in torch.tensor(self.timesteps).tensor_split(num_stages)]
-        timesteps = tuple((span[0], span[-1]) for span in spans)
-        return [RoutingMap(gate_QMPLE, timesteps) for gate_QMPLE in gate_QMPBLE.unbind(3)]
+        layers = len(self.gates) // len(self.timesteps)
+        # Timesteps fall while a batch is denoised: where they rise, the next batch begins.
+        rises = [step for step in range(1, len(self.timesteps)) if self.timesteps[step] > self.timesteps[step - 1]]
+        maps: list[RoutingMap] = []
+        for first, last in pairwise([0, *rises, len(self.timesteps)]):
+            maps += _batch_maps(self.timesteps[first:last], self.gates[first * layers : last * layers], num_stages)
+        return maps
+
+
+def _batch_maps(timesteps: Sequence[int], gates: Sequence[Tensor], num_stages: int) -> list[RoutingMap]:
+    num_stages = min(num_stages, len(timesteps))
+    gate_TMPBLE = torch.stack(list(gates)).unflatten(0, (len(timesteps), -1))
+    parts_TMPBLE = gate_TMPBLE[:, :, :, : gate_TMPBLE.shape[3] // 2].tensor_split(num_stages)
+    gate_QMPBLE = torch.stack([part_TMPBLE.mean(dim=0) for part_TMPBLE in parts_TMPBLE])
+    spans = [part.tolist() for part in torch.tensor(timesteps).tensor_split(num_stages)]
+    stages = tuple((span[0], span[-1]) for span in spans)
+    return [RoutingMap(gate_QMPLE, stages) for gate_QMPLE in gate_QMPBLE.unbind(3)]
 
 
 @contextmanager

@@ -34,7 +34,9 @@ class ExampleMotion:
     routing: RoutingMap | None = None
 
 
-def example_motions(target: str, model: Path, dataset: Path) -> dict[str, ExampleMotion]:
+def example_motions(
+    target: str, model: Path, dataset: Path, device: str | torch.device = "cpu"
+) -> dict[str, ExampleMotion]:
     """A few motions by name; no text encoder is needed, since the data set holds the states of its captions.
 
     For the VAE: a held-out recording and what becomes of it through encoder and decoder. For the denoiser: motions
@@ -44,6 +46,7 @@ def example_motions(target: str, model: Path, dataset: Path) -> dict[str, Exampl
         target: "vae", "evaluator" or "denoiser".
         model: a checkpoint.
         dataset: the folder of shards; its validation split, or else its test or training split.
+        device: of the networks.
     """
     if target == "evaluator":
         return {}
@@ -52,8 +55,8 @@ def example_motions(target: str, model: Path, dataset: Path) -> dict[str, Exampl
     rows = len(folder.index(split).ids)
     chosen = [folder.recording(split, row) for row in range(0, rows, max(1, rows // _COUNT))][:_COUNT]
     if target == "denoiser":
-        return _generated(InterMoE.load(model), folder, chosen)
-    return _reconstructed(InterMoE.load(model, parts=VAE_PARTS), folder, chosen[0])
+        return _generated(InterMoE.load(model, device=device), folder, chosen)
+    return _reconstructed(InterMoE.load(model, device=device, parts=VAE_PARTS), folder, chosen[0])
 
 
 def _generated(model: InterMoE, folder: DatasetFolder, recordings: Sequence[MotionRow]) -> dict[str, ExampleMotion]:
@@ -77,7 +80,7 @@ def _reconstructed(model: InterMoE, folder: DatasetFolder, recording: MotionRow)
         positions, rotations, [UNDRAWN], model.skeleton, len(recording.position_TPJ3)
     ).features_BTPF
     with torch.no_grad():
-        decoded_BTPF = model.decode(model.encode(recorded_BTPF))
+        decoded_BTPF = model.decode(model.encode(recorded_BTPF.to(model.device))).cpu()
     text = folder.caption(recording.captions[0]).text
     return {
         f"0_{name}": ExampleMotion(_motion(features_TPF, f"{name}: {text}", model.skeleton))

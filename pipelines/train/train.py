@@ -17,6 +17,7 @@ from intermoe import checkpoint
 from intermoe.data.shards import CARD
 from intermoe.errors import UserError
 from intermoe.files import make_folder, sha256
+from intermoe.generation import best_device
 from pipelines.cluster.progress import Progress, progress_board
 from pipelines.generate import save_routing_map
 from pipelines.tracking.runs import Run
@@ -90,7 +91,10 @@ def _log_examples(job: TrainingJob, run: Run) -> str:
     """Add a few motions that show what the network has learned; the last one as Markdown."""
     shown = ""
     with tempfile.TemporaryDirectory() as folder:
-        for name, example in example_motions(job.request.target, job.request.out / "best", job.request.dataset).items():
+        # The driver may have no GPU where its workers have.
+        device = best_device() if job.request.settings.workers.gpu else "cpu"
+        best = job.request.out / "best"
+        for name, example in example_motions(job.request.target, best, job.request.dataset, device).items():
             files = [
                 *example.motion.save(Path(folder) / f"{name}.gif"),
                 *example.motion.save(Path(folder) / f"{name}.png"),

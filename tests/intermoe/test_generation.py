@@ -7,7 +7,7 @@ from intermoe.body.kinematics import settle
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.errors import UserError
-from intermoe.generation import GeneratedBatch, eval_mode
+from intermoe.generation import GeneratedBatch, device_named, eval_mode
 
 # Legend: B motions, T frames, P = 2 persons, F features.
 FRAMES = [30, 18, 30, 25]
@@ -71,3 +71,22 @@ def test_modes_come_back_module_by_module():
     with eval_mode(network):
         assert not any(module.training for module in network.modules())
     assert [module.training for module in network.modules()] == modes == [True, True, True, False, True]
+
+
+def test_a_device_is_one_of_this_machine(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert device_named("auto") == device_named("cpu") == torch.device("cpu")
+    for name in ("cuda", "cuda:0", "gpu", ""):
+        with pytest.raises(UserError) as caught:
+            device_named(name)
+        assert str(caught.value) == f"--device: no device {name!r} on this machine (allowed: auto, cpu)"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert device_named("auto") == torch.device("cuda")
+    assert device_named("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(UserError) as caught:
+        device_named("cuda:2")
+    assert str(caught.value) == (
+        "--device: no device 'cuda:2' on this machine (allowed: auto, cpu, cuda, cuda:0, cuda:1)"
+    )

@@ -400,3 +400,18 @@ def test_data_config_knows_skeletons_and_encoders():
         DataConfig.parse({"encoder": "bert"})
     with pytest.raises(UserError, match=r"max_frames = 15 \(allowed: greater than or equal to 16"):
         DataConfig.parse({"max_frames": 15})
+
+
+def test_many_prompts_are_generated_in_batches_that_change_nothing(model, monkeypatch):
+    together = model.generate(PROMPTS, seconds=1, seed=4)
+    monkeypatch.setattr("intermoe.model._FRAMES_PER_BATCH", 2 * 30)
+    sizes, steps = [], []
+    handle = model.denoiser.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0]) // 2))
+    apart = model.generate(PROMPTS, seconds=1, seed=4, on_step=lambda done, total: steps.append((done, total)))
+    handle.remove()
+    assert [motion.caption for motion in apart] == PROMPTS
+    assert all(difference(one, other) < 1e-4 for one, other in zip(together, apart, strict=True))
+    assert set(sizes) == {2}
+    total = steps[-1][1]
+    assert steps == [(done, total) for done in range(1, total + 1)]
+    assert total == 2 * model.config.diffusion.ddim_steps

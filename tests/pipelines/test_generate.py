@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -111,10 +112,11 @@ def test_an_empty_prompt_leaves_nothing_behind(model, tmp_path):
         ("They high-five; twice.", "they-high-five-twice"),
         ("../../etc/passwd", "etc-passwd"),
         ("*?[a]", "a"),
-        ("zwei Schritte zurück", "zwei-schritte-zur-ck"),
+        ("zwei Schritte zurück", "zwei-schritte-zuruck"),
         ("二人がお辞儀する", "motion"),
         ("...", "motion"),
         ("a\nb\0c", "a-b-c"),
+        ("b" * 260, "b" * 60),
     ],
 )
 def test_names_are_of_safe_characters_only(prompt, slug):
@@ -130,3 +132,57 @@ def test_save_all_keeps_dots_of_the_stem(model, tmp_path, monkeypatch):
         "v1.5_hug_person1.bvh",
         "v1.5_hug_person2.bvh",
     }
+
+
+def test_names_of_many_prompts_sort_as_the_prompts(tmp_path):
+    names = [stem.name for stem in GenerateRequest(["Hug!"] * 101, tmp_path).stems]
+    assert (names[0], names[9], names[100]) == ("000_hug", "009_hug", "100_hug")
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "out", "message"),
+    [
+        (["Hug!", " "], "out", "a prompt is empty (allowed: a sentence)"),
+        (
+            ["Sie gr\udcfc\udcdfen sich."],
+            "out",
+            r"the prompt 'Sie gr\\udcfc\\udcdfen sich.' is not UTF-8 text (allowed: a sentence in UTF-8)",
+        ),
+        (["Hug!"], "o" * 300, "{out}: cannot be written: File name too long (allowed: another --out)"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, prompts, out, message):
+    with pytest.raises(UserError) as caught:
+        GenerateRequest(prompts, tmp_path / out).checked()
+    assert str(caught.value) == message.format(out=tmp_path / out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_whose_files_would_have_too_long_a_path_is_refused(tmp_path):
+    longest = os.pathconf(tmp_path, "PC_PATH_MAX")
+    out = tmp_path
+    while len(str(out)) < longest - 60:
+        out /= "o" * min(200, longest - 40 - len(str(out)))
+    with pytest.raises(UserError) as caught:
+        GenerateRequest(["Hug!"], out).checked()
+    assert str(caught.value) == (
+        f"{out}: the path is too long (allowed: another --out, its files below {longest} bytes)"
+    )
+
+
+def test_what_can_be_written_is_written_when_one_motion_cannot(model, tmp_path, monkeypatch):
+    def save(motion: Motion, stem: Path) -> list[Path]:
+        if motion.caption == PROMPTS[0]:
+            raise UserError("cannot be written: No space left on device", where=stem)
+        return save_all(motion, stem)
+
+    monkeypatch.setattr(module, "SUFFIXES", (".npz",))
+    monkeypatch.setattr(module, "save_all", save)
+    with pytest.raises(UserError) as caught:
+        run(model, PROMPTS, tmp_path)
+    assert str(caught.value) == (
+        "1 of 2 motions could not be written whole: "
+        f"{tmp_path / '00_two-people-bow-to-each'}: cannot be written: No space left on device"
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["01_hug.npz"]

@@ -93,3 +93,20 @@ def test_recording_changes_nothing_and_ends_with_the_block() -> None:
 def test_without_experts_there_is_nothing_to_record() -> None:
     with pytest.raises(UserError, match="the model has no experts"), recorded_routing(denoiser("dense")):
         pytest.fail("the block is not entered")
+
+
+def test_batches_that_follow_each_other_give_the_maps_of_each_alone():
+    model = denoiser()
+    alone = []
+    for prompts in (3, 2):
+        with recorded_routing(model) as recorder:
+            sample(model, prompts)
+        alone += recorder.maps()
+    with recorded_routing(model) as recorder:
+        sample(model, 3)
+        sample(model, 2)
+    maps = recorder.maps()
+    assert len(maps) == 5
+    for one, other in zip(maps, alone, strict=True):
+        assert one.timesteps == other.timesteps
+        assert one.gate_QMPLE.equal(other.gate_QMPLE)
