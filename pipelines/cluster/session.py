@@ -17,6 +17,8 @@ from pipelines.settings import WorkersConfig
 # take all CPUs, or both wait for each other.
 _SHARE_OF_DATA = 2
 _OBJECT_STORE_BYTES = 2 * 1024**3
+# The path of a socket may have so many bytes; Ray's lie below its temporary folder, in the folder of the session.
+_SOCKET_PATH, _SOCKET = 107, "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 
 
 @contextmanager
@@ -28,7 +30,8 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
         jobs: how many jobs will do so at once.
 
     Raises:
-        UserError: the workers want more GPUs than this machine has; a cluster may grow.
+        UserError: the workers want more GPUs than this machine has (a cluster may grow), or the path of the temporary
+            folder is too long for Ray.
     """
     workers = workers or WorkersConfig()
     if ray.is_initialized():
@@ -39,6 +42,7 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**options)
     else:
+        _check_temporary_folder()
         gpus = torch.cuda.device_count()
         if workers.gpu and workers.count > gpus:
             raise UserError(
@@ -60,6 +64,18 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
         yield
     finally:
         ray.shutdown()
+
+
+def _check_temporary_folder() -> None:
+    """Raise ``UserError`` where Ray's sockets would have too long a path, which Ray answers with a traceback."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    room = _SOCKET_PATH - len(_SOCKET)
+    if len(os.fsencode(folder)) > room:
+        raise UserError(
+            f"the path of the temporary folder has {len(os.fsencode(folder))} bytes, too long for Ray's sockets",
+            where=folder,
+            allowed=f"up to {room}: set RAY_TMPDIR to a shorter one",
+        )
 
 
 @contextmanager

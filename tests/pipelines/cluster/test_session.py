@@ -32,3 +32,18 @@ def test_a_cluster_may_have_what_this_machine_has_not(monkeypatch, gpus):
     with ray_session(WorkersConfig(count=2, gpu=True)):
         assert began == [()]
     assert began == [(), "ended"]
+
+
+def test_a_temporary_folder_with_too_long_a_path_is_refused_before_ray_starts(monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("Ray is started"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    folder = "/tmp/" + 40 * "x"
+    monkeypatch.setenv("TMPDIR", folder)
+    with pytest.raises(UserError) as caught, ray_session():
+        pass
+    assert str(caught.value) == (
+        f"{folder}: the path of the temporary folder has 45 bytes, too long for Ray's sockets"
+        " (allowed: up to 39: set RAY_TMPDIR to a shorter one)"
+    )
