@@ -9,43 +9,27 @@ not learn to read the names at all, only what the sentence says of whom it names
 import re
 from typing import Literal
 
+from intermoe.text.person_names import names
+
 Persons = Literal["drawn", "named"]
 """Which person of a recording is the first: drawn at random, or the one whom the caption names first."""
-
-# What people are called after "first" and "second".
-_PEOPLE = (
-    "person|one|man|woman|individual|human|guy|girl|boy|lady|gentleman|child|adult|"
-    "actor|actress|character|figure|player|performer|participant|partner|friend|dancer|fighter|boxer|fencer|wrestler"
-)
-# What else has an order. Only what can hardly be a person's deed is listed: a missed word makes an odd sentence, a
-# person wrongly kept makes a false one.
-_THINGS = (
-    "times?|steps?|moves?|movements?|rounds?|half|part|try|attempt|place|floor|level|song|beat|count|act|phase|moment|"
-    "position|thing|stage|day|few|two|hand|arm|leg|foot"
-)
-_ORDINAL = re.compile(
-    rf"(?<![a-z-])(?:first|second)(?= (?:{_PEOPLE})(?![a-z]))"
-    rf"|(?<=the )(?:first|second)(?!-)(?! (?:{_THINGS})(?![a-z]))(?![a-z])",
-    re.IGNORECASE,
-)
-_NUMBERED = re.compile(
-    r"(?<=person )(?:1|2|one|two|(?-i:[AB]))(?![a-z0-9-])|(?<=person)[12](?![a-z0-9-])", re.IGNORECASE
-)
-_OTHER = {"first": "second", "1": "2", "one": "two", "a": "b"}
-_OTHER |= {other: word for word, other in _OTHER.items()}
 
 
 def swap_caption(text: str) -> str:
     """The sentence that describes the motion with its persons in each other's place.
 
-    "First" and "second" change where they name a person, and so do numbers and letters after "person"; capitals are
-    kept. A sentence that says "one" and "the other" names nobody and stays. Swapping twice gives the sentence back.
+    Every name that tells the persons apart changes (see person_names.py): "first" and "second", "1st" and "2nd",
+    numbers and letters after "person", "character" and the like, "P1" and "P2"; capitals are kept. A sentence that says
+    "one" and "the other" names nobody and stays. Swapping twice gives the sentence back.
 
     Example:
         >>> swap_caption("The first person waves a second time at the second, and Person 1 waits.")
         'The second person waves a second time at the first, and Person 2 waits.'
     """
-    return _NUMBERED.sub(_exchanged, _ORDINAL.sub(_exchanged, text))
+    for name in reversed(names(text)):
+        start, stop = name.word
+        text = text[:start] + _like(text[start:stop], name.counterpart) + text[stop:]
+    return text
 
 
 def named_first(text: str) -> int | None:
@@ -55,19 +39,28 @@ def named_first(text: str) -> int | None:
         >>> named_first("The second person is pushed by the first."), named_first("Two people bow.")
         (1, None)
     """
-    found = [match for pattern in (_ORDINAL, _NUMBERED) if (match := pattern.search(text))]
-    if not found:
-        return None
-    word = min(found, key=lambda match: match.start())[0].lower()
-    return int(word in ("second", "2", "two", "b"))
+    return next((name.person for name in names(text)), None)
 
 
-def _exchanged(match: re.Match[str]) -> str:
-    word = match[0]
-    other = _OTHER[word.lower()]
-    if len(word) > 1 and word.isupper():
-        return other.upper()
-    return other.capitalize() if word[0].isupper() else other
+def with_ordinals(text: str) -> str:
+    """The sentence with "first" and "second" for every other way of telling the two persons apart.
+
+    Text encoders read it instead of the sentence: of "P2 pushes P1" they make little, and what a network learns of one
+    way of naming would not hold for the others.
+
+    Example:
+        >>> with_ordinals("P2 pushes the 1st person, and man 1 falls.")
+        'the second person pushes the first person, and the first man falls.'
+    """
+    for name in reversed(names(text)):
+        start, stop = name.whole
+        ordinal = ("first", "second")[name.person]
+        text = (
+            text[:start]
+            + (f"the {ordinal} {name.noun}" if name.noun else _like(text[start:stop], ordinal))
+            + text[stop:]
+        )
+    return text
 
 
 # Words that say a side (also left-handed, leftward, rights) or a sense of rotation.
