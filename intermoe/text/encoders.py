@@ -19,6 +19,7 @@ from torch import Tensor
 
 from intermoe.errors import UserError
 from intermoe.files import sha256 as _sha256
+from intermoe.text.captions import with_ordinals
 
 if TYPE_CHECKING:  # transformers takes seconds to import: only those who encode pay for it.
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -82,11 +83,17 @@ class TextEncoder(ABC):
         return TextStates(states_BKW.where(mask_BK[..., None], 0.0).clone(), mask_BK.clone(), eot_B)
 
     def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Numbers of the tokens of the texts [B, K], int64, and the place [B] of the one that ends each."""
+        """Numbers of the tokens of the texts [B, K], int64, and the place [B] of the one that ends each.
+
+        Prompts and the captions of data sets alike come through here, so all are read with the persons named in one
+        way (see ``with_ordinals``).
+        """
         if not texts:
             raise ValueError("no text to encode")
         # One call a text: the tokens of a batch need no tensor yet, and some tokenizers would pad them their own way.
-        ids = [self._tokenizer(text, truncation=True, max_length=MAX_TOKENS)["input_ids"] for text in texts]
+        ids = [
+            self._tokenizer(with_ordinals(text), truncation=True, max_length=MAX_TOKENS)["input_ids"] for text in texts
+        ]
         # Both encoders pad with token 0: BERT's [PAD], and what OpenAI's tokenizer of CLIP fills up with.
         ids_BK = torch.zeros(len(ids), self._padded_length(max(map(len, ids))), dtype=torch.int64)
         for row, tokens in enumerate(ids):

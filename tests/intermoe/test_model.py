@@ -19,7 +19,7 @@ from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig
 from intermoe.moe.paradigms import DynamicSelection
 from intermoe.moe.selection import update_biases
 from intermoe.motion import Motion
-from intermoe.text.encoders import TextStates
+from intermoe.text.encoders import TextStates, load_encoder
 
 # Legend: B batch, T frames, L latent frames, P = 2 persons, F features, N latent joints, C channels, Z = N * C,
 # K text tokens, W text width.
@@ -246,6 +246,25 @@ def test_stored_captions_condition_as_their_prompts_do(tmp_path, persons):
     assert torch.equal(read.text.eot_B, stored.text.eot_B)
     assert stored.exchanged_B.tolist() == read.exchanged_B.tolist()
     assert set(stored.exchanged_B.tolist()) == ({False, True} if persons == "named" else {False})
+
+
+@pytest.mark.parametrize("persons", ["drawn", "named"])
+def test_prompts_that_name_the_persons_differently_give_the_same_motion(persons):
+    model = small_model(data={"persons": persons})
+    model._encoder = load_encoder("minilm")
+    prompts = [
+        "The second person pushes the first person.",
+        "The 2nd person pushes the 1st person.",
+        "P2 pushes P1.",
+        "Individual 2 pushes individual 1.",
+        "Person #2 pushes person #1.",
+        "Character B pushes character A.",
+    ]
+    read = model.read_prompts(prompts)
+    assert read.exchanged_B.tolist() == [persons == "named"] * 6
+    motions = model.generate_batch(read, frames_B=torch.full((6,), 17), seeds=[3] * 6).motions(prompts)
+    assert [motion.caption for motion in motions] == prompts
+    assert max(difference(motion, motions[0]) for motion in motions) < 1e-4
 
 
 def test_captions_of_another_encoder_are_refused(tmp_path):

