@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and the one warning."""
 
 
 class UserError(Exception):
@@ -24,3 +24,7 @@ class UserError(Exception):
         if allowed is not None:
             message += f" (allowed: {allowed})"
         super().__init__(" ".join(message.split()))
+
+
+class UserNote(UserWarning):
+    """Something the user should know although the work goes on; the command line prints it as ``note: <message>``."""

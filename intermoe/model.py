@@ -5,6 +5,7 @@ Z = N * C, J joints, R = J - 1, K text tokens, W text width.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,13 +24,13 @@ from intermoe.data.draws import Stream, normal, prompt_seeds
 from intermoe.data.rows import RecordingHeader
 from intermoe.data.shards import DataConfig, DatasetFolder
 from intermoe.diffusion import Diffusion, DiffusionConfig, guided
-from intermoe.errors import UserError
+from intermoe.errors import UserError, UserNote
 from intermoe.generation import Conditions, GeneratedBatch, check_prompts, eval_mode
 from intermoe.moe.config import MoeConfig
 from intermoe.motion import Motion
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
 from intermoe.networks.vae import STRIDE, CausalSkeletalVae, VaeConfig
-from intermoe.text.captions import named_first, swap_caption, with_ordinals
+from intermoe.text.captions import named_first, swap_caption
 from intermoe.text.encoders import TextEncoder, TextStates, encoder_width, load_encoder
 from intermoe.text.head import TextHead
 
@@ -267,7 +268,10 @@ class InterMoE(nn.Module):
         """The conditions of prompts; loads the frozen text encoder when first called."""
         exchanged = [self.exchanges(prompt) for prompt in prompts]
         texts = [swap_caption(prompt) if other else prompt for prompt, other in zip(prompts, exchanged, strict=True)]
-        return Conditions(self.encoder.encode([with_ordinals(text) for text in texts]), torch.tensor(exchanged))
+        for prompt in prompts:
+            if cut := self.encoder.left_out(prompt):
+                warnings.warn(UserNote(f"the prompt is too long, its end is not read: {cut!r}"), stacklevel=2)
+        return Conditions(self.encoder.encode(texts), torch.tensor(exchanged))
 
     def read_captions(
         self, folder: DatasetFolder, recordings: Sequence[RecordingHeader], captions: Sequence[int]

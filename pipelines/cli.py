@@ -3,10 +3,13 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from intermoe.errors import UserError
+from intermoe.errors import UserError, UserNote
 from pipelines.grammar import parse
 
 # What a verb needs is imported when it runs: `--help` answers at once.
@@ -19,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when all went well, 2 for a mistake of the user, 130 for Ctrl-C."""
     try:
         options = parse(arguments)
-        _COMMANDS[options.verb](options)
+        with _notes():
+            _COMMANDS[options.verb](options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -35,6 +39,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Print each ``UserNote`` as one line on standard error."""
+    show = warnings.showwarning
+
+    def print_note(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+        if issubclass(category, UserNote):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            show(message, category, *where, **options)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserNote)
+        warnings.showwarning = print_note
+        yield
+
+
 def _demo(options: argparse.Namespace) -> None:
     from pipelines.demo import demo
 
@@ -42,6 +63,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _preprocess(options: argparse.Namespace) -> None:
+    from intermoe.text.encoders import MAX_TOKENS
     from pipelines.cluster.progress import Stages
     from pipelines.cluster.session import ray_session
     from pipelines.preprocess.preprocess import preprocess
@@ -61,6 +83,8 @@ def _preprocess(options: argparse.Namespace) -> None:
     print(f"{options.out}: {counts}; {card.frames} frames, {card.captions} captions")
     if card.quarantined:
         print(f"set aside: {card.quarantined}, each with its reason in {options.out / 'quarantine.jsonl'}")
+    if card.captions_cut:
+        print(f"captions that are read up to their token {MAX_TOKENS} only, in all their forms: {card.captions_cut}")
     if card.noted:
         print(f"read with a note: {card.noted}, see {options.out / 'notes.jsonl'}")
 

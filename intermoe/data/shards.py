@@ -97,6 +97,7 @@ class DatasetCard(Config):
         captions: distinct texts, mirrored and swapped forms included.
         max_tokens: tokens of the longest text.
         quarantined: recordings set aside.
+        captions_cut: of them, those whose end is beyond the tokens of the encoder.
         noted: recordings in which something was put right while reading.
         rows_per_file: rows R of a Parquet file; the last of a split may hold fewer.
         mean: of each feature over the training split [F].
@@ -115,6 +116,7 @@ class DatasetCard(Config):
     captions: int = Field(ge=1)
     max_tokens: int = Field(ge=1)
     quarantined: int = Field(ge=0)
+    captions_cut: int = Field(default=0, ge=0)
     noted: int = Field(default=0, ge=0)
     rows_per_file: int = Field(default=ROWS_PER_FILE, ge=1)
     mean: tuple[float, ...]

@@ -4,12 +4,9 @@ Training lets the two persons change places. Where a caption says who of them ac
 second"), it has to change with them: otherwise nothing could be learned of who does what. And since nothing but its
 name makes a person the first, one may always call the person first whom the sentence names first: then the network need
 not learn to read the names at all, only what the sentence says of whom it names first.
-
-The rules look at the words around a name and treat both names alike, so that swapping twice gives the sentence back.
 """
 
 import re
-from collections.abc import Iterator
 from typing import Literal
 
 from intermoe.text.person_names import names

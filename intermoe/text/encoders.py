@@ -7,6 +7,7 @@ Legend: B texts, K text tokens, W text width, V words of the vocabulary.
 """
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +100,21 @@ class TextEncoder(ABC):
         for row, tokens in enumerate(ids):
             ids_BK[row, : len(tokens)] = torch.tensor(tokens)
         return ids_BK, torch.tensor([len(tokens) - 1 for tokens in ids])
+
+    def left_out(self, text: str) -> str:
+        """The words at the end of a text that are beyond its 77 tokens, so that the encoder does not read them.
+
+        A word of which it reads a part counts as left out.
+        """
+        if self._length(text) <= MAX_TOKENS:
+            return ""
+        words = text.split()
+        read = bisect_right(range(len(words)), MAX_TOKENS, key=lambda last: self._length(" ".join(words[: last + 1])))
+        return " ".join(words[read:])
+
+    def _length(self, text: str) -> int:
+        """Tokens of a whole text; long ones are cut long before a tokenizer warns of them."""
+        return len(self._tokenizer(with_ordinals(text), truncation=True, max_length=MAX_TOKENS + 1)["input_ids"])
 
     @abstractmethod
     def _padded_length(self, longest: int) -> int:

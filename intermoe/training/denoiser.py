@@ -68,7 +68,7 @@ class DenoiserObjective(Objective):
 
     def pop_diagnostics(self) -> Diagnostics:
         """The routing of each layer, and the means over the layers of what sums it up (see ``LayerRouting``)."""
-        layers = [layer.pop_routing() for layer in selections(self.model.denoiser)]
+        layers = tuple(layer.pop_routing() for layer in selections(self.model.denoiser))
         names = ("experts_per_token", "unselected", "router_entropy", "imbalance") if layers else ()
         values = {name: sum(getattr(layer, name) for layer in layers) / len(layers) for name in names}
         return Diagnostics(values, layers)

@@ -149,6 +149,7 @@ def make_shards(
             recordings={split: sum(r["split"] == split for r in recordings) for split in SPLITS},
             frames=sum(recording["frames"] for recording in recordings),
             captions=len(texts),
+            captions_cut=sum(file["cut"] for file in captions),
             max_tokens=max(file["tokens"] for file in captions),
             quarantined=len(quarantine),
             noted=len({note["id"] for note in notes}),

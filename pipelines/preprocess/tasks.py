@@ -25,7 +25,6 @@ from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.recordings import Reader, Recording, Source
 from intermoe.errors import UserError
 from intermoe.files import sha256
-from intermoe.text.captions import with_ordinals
 from intermoe.text.encoders import TextEncoder, load_encoder
 
 _TEXTS_PER_BATCH, _OPEN_PARTS = 32, 16
@@ -90,11 +89,12 @@ class EncodeJob(TypedDict):
 
 
 class CaptionFile(TypedDict):
-    """A file of captions, its hash, and the number of tokens of its longest text."""
+    """A file of captions, its hash, the tokens of its longest text, and how many texts are cut."""
 
     file: str
     sha256: str
     tokens: int
+    cut: int
 
 
 class WriteJob(TypedDict):
@@ -178,13 +178,18 @@ def write_captions(job: EncodeJob, encoder: EncoderCard, text_folder: Path | Non
         raise UserError(f"the weights of {encoder.name} are not the same on all nodes", where=text_folder)
     rows = list(_caption_rows(loaded, job["texts"]))
     write_rows(folder / job["file"], CAPTION_SCHEMA, rows)
-    return {"file": job["file"], "sha256": sha256(folder / job["file"]), "tokens": max(row["tokens"] for row in rows)}
+    return {
+        "file": job["file"],
+        "sha256": sha256(folder / job["file"]),
+        "tokens": max(row["tokens"] for row in rows),
+        "cut": sum(bool(loaded.left_out(text)) for text in job["texts"]),
+    }
 
 
 def _caption_rows(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
     for start in range(0, len(texts), _TEXTS_PER_BATCH):
         batch = texts[start : start + _TEXTS_PER_BATCH]
-        encoded = encoder.encode([with_ordinals(text) for text in batch])  # as InterMoE.read_prompts reads prompts
+        encoded = encoder.encode(batch)
         for text, state_KW, mask_K, eot in zip(batch, encoded.states_BKW, encoded.mask_BK, encoded.eot_B, strict=True):
             valid_KW = state_KW[mask_K].numpy()
             yield {"text": text, "tokens": len(valid_KW), "eot": int(eot), "state": valid_KW}

@@ -34,6 +34,7 @@ class RoutingHistory:
         if not layers:
             return
         line = json.dumps({"step": step, "layers": [_as_json(layer) for layer in layers]})
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 

@@ -14,7 +14,7 @@ from intermoe.body.skeletons import SMPL22
 from intermoe.data.draws import Stream, normal, prompt_seed
 from intermoe.data.shards import DataConfig
 from intermoe.diffusion import guided
-from intermoe.errors import UserError
+from intermoe.errors import UserError, UserNote
 from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig
 from intermoe.moe.paradigms import DynamicSelection
 from intermoe.moe.selection import update_biases
@@ -231,6 +231,9 @@ class StoredStates:
         shape = states_BKW.shape[:2]
         return TextStates(states_BKW, torch.ones(shape, dtype=torch.bool), torch.full(shape[:1], shape[1] - 1))
 
+    def left_out(self, text: str) -> str:
+        return ""
+
 
 @pytest.mark.parametrize("persons", ["drawn", "named"])
 def test_stored_captions_condition_as_their_prompts_do(tmp_path, persons):
@@ -434,3 +437,12 @@ def test_many_prompts_are_generated_in_batches_that_change_nothing(model, monkey
     total = steps[-1][1]
     assert steps == [(done, total) for done in range(1, total + 1)]
     assert total == 2 * model.config.diffusion.ddim_steps
+
+
+def test_a_prompt_that_is_not_read_to_its_end_is_noted(model):
+    prompt = " ".join(f"word{number}" for number in range(23))
+    with pytest.warns(UserNote) as caught:
+        model.read_prompts(["Two people bow.", prompt])
+    assert [str(note.message) for note in caught] == [
+        "the prompt is too long, its end is not read: 'word20 word21 word22'"
+    ]

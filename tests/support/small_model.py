@@ -42,6 +42,9 @@ class WordEncoder:
             mask_BK[row, : len(sentence)] = True
         return TextStates(states_BKW, mask_BK, mask_BK.sum(1) - 1)
 
+    def left_out(self, text: str) -> str:
+        return " ".join(text.split()[20:])
+
 
 def small_model(seed: int = 0, *, moe: dict | None = None, data: dict | None = None) -> InterMoE:
     """Random weights, also where training starts from zero, so that timestep and text change the result."""

@@ -4,6 +4,8 @@ from itertools import pairwise
 
 import pytest
 
+from intermoe.errors import UserNote
+from intermoe.render import lettering
 from intermoe.render.lettering import font, wrapped
 
 WORDS = "The first person pushes the second person, who stumbles back and raises both hands."
@@ -37,3 +39,24 @@ def test_a_word_wider_than_the_line_is_broken():
 
 def test_no_words_no_lines():
     assert wrapped("  ", font(20), 100, 3) == ""
+
+
+def test_letters_that_no_font_has_are_drawn_as_question_marks_and_noted(monkeypatch):
+    monkeypatch.setattr(lettering, "_font_files", lambda: iter([None]))
+    lettering.legible.cache_clear()
+    with pytest.warns(UserNote) as caught:
+        assert lettering.legible("二人 bow") == ("?? bow", None)
+    assert [str(note.message) for note in caught] == ["no font of this machine has '二人': drawn as '?' in '二人 bow'"]
+    lettering.legible.cache_clear()
+
+
+def test_the_first_font_that_has_all_letters_is_taken():
+    lettering.legible.cache_clear()
+    text, file = lettering.legible("Два человека")
+    assert text == "Два человека"
+    assert file is not None
+    assert file.name == "DejaVuSans.ttf"
+    face = lettering.font(20, file)
+    assert face.getlength(text) > 50
+    assert lettering.legible("Zwei Männer grüßen sich.") == ("Zwei Männer grüßen sich.", file)
+    assert lettering.legible("Two people bow.") == ("Two people bow.", None)

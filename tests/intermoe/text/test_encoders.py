@@ -152,3 +152,14 @@ def test_an_unknown_encoder_is_named_with_the_known_ones():
             call("bert")
     with pytest.raises(UserError, match="takes no text folder"):
         load_encoder("minilm", Path("clip"))
+
+
+def test_the_words_beyond_the_tokens_are_named():
+    encoder = load_encoder("minilm")
+    # [CLS] and [SEP] take two of the 77 tokens; each of these words is one.
+    words = ["they", "bow"] * 50
+    assert encoder.left_out(" ".join(words[:75])) == ""
+    assert encoder.left_out(" ".join(words[:78])) == "bow they bow"
+    states = [encoder.encode([" ".join(words[:number])]).states_BKW for number in (75, 78)]
+    assert states[0].shape == states[1].shape == (1, 77, 384)
+    assert encoder.left_out("Two people bow.") == ""
