@@ -1,8 +1,9 @@
 """Words on pictures: captions that fit their place, and the legend that says who is who."""
 
+import re
 import warnings
-from collections.abc import Iterator
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 
 from PIL import ImageDraw, ImageFont
@@ -13,63 +14,16 @@ from intermoe.render.painter import PERSON_COLOURS
 INK, FAINT_INK = (38, 45, 57), (104, 114, 130)
 PERSON_NAMES = ("first person", "second person")
 _SIDES = "left limbs lighter"
+# Names of fonts to take only where plain ones lack a character.
+_STYLED = re.compile("bold|italic|oblique|mono|math|serif|light|thin", re.IGNORECASE)
 _LINE = 1.28  # line height in font sizes
-# What no font draws: a font shows it, and whatever it has no letter for, as its box for a missing letter.
-_NO_LETTER = "\uffff"
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
-def font(size: float, file: Path | None = None) -> Font:
-    """A typeface; without a file Pillow's own, so that none is needed."""
-    return ImageFont.load_default(max(size, 6)) if file is None else ImageFont.truetype(str(file), max(size, 6))
-
-
-@lru_cache(maxsize=64)
-def legible(text: str) -> tuple[str, Path | None]:
-    """A text as it can be drawn, and the font file that has its letters: None for Pillow's own typeface.
-
-    The first font of this machine that has all of them, beginning with Pillow's, which has those of ASCII. Where none
-    has, those that are missing become "?", and a ``UserNote`` says so.
-
-    Example:
-        >>> legible("Two people bow.")
-        ('Two people bow.', None)
-    """
-    best, fewest = None, set(text) - {" "}
-    for number, file in enumerate(_font_files()):
-        missing = _missing(text, file)
-        if number == 0 or len(missing) < len(fewest):
-            best, fewest = file, missing
-        if not missing:
-            return text, file
-    letters = "".join(sorted(fewest))
-    warnings.warn(UserNote(f"no font of this machine has {letters!r}: drawn as '?' in {text!r}"), stacklevel=2)
-    return "".join("?" if letter in fewest else letter for letter in text), best
-
-
-def _font_files() -> Iterator[Path | None]:
-    yield None
-    import matplotlib
-    from matplotlib import font_manager
-
-    yield Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    yield from sorted(map(Path, font_manager.findSystemFonts()))
-
-
-def _missing(text: str, file: Path | None) -> set[str]:
-    """The letters of a text that a font has not."""
-    try:
-        face = font(20, file)
-        box = _drawn(face, _NO_LETTER)
-        return {letter for letter in set(text) if not letter.isspace() and _drawn(face, letter) == box}
-    except OSError:  # a font that cannot be read has none
-        return {letter for letter in set(text) if not letter.isspace()}
-
-
-def _drawn(face: Font, letter: str) -> tuple[tuple[int, int], bytes]:
-    mask = face.getmask(letter)
-    return mask.size, bytes(mask)
+def font(size: float) -> Font:
+    """Pillow's own typeface, so that no font file is needed."""
+    return ImageFont.load_default(max(size, 6))
 
 
 def wrapped(text: str, face: Font, width: float, lines: int) -> str:
@@ -101,11 +55,12 @@ def wrapped(text: str, face: Font, width: float, lines: int) -> str:
 def draw_caption(pen: ImageDraw.ImageDraw, text: str, *, size: float, left: float, top: float, width: float) -> float:
     """Write a caption of up to three lines from (left, top) on; returns the y below it.
 
-    A caption too long for three lines is set smaller before it is cut.
+    Characters that Pillow's own typeface lacks are drawn with a font of this machine that has them; where there is
+    none they become "?", with a warning. A caption too long for three lines is set smaller before it is cut.
     """
-    text, file = legible(text)
+    text, typeface = _drawable(text)
     for smaller in (1.0, 0.85, 0.72):
-        face = font(size * smaller, file)
+        face = font(size * smaller) if typeface is None else ImageFont.truetype(typeface, max(size * smaller, 6))
         rows = wrapped(text, face, width, 3)
         if not rows.endswith(" ..."):
             break
@@ -125,3 +80,52 @@ def draw_legend(pen: ImageDraw.ImageDraw, size: float, left: float, middle: floa
         left += 1.35 * size + face.getlength(name) + 1.4 * size
     pen.text((left, middle), _SIDES, FAINT_INK, face, anchor="lm")
     return left + face.getlength(_SIDES)
+
+
+@lru_cache(maxsize=64)
+def _drawable(text: str) -> tuple[str, str | None]:
+    """The text with "?" for what no font has, and the font file to draw it with, None for Pillow's own."""
+    # Loading matplotlib takes a while, and nearly all captions do without.
+    if text.isascii():
+        return text, None
+    wanted = {ord(char) for char in text if not char.isspace()}
+    own = _own_glyphs()
+    if wanted <= own:
+        return text, None
+    best, glyphs = None, own
+    for file, others in _machine_fonts():
+        if len(wanted & others) > len(wanted & glyphs):
+            best, glyphs = file, others
+    missing = sorted(wanted - glyphs)
+    if missing:
+        shown = " ".join(map(chr, missing[:10])) + (" ..." if len(missing) > 10 else "")
+        note = UserNote(f"no font on this machine has these characters, drawn as '?': {shown}")
+        warnings.warn(note, stacklevel=3)
+    return "".join("?" if ord(char) in missing else char for char in text), best
+
+
+@lru_cache(maxsize=1)
+def _own_glyphs() -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    file = getattr(font(12), "path", None)
+    # Without FreeType, Pillow draws with a bitmap typeface of Latin-1.
+    return frozenset(FT2Font(file).get_charmap()) if isinstance(file, BytesIO) else frozenset(range(256))
+
+
+@lru_cache(maxsize=1)
+def _machine_fonts() -> tuple[tuple[str, frozenset[int]], ...]:
+    """The fonts that can be drawn with at any size, and the characters of each: matplotlib's, then the machine's."""
+    from matplotlib import get_data_path
+    from matplotlib.font_manager import findSystemFonts
+    from matplotlib.ft2font import FT2Font
+
+    fonts = []
+    files = sorted(findSystemFonts(), key=lambda path: (bool(_STYLED.search(Path(path).name)), Path(path).name, path))
+    for file in [str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), *files]:
+        try:
+            ImageFont.truetype(file, 12)
+            fonts.append((file, frozenset(FT2Font(file).get_charmap())))
+        except (OSError, RuntimeError):
+            continue  # Fonts of bitmaps come in one size only.
+    return tuple(fonts)

@@ -1,12 +1,13 @@
 """Captions fit their place."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 
-from intermoe.errors import UserNote
 from intermoe.render import lettering
-from intermoe.render.lettering import font, wrapped
+from intermoe.render.lettering import draw_caption, font, wrapped
 
 WORDS = "The first person pushes the second person, who stumbles back and raises both hands."
 
@@ -41,22 +42,46 @@ def test_no_words_no_lines():
     assert wrapped("  ", font(20), 100, 3) == ""
 
 
-def test_letters_that_no_font_has_are_drawn_as_question_marks_and_noted(monkeypatch):
-    monkeypatch.setattr(lettering, "_font_files", lambda: iter([None]))
-    lettering.legible.cache_clear()
-    with pytest.warns(UserNote) as caught:
-        assert lettering.legible("二人 bow") == ("?? bow", None)
-    assert [str(note.message) for note in caught] == ["no font of this machine has '二人': drawn as '?' in '二人 bow'"]
-    lettering.legible.cache_clear()
+@pytest.fixture
+def no_cache():
+    lettering._drawable.cache_clear()
+    yield
+    lettering._drawable.cache_clear()
 
 
-def test_the_first_font_that_has_all_letters_is_taken():
-    lettering.legible.cache_clear()
-    text, file = lettering.legible("Два человека")
-    assert text == "Два человека"
+def drawn(text):
+    picture = Image.new("RGB", (300, 60), "white")
+    draw_caption(ImageDraw.Draw(picture), text, size=16, left=0, top=0, width=300)
+    return picture.tobytes()
+
+
+def test_characters_that_no_font_has_are_drawn_as_question_marks_and_named(monkeypatch, no_cache):
+    monkeypatch.setattr(lettering, "_machine_fonts", lambda: ())
+    with pytest.warns(UserWarning, match="no font") as caught:
+        picture = drawn("bow \u4e8c\u4eba")
+    assert [str(warning.message) for warning in caught] == [
+        "no font on this machine has these characters, drawn as '?': \u4e8c \u4eba"
+    ]
+    assert picture == drawn("bow ??")
+
+
+def test_a_font_of_the_machine_draws_what_the_own_typeface_lacks(monkeypatch, no_cache):
+    from matplotlib import get_data_path
+
+    file = f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+    monkeypatch.setattr(lettering, "_machine_fonts", lambda: ((file, frozenset(map(ord, "ab\u0634"))),))
+    assert lettering._drawable("ab \u0634") == ("ab \u0634", file)
+    assert drawn("ab \u0634") != drawn("ab ?")
+
+
+def test_plain_captions_keep_the_own_typeface(no_cache):
+    assert lettering._drawable("They bow.") == ("They bow.", None)
+
+
+def test_accents_are_drawn_on_every_machine(monkeypatch, no_cache):
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", list)
+    lettering._machine_fonts.cache_clear()
+    text, file = lettering._drawable("zwei Schritte zur\u00fcck, \u0434\u0432\u0430")
+    lettering._machine_fonts.cache_clear()
     assert file is not None
-    assert file.name == "DejaVuSans.ttf"
-    face = lettering.font(20, file)
-    assert face.getlength(text) > 50
-    assert lettering.legible("Zwei Männer grüßen sich.") == ("Zwei Männer grüßen sich.", file)
-    assert lettering.legible("Two people bow.") == ("Two people bow.", None)
+    assert (text, Path(file).name) == ("zwei Schritte zur\u00fcck, \u0434\u0432\u0430", "DejaVuSans.ttf")
