@@ -30,14 +30,6 @@ def sixd_from_matrix(matrix: Tensor) -> Tensor:
     return matrix[..., :, :2].flatten(-2)
 
 
-def matrix_from_axis_angle(rotation: Tensor) -> Tensor:
-    """Rotation matrices [..., 3, 3] from axis times angle in radians [..., 3] (Rodrigues)."""
-    zero = torch.zeros_like(rotation[..., 0])
-    x, y, z = rotation.unbind(-1)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    return torch.matrix_exp(skew)
-
-
 def matrix_about_axis(axis: str, radians: Tensor) -> Tensor:
     """Rotation matrices [..., 3, 3] about one of the axes ``"X"``, ``"Y"``, ``"Z"``, angles [...] in radians."""
     cos, sin = radians.cos(), radians.sin()
@@ -80,11 +72,3 @@ def euler_zxy_from_matrix(matrix: Tensor) -> Tensor:
     )
     y = torch.where(locked, torch.zeros_like(x), torch.atan2(-matrix[..., 2, 0], matrix[..., 2, 2]))
     return torch.stack([z, x, y], dim=-1).rad2deg()
-
-
-def angle_between(a: Tensor, b: Tensor) -> Tensor:
-    """Angle [...] in degrees of the rotation that takes matrices ``a`` to ``b`` [..., 3, 3]."""
-    relative = a.transpose(-1, -2) @ b
-    cos = (relative.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
-    sin = (relative - relative.transpose(-1, -2)).flatten(-2).norm(dim=-1) / 8**0.5
-    return torch.atan2(sin, cos).rad2deg()

@@ -6,11 +6,12 @@ import os
 import numpy as np
 import pytest
 import torch
+from turns import matrix_from_axis_angle
 
 import intermoe.render.bvh
 import intermoe.render.video
 from intermoe.body.kinematics import forward_kinematics
-from intermoe.body.rotations import matrix_from_axis_angle, sixd_from_matrix
+from intermoe.body.rotations import sixd_from_matrix
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.bvh_file import global_pose, parse_bvh
 from intermoe.errors import UserError

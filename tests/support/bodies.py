@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from turns import matrix_from_axis_angle
 
 from intermoe.body.kinematics import forward_kinematics
-from intermoe.body.rotations import matrix_from_axis_angle, sixd_from_matrix
+from intermoe.body.rotations import sixd_from_matrix
 from intermoe.body.skeletons import SMPL22
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor
+from turns import matrix_from_axis_angle
 
-from intermoe.body.rotations import matrix_from_axis_angle
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.bvh import BvhPairReader
 from intermoe.render.bvh import write_bvh

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from turns import matrix_from_axis_angle
 
 from intermoe.body.features import (
     FeatureLayout,
@@ -12,7 +13,7 @@ from intermoe.body.features import (
     rotations_from_features,
 )
 from intermoe.body.kinematics import forward_kinematics
-from intermoe.body.rotations import matrix_about_axis, matrix_from_axis_angle, sixd_from_matrix
+from intermoe.body.rotations import matrix_about_axis, sixd_from_matrix
 from intermoe.body.skeletons import SMPL22
 
 # Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame.

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from turns import angle_between, matrix_from_axis_angle
 
 from intermoe.body.kinematics import bone_offsets, fit_rotations, forward_kinematics, rest_offsets, settle
-from intermoe.body.rotations import angle_between, matrix_from_6d, matrix_from_axis_angle, sixd_from_matrix
+from intermoe.body.rotations import matrix_from_6d, sixd_from_matrix
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet import make_interaction
 

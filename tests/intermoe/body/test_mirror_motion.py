@@ -1,9 +1,10 @@
 import numpy as np
 import torch
+from turns import matrix_from_axis_angle
 
 from intermoe.body.features import mirror_motion, motion_features
 from intermoe.body.kinematics import forward_kinematics
-from intermoe.body.rotations import matrix_from_6d, matrix_from_axis_angle, sixd_from_matrix
+from intermoe.body.rotations import matrix_from_6d, sixd_from_matrix
 from intermoe.body.skeletons import SMPL22
 
 

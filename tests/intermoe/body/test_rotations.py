@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from turns import angle_between, matrix_from_axis_angle
 
 from intermoe.body.rotations import (
-    angle_between,
     euler_zxy_from_matrix,
     matrix_about_axis,
     matrix_from_6d,
-    matrix_from_axis_angle,
     matrix_from_euler,
     sixd_from_matrix,
 )

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from bodies import standing_bodies
+from turns import matrix_from_axis_angle
 
-from intermoe.body.rotations import matrix_about_axis, matrix_from_axis_angle, sixd_from_matrix
+from intermoe.body.rotations import matrix_about_axis, sixd_from_matrix
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.bad_recording import BadRecording, NotUpright, WrongHeight
 from intermoe.datasets.bodies import check_bodies, check_height, check_rotations, check_upright

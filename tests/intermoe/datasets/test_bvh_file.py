@@ -6,8 +6,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from turns import angle_between, matrix_from_axis_angle
 
-from intermoe.body.rotations import angle_between, matrix_about_axis, matrix_from_axis_angle
+from intermoe.body.rotations import matrix_about_axis
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.bvh_file import global_pose, parse_bvh

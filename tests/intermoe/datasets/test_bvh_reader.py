@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 from bvh_pairs import PLAIN, REST_J3, folder, open_folder, swaying
+from turns import angle_between
 
 from intermoe.body.kinematics import fit_rotations, forward_kinematics, rest_offsets
-from intermoe.body.rotations import angle_between, matrix_about_axis, matrix_from_6d
+from intermoe.body.rotations import matrix_about_axis, matrix_from_6d
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.bvh import BvhPairReader

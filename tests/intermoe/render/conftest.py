@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from turns import matrix_from_axis_angle
 
 from intermoe.body.kinematics import forward_kinematics
-from intermoe.body.rotations import matrix_from_axis_angle, sixd_from_matrix
+from intermoe.body.rotations import sixd_from_matrix
 from intermoe.body.skeletons import SMPL22
 from intermoe.motion import Motion
 

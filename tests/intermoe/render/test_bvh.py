@@ -5,9 +5,9 @@ import re
 
 import pytest
 import torch
+from turns import angle_between, matrix_from_axis_angle
 
 from intermoe.body.kinematics import forward_kinematics
-from intermoe.body.rotations import angle_between, matrix_from_axis_angle
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.bvh_file import global_pose, parse_bvh
 from intermoe.render.bvh import write_bvh
