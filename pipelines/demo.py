@@ -22,7 +22,7 @@ from pipelines.cluster.progress import Stages
 from pipelines.cluster.session import ray_session
 from pipelines.evaluate.evaluate import evaluate
 from pipelines.evaluate.request import EvaluateRequest
-from pipelines.evaluate.results import terminal_table
+from pipelines.evaluate.results import description, terminal_table
 from pipelines.generate import GenerateRequest, generate
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
@@ -96,6 +96,9 @@ def demo(out: Path) -> None:
         )
         with Stages() as stages:
             results = evaluate(evaluation.checked(), progress=stages)
+        strips = [f"motions/{file.name}" for file in files if file.suffix == ".png" and ".routing" not in file.name]
+        pictures = [f"![{strip}]({parent.artifact_link(strip)})" for strip in strips]
+        parent.describe("\n\n".join(["The whole pipeline on Duet, small.", description(results), *pictures]))
     console.print(terminal_table(results))
     _show(console, shares, [file for file in files if file.suffix == ".mp4"])
     console.print(f"The table with its plot: {out / 'evaluation' / 'results.html'}", highlight=False, soft_wrap=True)

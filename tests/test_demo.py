@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from terminal import run_in_terminal
 
 
@@ -50,6 +51,10 @@ def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     assert 0.4 < rows["recorded"]["identity_shuffled"]["mean"] < 0.6
     # By far more than chance, and than what always the same person's acting gives.
     assert rows["generated"]["identity"]["mean"] > 0.72
+    (demo,) = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_runs(["1"], "tags.mlflow.runName = 'demo'")
+    text_of_run = demo.data.tags["mlflow.note.content"]
+    assert text_of_run.startswith("The whole pipeline on Duet, small.\n\nEvaluation of `")
+    assert text_of_run.count("![motions/") == 4
     videos = re.findall(r"^  (\S+\.mp4)$", text, re.MULTILINE)
     assert len(videos) == 4
     assert all((tmp_path / video).stat().st_size > 10_000 for video in videos)
