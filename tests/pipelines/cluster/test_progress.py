@@ -75,8 +75,15 @@ def board(ray_session):
 def test_the_board_of_a_job_ends_with_it(ray_session):
     with progress_board() as board:
         assert ray.get(board.latest.remote()) is None
+
+    def asked_until_it_ends() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:  # an actor takes a moment to end
+            ray.get(board.latest.remote())
+            time.sleep(0.05)
+
     with pytest.raises(RayActorError):
-        ray.get(board.latest.remote())
+        asked_until_it_ends()
 
 
 def test_the_driver_shows_what_a_worker_posts(board, output, monkeypatch):
