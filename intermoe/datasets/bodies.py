@@ -26,6 +26,9 @@ SIXD_TOLERANCE = 0.1
 # side by side, along an axis of the room, their feet on the line through its origin.
 ALONG = 0.7
 FLOOR = 0.3
+# Nobody's lowest joint is half of the time this far below the floor, nor both persons' this far above it: metres. So
+# the root's height is in another unit, the floor is not at 0, or one of the two persons has another axis up.
+BELOW_FLOOR, ABOVE_FLOOR = 0.8, 1.5
 _DIRECTIONS = ("x", "-x", "z", "-z", "-y")
 
 
@@ -52,6 +55,18 @@ def check_bodies(position_TPJ3: Tensor, rotation_TPR6: Tensor, skeleton: Skeleto
             f"root's speed changes by more than {ROOT_SPEED_CHANGE:g} m/s from one frame to the next"
         )
     check_upright(position_TPJ3, skeleton)
+    check_floor(position_TPJ3)
+
+
+def check_floor(position_TPJ3: Tensor) -> None:
+    """Raise ``BadRecording`` where a body is far from the floor, y = 0, in the median over the frames."""
+    lowest_P = position_TPJ3[..., 1].amin(dim=-1).median(dim=0).values
+    low, high = int(lowest_P.argmin()), float(lowest_P.min())
+    if high < -BELOW_FLOOR or high > ABOVE_FLOOR:
+        raise BadRecording(
+            f"the lowest joint of person {low + 1} is at {high:.2g} m in the median frame, far from the floor; "
+            f"allowed: {-BELOW_FLOOR:g} to {ABOVE_FLOOR:g} m, y up and the floor at 0 in both files"
+        )
 
 
 def check_height(position_TJ3: Tensor, skeleton: Skeleton) -> None:

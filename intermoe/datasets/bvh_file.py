@@ -174,6 +174,7 @@ class _Parser:
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.lines = text.split("\n")
+        self.taken = ""  # the word that was taken last
         self.line = 0  # counted from 1; the line of the word that was taken last
         self.start = 0  # where that word begins in its line
         self.words = self._words()
@@ -195,6 +196,7 @@ class _Parser:
         word = next(self.words, None)
         if word is None:
             raise self._bad(f"the file ends where {wanted} should follow")
+        self.taken = word
         return word
 
     def _expect(self, *words: str) -> None:
@@ -221,7 +223,7 @@ class _Parser:
     def _number(self, what: str) -> float:
         word = self._word(what)
         try:
-            value = float(word)
+            value = _float(word)
         except ValueError:
             raise self._bad(f"{word!r} is not a number ({what})") from None
         if not math.isfinite(value):
@@ -247,7 +249,7 @@ class _Parser:
         self._expect("Frame", "Time:")
         frame_time = self._number("frame time")
         if fps is None:
-            fps = self._rate(frame_time, self.lines[self.line - 1].split()[-1])
+            fps = self._rate(frame_time, self.taken)
         motion_TC = self._motion()
         notes = []
         if len(motion_TC) != promised:
@@ -326,7 +328,7 @@ class _Parser:
         if not rows:
             raise self._bad("no frames follow", len(self.lines))
         try:
-            values = list(map(float, chain.from_iterable(rows)))
+            values = list(map(_float, chain.from_iterable(rows)))
         except ValueError:
             self._blame(rows, numbers)
             raise
@@ -336,9 +338,16 @@ class _Parser:
         for row, number in zip(rows, numbers, strict=True):
             for word in row:
                 try:
-                    float(word)
+                    _float(word)
                 except ValueError:
                     raise self._bad(f"{word!r} is not a number", number) from None
+
+
+def _float(word: str) -> float:
+    """The number that a word is; Python's own underscores between digits are damage in a file."""
+    if "_" in word:
+        raise ValueError(word)
+    return float(word)
 
 
 def _whole_rate(frame_time: float, written: str) -> float:

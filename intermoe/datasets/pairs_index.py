@@ -48,7 +48,7 @@ class Pair:
 
     def sentences(self) -> tuple[str, ...]:
         """The captions."""
-        return tuple(caption for part in self.captions.split("|") if (caption := part.strip()))
+        return tuple(caption for part in self.captions.split("|") if (caption := " ".join(part.split())))
 
     def files(self, root: Path) -> tuple[Path, Path]:
         """The files of person 1 and person 2 in that folder; ``BadRecording`` where one is not there."""
@@ -60,7 +60,11 @@ class Pair:
         inside = PurePosixPath(name.replace("\\", "/"))
         if not name or inside.is_absolute() or ".." in inside.parts or ":" in name or "\0" in name:
             raise BadRecording(f"person{number} {name!r} is not a file name inside the folder", where=where)
-        if not (root / inside).is_file():
+        try:
+            there = (root / inside).is_file()
+        except OSError:  # such as a name that no file can have
+            there = False
+        if not there:
             raise BadRecording(f"person{number} {name!r} does not exist", where=where)
         return root / inside
 
@@ -80,19 +84,27 @@ def read_index(root: Path) -> list[Pair]:
     if not index.is_file():
         raise UserError("no such file", where=index, allowed=f"a table with the columns {', '.join(_COLUMNS)}")
     try:
-        table = csv.reader(io.StringIO(read_text(index), newline=""))
+        text = read_text(index)
+        # Some spreadsheets write semicolons or tabs, where their language has commas in numbers.
+        header = text.partition("\n")[0]
+        delimiter = max(",;\t", key=header.count)
+        table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         columns = [name.strip() for name in next(table, [])]
+        if doubled := [name for name in _COLUMNS if columns.count(name) > 1]:
+            raise UserError(f"two columns {', '.join(doubled)}", where=index, allowed=", ".join(_COLUMNS))
         if missing := [name for name in _COLUMNS if name not in columns]:
             raise UserError(f"no column {', '.join(missing)}", where=index, allowed=", ".join(_COLUMNS))
-        return [_pair(columns, row, table.line_num) for row in table if row]
+        return [_pair(columns, row, table.line_num, delimiter) for row in table if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot be read ({error})", where=index) from None
 
 
-def _pair(columns: list[str], row: list[str], line: int) -> Pair:
+def _pair(columns: list[str], row: list[str], line: int, delimiter: str) -> Pair:
     fault = ""
+    while len(row) > len(columns) and not row[-1].strip():
+        row = row[:-1]
     if len(row) > len(columns) and columns[-1] == "captions":
-        row = [*row[: len(columns) - 1], ",".join(row[len(columns) - 1 :])]
+        row = [*row[: len(columns) - 1], delimiter.join(row[len(columns) - 1 :])]
     elif len(row) != len(columns):
         fault = f"{len(row)} columns instead of {len(columns)}"
     cells = {name: cell.strip() for name, cell in zip(columns, row, strict=False)}

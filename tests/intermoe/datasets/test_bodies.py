@@ -88,3 +88,22 @@ def test_a_jump_is_named():
         "the motion jumps near frame 19: a joint moves faster than 18 m/s, or the root's speed changes by more than "
         "6 m/s from one frame to the next"
     )
+
+
+@pytest.mark.parametrize(("heights", "person", "height"), [((3.0, 3.0), 1, "3"), ((0.0, -1.6), 2, "-1.6")])
+def test_bodies_far_from_the_floor_are_set_aside(heights, person, height):
+    position_TPJ3, rotation_TPR6 = map(torch.from_numpy, standing_bodies(40))
+    position_TPJ3[..., 1] -= position_TPJ3[..., 1].amin(dim=(0, 2))[None, :, None]
+    position_TPJ3[..., 1] += torch.tensor(heights)[None, :, None]
+    with pytest.raises(BadRecording) as caught:
+        check_bodies(position_TPJ3, rotation_TPR6, SMPL22, 30)
+    assert str(caught.value) == (
+        f"the lowest joint of person {person} is at {height} m in the median frame, far from the floor; "
+        "allowed: -0.8 to 1.5 m, y up and the floor at 0 in both files"
+    )
+
+
+def test_a_person_who_is_carried_or_stands_on_something_is_no_mistake():
+    position_TPJ3, rotation_TPR6 = map(torch.from_numpy, standing_bodies(40))
+    position_TPJ3[:, 1, :, 1] += 1.8
+    check_bodies(position_TPJ3, rotation_TPR6, SMPL22, 30)

@@ -192,3 +192,18 @@ def test_turns_take_the_short_way_past_180_degrees():
     _, turns = resample_pose(torch.zeros(2, 1, 3, dtype=torch.float64), turn_TN33, 24, 48)
     middle = matrix_about_axis("Y", torch.tensor(torch.pi, dtype=torch.float64))
     assert angle_between(turns[1, 0], middle) < 1e-6
+
+
+@pytest.mark.parametrize("rest", [" s", " # 30 fps", "}"])
+def test_the_frame_time_is_the_first_word_on_its_line(tmp_path, rest):
+    (tmp_path / "a.bvh").write_text(CHAIN.replace("0.0416667", f"0.0416667 {rest}"))
+    assert parse_bvh(tmp_path / "a.bvh").fps == 24.0
+
+
+@pytest.mark.parametrize("damaged", ["0.041_6667", "3_0"])
+def test_underscores_in_numbers_are_damage(tmp_path, damaged):
+    text = CHAIN.replace("0.0416667" if "." in damaged else "30", damaged, 1)
+    (tmp_path / "a.bvh").write_text(text)
+    with pytest.raises(BadRecording) as caught:
+        parse_bvh(tmp_path / "a.bvh")
+    assert f"'{damaged}' is not a number" in str(caught.value)

@@ -65,3 +65,34 @@ def test_an_empty_file_names_the_columns(tmp_path):
         f"{tmp_path / 'pairs.csv'}: no column id, person1, person2, split, captions "
         "(allowed: id, person1, person2, split, captions)"
     )
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_tables_of_spreadsheets_are_read(tmp_path, separator):
+    header = HEADER.replace(",", separator)
+    rows = ["a,a.bvh,b.bvh,train,They bow.", ",,,,", "b,a.bvh,b.bvh,val,They wave.,,"]
+    pairs = read(tmp_path, header + "\r\n".join(row.replace(",", separator) for row in rows) + "\r\n")
+    assert [(pair.id, pair.captions, pair.fault) for pair in pairs] == [("a", "They bow.", ""), ("b", "They wave.", "")]
+
+
+def test_line_breaks_and_blanks_in_captions_are_one_blank(tmp_path):
+    (pair,) = read(tmp_path, HEADER + 'a,a.bvh,b.bvh,train,"The\u00a0first\nperson  bows."\n')
+    assert pair.sentences() == ("The first person bows.",)
+
+
+def test_a_quote_that_is_not_closed_and_a_doubled_column_are_refused(tmp_path):
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, HEADER + 'x,a.bvh,b.bvh,train,"Two people bow.\ny,a.bvh,b.bvh,train,They wave.\n')
+    assert str(caught.value) == f"{tmp_path / 'pairs.csv'}: cannot be read (unexpected end of data)"
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, HEADER.replace("\n", ",captions\n") + "x,a.bvh,b.bvh,train,They bow.,They wave.\n")
+    assert str(caught.value) == (
+        f"{tmp_path / 'pairs.csv'}: two columns captions (allowed: id, person1, person2, split, captions)"
+    )
+
+
+def test_a_name_that_no_file_can_have_does_not_exist(tmp_path):
+    (pair,) = read(tmp_path, HEADER + f"a,{'a' * 300}.bvh,b.bvh,train,They bow.\n")
+    with pytest.raises(BadRecording) as caught:
+        pair.files(tmp_path)
+    assert str(caught.value) == f"pairs.csv, line 2: person1 {'a' * 300 + '.bvh'!r} does not exist"
