@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from tempfile import TemporaryFile
 from urllib.parse import urlsplit
@@ -13,6 +14,9 @@ from urllib.request import urlopen
 
 from intermoe.errors import UserError
 from pipelines.tracking.address import sqlite_file, tracking_uri
+
+# The name under which pyproject.toml offers pages.py to MLflow.
+_PAGES = "intermoe"
 
 
 def ui(host: str = "127.0.0.1", port: int = 5000) -> None:
@@ -39,6 +43,9 @@ def ui(host: str = "127.0.0.1", port: int = 5000) -> None:
     if (database := sqlite_file(uri)) is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
         command += ["--artifacts-destination", str(database.parent / "mlruns")]
+    # An installation that is older than the entry point has MLflow's own pages.
+    if entry_points(group="mlflow.app", name=_PAGES):
+        command += ["--app-name", _PAGES]
     # Job execution would start a set of worker processes (1.6 GB) that nothing here uses.
     # The store is named here, since a command line is no place for the password that it may hold.
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

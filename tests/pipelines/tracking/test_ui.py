@@ -7,9 +7,11 @@ import subprocess
 import sys
 from urllib.request import urlopen
 
+import mlflow
 import pytest
 
 from intermoe.errors import UserError
+from pipelines.tracking import pages
 from pipelines.tracking.ui import ui
 
 
@@ -25,6 +27,16 @@ def test_a_server_elsewhere_is_only_named(monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
     ui()
     assert capsys.readouterr().out == "MLflow is served at https://mlflow.example\n"
+
+
+def test_the_first_page_begins_in_the_view_for_trainings():
+    client = pages.flask_app.test_client()
+    page = client.get("/")
+    assert page.status_code == 200
+    head = page.get_data(as_text=True).partition("<head>")[2]
+    assert head.startswith('<script>for (const [key, value] of Object.entries({"mlflow.workflowType_v1": "machine_lea')
+    assert head.count("mlflow.workflowType_v1") == 1
+    assert client.get("/version").get_data(as_text=True) == mlflow.__version__
 
 
 @pytest.mark.slow
