@@ -97,7 +97,7 @@ def demo(out: Path) -> None:
         with Stages() as stages:
             results = evaluate(evaluation.checked(), progress=stages)
         strips = [f"motions/{file.name}" for file in files if file.suffix == ".png" and ".routing" not in file.name]
-        pictures = [f"![{strip}]({parent.artifact_link(strip)})" for strip in strips]
+        pictures = map(parent.picture, strips)
         parent.describe("\n\n".join(["The whole pipeline on Duet, small.", description(results), *pictures]))
     console.print(terminal_table(results))
     _show(console, shares, [file for file in files if file.suffix == ".mp4"])

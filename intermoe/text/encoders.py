@@ -92,9 +92,7 @@ class TextEncoder(ABC):
         if not texts:
             raise ValueError("no text to encode")
         # One call a text: the tokens of a batch need no tensor yet, and some tokenizers would pad them their own way.
-        ids = [
-            self._tokenizer(with_ordinals(text), truncation=True, max_length=MAX_TOKENS)["input_ids"] for text in texts
-        ]
+        ids = [self._ids(text, MAX_TOKENS) for text in texts]
         # Both encoders pad with token 0: BERT's [PAD], and what OpenAI's tokenizer of CLIP fills up with.
         ids_BK = torch.zeros(len(ids), self._padded_length(max(map(len, ids))), dtype=torch.int64)
         for row, tokens in enumerate(ids):
@@ -113,8 +111,13 @@ class TextEncoder(ABC):
         return " ".join(words[read:])
 
     def _length(self, text: str) -> int:
-        """Tokens of a whole text; long ones are cut long before a tokenizer warns of them."""
-        return len(self._tokenizer(with_ordinals(text), truncation=True, max_length=MAX_TOKENS + 1)["input_ids"])
+        """Tokens of a text, up to one more than are read."""
+        return len(self._ids(text, MAX_TOKENS + 1))
+
+    def _ids(self, text: str, most: int) -> list[int]:
+        """Numbers of the tokens of one text as it is read, cut to ``most``."""
+        ids: list[int] = self._tokenizer(with_ordinals(text), truncation=True, max_length=most)["input_ids"]
+        return ids
 
     @abstractmethod
     def _padded_length(self, longest: int) -> int:

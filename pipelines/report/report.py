@@ -41,7 +41,7 @@ def report(folder: Path, out: Path) -> list[Path]:
     for file in files:
         run.log_artifact(file)
     text = (out / _MARKDOWN).read_text("utf-8")
-    run.describe(re.sub(r"!\[(.*?)\]\((.*?)\)", lambda link: f"![{link[1]}]({run.artifact_link(link[2])})", text))
+    run.describe(re.sub(r"!\[(.*?)\]\((.*?)\)", lambda link: run.picture(link[2], link[1]), text))
     return [out / name for name in _FILES]
 
 

@@ -37,7 +37,7 @@ def child_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str])
     return next((run for run in found if run.data.tags.get(names[1]) == tags[names[1]]), None)
 
 
-# Without it, the pages ask what the experiment is for, and open in the view for agents.
+# What the experiment is for; MLflow asks where none says. In which view its pages open is decided in pages.py.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 

@@ -179,8 +179,12 @@ class Run:
         self._client.set_tag(self.id, "mlflow.note.content", "".join(lines))
 
     def artifact_link(self, path: str) -> str:
-        """The address of a file among the run's artifacts, for pictures in a description."""
+        """The address of a file among the run's artifacts."""
         return f"get-artifact?{urlencode({'path': path, 'run_uuid': self.id})}"
+
+    def picture(self, path: str, text: str | None = None) -> str:
+        """A picture among the run's artifacts as Markdown for a description; ``text`` is for who does not see it."""
+        return f"![{path if text is None else text}]({self.artifact_link(path)})"
 
     def newest_metrics(self) -> dict[str, float]:
         """The newest value of each curve that has been sent."""

@@ -62,7 +62,7 @@ def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ())
         best = request.out / "best"
         run.log_checkpoint(best, checkpoint.documents(best)["state"]["step"], {})
         example = _log_examples(job, run)
-        maps = [f"![{path}]({run.artifact_link(path)})" for path in log_routing(run, request.out)]
+        maps = map(run.picture, log_routing(run, request.out))
         run.describe("\n\n".join([_description(job), example, _measured(run), *maps]))
     return run.id
 
@@ -104,7 +104,7 @@ def _log_examples(job: TrainingJob, run: Run) -> str:
             for file in files:
                 run.log_artifact(file, "samples")
             caption = example.motion.caption
-            shown = f"![{name}]({run.artifact_link(f'samples/{files[0].name}')})\n\n*{caption}*"
+            shown = f"{run.picture(f'samples/{files[0].name}', name)}\n\n*{caption}*"
     return shown
 
 

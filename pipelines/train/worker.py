@@ -191,10 +191,13 @@ class Worker:
         if self.rank == 0:
             remove_leftovers(self.request.out, "best")
         folder = checkpoint.latest(self.request.out / "checkpoints")
+        step = 0 if folder is None else self._load(folder)
         if self.rank == 0:
-            self.routing.forget_after(0 if folder is None else checkpoint.documents(folder)["state"]["step"])
-        if folder is None:
-            return 0
+            self.routing.forget_after(step)
+        return step
+
+    def _load(self, folder: Path) -> int:
+        """Take over the state of a checkpoint; its step."""
         saved = checkpoint.load(folder, device=str(self.device))
         self.objective.model.restore(saved, self.objective.saved)
         checkpoint.load_optimizer(self.take_step.optimizer, self.take_step.named_parameters, saved.tensors["optimizer"])
