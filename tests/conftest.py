@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+SUPPORT = Path(__file__).resolve().parent / "support"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,8 +53,15 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One Ray for all tests of the jobs, since starting it takes longer than most of them: 4 CPUs to plan with."""
-    ray.init(
-        num_cpus=4, object_store_memory=10**9, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        # Ray's workers inherit it: they import what tests share, as pytest does.
+        patch.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)
+        ray.init(
+            num_cpus=4,
+            object_store_memory=10**9,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     yield
     ray.shutdown()

@@ -29,7 +29,6 @@ from pipelines.preprocess.preprocess import make_shards
 pytestmark = pytest.mark.usefixtures("ray_session")
 # Ray's workers do not import test modules: what they need of this one travels with the task.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-ray.cloudpickle.register_pickle_by_value(bodies)
 
 BROKEN = {"d_empty_caption": "caption", "d_nan": "not finite", "d_short": "fewer than 15", "d_truncated": ""}
 
