@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from intermoe.errors import UserError
+from intermoe.places import as_place
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,13 +29,13 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("preprocess", help="convert raw recordings to shards")
     verb.add_argument("format", choices=("duet", "interhuman", "bvh"), help="what the recordings are")
-    verb.add_argument("--root", type=Path, help="folder of the recordings (duet: where to write them; may be left out)")
-    verb.add_argument("--out", type=Path, required=True, help="folder of the shards, made by this command")
+    verb.add_argument("--root", type=as_place, help="folder of the recordings (duet: where to write them, optional)")
+    verb.add_argument("--out", type=as_place, required=True, help="folder of the shards, made by this command")
     verb.add_argument("--encoder", choices=("minilm", "clip"), default="minilm", help="text encoder (default: minilm)")
     verb.add_argument("--text-folder", type=Path, help="clip: folder of the weights, if not in the hub's cache")
     verb.add_argument(
         "--statistics-of",
-        type=Path,
+        type=as_place,
         metavar="DATASET",
         help="shards whose mean and standard deviation to take over, for recordings without a training split",
     )
@@ -57,21 +58,21 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--vae", type=Path, help="Lightning checkpoint of the VAE")
     verb.add_argument("--stats", type=Path, help="folder of mean.npy and std.npy (or global_mean.npy, global_std.npy)")
     verb.add_argument("--evaluator", type=Path, help="Lightning checkpoint of InterCLIP, instead of the three above")
-    verb.add_argument("--out", type=Path, required=True, help="output folder: the checkpoint")
+    verb.add_argument("--out", type=as_place, required=True, help="output folder: the checkpoint")
 
     verb = verbs.add_parser("train", help="train a network on shards")
     verb.add_argument("target", choices=("vae", "evaluator", "denoiser"), help="network to train")
     _add_config(verb)
-    verb.add_argument("--data", type=Path, required=True, help="folder of shards")
-    verb.add_argument("--vae", type=Path, help="denoiser: run of the VAE whose latents it learns")
+    verb.add_argument("--data", type=as_place, required=True, help="folder of shards")
+    verb.add_argument("--vae", type=as_place, help="denoiser: run of the VAE whose latents it learns")
     verb.add_argument("--text-folder", type=Path, help="evaluator: folder of CLIP's weights, if not in the hub's cache")
-    verb.add_argument("--out", type=Path, help="output folder: the run (default: runs/NAME/TARGET)")
+    verb.add_argument("--out", type=as_place, help="output folder: the run (default: runs/NAME/TARGET)")
     verb.add_argument("--resume", action="store_true", help="continue the run in --out")
 
     verb = verbs.add_parser("generate", help="prompts to motion: npz, BVH, video and key frames")
     verb.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the two people do")
     verb.add_argument("--model", required=True, help="run or checkpoint of a denoiser, or the id of its MLflow run")
-    verb.add_argument("--out", type=Path, required=True, help="folder of the files")
+    verb.add_argument("--out", type=as_place, required=True, help="folder of the files")
     verb.add_argument("--seconds", type=_number, default=4.0, help="length (default: 4)")
     verb.add_argument("--seed", type=_integer, default=0, help="seed of the noise (default: 0)")
     verb.add_argument("--guidance", type=_number, help="scale of classifier-free guidance (default: the model's)")
@@ -88,9 +89,9 @@ def parser() -> argparse.ArgumentParser:
         help="overrides of settings, such as evaluation.replications=5",
     )
     verb.add_argument("--model", required=True, help="run or checkpoint of a denoiser, or the id of its MLflow run")
-    verb.add_argument("--data", type=Path, help="folder of shards (default: what the model was trained on)")
+    verb.add_argument("--data", type=as_place, help="folder of shards (default: what the model was trained on)")
     verb.add_argument("--evaluator", help="run or checkpoint of an evaluator (default: runs/NAME/evaluator)")
-    verb.add_argument("--out", type=Path, required=True, help="output folder: the results")
+    verb.add_argument("--out", type=as_place, required=True, help="output folder: the results")
     verb.add_argument("--split", choices=("test", "val", "train"), default="test", help="recordings (default: test)")
     verb.add_argument("--no-untrained", action="store_true", help="omit the row of the untrained model")
     verb.add_argument("--seed", type=_integer, default=0, help="seed of everything random (default: 0)")
@@ -106,13 +107,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="key=value",
         help="profile=NAME, or overrides of settings of all points",
     )
-    verb.add_argument("--out", type=Path, help="output folder: the sweep (default: runs/NAME-PROFILE)")
+    verb.add_argument("--out", type=as_place, help="output folder: the sweep (default: runs/NAME-PROFILE)")
     verb.add_argument("--resume", action="store_true", help="do what the sweep in --out lacks")
     verb.add_argument("--dry-run", action="store_true", help="validate the file and list its trials")
 
     verb = verbs.add_parser("report", help="write the tables and plots of a sweep")
-    verb.add_argument("sweep", type=Path, metavar="SWEEP", help="folder of a sweep")
-    verb.add_argument("--out", type=Path, help="output folder (default: SWEEP/report, replaced)")
+    verb.add_argument("sweep", type=as_place, metavar="SWEEP", help="folder of a sweep")
+    verb.add_argument("--out", type=as_place, help="output folder (default: SWEEP/report, replaced)")
 
     verb = verbs.add_parser("describe", help="list parameters, sizes and cost of a configuration")
     _add_config(verb)

@@ -2,8 +2,11 @@
 
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -11,6 +14,7 @@ import ray.data
 import torch
 
 from intermoe.errors import UserError
+from intermoe.places import Place, is_remote
 from pipelines.settings import WorkersConfig
 
 # CPUs that a Ray of our own counts beyond those of the machine: Ray Data's tasks must find a place beside workers that
@@ -98,6 +102,23 @@ def quiet_data() -> Iterator[ray.data.DataContext]:
     finally:
         for handler, level in zip(consoles, levels, strict=True):
             handler.setLevel(level)
+
+
+@contextmanager
+def notes_folder(at: Place) -> Iterator[Path]:
+    """A new folder for what Ray notes while a job runs, which nobody needs afterwards.
+
+    On this machine it is ``at``, where a later attempt clears away what a killed one left; for a URI a temporary one.
+    """
+    if is_remote(at):
+        with tempfile.TemporaryDirectory(prefix="intermoe-") as folder:
+            yield Path(folder)
+        return
+    shutil.rmtree(at, ignore_errors=True)
+    try:
+        yield at
+    finally:
+        shutil.rmtree(at, ignore_errors=True)
 
 
 def _is_console(handler: logging.Handler) -> bool:

@@ -7,9 +7,9 @@ changed, does what is missing and nothing else.
 
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -20,6 +20,7 @@ from rich.table import Table
 from intermoe.files import locked, make_folder, write_json
 from intermoe.training.denoiser import DenoiserObjective
 from pipelines.cluster.progress import progress_board
+from pipelines.cluster.session import notes_folder
 from pipelines.describe import describe
 from pipelines.sweep.display import TrialDisplay
 from pipelines.sweep.file import SweepPlan, Trial
@@ -147,21 +148,22 @@ def _label(trial: Trial, parent: Run) -> RunLabel:
 def _run(request: SweepRequest, trials: Sequence[TrialRequest]) -> dict[str, str]:
     """Let Tune run the trials; those that failed, each with the reason."""
     for trial in trials:
-        trial.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(trial.folder)
         # Of an earlier attempt, or of an evaluation that is not the one asked for now.
         for note in (OUTCOME, STOPPED, FAILED):
             (trial.folder / note).unlink(missing_ok=True)
-    notes = request.out / _TUNE_NOTES
-    shutil.rmtree(notes, ignore_errors=True)
     try:
-        with progress_board() as board, TrialDisplay(trials, board):
-            _tuner(request, trials, board).fit()
+        with (
+            progress_board() as board,
+            notes_folder(request.out / _TUNE_NOTES) as notes,
+            TrialDisplay(trials, board),
+        ):
+            _tuner(request, trials, board, notes).fit()
     except KeyboardInterrupt:
         for trial in trials:
             if not _finished(trial, request.plan):
                 _tag(trial, {}, end=True)
         raise KeyboardInterrupt("`--resume` does what is missing") from None
-    shutil.rmtree(notes, ignore_errors=True)
     failed = {}
     for trial in trials:
         if not _finished(trial, request.plan):
@@ -172,7 +174,7 @@ def _run(request: SweepRequest, trials: Sequence[TrialRequest]) -> dict[str, str
     return failed
 
 
-def _tuner(request: SweepRequest, trials: Sequence[TrialRequest], board: Any) -> tune.Tuner:
+def _tuner(request: SweepRequest, trials: Sequence[TrialRequest], board: Any, notes: Path) -> tune.Tuner:
     by_key = {trial.key: trial for trial in trials}
     profile = request.plan.profile
     return tune.Tuner(
@@ -185,7 +187,7 @@ def _tuner(request: SweepRequest, trials: Sequence[TrialRequest], board: Any) ->
         ),
         run_config=tune.RunConfig(
             name=request.plan.config.name,
-            storage_path=str(request.out / _TUNE_NOTES),
+            storage_path=str(notes),
             failure_config=tune.FailureConfig(max_failures=_RETRIES),
             callbacks=[_NoteEnds(by_key)],
             verbose=0,

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor
 from intermoe import checkpoint
 from intermoe.data.shards import DatasetFolder
 from intermoe.files import remove_leftovers
+from intermoe.places import Place
 from intermoe.training.objective import Means
 from intermoe.training.samples import Batch
 from intermoe.training.step import TrainingStep, gather
@@ -164,6 +164,7 @@ class Worker:
         progress = {"best": self.best if math.isfinite(self.best) else None, "window": asdict(self.window)}
         self._write(folder, step, tensors={"optimizer": state}, documents={"progress": progress})
         checkpoint.prune(folder.parent, self.config.keep)
+        self.routing.save()
         if self.tracking and time.monotonic() - self.mapped_at > _MAP_SECONDS:
             self.mapped_at = time.monotonic()
             log_routing(self.tracking, self.request.out)
@@ -172,7 +173,7 @@ class Worker:
 
     def _write(
         self,
-        folder: Path,
+        folder: Place,
         step: int,
         tensors: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({}),
         documents: Mapping[str, Any] = MappingProxyType({}),
@@ -196,7 +197,7 @@ class Worker:
             self.routing.forget_after(step)
         return step
 
-    def _load(self, folder: Path) -> int:
+    def _load(self, folder: Place) -> int:
         """Take over the state of a checkpoint; its step."""
         saved = checkpoint.load(folder, device=str(self.device))
         self.objective.model.restore(saved, self.objective.saved)

@@ -165,7 +165,7 @@ def test_what_is_shared_is_made_once_and_gone_on_with_when_the_rest_of_the_file_
 
 def test_shards_with_too_few_recordings_to_evaluate_are_told_before_anything_is_trained(shards, store, tmp_path):
     found = load(tmp_path, "evaluation.pool=40")
-    shutil.copytree(shards, shards_folder(found, tmp_path))
+    shutil.copytree(shards, str(shards_folder(found, tmp_path)))
     with (
         Run.start(store, "tests", "sweep", params={}) as parent,
         pytest.raises(UserError, match=r"evaluation\.pool = 40 \(allowed: at most \d, the recordings of the test"),
