@@ -53,11 +53,11 @@ class InterHumanReader:
         Raises:
             UserError: the root, a folder, or a split file is missing, or a list cannot be read.
         """
-        for folder in (".", *_FOLDERS):
-            if not (self.root / folder).is_dir():
+        for folder in (self.root, *(self.root / name for name in _FOLDERS)):
+            if not folder.is_dir():
                 raise UserError(
                     "there is no such folder",
-                    where=self.root / folder,
+                    where=folder,
                     allowed=f"a data set in InterHuman's layout, with {', '.join(_FOLDERS)}, split",
                 )
         ignored = {

@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from intermoe.places import is_remote
 from pipelines.cluster.progress import LINE_SECONDS, POLL_SECONDS, ProgressUpdate
 from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, TrialRequest
+
+_REMOTE_POLL_SECONDS = 5.0
 
 
 class TrialDisplay:
@@ -23,6 +26,8 @@ class TrialDisplay:
     def __init__(self, trials: Sequence[TrialRequest], board: Any, console: Console | None = None) -> None:
         self._trials, self._board = trials, board
         self._console = console or Console(stderr=True)
+        # Whether a trial is at its end is read from its folder.
+        self._poll = _REMOTE_POLL_SECONDS if any(is_remote(trial.folder) for trial in trials) else POLL_SECONDS
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="sweep", daemon=True)
         self._began = time.monotonic()
@@ -42,14 +47,14 @@ class TrialDisplay:
     def _follow(self) -> None:
         if self._console.is_terminal:
             with Live(console=self._console, refresh_per_second=2) as live:
-                while not self._end.wait(POLL_SECONDS):
+                while not self._end.wait(self._poll):
                     live.update(self._table(self._updates()))
                 live.update(self._table(self._updates()))
             return
         shown, states = 0.0, dict.fromkeys((trial.key for trial in self._trials), "")
         ended = False
         while not ended:
-            ended = self._end.wait(POLL_SECONDS)
+            ended = self._end.wait(self._poll)
             updates = self._updates()
             for trial in self._trials:
                 state = self._state(trial, updates[trial.key])[0]
