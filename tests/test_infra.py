@@ -2,8 +2,11 @@
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -22,6 +25,8 @@ from infra_rules import (
 )
 from mlflow.server.auth.config import read_auth_config
 from ray.scripts.scripts import cli
+
+from pipelines.grammar import parse
 
 LAUNCHER = "ray_cluster.yaml"
 DOCKERFILE = "infra/docker/Dockerfile"
@@ -199,6 +204,47 @@ def test_mlflow_reads_who_may_what_and_finds_no_password_in_it(monkeypatch: pyte
     config = read_auth_config()
     assert (config.default_permission, config.database_uri) == ("EDIT", "postgresql://")
     assert (config.admin_username, config.admin_password) == ("admin", None)
+
+
+@pytest.mark.parametrize("role", ["head", "worker"])
+def test_a_node_starts_ray_with_what_cluster_env_says_or_not_at_all(tmp_path: Path, role: str):
+    start = yaml.safe_load(text_of(LAUNCHER))[f"{role}_start_ray_commands"][-1].replace("ulimit -n 65536 && ", "")
+    (tmp_path / "ray").write_text("#!/bin/sh\nenv\n")
+    (tmp_path / "ray").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+
+    def started() -> subprocess.CompletedProcess:
+        return subprocess.run(["bash", "-c", start], env=environment, capture_output=True, text=True)
+
+    assert started().returncode != 0
+    (tmp_path / ".intermoe").mkdir()
+    (tmp_path / ".intermoe/cluster.env").write_text(text_of("infra/cluster.env.example"))
+    seen = dict(line.split("=", 1) for line in started().stdout.splitlines() if "=" in line)
+    assert (seen["MLFLOW_TRACKING_URI"], seen["AWS_DEFAULT_REGION"]) == ("https://mlflow.example.org", "us-west-2")
+    assert "OMP_NUM_THREADS" not in seen
+
+
+@pytest.mark.parametrize(("begun", "done"), [(False, ["--resume", "start"]), (True, ["--resume"])])
+def test_a_retry_of_the_job_resumes_and_a_first_attempt_starts(tmp_path: Path, begun: bool, done: list[str]):
+    spec = yaml.safe_load(text_of(JOB))["spec"]
+    fake = tmp_path / "intermoe"  # writes down what it was called with; there is nothing to resume unless begun
+    fake.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\ncase "$*" in *--resume) exit {0 if begun else 2};; esac\n'
+    )
+    fake.chmod(0o755)
+    # KubeRay puts the entrypoint into a line of bash, `ray job submit` joins its words, and the job is a line of sh.
+    joined = [sys.executable, "-c", "import shlex, sys; print(shlex.join(sys.argv[1:]))"]
+    submitted = f"{shlex.join(joined)} {spec['entrypoint']}"
+    line = subprocess.run(["bash", "-c", submitted], capture_output=True, text=True, check=True).stdout.strip()
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]}
+    subprocess.run(line, shell=True, env=environment, check=True)
+
+    calls = [call.split() for call in (tmp_path / "calls").read_text("utf-8").splitlines()]
+    assert ["--resume" if "--resume" in call else "start" for call in calls] == done
+    for call in calls:
+        request = parse(call)
+        assert (request.verb, request.target) == ("train", "denoiser")
+        assert request.overrides == ["workers.count=2", "workers.gpu=true"]
 
 
 def page_commands(text: str) -> list[list[str]]:
