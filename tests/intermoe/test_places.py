@@ -199,7 +199,10 @@ def test_a_card_that_is_written_anew_is_read_anew(remote, monkeypatch):
 
 
 def test_a_motion_is_saved_to_a_uri(remote):
-    joints, rotations = np.zeros((4, 2, 22, 3), np.float32), np.tile(np.float32([1, 0, 0, 1, 0, 0]), (4, 2, 21, 1))
+    joints, rotations = (
+        np.zeros((4, 2, 22, 3), np.float32),
+        np.tile(np.array([1, 0, 0, 1, 0, 0], np.float32), (4, 2, 21, 1)),
+    )
     joints[..., 0] = np.arange(22)
     from intermoe.body.skeletons import SMPL22
 

@@ -35,6 +35,7 @@ def remote_shards(root, shards):
 
 def weights(run):
     newest = checkpoint.latest(run / "checkpoints")
+    assert newest is not None
     return {file.name: sha256(file) for file in checkpoint.verify(newest) if file.suffix == ".safetensors"}
 
 
