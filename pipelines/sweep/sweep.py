@@ -34,8 +34,9 @@ from pipelines.train.run_folder import run_note
 _TUNE_NOTES = "tune"
 # Ray Tune starts a trial again so often before it counts as failed.
 _RETRIES = 1
-# Of a CPU: what a trial's own process asks for; its workers ask for themselves.
-_DRIVER_CPUS = 0.01
+# What a trial's own process asks for, since Tune wants something: a byte. Its workers ask for themselves, and may take
+# all CPUs of the cluster.
+_DRIVER_RESOURCES = {"CPU": 0.0, "memory": 1.0}
 
 
 def sweep(request: SweepRequest) -> dict[str, str]:
@@ -176,7 +177,7 @@ def _tuner(request: SweepRequest, trials: Sequence[TrialRequest], board: Any) ->
     by_key = {trial.key: trial for trial in trials}
     profile = request.plan.profile
     return tune.Tuner(
-        tune.with_resources(partial(_trainable, trials=by_key, board=board), {"CPU": _DRIVER_CPUS}),
+        tune.with_resources(partial(_trainable, trials=by_key, board=board), _DRIVER_RESOURCES),
         param_space={"trial": tune.grid_search(list(by_key))},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=profile.concurrent,
