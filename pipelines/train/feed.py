@@ -61,12 +61,13 @@ def _begin_plan(
     """The first batch of the steps ``start`` to ``end - 1``, and those that follow."""
     prepare = partial(_prepare_step, stream=stream, rank=rank, world=world)
     # A worker has as many threads as CPUs.
-    at_once = max(_TASKS_AT_ONCE, torch.get_num_threads())
+    tasks = _tasks_per_plan(end - start)
+    at_once = min(tasks, max(_TASKS_AT_ONCE, torch.get_num_threads()))
     with quiet_data() as options:
         options.execution_options.preserve_order = True
         # Of blocks that are there already: Ray Data's own `range` reads them in tasks that reserve a CPU.
         steps = [{"step": step} for step in range(start, end)]
-        plan = ray.data.from_items(steps, override_num_blocks=_tasks_per_plan(end - start))
+        plan = ray.data.from_items(steps, override_num_blocks=tasks)
         prepared = plan.map_batches(
             prepare,
             batch_size=1,

@@ -13,6 +13,7 @@ from pipelines.train.run_folder import resumable_step
 
 # Ray restarts the workers from the newest checkpoint so often before it gives up.
 MAX_RESTARTS = 2
+_LOST = (NodeDiedError, RayActorError)
 
 
 class ReportRestarts(ControllerCallback):
@@ -36,7 +37,7 @@ def failure(error: TrainingFailedError) -> str:
     """Why a training has failed, in one line."""
     if isinstance(error, WorkerGroupError):
         # When one worker ends, the others fail because it is gone: the one that ended is the reason.
-        failures = sorted(error.worker_failures.items(), key=lambda item: not isinstance(item[1], RayActorError))
+        failures = sorted(error.worker_failures.items(), key=lambda item: not isinstance(item[1], _LOST))
         for rank, cause in failures[:1]:
             return f"worker {rank}: {_reason(cause)}"
     if isinstance(error, ControllerError):
@@ -52,12 +53,9 @@ def user_error(error: BaseException | None) -> UserError | None:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, NodeDiedError):
-        return "its node is lost"
-    if isinstance(error, RayActorError):
-        return (
-            "its node is lost" if "node" in str(error).lower() and "died" in str(error).lower() else "its process ended"
-        )
+    if isinstance(error, _LOST):
+        node = isinstance(error, NodeDiedError) or "node has died" in str(error)
+        return "its node is lost" if node else "its process ended"
     inner = user_error(error)
     lines = str(inner or error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__
