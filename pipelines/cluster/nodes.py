@@ -77,17 +77,17 @@ def check_view(address: str, there: Mapping[str, Any], *, here: Mapping[str, Any
     for name, version in here["versions"].items():
         if there["versions"][name] != version:
             raise UserError(
-                f"{name} is {there['versions'][name]}", where=where, allowed=f"{version}, as where the job was started"
+                f"{name} is {there['versions'][name]}", where=where, allowed=f"{version}, as on the node of the driver"
             )
     for path, fingerprint in here["fingerprints"].items():
         if fingerprint != there["fingerprints"][path]:
-            problem = "is not what it is" if there["fingerprints"][path] else "is not there, as it is"
-            raise UserError(f"{path} {problem} where the job was started", where=where, allowed=_SHARED)
+            seen = there["fingerprints"][path]
+            problem = f"has another {path} than the node of the driver" if seen else f"does not have {path}"
+            raise UserError(problem, where=where, allowed=_SHARED)
     for marker in markers:
         if there["markers"][str(marker.path)] != marker.token:
-            raise UserError(
-                f"{marker.what} is not that of where the job was started", where=where, allowed=marker.allowed
-            )
+            problem = f"does not share {marker.what} with the node of the driver"
+            raise UserError(problem, where=where, allowed=marker.allowed)
     if there["server"]:
         raise UserError(there["server"], where=where, allowed=_SERVER)
 

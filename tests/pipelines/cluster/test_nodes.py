@@ -35,7 +35,7 @@ def test_another_environment_is_told_before_all_else():
     assert there["server"] is None
     there["versions"] = here["versions"] | {"torch": "not installed"}
     assert difference(here, there) == (
-        f"node 10.0.0.2: torch is not installed (allowed: {here['versions']['torch']}, as where the job was started)"
+        f"node 10.0.0.2: torch is not installed (allowed: {here['versions']['torch']}, as on the node of the driver)"
     )
     assert set(here["versions"]) == {"Python", "torch", "ray", "intermoe", "pipelines"}
     assert here["versions"]["intermoe"].startswith("source ")
@@ -45,10 +45,10 @@ def test_what_is_read_must_be_the_same(tmp_path):
     here = probe.look(["/data"], [], None) | {"fingerprints": {"/data": "1"}}
     allowed = "(allowed: a folder that all nodes share, or a URI such as s3://...)"
     assert difference(here, here | {"fingerprints": {"/data": None}}) == (
-        f"node 10.0.0.2: /data is not there, as it is where the job was started {allowed}"
+        f"node 10.0.0.2: does not have /data {allowed}"
     )
     assert difference(here, here | {"fingerprints": {"/data": "2"}}) == (
-        f"node 10.0.0.2: /data is not what it is where the job was started {allowed}"
+        f"node 10.0.0.2: has another /data than the node of the driver {allowed}"
     )
 
 
@@ -115,20 +115,26 @@ def test_all_folders_are_compared_and_nothing_is_left_in_them(monkeypatch, tmp_p
         (
             URI,
             0,
-            "the folder of {folder}/runs/vae is not that of where the job was started"
-            " (allowed: a folder that all nodes share, or a URI such as s3://...)",
+            (
+                "does not share the folder of {folder}/runs/vae with the node of the driver"
+                " (allowed: a folder that all nodes share, or a URI such as s3://...)"
+            ),
         ),
         (
             "sqlite:///{folder}/mlflow.db",
             1,
-            "the folder of MLflow's store sqlite:///{folder}/mlflow.db is not that of where the job was started"
-            " (allowed: MLFLOW_TRACKING_URI=http(s)://..., a server that all nodes reach)",
+            (
+                "does not share the folder of MLflow's store sqlite:///{folder}/mlflow.db with the node of the driver"
+                " (allowed: MLFLOW_TRACKING_URI=http(s)://..., a server that all nodes reach)"
+            ),
         ),
         (
             "file://{folder}/mlruns",
             1,
-            "the folder of MLflow's store file://{folder}/mlruns is not that of where the job was started"
-            " (allowed: MLFLOW_TRACKING_URI=http(s)://..., a server that all nodes reach)",
+            (
+                "does not share the folder of MLflow's store file://{folder}/mlruns with the node of the driver"
+                " (allowed: MLFLOW_TRACKING_URI=http(s)://..., a server that all nodes reach)"
+            ),
         ),
     ],
 )

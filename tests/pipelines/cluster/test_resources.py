@@ -68,21 +68,27 @@ def test_what_is_free_now_starts_without_a_word():
         (
             WorkersConfig(count=3, cpus=2),
             [node(2), node(2)],
-            "workers.count = 3 of 2 CPUs each: the cluster has 2 nodes of 2 CPUs"
-            " (allowed: up to 2 workers, or workers.cpus=1)",
+            (
+                "workers.count = 3 of 2 CPUs each: the cluster has 2 nodes of 2 CPUs"
+                " (allowed: up to 2 workers, or workers.cpus=1)"
+            ),
         ),
         # Four CPUs in sum, but on no node.
         (
             WorkersConfig(count=1, cpus=4),
             [node(2), node(2), node(1)],
-            "workers.count = 1 of 4 CPUs each: the cluster has 2 nodes of 2 CPUs, 1 node of 1 CPU"
-            " (allowed: workers.cpus=2)",
+            (
+                "workers.count = 1 of 4 CPUs each: the cluster has 2 nodes of 2 CPUs, 1 node of 1 CPU"
+                " (allowed: workers.cpus=2)"
+            ),
         ),
         (
             WorkersConfig(count=2, cpus=4, gpu=True),
             [node(8, gpus=1), node(8)],
-            "workers.count = 2 of 4 CPUs and 1 GPU each: the cluster has 1 node of 8 CPUs and 1 GPU, 1 node of 8 CPUs"
-            " (allowed: up to 1 worker)",
+            (
+                "workers.count = 2 of 4 CPUs and 1 GPU each: the cluster has 1 node of 8 CPUs and 1 GPU,"
+                " 1 node of 8 CPUs (allowed: up to 1 worker)"
+            ),
         ),
         (
             WorkersConfig(gpu=True),
@@ -92,8 +98,7 @@ def test_what_is_free_now_starts_without_a_word():
         (
             WorkersConfig(),
             [node(0)],
-            "workers.count = 1 of 1 CPU each: the cluster has 1 node of 0 CPUs"
-            " (allowed: a cluster with larger nodes)",
+            "workers.count = 1 of 1 CPU each: the cluster has 1 node of 0 CPUs (allowed: a cluster with larger nodes)",
         ),
     ],
 )
@@ -128,8 +133,8 @@ def test_a_wait_has_a_limit(clock, minutes, polls):
     cluster = FakeCluster(node(2, gpus=1, free=1))
     message = refusal(Demand(WorkersConfig(cpus=2, wait_minutes=minutes)), cluster)
     assert message == (
-        f"workers.count = 1 of 2 CPUs each: 1 of 2 CPUs and 1 of 1 GPUs free on 1 node, after a wait of 0:0{minutes:g}:00"
-        " (allowed: fewer workers, or more minutes to wait: workers.wait_minutes)"
+        "workers.count = 1 of 2 CPUs each: 1 of 2 CPUs and 1 of 1 GPUs free on 1 node,"
+        f" after a wait of 0:0{minutes:g}:00 (allowed: fewer workers, or more minutes to wait: workers.wait_minutes)"
     )
     assert cluster.polls == polls
 
