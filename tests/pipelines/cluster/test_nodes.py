@@ -84,7 +84,8 @@ def answers(monkeypatch, *addresses, change=lambda view: view):
     monkeypatch.setattr(ray, "nodes", lambda: [*alive, {"NodeID": "", "NodeManagerAddress": "", "Alive": False}])
 
     def ask(asked, question, versions):
-        views = {address: probe.look(*question, versions) for address in asked.values()}
+        read, markers, server = question
+        views = {address: probe.look(read, markers, server, versions) for address in asked.values()}
         return views | {addresses[-1]: change(views[addresses[-1]])}
 
     monkeypatch.setattr(nodes, "_ask", ask)

@@ -3,12 +3,15 @@
 import os
 import socket
 from collections import namedtuple
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 import ray.util
+from ray.train.torch.config import _TorchBackend
 
-from pipelines.train.process_group import ProcessGroupConfig, _BoundBackend, bind_to_network, interface_variables
+from pipelines.train.process_group import ProcessGroupConfig, bind_to_network, interface_variables
 
 Address = namedtuple("Address", "address")
 VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
@@ -62,14 +65,14 @@ def test_what_the_user_has_set_stays(monkeypatch):
 
 
 def test_workers_are_bound_before_they_meet(monkeypatch):
-    calls = []
+    calls: list[Any] = []
 
-    class Group:
-        def execute(self, function, **options):
-            calls.append((function.__name__, options))
-            return ["10.0.0.2", "10.0.0.3"]
+    def execute(function, **options):
+        calls.append((function, options))
+        return ["10.0.0.2", "10.0.0.3"]
 
-    monkeypatch.setattr(_BoundBackend.__base__, "on_start", lambda *_: calls.append("meet"))
+    monkeypatch.setattr(_TorchBackend, "on_start", lambda *_: calls.append("meet"))
     config = ProcessGroupConfig()
-    config.backend_cls().on_start(Group(), config)
-    assert calls == [("<lambda>", {}), ("bind_to_network", {"several_nodes": True}), "meet"]
+    group: Any = SimpleNamespace(execute=execute)
+    config.backend_cls().on_start(group, config)
+    assert calls == [(ray.util.get_node_ip_address, {}), (bind_to_network, {"several_nodes": True}), "meet"]

@@ -1,6 +1,7 @@
 """What is said when Ray Train starts the workers again."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
@@ -42,12 +43,17 @@ def test_each_restart_is_reported_with_its_number_and_its_step(monkeypatch, tmp_
     board = SimpleNamespace(restarted=SimpleNamespace(remote=lambda line, key: lines.append((line, key))))
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     monkeypatch.setattr(restarts, "resumable_step", lambda out: 8)
-    report = ReportRestarts(SimpleNamespace(out=tmp_path), board)
+    request: Any = SimpleNamespace(out=tmp_path)
+    report = ReportRestarts(request, board)
     running = RunningState()
-    for state in (running, RestartingState(training_failed_error=LOST), running):
-        report.after_controller_state_update(running, state)
     late = ControllerError(RuntimeError("no room"))
-    for state in (ReschedulingState(training_failed_error=late), ErroredState(training_failed_error=late)):
+    for state in (
+        running,
+        RestartingState(training_failed_error=LOST),
+        running,
+        ReschedulingState(training_failed_error=late),
+        ErroredState(training_failed_error=late),
+    ):
         report.after_controller_state_update(running, state)
     assert lines == [
         ("started again (1 of 2) from step 8: worker 1: its process ended", str(tmp_path)),
