@@ -64,6 +64,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _preprocess(options: argparse.Namespace) -> None:
     from intermoe.text.encoders import MAX_TOKENS
+    from pipelines.cluster.nodes import check_nodes
     from pipelines.cluster.progress import Stages
     from pipelines.cluster.session import ray_session
     from pipelines.preprocess.preprocess import preprocess
@@ -78,6 +79,11 @@ def _preprocess(options: argparse.Namespace) -> None:
         name, source, options.encoder, options.out, site, statistics_of=options.statistics_of
     ).checked()
     with ray_session(), Stages() as stages:
+        # Duet is written into its root, other recordings are read there.
+        made, read = (source.root, None) if source.format == "duet" else (None, source.root)
+        check_nodes(
+            reads=(read, options.text_folder), writes=(options.out, made), tracking_uri=request.site.tracking_uri
+        )
         card = preprocess(request, stages)
     counts = ", ".join(f"{count} {split}" for split, count in card.recordings.items())
     print(f"{options.out}: {counts}; {card.frames} frames, {card.captions} captions")
@@ -112,6 +118,7 @@ def _import(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from pipelines import settings
+    from pipelines.cluster.nodes import check_nodes
     from pipelines.cluster.session import ray_session
     from pipelines.site import Site
     from pipelines.train.request import TrainRequest
@@ -130,6 +137,11 @@ def _train(options: argparse.Namespace) -> None:
         resume=options.resume,
     ).checked()
     with ray_session(values.workers):
+        check_nodes(
+            reads=(job.request.dataset, job.request.vae, options.text_folder),
+            writes=(out,),
+            tracking_uri=job.request.site.tracking_uri,
+        )
         run = train(job)
     print(f"{out / 'best'} holds the model; its MLflow run is {run} (`intermoe ui` shows it)")
 
@@ -164,6 +176,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from intermoe.evaluation.protocol import ROWS
+    from pipelines.cluster.nodes import check_nodes
     from pipelines.cluster.progress import Stages
     from pipelines.cluster.session import ray_session
     from pipelines.evaluate.evaluate import evaluate
@@ -185,6 +198,11 @@ def _evaluate(options: argparse.Namespace) -> None:
         guidance=options.guidance,
     ).checked()
     with ray_session(plan.settings.workers), Stages() as stages:
+        check_nodes(
+            reads=(plan.spec.dataset, plan.spec.model, plan.spec.evaluator, options.text_folder),
+            writes=(options.out,),
+            tracking_uri=plan.request.site.tracking_uri,
+        )
         results = evaluate(plan, progress=stages)
     Console().print(terminal_table(results))
     print(f"{options.out / 'results.html'} has it with a plot; its MLflow run is {results.about['run']}")
@@ -193,6 +211,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _sweep(options: argparse.Namespace) -> None:
     from rich.console import Console
 
+    from pipelines.cluster.nodes import check_nodes
     from pipelines.cluster.session import ray_session
     from pipelines.report.report import report
     from pipelines.settings import parse_overrides
@@ -212,7 +231,12 @@ def _sweep(options: argparse.Namespace) -> None:
     if options.dry_run:
         return
     workers = max((trial.settings.workers for trial in plan.trials), key=lambda w: w.count * w.cpus)
-    with ray_session(workers, jobs=plan.profile.concurrent):
+    with ray_session(workers, jobs=min(plan.profile.concurrent, len(plan.trials))):
+        check_nodes(
+            reads=(plan.profile.data.root, request.site.text_folder),
+            writes=(out,),
+            tracking_uri=request.site.tracking_uri,
+        )
         failed = sweep(request)
     if len(failed) < len(plan.trials):
         print(f"{report(out, out / 'report')[0]} has the tables and plots")

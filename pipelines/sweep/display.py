@@ -35,6 +35,7 @@ class TrialDisplay:
         self._first: dict[str, float] = {}
         # What has come to its end is read once, not at every look.
         self._ended: dict[str, tuple[str, str, str, str]] = {}
+        self._printed = {trial.key: 0 for trial in trials}
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -69,11 +70,16 @@ class TrialDisplay:
                     self._console.print(f"{line}{self._left(updates)}", highlight=False, markup=False, soft_wrap=True)
 
     def _updates(self) -> dict[str, ProgressUpdate | None]:
-        """What each trial posted last, by its key."""
+        """What each trial posted last, by its key; prints the lines that are new."""
         try:
-            updates = ray.get(self._board.all_latest.remote(), timeout=10)
+            updates, notes = ray.get([self._board.all_latest.remote(), self._board.all_notes.remote()], timeout=10)
         except (RayError, TimeoutError):
-            updates = {}
+            updates, notes = {}, {}
+        for trial in self._trials:
+            lines = notes.get(str(trial.training.out), [])
+            for line in lines[self._printed[trial.key] :]:
+                self._console.print(f"{trial.name}: {line}", highlight=False, markup=False, soft_wrap=True)
+            self._printed[trial.key] = len(lines)
         # Trainings post under their folders.
         return {trial.key: updates.get(str(trial.training.out)) for trial in self._trials}
 

@@ -7,9 +7,9 @@ changed, does what is missing and nothing else.
 
 import json
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -20,7 +20,6 @@ from rich.table import Table
 from intermoe.files import locked, make_folder, write_json
 from intermoe.training.denoiser import DenoiserObjective
 from pipelines.cluster.progress import progress_board
-from pipelines.cluster.session import notes_folder
 from pipelines.describe import describe
 from pipelines.sweep.display import TrialDisplay
 from pipelines.sweep.file import SweepPlan, Trial
@@ -31,12 +30,11 @@ from pipelines.tracking.label import RunLabel
 from pipelines.tracking.runs import Run
 from pipelines.train.run_folder import run_note
 
-# Tune's own notes, in the folder of the sweep while it runs.
-_TUNE_NOTES = "tune"
 # Ray Tune starts a trial again so often before it counts as failed.
 _RETRIES = 1
-# Of a CPU: what a trial's own process asks for; its workers ask for themselves.
-_DRIVER_CPUS = 0.01
+# What a trial's own process asks for, since Tune wants something: a byte. Its workers ask for themselves, and may take
+# all CPUs of the cluster.
+_DRIVER_RESOURCES = {"CPU": 0.0, "memory": 1.0}
 
 
 def sweep(request: SweepRequest) -> dict[str, str]:
@@ -155,9 +153,10 @@ def _run(request: SweepRequest, trials: Sequence[TrialRequest]) -> dict[str, str
     try:
         with (
             progress_board() as board,
-            notes_folder(request.out / _TUNE_NOTES) as notes,
+            tempfile.TemporaryDirectory(prefix="intermoe-ray-tune-") as notes,
             TrialDisplay(trials, board),
         ):
+            # Tune's notes, on this process's node. All that is needed to go on is in the folders of the trials.
             _tuner(request, trials, board, notes).fit()
     except KeyboardInterrupt:
         for trial in trials:
@@ -174,11 +173,11 @@ def _run(request: SweepRequest, trials: Sequence[TrialRequest]) -> dict[str, str
     return failed
 
 
-def _tuner(request: SweepRequest, trials: Sequence[TrialRequest], board: Any, notes: Path) -> tune.Tuner:
+def _tuner(request: SweepRequest, trials: Sequence[TrialRequest], board: Any, notes: str) -> tune.Tuner:
     by_key = {trial.key: trial for trial in trials}
     profile = request.plan.profile
     return tune.Tuner(
-        tune.with_resources(partial(_trainable, trials=by_key, board=board), {"CPU": _DRIVER_CPUS}),
+        tune.with_resources(partial(_trainable, trials=by_key, board=board), _DRIVER_RESOURCES),
         param_space={"trial": tune.grid_search(list(by_key))},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=profile.concurrent,
@@ -187,7 +186,7 @@ def _tuner(request: SweepRequest, trials: Sequence[TrialRequest], board: Any, no
         ),
         run_config=tune.RunConfig(
             name=request.plan.config.name,
-            storage_path=str(notes),
+            storage_path=notes,
             failure_config=tune.FailureConfig(max_failures=_RETRIES),
             callbacks=[_NoteEnds(by_key)],
             verbose=0,
