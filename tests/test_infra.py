@@ -61,6 +61,19 @@ def test_the_launcher_file_is_valid_for_gcp():
     assert list(launcher_faults(as_gcp(text_of(LAUNCHER)))) == []
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "fault"),
+    [
+        ("#   project_id: YOUR-PROJECT", "#   project_id: 7", "7 is not of type 'string', 'null'"),
+        ("provisioningModel: SPOT, ", "", "GPUs are not asked for at the spot price first and on demand then"),
+    ],
+)
+def test_the_lines_for_gcp_can_fail_too(right: str, wrong: str, fault: str):
+    text = text_of(LAUNCHER)
+    assert right in text
+    assert list(launcher_faults(as_gcp(text.replace(right, wrong, 1)))) == [fault]
+
+
 def test_both_clouds_have_the_same_node_types():
     def shape(text: str) -> dict[str, dict[str, object]]:
         types = yaml.safe_load(text)["available_node_types"]
