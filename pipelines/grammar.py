@@ -1,8 +1,9 @@
 """The grammar of the command line: its verbs and their options. What a verb does is in cli.py."""
 
 import argparse
+import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(
         prog="intermoe", description="Turn text into two-person motion: preprocess, train, evaluate, generate, sweep."
     )
-    top.add_argument("--version", action="version", version=f"intermoe {version('intermoe')}")
+    top.add_argument("--version", action="version", version=f"intermoe {_version()}")
     verbs = top.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=_Parser)
 
     verb = verbs.add_parser("demo", help="run the whole pipeline on the embedded data set, small, on this machine")
@@ -127,9 +128,45 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--threads", type=_count, default=1, help="CPU threads (default: 1)")
     verb.add_argument("--json", action="store_true", help="print JSON")
 
+    verb = verbs.add_parser(
+        "submit",
+        help="run a command as a job on a Ray cluster",
+        usage="intermoe submit [-h] [--address URL] [--detach] -- COMMAND",
+        description="Run COMMAND, any other command of intermoe, as a job on a Ray cluster, and show its log.",
+    )
+    _add_address(verb)
+    verb.add_argument("--detach", action="store_true", help="return when the job is sent, without its log")
+
+    verb = verbs.add_parser("jobs", help="list the jobs of a Ray cluster")
+    _add_address(verb)
+
+    verb = verbs.add_parser("logs", help="show the log of a job on a Ray cluster")
+    verb.add_argument("id", metavar="ID", help="id of the job")
+    verb.add_argument("--follow", action="store_true", help="until the job ends; exit with its exit code")
+    _add_address(verb)
+
+    verb = verbs.add_parser("stop", help="stop a job on a Ray cluster")
+    verb.add_argument("id", metavar="ID", help="id of the job")
+    _add_address(verb)
+
     verb = verbs.add_parser("ui", help="serve MLflow on loopback")
     verb.add_argument("--port", type=_port, default=5000, help="port (default: 5000)")
     return top
+
+
+def _version() -> str:
+    try:
+        return version("intermoe")
+    except PackageNotFoundError:  # a job runs the files that it was sent with, which nobody installed
+        return "(not installed)"
+
+
+def _add_address(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--address",
+        metavar="URL",
+        help="of the cluster's job server, such as http://HOST:8265 (default: RAY_API_SERVER_ADDRESS)",
+    )
 
 
 def _add_config(verb: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -182,9 +219,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     Example:
         >>> parse(["train", "vae", "--config", "duet", "--data", "d", "seed=1"]).overrides
         ['seed=1']
+        >>> parse(["submit", "--detach", "--", "describe", "--config", "duet"]).command
+        ['describe', '--config', 'duet']
     """
     grammar = parser()
-    options, rest = grammar.parse_known_args(arguments)
+    words, command = list(sys.argv[1:] if arguments is None else arguments), []
+    if words[:1] == ["submit"] and "--" in words:
+        end = words.index("--")
+        words, command = words[:end], words[end + 1 :]
+    options, rest = grammar.parse_known_args(words)
+    if options.verb == "submit":
+        if rest or not command:
+            raise UserError(
+                f"unknown: {' '.join(rest)}" if rest else "the command is not given",
+                where="intermoe submit",
+                allowed="options, then -- and a command: intermoe submit -- train ...",
+            )
+        options.command = command
     # argparse ends a list of words at the first option; what follows later belongs to it too.
     many = next((words for words in ("overrides", "prompts") if hasattr(options, words)), None)
     if rest and (many is None or any(word.startswith("-") for word in rest)):
