@@ -131,8 +131,10 @@ class JobServer:
             refusal = "refuses the token" if "Authentication failed" in str(error) else "asks for a token"
             raise UserError(f"Ray's job server {refusal}", where=self.address, allowed=_TOKEN) from None
         except (requests.RequestException, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ServerSilent(f"Ray's job server does not answer: {reason}", where=self.address) from None
+            reason = first_line(str(error)) or type(error).__name__
+            # Ray's own words say no more than ours.
+            what = "does not answer" + ("" if reason.startswith("Failed to connect to Ray") else f": {reason}")
+            raise ServerSilent(f"Ray's job server {what}", where=self.address) from None
         except RuntimeError as error:
             text = str(error)
             if job_id and "status code 404" in text:

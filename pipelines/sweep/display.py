@@ -61,7 +61,7 @@ class TrialDisplay:
                 state = self._state(trial, updates[trial.key])[0]
                 if state != states[trial.key]:
                     states[trial.key] = state
-                    self._console.print(f"{trial.name}: {state}", highlight=False, markup=False)
+                    self._console.print(f"{trial.name}: {state}", highlight=False, markup=False, soft_wrap=True)
             if time.monotonic() - shown >= LINE_SECONDS:
                 shown = time.monotonic()
                 at_work = [self._line(trial, updates[trial.key]) for trial in self._trials]
