@@ -9,6 +9,12 @@ from mlflow import MlflowClient
 from toy_shards import write_shards
 from two_nodes import TwoNodes, two_nodes  # noqa: F401 - a fixture
 
+from intermoe.data.shards import DatasetFolder
+from intermoe.training.objective import Means
+from intermoe.training.step import TrainingStep
+from pipelines import settings
+from pipelines.train.objectives import build
+
 SETTINGS = """
 vae.width=8 vae.latent=4 vae.blocks=1 train.vae.window=16 train.vae.batch_size=8 train.vae.epochs=2
 train.vae.log_every=1 train.vae.validate_every=1000 train.vae.checkpoint_every=1000 workers.count=2
@@ -27,6 +33,22 @@ def folder(tmp_path_factory) -> Path:
 def finished(process) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=SECONDS)
     return process.returncode, out, err
+
+
+def losses_without_ray(shards: Path) -> list[float]:
+    """The loss of each step of the same training as a plain loop."""
+    values = settings.load("duet", settings.parse_overrides(SETTINGS.split()))
+    dataset = DatasetFolder.open(shards)
+    objective = build("vae", values, dataset, vae=None, text_folder=None)
+    stream = objective.stream(dataset, values.seed)
+    take_step = TrainingStep(objective, stream)
+    losses = []
+    for step in range(take_step.num_steps):
+        outcome = take_step(step, stream.batch(step, rank=0, world=1))
+        window = Means()
+        window.add(outcome.sums, outcome.count)
+        losses.append(sum(objective.weights[name] * value for name, value in window.means().items()))
+    return losses
 
 
 @pytest.mark.slow
@@ -62,5 +84,7 @@ def test_a_training_spreads_over_two_nodes_and_what_only_one_node_sees_is_refuse
     assert f"train vae: 2 workers on {nodes.head.address}, {nodes.other.address}\n" in err
     client = MlflowClient(store)
     run = client.get_run(json.loads((folder / "spread/run.json").read_text())["run_id"])
+    losses = [point.value for point in client.get_metric_history(run.info.run_id, "loss/train")]
+    assert losses == pytest.approx(losses_without_ray(folder / "shards"), rel=1e-5)
     assert run.data.tags["intermoe.workers"] == f"2 workers on {nodes.head.address}, {nodes.other.address}"
     assert not re.search("Traceback|Warning", err)
