@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
 
@@ -117,12 +117,9 @@ class JobServer:
 
     async def tail(self, job_id: str, write: Callable[[str], None]) -> None:
         """Hand on a job's log from its beginning as it grows, until the job or the connection ends or is silent."""
-        try:
-            async with aclosing(self._client.tail_job_logs(job_id)) as parts:  # type: ignore[type-var]
-                while True:
-                    write(await asyncio.wait_for(anext(parts), SILENCE_SECONDS))
-        except (StopAsyncIteration, TimeoutError, aiohttp.ClientError, OSError, RuntimeError):
-            pass  # the job's state says whether that was the end
+        async with aclosing(self._client.tail_job_logs(job_id)) as parts:  # type: ignore[type-var]
+            while (part := await _next(parts)) is not None:
+                write(part)
 
     def _asked(self, ask: Callable[[], Answer], job_id: str = "") -> Answer:
         try:
@@ -145,6 +142,14 @@ class JobServer:
                 ) from None
             kind = ServerSilent if "status code 5" in text and "No available agent" not in text else UserError
             raise kind(first_line(text), where=self.address) from None
+
+
+async def _next(parts: AsyncIterator[str]) -> str | None:
+    """The next part of a log; None at the end, which may be that of the connection: the job's state says which."""
+    try:
+        return await asyncio.wait_for(anext(parts), SILENCE_SECONDS)
+    except (StopAsyncIteration, TimeoutError, aiohttp.ClientError, OSError, RuntimeError):
+        return None
 
 
 def server_address(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
