@@ -55,7 +55,8 @@ def as_place(text: str | Place) -> Place:
     if "@" in rest.partition("/")[0]:
         raise UserError("a URI with credentials", where=f"{scheme}://...", allowed="credentials by environment")
     try:
-        found = UPath(text.rstrip("/"), **_OPTIONS.get(scheme, {}))
+        # As in a path, slashes that are typed twice or at the end mean nothing.
+        found = UPath(f"{scheme}://{re.sub('/+', '/', rest).rstrip('/')}", **_OPTIONS.get(scheme, {}))
         found.fs  # noqa: B018 - imports the package of the storage
     except ImportError:
         package = _PACKAGES.get(scheme, f"its package for {scheme}")

@@ -1,72 +1,19 @@
 """The MLflow server of infra/mlflow, started: who has no password gets nothing, not even an artifact."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import mlflow
 import pytest
 import requests
-import yaml
 from mlflow.server import get_app_client
-
-ROOT = Path(__file__).parents[1]
-PASSWORD = "a-password-of-the-test"
+from mlflow_server import PASSWORD, mlflow_server
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server that compose.yaml starts, with files instead of PostgreSQL and S3, on loopback."""
-    folder = tmp_path_factory.mktemp("server")
-    rights = (ROOT / "infra/mlflow/basic_auth.ini").read_text("utf-8")
-    (folder / "basic_auth.ini").write_text(rights.replace("= postgresql://", f"= sqlite:///{folder}/users.db"), "utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    here = {
-        "--backend-store-uri": f"sqlite:///{folder}/runs.db",
-        "--artifacts-destination": (folder / "artifacts").as_uri(),
-        "--host": "127.0.0.1",
-        "--port": str(port),
-        "--workers": "1",
-    }
-    compose = yaml.safe_load((ROOT / "infra/mlflow/compose.yaml").read_text("utf-8"))["services"]["mlflow"]
-    words = [word.partition("=") for word in compose["command"][1:]]
-    command = [name + sign + here.get(name, value) for name, sign, value in words]
-    environment = os.environ | {
-        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "basic_auth.ini"),
-        "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": "a-key-of-the-test",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": compose["environment"]["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"],
-    }
-    log = (folder / "log").open("w")
-    started = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *command],
-        cwd=folder,
-        env=environment,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(120):
-            try:
-                requests.get(f"{address}/health", timeout=5).raise_for_status()
-                break
-            except requests.RequestException:
-                assert started.poll() is None, (folder / "log").read_text("utf-8")
-                time.sleep(0.5)
+    with mlflow_server(tmp_path_factory.mktemp("server")) as address:
         yield address
-    finally:
-        os.killpg(started.pid, signal.SIGTERM)
-        started.wait()
-        log.close()
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ def test_a_path_stays_a_path_and_a_uri_keeps_its_form(bucket):
     assert as_place("runs/duet") == Path("runs/duet")
     assert as_place("file:///data/a b") == Path("/data/a b")
     assert str(as_place(f"{bucket}/runs/") / "duet") == f"{bucket}/runs/duet"
+    assert str(as_place(f"{bucket}//runs//duet/")) == f"{bucket}/runs/duet"
     place = as_place(f"{bucket}/runs")
     assert as_place(place) is place
 

@@ -8,14 +8,18 @@ BUCKET = "intermoe-tests"
 
 
 @contextmanager
-def s3_server() -> Iterator[str]:
-    """The URI of an empty bucket; the environment names the server and its credentials while the block runs."""
+def s3_server(address: str = "127.0.0.1") -> Iterator[str]:
+    """The URI of an empty bucket; the environment names the server and its credentials while the block runs.
+
+    Args:
+        address: that the server listens on.
+    """
     import boto3
     import pytest
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server = ThreadedMotoServer(address, 0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
