@@ -43,14 +43,17 @@ class Marker:
 
 
 def check_nodes(
-    *, reads: Iterable[str | Place | None] = (), writes: Iterable[str | Place | None] = (), tracking_uri: str
+    *,
+    reads: Iterable[str | Place | None] = (),
+    writes: Iterable[str | Place | None] = (),
+    tracking_uri: str | None = None,
 ) -> None:
     """Ask each node of the cluster whether it sees what the driver sees; of a single node nothing is asked.
 
     Args:
         reads: files and folders that the job reads; None and URIs (``s3://...``) are left out.
         writes: folders that it writes, there already or not; likewise.
-        tracking_uri: the address of MLflow's store.
+        tracking_uri: the address of MLflow's store; None for a job that records nothing.
 
     Raises:
         UserError: a node differs; names the node, what is different there, and what is allowed.
@@ -59,7 +62,7 @@ def check_nodes(
     if len(nodes) < 2:
         return
     read = _local(reads)
-    server = tracking_uri if tracking_uri.startswith(("http://", "https://")) else None
+    server = tracking_uri if tracking_uri and tracking_uri.startswith(("http://", "https://")) else None
     with _markers(_local(writes), tracking_uri) as markers:
         question = (read, [str(marker.path) for marker in markers], server)
         here = probe.look(*question)
@@ -120,10 +123,10 @@ def _local(paths: Iterable[str | Place | None]) -> list[str]:
 
 
 @contextmanager
-def _markers(writes: Iterable[str], tracking_uri: str) -> Iterator[list[Marker]]:
+def _markers(writes: Iterable[str], tracking_uri: str | None) -> Iterator[list[Marker]]:
     """A marker in the folder of each path, or in the nearest above that is there, for as long as the block runs."""
     places = [(f"the folder of {path}", path, _SHARED) for path in writes]
-    if (store := _store_path(tracking_uri)) is not None:
+    if tracking_uri is not None and (store := _store_path(tracking_uri)) is not None:
         places.append((f"the folder of MLflow's store {shown(tracking_uri)}", str(store), _SERVER))
     markers = []
     for what, path, allowed in places:

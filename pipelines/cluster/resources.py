@@ -147,7 +147,7 @@ def _alternatives(demand: Demand, nodes: Sequence[NodeResources]) -> str:
     workers, total = demand.workers, [node.total for node in nodes]
     room = demand.num_fitting(total)
     if room >= workers.count:
-        return f"up to {room // workers.count} side by side"
+        return f"up to {room // workers.count} side by side, the profile's `concurrent`"
     answers = [f"up to {room} {'worker' if room == 1 else 'workers'}"] if room else []
     for cpus in range(workers.cpus - 1, 0, -1):
         if Demand(workers.model_copy(update={"cpus": cpus})).fits(total):

@@ -1,5 +1,7 @@
 """Reports that Ray Train has started the workers again, and why: it does so without a word."""
 
+from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -14,23 +16,30 @@ from pipelines.train.run_folder import resumable_step
 # Ray restarts the workers from the newest checkpoint so often before it gives up.
 MAX_RESTARTS = 2
 _LOST = (NodeDiedError, RayActorError)
+_SECONDS = 10.0
 
 
 class ReportRestarts(ControllerCallback):
     """Notes on the ``ProgressBoard`` every restart of a training with its reason; lives in Ray Train's controller."""
 
     def __init__(self, request: TrainRequest, board: Any) -> None:
-        self._request, self._board, self._count = request, board, 0
+        self._request, self._board = request, board
+        self._counts: Counter[str] = Counter()
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:  # noqa: ARG002
         """Ray Train has decided what to do next."""
         error = getattr(current_state, "training_failed_error", None)
         if error is None or current_state.is_terminal():
             return
-        self._count += 1
-        step = resumable_step(self._request.out)
-        line = f"started again ({self._count} of {MAX_RESTARTS}) from step {step}: {failure(error)}"
-        ray.get(self._board.restarted.remote(line, key=str(self._request.out)))
+        # Ray counts failures of the workers and of their start apart, and those by a node's announced end not at all.
+        kind = type(error).__name__
+        self._counts[kind] += 1
+        limit = f" of {MAX_RESTARTS}" if self._counts[kind] <= MAX_RESTARTS else ""
+        # What is raised here would end the training that is to go on.
+        with suppress(Exception):
+            step = resumable_step(self._request.out)
+            line = f"started again ({self._counts[kind]}{limit}) from step {step}: {failure(error)}"
+            ray.get(self._board.restarted.remote(line, key=str(self._request.out)), timeout=_SECONDS)
 
 
 def failure(error: TrainingFailedError) -> str:

@@ -113,7 +113,7 @@ def test_trials_side_by_side_are_counted_together():
     await_resources(demand, FakeCluster(node(2), node(4)), pytest.fail)
     assert refusal(demand, FakeCluster(node(2), node(3))) == (
         "3 trials side by side, workers.count = 2 of 1 CPU each: the cluster has 1 node of 2 CPUs, 1 node of 3 CPUs"
-        " (allowed: up to 2 side by side)"
+        " (allowed: up to 2 side by side, the profile's `concurrent`)"
     )
 
 

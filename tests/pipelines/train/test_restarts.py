@@ -41,7 +41,7 @@ def test_a_failure_is_one_line_that_names_its_cause(error, line):
 def test_each_restart_is_reported_with_its_number_and_its_step(monkeypatch, tmp_path):
     lines = []
     board = SimpleNamespace(restarted=SimpleNamespace(remote=lambda line, key: lines.append((line, key))))
-    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    monkeypatch.setattr(ray, "get", lambda answer, timeout: answer)
     monkeypatch.setattr(restarts, "resumable_step", lambda out: 8)
     request: Any = SimpleNamespace(out=tmp_path)
     report = ReportRestarts(request, board)
@@ -57,5 +57,16 @@ def test_each_restart_is_reported_with_its_number_and_its_step(monkeypatch, tmp_
         report.after_controller_state_update(running, state)
     assert lines == [
         ("started again (1 of 2) from step 8: worker 1: its process ended", str(tmp_path)),
-        ("started again (2 of 2) from step 8: no room", str(tmp_path)),
+        ("started again (1 of 2) from step 8: no room", str(tmp_path)),
     ]
+
+
+def test_a_report_that_fails_does_not_end_the_training(monkeypatch, tmp_path):
+    def lost(answer, timeout):
+        raise ActorDiedError
+
+    monkeypatch.setattr(ray, "get", lost)
+    board = SimpleNamespace(restarted=SimpleNamespace(remote=lambda line, key: None))
+    request: Any = SimpleNamespace(out=tmp_path)
+    state = RestartingState(training_failed_error=LOST)
+    ReportRestarts(request, board).after_controller_state_update(RunningState(), state)
