@@ -109,7 +109,7 @@ def local_copy(file: Place, sha256: str) -> Path:
     """
     if not is_remote(file):
         return file
-    copy = _cache() / sha256 / file.name
+    copy = cache() / sha256 / file.name
     if copy.is_file():
         os.utime(copy)
         return copy
@@ -141,7 +141,8 @@ def on_disk(at: Place) -> Iterator[Path]:
         yield copy
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """The folder of copies on this machine's disk: ``INTERMOE_CACHE``, or ``intermoe`` in the user's cache."""
     if folder := os.environ.get("INTERMOE_CACHE"):
         return Path(folder).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "intermoe"
@@ -149,7 +150,7 @@ def _cache() -> Path:
 
 def _trim_cache(keep: Path) -> None:
     files = []
-    for file in _cache().glob("*/*"):
+    for file in cache().glob("*/*"):
         try:
             files.append((file.stat().st_mtime, file.stat().st_size, file))
         except FileNotFoundError:  # another process trims too

@@ -13,6 +13,7 @@ _DEFAULTS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     # No calls home, no running commentary.
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # Without it, the profiler prints lines of its own.

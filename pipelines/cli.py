@@ -334,6 +334,14 @@ def _stop(options: argparse.Namespace) -> None:
     stop_job(options.id, address=options.address)
 
 
+def _register(options: argparse.Namespace) -> None:
+    from pipelines.register import register
+    from pipelines.site import Site
+
+    made = register(options.run, Site.here().tracking_uri, alias=options.alias, name=options.name)
+    print(f"{made.uri} is version {made.version} of {made.name}: `intermoe generate --model {made.uri}` uses it")
+
+
 def _ui(options: argparse.Namespace) -> None:
     from pipelines.tracking.ui import ui
 
@@ -351,6 +359,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "report": _report,
     "describe": _describe,
     "bench": _bench,
+    "register": _register,
     "submit": _submit,
     "jobs": _jobs,
     "logs": _logs,

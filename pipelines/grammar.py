@@ -72,7 +72,11 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("generate", help="prompts to motion: npz, BVH, video and key frames")
     verb.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the two people do")
-    verb.add_argument("--model", required=True, help="run or checkpoint of a denoiser, or the id of its MLflow run")
+    verb.add_argument(
+        "--model",
+        required=True,
+        help="run or checkpoint of a denoiser, the id of its MLflow run, or models:/NAME@ALIAS",
+    )
     verb.add_argument("--out", type=as_place, required=True, help="folder of the files")
     verb.add_argument("--seconds", type=_number, default=4.0, help="length (default: 4)")
     verb.add_argument("--seed", type=_integer, default=0, help="seed of the noise (default: 0)")
@@ -148,6 +152,11 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("stop", help="stop a job on a Ray cluster")
     verb.add_argument("id", metavar="ID", help="id of the job")
     _add_address(verb)
+
+    verb = verbs.add_parser("register", help="add a trained denoiser to MLflow's model registry")
+    verb.add_argument("run", metavar="RUN", help="run or checkpoint of a denoiser, or the id of its MLflow run")
+    verb.add_argument("--alias", required=True, help="what the new version is called from now on, such as best")
+    verb.add_argument("--name", help="name of the registered model (default: the name in the run's settings)")
 
     verb = verbs.add_parser("ui", help="serve MLflow on loopback")
     verb.add_argument("--port", type=_port, default=5000, help="port (default: 5000)")

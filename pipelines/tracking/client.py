@@ -20,6 +20,12 @@ from pipelines.tracking.address import shown, sqlite_file
 # What MLflow stores of a value.
 _PARAM_LENGTH, DIGEST_LENGTH = 6000, 36
 RUN_ID = re.compile("[0-9a-f]{32}")
+REGISTERED = "models:/"
+"""How the URI of a registered model begins."""
+CHECKPOINT = "checkpoint"
+"""By this name a registered model finds the folder of its weights among its artifacts."""
+FORMATS = ("joints", "bvh")
+"""In which a registered model answers, the first where it is not asked for one."""
 
 
 def logged_models(client: MlflowClient, run_id: str) -> list[LoggedModelOutput]:

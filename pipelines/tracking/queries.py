@@ -3,14 +3,17 @@
 import json
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
 from intermoe.errors import UserError
-from intermoe.places import Place, as_place
+from intermoe.files import whole_folder
+from intermoe.places import Place, as_place, cache
 from pipelines.tracking.address import check_reachable, shown
 from pipelines.tracking.client import (
+    REGISTERED,
     RUN_ID,
     explained,
     logged_models,
@@ -31,17 +34,19 @@ def curves(uri: str, run_id: str, pattern: re.Pattern[str]) -> dict[str, list[tu
 
 
 def model_folder(model: str | Place, uri: str) -> Place:
-    """The folder of a model that is named by its folder, or by the id of the MLflow run that made it.
+    """The folder of a model that is named by its folder, by the id of the MLflow run that made it, or in the registry.
 
     Of a run it is the newest checkpoint that was logged, fetched from the store where that is on another machine.
 
     Args:
-        model: a folder, or the id of a run.
+        model: a folder, the id of a run, or ``models:/NAME@ALIAS``.
         uri: of the MLflow store.
 
     Raises:
         UserError: the store does not answer, or the run holds no checkpoint.
     """
+    if str(model).startswith(REGISTERED):
+        return _registered_folder(str(model), uri)
     if not names_run(model):
         return as_place(model)
     with explained(uri):
@@ -50,8 +55,36 @@ def model_folder(model: str | Place, uri: str) -> Place:
         logged = logged_models(client, str(model))
         if not logged:
             raise UserError(f"run {model} holds no checkpoint", where=shown(uri))
-        newest = client.get_logged_model(max(logged, key=lambda output: output.step).model_id)
-        return Path(download_artifacts(artifact_uri=newest.artifact_location, tracking_uri=uri))
+        return fetched(client, max(logged, key=lambda output: output.step).model_id, uri)
+
+
+def fetched(client: MlflowClient, model_id: str, uri: str) -> Path:
+    """The folder of a logged model on this machine: where it was logged, or a copy that is fetched once."""
+    location = client.get_logged_model(model_id).artifact_location
+    if urlsplit(location).scheme in ("", "file"):
+        return Path(download_artifacts(artifact_uri=location, tracking_uri=uri))
+    copy = cache() / model_id
+    if not copy.is_dir():
+        with whole_folder(copy, seal="", replace=True) as partial:
+            download_artifacts(artifact_uri=location, tracking_uri=uri, dst_path=str(partial))
+    return copy
+
+
+def _registered_folder(model: str, uri: str) -> Path:
+    """The checkpoint of ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``."""
+    name, at, alias = model.removeprefix(REGISTERED).partition("@")
+    if not at:
+        name, _, number = name.partition("/")
+        if not number.isdigit():
+            raise UserError("names no version", where=model, allowed="models:/NAME@ALIAS, models:/NAME/VERSION")
+    with explained(uri):
+        check_reachable(uri)
+        client = MlflowClient(uri)
+        version = client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
+        model_id = version.model_id or str(version.source).removeprefix(REGISTERED)
+        # MLflow keeps an artifact under the name of its folder; of these models it is the only one.
+        (weights,) = (fetched(client, model_id, uri) / "artifacts").iterdir()
+        return weights
 
 
 def names_run(model: str | Place) -> bool:
