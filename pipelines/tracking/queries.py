@@ -67,7 +67,8 @@ def fetched(client: MlflowClient, model_id: str, uri: str) -> Path:
     if not copy.is_dir():
         with whole_folder(copy, seal="", replace=True) as partial:
             download_artifacts(artifact_uri=location, tracking_uri=uri, dst_path=str(partial))
-    return copy
+    # Under the last name of where it was.
+    return copy / location.rstrip("/").rpartition("/")[2]
 
 
 def _registered_folder(model: str, uri: str) -> Path:

@@ -126,7 +126,7 @@ def served(registered, uri, tmp_path_factory):
 def test_mlflow_serves_it_and_answers_as_generate_does(served, run, tmp_path):
     row: Any = {"prompt": PROMPT, "seconds": SECONDS, "seed": SEED}
     motion = InterMoE.load(run).generate(PROMPT, seconds=SECONDS, seed=SEED)
-    texts = [Path(file).read_text() for file in motion.save(tmp_path / "bow.bvh")]
+    texts = [Path(str(file)).read_text() for file in motion.save(tmp_path / "bow.bvh")]
     answer = requests.post(served, json={"dataframe_records": [row], "params": {"format": "bvh"}}, timeout=60)
     assert answer.json() == {"predictions": [{"prompt": PROMPT, "fps": 30, "bvh": texts}]}
     answer = requests.post(served, json={"dataframe_records": [row, {**row, "prompt": "Hug!"}]}, timeout=60)
