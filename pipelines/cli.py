@@ -11,7 +11,6 @@ from typing import Any
 
 from intermoe.errors import UserError, UserNote
 from pipelines.cluster.job_environment import check_in_job, check_sources, in_ray_job
-from pipelines.grammar import parse
 
 # What a verb needs is imported when it runs: `--help` answers at once.
 
@@ -30,6 +29,8 @@ _DEPENDENCIES = (
     "safetensors",
     "torch",
     "transformers",
+    "typing_extensions",
+    "upath",
 )
 _PIPELINES_EXTRA = ("mlflow", "psutil", "ray", "rich", "scipy", "tabulate")
 
@@ -37,6 +38,8 @@ _PIPELINES_EXTRA = ("mlflow", "psutil", "ray", "rich", "scipy", "tabulate")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when all went well, 2 for a mistake of the user, 130 for Ctrl-C, or the code of a job."""
     try:
+        from pipelines.grammar import parse  # here, so that a package that it lacks is one line too
+
         options = parse(arguments)
         check_in_job(options)
         with _notes():

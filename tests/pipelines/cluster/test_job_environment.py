@@ -69,7 +69,7 @@ def test_what_is_not_there_for_all_nodes_is_refused(command, message):
     "command",
     [
         f"{TRAIN} --out s3://b/runs/x",
-        f"{TRAIN} --out=gs://b/x --vae /shared/vae",
+        f"{TRAIN} --out=s3://b/x --vae /shared/vae",
         f"{TRAIN} --out file:///shared/x",
         "preprocess duet --out /shared/o",
         f"generate p --model {32 * 'a'} --out /s/o",
