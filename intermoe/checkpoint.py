@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from intermoe.errors import UserError
-from intermoe.files import remove_folder, remove_leftovers, sha256, whole_folder, write_json
+from intermoe.files import contents, local_draft, remove_folder, remove_leftovers, sha256, whole_folder, write_json
+from intermoe.places import Place, as_place, local_copy
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -40,7 +41,7 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, *, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any], replace: bool = False
+    folder: Place, *, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any], replace: bool = False
 ) -> None:
     """Write a checkpoint folder so that it appears under its name at once, or not at all.
 
@@ -66,20 +67,21 @@ def save(
     for name in (*tensors, *documents):
         if not _NAME.fullmatch(name) or f"{name}.json" == MANIFEST:
             raise ValueError(f"{name!r} cannot name a part of a checkpoint")
-    with whole_folder(folder, replace=replace) as partial:
-        for name, part in tensors.items():
-            file = partial / f"{name}.safetensors"
-            save_file({key: _plain(tensor) for key, tensor in part.items()}, file)
-            # safetensors writes for the owner alone; whoever may read the folder may read what is in it.
-            file.chmod(partial.stat().st_mode & 0o666)
-        for name, document in documents.items():
-            write_json(partial / f"{name}.json", document)
-        files = sorted(partial.iterdir())
-        listed = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
+    with whole_folder(folder, seal=MANIFEST, replace=replace) as partial:
+        with local_draft(partial) as draft:
+            for name, part in tensors.items():
+                file = draft / f"{name}.safetensors"
+                save_file({key: _plain(tensor) for key, tensor in part.items()}, file)
+                # safetensors writes for the owner alone; whoever may read the folder may read what is in it.
+                file.chmod(draft.stat().st_mode & 0o666)
+            for name, document in documents.items():
+                write_json(draft / f"{name}.json", document)
+            files = sorted(draft.iterdir())
+            listed = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
         write_json(partial / MANIFEST, {"files": listed})
 
 
-def load(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
+def load(folder: Place, device: str | torch.device = "cpu") -> Checkpoint:
     """Read a checkpoint folder after checking every file against the manifest.
 
     Args:
@@ -89,7 +91,7 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
     Raises:
         UserError: no such folder, no manifest, a listed file is missing or differs from its checksum.
     """
-    folder = Path(folder)
+    folder = as_place(folder)
     tensors = {}
     for file in _verified(folder, ".safetensors"):
         try:
@@ -99,10 +101,10 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
     return Checkpoint(tensors, documents(folder))
 
 
-def documents(folder: Path) -> dict[str, Any]:
+def documents(folder: Place) -> dict[str, Any]:
     """The documents of a checkpoint, without its tensors; errors as for ``load``."""
     found = {}
-    for file in _verified(Path(folder), ".json"):
+    for file in _verified(as_place(folder), ".json"):
         try:
             found[file.stem] = json.loads(file.read_text("utf-8"))
         except ValueError as error:
@@ -110,8 +112,8 @@ def documents(folder: Path) -> dict[str, Any]:
     return found
 
 
-def verify(folder: Path) -> list[Path]:
-    """The files of a checkpoint, after verifying their checksums.
+def verify(folder: Place) -> list[Path]:
+    """The files of a checkpoint on this machine (those of a URI are copied), after verifying their checksums.
 
     Raises:
         UserError: as for ``load``.
@@ -119,33 +121,34 @@ def verify(folder: Path) -> list[Path]:
     return _verified(folder)
 
 
-def _verified(folder: Path, suffix: str = "") -> list[Path]:
-    """The files whose names end so, each found to match its checksum."""
+def _verified(folder: Place, suffix: str = "") -> list[Path]:
+    """The files whose names end so, on this machine, each found to match its checksum."""
     files = []
     for name, entry in _listed(folder).items():
         if not name.endswith(suffix):
             continue
-        if sha256(folder / name) != entry["sha256"]:
+        file = local_copy(folder / name, entry["sha256"])
+        if sha256(file) != entry["sha256"]:
             raise UserError(
                 f"{name} does not match its checksum in {MANIFEST}: the checkpoint is damaged", where=folder
             )
-        files.append(folder / name)
+        files.append(file)
     return files
 
 
-def step_folder(root: Path, step: int) -> Path:
+def step_folder(root: Place, step: int) -> Place:
     """The folder of a training step's checkpoint; ``latest`` and ``prune`` look for these names.
 
     Example:
         >>> step_folder(Path("runs"), 250).name
         'step-00000250'
     """
-    return Path(root) / f"step-{step:08d}"
+    return as_place(root) / f"step-{step:08d}"
 
 
-def latest(root: Path) -> Path | None:
+def latest(root: Place) -> Place | None:
     """The newest undamaged checkpoint among ``root/step-XXXXXXXX``, or None where there is none."""
-    for folder in _steps(Path(root)):
+    for folder in _steps(as_place(root)):
         try:
             verify(folder)
         except UserError:
@@ -154,7 +157,7 @@ def latest(root: Path) -> Path | None:
     return None
 
 
-def prune(root: Path, keep: int) -> None:
+def prune(root: Place, keep: int) -> None:
     """Remove all but the newest ``keep`` complete checkpoints among ``root/step-XXXXXXXX``.
 
     Complete here means that all files are there in full length; checksums are left to ``load``. What a killed ``save``
@@ -163,12 +166,12 @@ def prune(root: Path, keep: int) -> None:
     if keep < 1:
         raise ValueError(f"keep {keep}: at least one checkpoint stays")
     kept = 0
-    for folder in _steps(Path(root)):
+    for folder in _steps(as_place(root)):
         if kept < keep and _is_complete(folder):
             kept += 1
             continue
-        remove_folder(folder)
-    remove_leftovers(Path(root), "step-*")
+        remove_folder(folder, seal=MANIFEST)
+    remove_leftovers(as_place(root), "step-*")
 
 
 def optimizer_tensors(
@@ -216,7 +219,7 @@ def load_optimizer(
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _listed(folder: Path) -> dict[str, dict[str, Any]]:
+def _listed(folder: Place) -> dict[str, dict[str, Any]]:
     """The files that the manifest lists, each seen to exist in full length."""
     if not folder.is_dir():
         raise UserError("no such folder", where=folder, allowed="a checkpoint folder")
@@ -237,17 +240,17 @@ def _listed(folder: Path) -> dict[str, dict[str, Any]]:
     return files
 
 
-def _is_complete(folder: Path) -> bool:
+def _is_complete(folder: Place) -> bool:
     try:
         return bool(_listed(folder))
     except UserError:
         return False
 
 
-def _steps(root: Path) -> list[Path]:
+def _steps(root: Place) -> list[Place]:
     """The folders named after a step, newest first."""
-    found = [(int(match[1]), path) for path in root.glob("step-*") if (match := _STEP.fullmatch(path.name))]
-    return [path for _, path in sorted(found, reverse=True) if path.is_dir()]
+    found = {int(match[1]): path for path in contents(root) if (match := _STEP.fullmatch(path.name))}
+    return [found[step] for step in sorted(found, reverse=True) if found[step].is_dir()]
 
 
 def _plain(tensor: Tensor) -> Tensor:

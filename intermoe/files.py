@@ -1,7 +1,12 @@
-"""The one way to publish a file or a folder: written aside, flushed to disk and renamed, so that it is whole or absent.
+"""The one way to publish a file or a folder, so that it is whole or absent.
 
-What is being written bears a hidden name, ``.NAME.<32 hex digits>``; a process that is killed leaves it behind, and
-:func:`remove_leftovers` clears it away.
+On a disk it is written aside, flushed and renamed. What is being written bears a hidden name, ``.NAME.<32 hex
+digits>``; a process that is killed leaves it behind, and :func:`remove_leftovers` clears it away.
+
+In the storage of a URI nothing can be renamed, but a file appears there at once. So a folder is filled in its place,
+and its *seal*, the file that lists the others (a manifest, a card), is written last: without its seal it is not taken
+for whole, whatever lies there. While it is filled it holds ``.incomplete``, by which a later attempt knows that what is
+there is in nobody's use. Nothing keeps two processes from writing to the same URI at once.
 """
 
 import fcntl
@@ -10,21 +15,27 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from intermoe.errors import UserError
+from upath import UPath
 
+from intermoe.errors import UserError
+from intermoe.places import Place, absolute, is_remote, storage_errors
+
+INCOMPLETE = ".incomplete"
 _HIDDEN = re.compile(r"\..+\.[0-9a-f]{32}(?:\.\w+)?")
 
 
 @contextmanager
-def whole_file(file: Path) -> Iterator[Path]:
-    """A hidden path beside ``file``, with its suffix, to write to.
+def whole_file(file: Place) -> Iterator[Path]:
+    """A path on this machine with the suffix of ``file``, to write to: a hidden one beside it, or a temporary one.
 
     When the block ends well it takes the name of ``file``, in place of an earlier one; otherwise it is removed.
 
@@ -39,6 +50,13 @@ def whole_file(file: Path) -> Iterator[Path]:
         ...     Path(root, "a.txt").read_text()
         'whole'
     """
+    if is_remote(file):
+        with tempfile.TemporaryDirectory() as scratch:
+            partial = Path(scratch, file.name)
+            yield partial
+            with storage_errors(file):
+                file.fs.put_file(str(partial), file.path)
+        return
     partial = file.with_name(f".{file.stem}.{uuid4().hex}{file.suffix}")
     try:
         yield partial
@@ -52,13 +70,14 @@ def whole_file(file: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A hidden folder beside ``out`` to fill.
+def whole_folder(out: Place, *, seal: str, replace: bool = False) -> Iterator[Place]:
+    """A hidden folder beside ``out`` to fill, or ``out`` itself in the storage of a URI.
 
-    When the block ends well it takes the name ``out``; otherwise it is removed.
+    When the block ends well the hidden folder takes the name ``out``; otherwise what was written is removed.
 
     Args:
         out: the name; parents are made.
+        seal: name of the file in it that is written last, without which readers do not take the folder for whole.
         replace: whether a folder of that name may be replaced. It is moved aside in the moment before the new one is
             moved in, and removed after that: a machine that dies between the two moves leaves no folder under the name,
             never a mixture. Without it, only an empty folder may be there.
@@ -66,9 +85,21 @@ def whole_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises:
         UserError: the disk refuses to be written, or ``out`` is taken.
     """
-    out = Path(out).absolute()
+    out = absolute(out)
     if not replace:
         check_free(out)
+    if is_remote(out):
+        with storage_errors(out):
+            (out / INCOMPLETE).touch()
+            _clear(out, seal)
+        try:
+            yield out
+            with storage_errors(out):
+                (out / INCOMPLETE).unlink()
+        except BaseException:
+            remove_folder(out, seal=seal)
+            raise
+        return
     partial = _hidden(out)
     try:
         partial.mkdir(parents=True)
@@ -82,38 +113,67 @@ def whole_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
         _remove(partial)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and its parents where they are missing; ``UserError`` where the disk refuses."""
+@contextmanager
+def local_draft(folder: Place) -> Iterator[Path]:
+    """A folder on this machine to fill: ``folder`` itself, or one whose files are uploaded to it at the end."""
+    if not is_remote(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch)
+        with storage_errors(folder):
+            for path in sorted(Path(scratch).rglob("*")):
+                if path.is_file():
+                    folder.fs.put_file(str(path), (folder / path.relative_to(scratch).as_posix()).path)
+
+
+def make_folder(folder: Place) -> None:
+    """Make a folder and its parents where they are missing; a URI needs none. ``UserError`` where the disk refuses."""
+    if is_remote(folder):
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(folder, error) from None
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder; it loses its name first, so that half of it never bears it."""
-    _remove(folder.rename(_hidden(folder)))
+def remove_folder(folder: Place, *, seal: str = "") -> None:
+    """Remove a folder; it loses its name first, or its seal, so that half of it is never taken for whole."""
+    if is_remote(folder):
+        with storage_errors(folder):
+            _clear(folder, seal)
+            (folder / INCOMPLETE).unlink(missing_ok=True)
+    else:
+        _remove(folder.rename(_hidden(folder)))
+
+
+def discard(at: Place) -> None:
+    """Remove a file or a folder, if it is there."""
+    if is_remote(at):
+        with storage_errors(at):
+            _clear(at, "")
+            for path in (at, at / INCOMPLETE):
+                path.unlink(missing_ok=True)
+    else:
+        _remove(at)
 
 
 @contextmanager
-def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
+def scratch_folder(parent: Place, name: str) -> Iterator[Place]:
     """A hidden folder that is there for as long as the block runs; ``parent`` is made where it is missing.
 
     Raises:
         UserError: the disk refuses to be written.
     """
-    folder = _hidden(parent.absolute() / name)
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise _unwritable(parent, error) from error
+    folder = absolute(parent) / f".{name}.{uuid4().hex}"
+    make_folder(folder)
     try:
         yield folder
     finally:
-        _remove(folder)
+        discard(folder)
 
 
-def write_json(file: Path, document: Any) -> None:
+def write_json(file: Place, document: Any) -> None:
     """Publish a document as JSON; an earlier one is replaced.
 
     Raises:
@@ -128,31 +188,43 @@ def write_json(file: Path, document: Any) -> None:
         partial.write_text(text + "\n", "utf-8")
 
 
-def is_taken(path: Path) -> bool:
-    """Whether something is there that a new folder would take the place of; an empty folder is not."""
+def is_taken(path: Place) -> bool:
+    """Whether something is there that a new folder would take the place of; an empty or unsealed folder is not."""
+    if is_remote(path):
+        with storage_errors(path):
+            return path.exists() and not (path / INCOMPLETE).exists()
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
-def check_free(path: Path, allowed: str = "a new or an empty folder") -> None:
+def check_free(path: Place, allowed: str = "a new or an empty folder") -> None:
     """Raise ``UserError`` where something is in a new folder's place; ``allowed`` is what the message proposes."""
     if is_taken(path):
         raise UserError("exists already and is not overwritten", where=path, allowed=allowed)
 
 
-def remove_leftovers(folder: Path, name: str = "*") -> None:
+def remove_leftovers(folder: Place, name: str = "*") -> None:
     """Remove what killed processes have left in a folder of files and folders whose names match a pattern.
 
     Only the process that writes there may call this. Hidden files of others (``.nfs*``, ``.DS_Store``) stay.
     """
-    for path in folder.glob(f".{name}.*"):
-        if _HIDDEN.fullmatch(path.name):
-            _remove(path)
+    for path in contents(folder):
+        if fnmatch(path.name, f".{name}.*") and _HIDDEN.fullmatch(path.name):
+            discard(path)
 
 
-def sha256(file: Path) -> str:
+def contents(folder: Place) -> list[Place]:
+    """The files and folders in a folder, sorted; none where there is no folder."""
+    try:
+        with storage_errors(folder):
+            return sorted(folder.iterdir()) if folder.is_dir() else []
+    except FileNotFoundError:
+        return []
+
+
+def sha256(file: Place) -> str:
     """Checksum of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with storage_errors(file), file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def digest(document: Any) -> str:
@@ -170,12 +242,17 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Place) -> Iterator[None]:
     """Keep other processes that ask for the same out of a folder; the lock ends with the process, however it ends.
+
+    The storage of a URI has no locks: there nobody is kept out.
 
     Raises:
         UserError: another process has it.
     """
+    if is_remote(folder):
+        yield
+        return
     with (folder / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -186,6 +263,16 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _hidden(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid4().hex}")
+
+
+def _clear(folder: UPath, seal: str) -> None:
+    """Remove all that is in a folder of a storage, its seal first, but not the note that it is incomplete."""
+    if seal:
+        (folder / seal).unlink(missing_ok=True)
+    note = (folder / INCOMPLETE).path
+    found = [path for path in folder.fs.find(folder.path) if path.strip("/") != note.strip("/")]
+    if found:
+        folder.fs.rm(found)
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:

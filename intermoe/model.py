@@ -30,6 +30,7 @@ from intermoe.moe.config import MoeConfig
 from intermoe.motion import Motion
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
 from intermoe.networks.vae import STRIDE, CausalSkeletalVae, VaeConfig
+from intermoe.places import Place, as_place, storage_errors
 from intermoe.text.captions import named_first, swap_caption
 from intermoe.text.encoders import TextEncoder, TextStates, encoder_width, load_encoder
 from intermoe.text.head import TextHead
@@ -50,7 +51,7 @@ class ModelConfig(Config):
     diffusion: DiffusionConfig = DiffusionConfig()
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Place) -> Self:
         """The config of trained networks; their weights are not read.
 
         Args:
@@ -67,10 +68,12 @@ class ModelConfig(Config):
         return cls.parse({key: value for key, value in stored.items() if key in cls.model_fields}, where=folder)
 
 
-def trained_folder(path: str | Path) -> Path:
+def trained_folder(path: str | Place) -> Place:
     """The checkpoint that is meant: the best of a training run, or the folder itself."""
-    best = Path(path) / "best"
-    return best if best.is_dir() else Path(path)
+    folder = as_place(path)
+    best = folder / "best"
+    with storage_errors(folder):
+        return best if best.is_dir() else folder
 
 
 class InterMoE(nn.Module):
@@ -119,7 +122,7 @@ class InterMoE(nn.Module):
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        path: str | Place,
         *,
         device: str | torch.device = "cpu",
         text_folder: Path | None = None,

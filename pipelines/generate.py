@@ -6,15 +6,15 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from intermoe.errors import UserError
-from intermoe.files import check_free, whole_file
+from intermoe.files import check_free, contents, whole_file
 from intermoe.generation import check_prompts
 from intermoe.model import InterMoE
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
 from intermoe.motion import Motion
+from intermoe.places import Place, check_storage, is_remote
 
 SUFFIXES = (".npz", ".bvh", ".mp4", ".png")
 # Characters of a prompt in a file's name: far below what file systems take, so that all suffixes fit.
@@ -37,14 +37,14 @@ class GenerateRequest:
     """
 
     prompts: Sequence[str]
-    out: Path
+    out: Place
     seconds: float = 4.0
     seed: int = 0
     guidance: float | None = None
     routing_map: bool = False
 
     @property
-    def stems(self) -> list[Path]:
+    def stems(self) -> list[Place]:
         """Of the files of each prompt, their path without the suffix."""
         digits = max(2, len(str(len(self.prompts) - 1)))
         return [self.out / f"{number:0{digits}d}_{_slug(prompt)}" for number, prompt in enumerate(self.prompts)]
@@ -58,13 +58,14 @@ class GenerateRequest:
         """
         check_prompts(self.prompts)
         _check_writable(self.out, max(len(stem.name) for stem in self.stems) + _BEYOND_STEM)
-        taken = [path for stem in self.stems for path in sorted(self.out.glob(f"{stem.name}[._]*"))]
+        present = contents(self.out)
+        taken = [path for stem in self.stems for path in present if path.name.startswith(_beginnings(stem.name))]
         for path in taken[:1]:
             check_free(path, "another --out")
         return self
 
 
-def generate(model: InterMoE, request: GenerateRequest, progress: Callable[[str, int, int], None]) -> list[Path]:
+def generate(model: InterMoE, request: GenerateRequest, progress: Callable[[str, int, int], None]) -> list[Place]:
     """Generate a motion for each prompt and write it in every form.
 
     Args:
@@ -103,8 +104,16 @@ def generate(model: InterMoE, request: GenerateRequest, progress: Callable[[str,
     return files
 
 
-def _check_writable(out: Path, name_length: int) -> None:
+def _beginnings(stem: str) -> tuple[str, str]:
+    """How the names of a motion's files begin."""
+    return f"{stem}.", f"{stem}_"
+
+
+def _check_writable(out: Place, name_length: int) -> None:
     """Raise ``UserError`` where no file with a name of that length can be made in the folder, made or not."""
+    if is_remote(out):
+        check_storage(out)
+        return
     existing = out.absolute()
     try:
         if out.exists() and not out.is_dir():
@@ -122,12 +131,12 @@ def _check_writable(out: Path, name_length: int) -> None:
         raise UserError("cannot be written: Permission denied", where=out, allowed="another --out")
 
 
-def save_all(motion: Motion, stem: Path) -> list[Path]:
+def save_all(motion: Motion, stem: Place) -> list[Place]:
     """Write a motion in every form, beside each other; the files written."""
     return [file for suffix in SUFFIXES for file in motion.save(stem.with_name(stem.name + suffix))]
 
 
-def save_routing_map(motion: Motion, routing: RoutingMap, file: Path) -> Path:
+def save_routing_map(motion: Motion, routing: RoutingMap, file: Place) -> Place:
     """Draw a routing map; the file is there whole or not at all."""
     # Drawing needs libraries that the rest does not.
     from intermoe.render.routing import write_routing_map

@@ -1,12 +1,14 @@
 """The grammar of the command line: its verbs and their options. What a verb does is in cli.py."""
 
 import argparse
+import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
 from intermoe.errors import UserError
+from intermoe.places import as_place
 
 
 class _Parser(argparse.ArgumentParser):
@@ -20,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(
         prog="intermoe", description="Turn text into two-person motion: preprocess, train, evaluate, generate, sweep."
     )
-    top.add_argument("--version", action="version", version=f"intermoe {version('intermoe')}")
+    top.add_argument("--version", action="version", version=f"intermoe {_version()}")
     verbs = top.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=_Parser)
 
     verb = verbs.add_parser("demo", help="run the whole pipeline on the embedded data set, small, on this machine")
@@ -28,13 +30,13 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("preprocess", help="convert raw recordings to shards")
     verb.add_argument("format", choices=("duet", "interhuman", "bvh"), help="what the recordings are")
-    verb.add_argument("--root", type=Path, help="folder of the recordings (duet: where to write them; may be left out)")
-    verb.add_argument("--out", type=Path, required=True, help="folder of the shards, made by this command")
+    verb.add_argument("--root", type=as_place, help="folder of the recordings (duet: where to write them, optional)")
+    verb.add_argument("--out", type=as_place, required=True, help="folder of the shards, made by this command")
     verb.add_argument("--encoder", choices=("minilm", "clip"), default="minilm", help="text encoder (default: minilm)")
     verb.add_argument("--text-folder", type=Path, help="clip: folder of the weights, if not in the hub's cache")
     verb.add_argument(
         "--statistics-of",
-        type=Path,
+        type=as_place,
         metavar="DATASET",
         help="shards whose mean and standard deviation to take over, for recordings without a training split",
     )
@@ -57,21 +59,21 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--vae", type=Path, help="Lightning checkpoint of the VAE")
     verb.add_argument("--stats", type=Path, help="folder of mean.npy and std.npy (or global_mean.npy, global_std.npy)")
     verb.add_argument("--evaluator", type=Path, help="Lightning checkpoint of InterCLIP, instead of the three above")
-    verb.add_argument("--out", type=Path, required=True, help="output folder: the checkpoint")
+    verb.add_argument("--out", type=as_place, required=True, help="output folder: the checkpoint")
 
     verb = verbs.add_parser("train", help="train a network on shards")
     verb.add_argument("target", choices=("vae", "evaluator", "denoiser"), help="network to train")
     _add_config(verb)
-    verb.add_argument("--data", type=Path, required=True, help="folder of shards")
-    verb.add_argument("--vae", type=Path, help="denoiser: run of the VAE whose latents it learns")
+    verb.add_argument("--data", type=as_place, required=True, help="folder of shards")
+    verb.add_argument("--vae", type=as_place, help="denoiser: run of the VAE whose latents it learns")
     verb.add_argument("--text-folder", type=Path, help="evaluator: folder of CLIP's weights, if not in the hub's cache")
-    verb.add_argument("--out", type=Path, help="output folder: the run (default: runs/NAME/TARGET)")
+    verb.add_argument("--out", type=as_place, help="output folder: the run (default: runs/NAME/TARGET)")
     verb.add_argument("--resume", action="store_true", help="continue the run in --out")
 
     verb = verbs.add_parser("generate", help="prompts to motion: npz, BVH, video and key frames")
     verb.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the two people do")
     verb.add_argument("--model", required=True, help="run or checkpoint of a denoiser, or the id of its MLflow run")
-    verb.add_argument("--out", type=Path, required=True, help="folder of the files")
+    verb.add_argument("--out", type=as_place, required=True, help="folder of the files")
     verb.add_argument("--seconds", type=_number, default=4.0, help="length (default: 4)")
     verb.add_argument("--seed", type=_integer, default=0, help="seed of the noise (default: 0)")
     verb.add_argument("--guidance", type=_number, help="scale of classifier-free guidance (default: the model's)")
@@ -88,9 +90,9 @@ def parser() -> argparse.ArgumentParser:
         help="overrides of settings, such as evaluation.replications=5",
     )
     verb.add_argument("--model", required=True, help="run or checkpoint of a denoiser, or the id of its MLflow run")
-    verb.add_argument("--data", type=Path, help="folder of shards (default: what the model was trained on)")
+    verb.add_argument("--data", type=as_place, help="folder of shards (default: what the model was trained on)")
     verb.add_argument("--evaluator", help="run or checkpoint of an evaluator (default: runs/NAME/evaluator)")
-    verb.add_argument("--out", type=Path, required=True, help="output folder: the results")
+    verb.add_argument("--out", type=as_place, required=True, help="output folder: the results")
     verb.add_argument("--split", choices=("test", "val", "train"), default="test", help="recordings (default: test)")
     verb.add_argument("--no-untrained", action="store_true", help="omit the row of the untrained model")
     verb.add_argument("--seed", type=_integer, default=0, help="seed of everything random (default: 0)")
@@ -106,13 +108,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="key=value",
         help="profile=NAME, or overrides of settings of all points",
     )
-    verb.add_argument("--out", type=Path, help="output folder: the sweep (default: runs/NAME-PROFILE)")
+    verb.add_argument("--out", type=as_place, help="output folder: the sweep (default: runs/NAME-PROFILE)")
     verb.add_argument("--resume", action="store_true", help="do what the sweep in --out lacks")
     verb.add_argument("--dry-run", action="store_true", help="validate the file and list its trials")
 
     verb = verbs.add_parser("report", help="write the tables and plots of a sweep")
-    verb.add_argument("sweep", type=Path, metavar="SWEEP", help="folder of a sweep")
-    verb.add_argument("--out", type=Path, help="output folder (default: SWEEP/report, replaced)")
+    verb.add_argument("sweep", type=as_place, metavar="SWEEP", help="folder of a sweep")
+    verb.add_argument("--out", type=as_place, help="output folder (default: SWEEP/report, replaced)")
 
     verb = verbs.add_parser("describe", help="list parameters, sizes and cost of a configuration")
     _add_config(verb)
@@ -126,9 +128,45 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--threads", type=_count, default=1, help="CPU threads (default: 1)")
     verb.add_argument("--json", action="store_true", help="print JSON")
 
+    verb = verbs.add_parser(
+        "submit",
+        help="run a command as a job on a Ray cluster",
+        usage="intermoe submit [-h] [--address URL] [--detach] -- COMMAND",
+        description="Run COMMAND, any other command of intermoe, as a job on a Ray cluster, and show its log.",
+    )
+    _add_address(verb)
+    verb.add_argument("--detach", action="store_true", help="return when the job is sent, without its log")
+
+    verb = verbs.add_parser("jobs", help="list the jobs of a Ray cluster")
+    _add_address(verb)
+
+    verb = verbs.add_parser("logs", help="show the log of a job on a Ray cluster")
+    verb.add_argument("id", metavar="ID", help="id of the job")
+    verb.add_argument("--follow", action="store_true", help="until the job ends; exit with its exit code")
+    _add_address(verb)
+
+    verb = verbs.add_parser("stop", help="stop a job on a Ray cluster")
+    verb.add_argument("id", metavar="ID", help="id of the job")
+    _add_address(verb)
+
     verb = verbs.add_parser("ui", help="serve MLflow on loopback")
     verb.add_argument("--port", type=_port, default=5000, help="port (default: 5000)")
     return top
+
+
+def _version() -> str:
+    try:
+        return version("intermoe")
+    except PackageNotFoundError:  # a job runs the files that it was sent with, which nobody installed
+        return "(not installed)"
+
+
+def _add_address(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--address",
+        metavar="URL",
+        help="of the cluster's job server, such as http://HOST:8265 (default: RAY_API_SERVER_ADDRESS)",
+    )
 
 
 def _add_config(verb: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -181,9 +219,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     Example:
         >>> parse(["train", "vae", "--config", "duet", "--data", "d", "seed=1"]).overrides
         ['seed=1']
+        >>> parse(["submit", "--detach", "--", "describe", "--config", "duet"]).command
+        ['describe', '--config', 'duet']
     """
     grammar = parser()
-    options, rest = grammar.parse_known_args(arguments)
+    words, command = list(sys.argv[1:] if arguments is None else arguments), []
+    if words[:1] == ["submit"] and "--" in words:
+        end = words.index("--")
+        words, command = words[:end], words[end + 1 :]
+    options, rest = grammar.parse_known_args(words)
+    if options.verb == "submit":
+        if rest or not command:
+            raise UserError(
+                f"unknown: {' '.join(rest)}" if rest else "the command is not given",
+                where="intermoe submit",
+                allowed="options, then -- and a command: intermoe submit -- train ...",
+            )
+        options.command = command
     # argparse ends a list of words at the first option; what follows later belongs to it too.
     many = next((words for words in ("overrides", "prompts") if hasattr(options, words)), None)
     if rest and (many is None or any(word.startswith("-") for word in rest)):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -37,11 +37,15 @@ class WorkersConfig(Config):
         count: number of workers; each takes an equal share of the batch.
         cpus: CPUs, and threads, of a worker.
         gpu: whether each worker has a GPU.
+        placement: on a cluster, whether the workers are packed on few nodes or spread over many.
+        wait_minutes: on a cluster, how long a job waits for what it asks for; 0 to be refused at once.
     """
 
     count: int = Field(default=1, ge=1)
     cpus: int = Field(default=1, ge=1)
     gpu: bool = False
+    placement: Literal["pack", "spread"] = "pack"
+    wait_minutes: float = Field(default=10, ge=0)
 
 
 class Settings(ModelConfig):

@@ -51,13 +51,26 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One Ray for all tests of the jobs, since starting it takes longer than most of them: 4 CPUs to plan with."""
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a bucket on a real S3 server."""
+    from s3 import s3_server
+
+    with pytest.MonkeyPatch.context() as patch, s3_server() as uri:
+        patch.setenv("INTERMOE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def ray_session(bucket: str) -> Iterator[None]:
+    """One Ray for all tests of the jobs, since starting it takes longer than most of them.
+
+    It has 2 CPUs, and many trainings have 2 workers of one each: nothing else in them may need a CPU.
+    """
     with pytest.MonkeyPatch.context() as patch:
         # Ray's workers inherit it: they import what tests share, as pytest does.
         patch.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)
         ray.init(
-            num_cpus=4,
+            num_cpus=2,
             object_store_memory=10**9,
             include_dashboard=False,
             log_to_driver=False,

@@ -16,10 +16,10 @@ Legend: T frames, P = 2 persons, J joints, R = J - 1, K text tokens, W text widt
 
 import json
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, Self
 
@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
+from upath import UPath
 
 from intermoe.body.conventions import FPS, SPLITS
 from intermoe.body.features import Normaliser
@@ -37,7 +38,8 @@ from intermoe.config import Config
 from intermoe.data.draws import Draw
 from intermoe.data.rows import CaptionRow, MotionRow, RecordingHeader, SplitIndex
 from intermoe.errors import UserError
-from intermoe.files import flush, sha256
+from intermoe.files import make_folder, sha256, whole_file
+from intermoe.places import Place, absolute, as_place, is_remote, storage_errors
 from intermoe.text.captions import Persons, named_first
 
 CARD = "dataset.json"
@@ -72,6 +74,7 @@ _FILE = re.compile(rf"motions/(?:{'|'.join(SPLITS)})-\d{{5,}}\.parquet|captions/
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Open files and caption rows kept by one process: a row of CLIP's states takes 0.24 MB.
 _OPEN_FILES, _KEPT_CAPTIONS = 128, 512
+_REMOTE_SECONDS = 60.0
 
 
 class EncoderCard(Config):
@@ -143,7 +146,7 @@ class DatasetFolder:
         card: what ``dataset.json`` says.
     """
 
-    def __init__(self, path: Path, card: DatasetCard) -> None:
+    def __init__(self, path: Place, card: DatasetCard) -> None:
         self.path, self.card = path, card
         self._skeleton = skeleton_named(card.skeleton)
         # An open Parquet file may be read by one thread at a time; a process ends if two do.
@@ -158,20 +161,22 @@ class DatasetFolder:
         return DatasetFolder.open, (self.path,)
 
     @classmethod
-    def open(cls, path: str | Path) -> "DatasetFolder":
-        """The data set at that place; a process opens a folder once.
+    def open(cls, path: str | Place) -> "DatasetFolder":
+        """The data set at that place; a process opens a folder once, and asks once a minute whether a URI has changed.
 
         Raises:
             UserError: no such folder, no data set in it, a layout of another version, or files missing.
         """
-        path = Path(path).absolute()
+        path = absolute(as_place(path))
+        if is_remote(path):
+            return _opened(path, _remote_state(path / CARD, int(time.monotonic() // _REMOTE_SECONDS)))
         if not path.is_dir():
             raise UserError("no such folder", where=path, allowed="a folder that `intermoe preprocess` wrote")
         card = path / CARD
         if not card.is_file():
             raise UserError(f"holds no {CARD}, so it is no data set; `intermoe preprocess` makes one", where=path)
         status = card.stat()
-        return _opened(path, (status.st_ino, status.st_mtime_ns, status.st_size))
+        return _opened(path, f"{status.st_ino} {status.st_mtime_ns} {status.st_size}")
 
     def verify(self) -> None:
         """Check every file against its checksum on the card.
@@ -263,13 +268,33 @@ class DatasetFolder:
 
     def _open_file(self, file: str) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self.path / file, memory_map=True)
+            return open_parquet(self.path / file)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(self.path, file, error) from None
 
 
+def open_parquet(file: Place) -> pq.ParquetFile:
+    """A Parquet file of which what is asked for is read, and nothing else."""
+    if not is_remote(file):
+        return pq.ParquetFile(file, memory_map=True)
+    with storage_errors(file):
+        # Arrow joins the columns of a row to one request; the file object is to read neither ahead nor twice.
+        return pq.ParquetFile(file.fs.open(file.path, "rb", cache_type="none"), pre_buffer=True)
+
+
 @lru_cache(8)
-def _opened(path: Path, written: tuple[int, int, int]) -> DatasetFolder:  # noqa: ARG001 - tells a rewritten card
+def _remote_state(card: UPath, minute: int) -> str:  # noqa: ARG001 - what was learned is forgotten with the minute
+    with storage_errors(card):
+        try:
+            return str(card.fs.ukey(card.path))
+        except FileNotFoundError:
+            raise UserError(
+                f"holds no {CARD}, so it is no data set; `intermoe preprocess` makes one", where=card.parent
+            ) from None
+
+
+@lru_cache(8)
+def _opened(path: Place, written: str) -> DatasetFolder:  # noqa: ARG001 - tells a rewritten card
     try:
         values = json.loads((path / CARD).read_text("utf-8"))
     except ValueError:
@@ -277,8 +302,10 @@ def _opened(path: Path, written: tuple[int, int, int]) -> DatasetFolder:  # noqa
     if not isinstance(values, dict):
         raise UserError("holds no keys", where=path / CARD)
     card = DatasetCard.parse(values, where=path / CARD)
+    with storage_errors(path):
+        there = set(path.fs.find(path.path)) if is_remote(path) else set()
     for file in card.files:
-        if not (path / file).is_file():
+        if not ((path / file).path in there if is_remote(path) else (path / file).is_file()):
             raise UserError(f"{file} is missing: the data set is damaged", where=path)
     return DatasetFolder(path, card)
 
@@ -293,17 +320,18 @@ def shard_name(stem: str, number: int) -> str:
     return f"{stem}{'' if stem.endswith('/') else '-'}{number:05d}.parquet"
 
 
-def write_rows(file: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows, one at a time, each a row group; the same rows give the same bytes. On return the disk holds them."""
-    file.parent.mkdir(exist_ok=True)
-    with (
-        file.open("wb") as stream,
-        pq.ParquetWriter(stream, schema, compression="NONE", use_dictionary=False, write_statistics=False) as writer,
-    ):
-        for row in rows:
-            columns = [_column(row[field.name], field.type) for field in schema]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-    flush(file)
+def write_rows(file: Place, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> str:
+    """Write rows, one at a time, each a row group; the same rows give the same bytes. Returns their SHA-256."""
+    make_folder(file.parent)
+    with whole_file(file) as partial:
+        with (
+            partial.open("wb") as stream,
+            pq.ParquetWriter(stream, schema, compression="NONE", use_dictionary=False, write_statistics=False) as to,
+        ):
+            for row in rows:
+                columns = [_column(row[field.name], field.type) for field in schema]
+                to.write_table(pa.Table.from_arrays(columns, schema=schema))
+        return sha256(partial)
 
 
 def _column(value: Any, kind: pa.DataType) -> pa.Array:
@@ -327,7 +355,7 @@ def _array(value: pa.ListScalar) -> NDArray[np.float32]:
     return value.values.to_numpy()
 
 
-def _damaged(path: Path, file: str, error: Exception) -> UserError:
+def _damaged(path: Place, file: str, error: Exception) -> UserError:
     return UserError(f"{file} cannot be read ({error}): the data set is damaged", where=path)
 
 

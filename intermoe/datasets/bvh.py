@@ -26,6 +26,7 @@ from intermoe.datasets.pairs_index import Pair, read_index
 from intermoe.datasets.recordings import Recording, Source, common_length
 from intermoe.datasets.resampling import resample_pose
 from intermoe.errors import UserError
+from intermoe.places import Place, as_place
 
 # Frame times are written with few digits: rates that differ by less are one rate. Over 10 seconds this is 10 ms, a
 # third of a frame; it also makes 29.97 and 30 one.
@@ -45,12 +46,12 @@ class BvhPairReader:
         UserError: no such folder, index or mapping, or one that cannot be used.
     """
 
-    def __init__(self, root: Path, mapping: Path | str = "cmu", scale: float = 1.0, fps: float | None = None) -> None:
+    def __init__(self, root: Place, mapping: Path | str = "cmu", scale: float = 1.0, fps: float | None = None) -> None:
         if not (math.isfinite(scale) and scale > 0):
             raise UserError(f"scale {scale}", allowed="a number above 0: metres in one unit of the files")
         if fps is not None and not RATES[0] <= fps <= RATES[1]:
             raise UserError(f"fps {fps}", allowed=f"{RATES[0]:g} to {RATES[1]:g} frames per second")
-        self.root = Path(root)
+        self.root = as_place(root)
         self.scale, self.fps = scale, fps
         self.mapping = load_mapping(mapping)
         self.skeleton = skeleton_named(self.mapping.skeleton)

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import chain
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch import Tensor
 from intermoe.body.rotations import matrix_from_euler
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.text_files import read_text
+from intermoe.places import Place
 
 # Frames per second that a file may have. Below, its frame time is a rate or in milliseconds (30, 33.3); above, no
 # system records whole bodies.
@@ -126,7 +126,7 @@ def global_pose(offset_TN3: Tensor, rotation_TN33: Tensor, parents: tuple[int, .
     return torch.stack(place, dim=1), torch.stack(turn, dim=1)
 
 
-def parse_bvh(path: Path, fps: float | None = None) -> Bvh:
+def parse_bvh(path: Place, fps: float | None = None) -> Bvh:
     """Read one BVH file.
 
     Any order of channels, position channels on any joint, blanks in names, tabs, CRLF and blank lines are understood.
@@ -140,6 +140,7 @@ def parse_bvh(path: Path, fps: float | None = None) -> Bvh:
         BadRecording: the file cannot be read or is not valid; the reason names the file and the line.
 
     Example:
+        >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
         >>> text = '''HIERARCHY
         ... ROOT hip

@@ -9,10 +9,11 @@
 Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, D numbers of a row.
 """
 
+import io
 import json
 import re
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from intermoe.datasets.bad_recording import BadRecording, NotUpright
 from intermoe.datasets.recordings import Recording, Source, check_id, common_length
 from intermoe.datasets.text_files import read_text
 from intermoe.errors import UserError
+from intermoe.places import Place, as_place, is_remote
 
 # A line of a motion file: 62 x 3 positions, then 51 x 6 rotations; the body's joints come first in both.
 _WIDTH = 492
@@ -39,8 +41,8 @@ class InterHumanReader:
 
     skeleton: Skeleton = SMPL22
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Place) -> None:
+        self.root = as_place(root)
 
     def sources(self) -> list[Source]:
         """The recordings that the split files list, in their order, then those in the folders but in no split.
@@ -51,11 +53,11 @@ class InterHumanReader:
         Raises:
             UserError: the root, a folder, or a split file is missing, or a list cannot be read.
         """
-        for folder in (".", *_FOLDERS):
-            if not (self.root / folder).is_dir():
+        for folder in (self.root, *(self.root / name for name in _FOLDERS)):
+            if not folder.is_dir():
                 raise UserError(
                     "there is no such folder",
-                    where=self.root / folder,
+                    where=folder,
                     allowed=f"a data set in InterHuman's layout, with {', '.join(_FOLDERS)}, split",
                 )
         ignored = {
@@ -105,7 +107,7 @@ class InterHumanReader:
         except NotUpright as error:
             raise BadRecording(f"{error}; the files of this layout have z up") from None
 
-    def _split_list(self, split: str) -> Path:
+    def _split_list(self, split: str) -> Place:
         """The list in the folder ``split``, or in the root."""
         places = (self.root / "split" / f"{split}.txt", self.root / f"{split}.txt")
         for place in places:
@@ -127,9 +129,7 @@ class InterHumanReader:
             hint = f"; {copies[0]!r} may be it: rename it" if copies else ""
             raise BadRecording(f"no motion: {name} is missing{hint}")
         try:
-            # Mapped, not loaded: nothing can be unpickled, and a header that promises more than the file holds is an
-            # error before any memory is taken.
-            motion = np.lib.format.open_memmap(self.root / name, mode="r")
+            motion = _array(self.root / name)
         except (ValueError, OSError, OverflowError) as error:
             raise BadRecording(f"{name} cannot be read: {' '.join(str(error).split())}") from None
         if motion.ndim != 2 or motion.shape[1] != _WIDTH:
@@ -183,16 +183,27 @@ class InterHumanReader:
         return labels
 
 
-def _is_copy(file: Path, id: str) -> bool:
+def _array(file: Place) -> NDArray[Any]:
+    """The array of a file; nothing can be unpickled.
+
+    On a disk it is mapped, not loaded: a header that promises more than the file holds is an error before any memory is
+    taken.
+    """
+    if is_remote(file):
+        return np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
+    return np.lib.format.open_memmap(file, mode="r")
+
+
+def _is_copy(file: Place, id: str) -> bool:
     copy = _COPY.fullmatch(file.stem)
     return copy is not None and copy[1] == id
 
 
-def _lines(file: Path) -> list[str]:
+def _lines(file: Place) -> list[str]:
     return [line.strip() for line in _text(file).splitlines() if line.strip()]
 
 
-def _text(file: Path) -> str:
+def _text(file: Place) -> str:
     try:
         return read_text(file)
     except FileNotFoundError:

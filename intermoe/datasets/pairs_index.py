@@ -3,13 +3,14 @@
 import csv
 import io
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from intermoe.body.conventions import SPLITS
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.recordings import check_id
 from intermoe.datasets.text_files import read_text
 from intermoe.errors import UserError
+from intermoe.places import Place
 
 INDEX = "pairs.csv"
 _COLUMNS = ("id", "person1", "person2", "split", "captions")
@@ -50,12 +51,12 @@ class Pair:
         """The captions."""
         return tuple(caption for part in self.captions.split("|") if (caption := " ".join(part.split())))
 
-    def files(self, root: Path) -> tuple[Path, Path]:
+    def files(self, root: Place) -> tuple[Place, Place]:
         """The files of person 1 and person 2 in that folder; ``BadRecording`` where one is not there."""
         first, second = (self._file(root, number, name) for number, name in enumerate(self.persons, start=1))
         return first, second
 
-    def _file(self, root: Path, number: int, name: str) -> Path:
+    def _file(self, root: Place, number: int, name: str) -> Place:
         where = f"{INDEX}, line {self.line}"
         inside = PurePosixPath(name.replace("\\", "/"))
         if not name or inside.is_absolute() or ".." in inside.parts or ":" in name or "\0" in name:
@@ -69,7 +70,7 @@ class Pair:
         return root / inside
 
 
-def read_index(root: Path) -> list[Pair]:
+def read_index(root: Place) -> list[Pair]:
     """The rows of the index in a folder.
 
     Captions are typed by hand, commas and all: what a row has beyond the header's columns belongs to the captions,

@@ -1,10 +1,11 @@
 """Text as users' programs write it: UTF-8 with or without a byte order mark, or UTF-16 with one."""
 
 import codecs
-from pathlib import Path
+
+from intermoe.places import Place
 
 
-def read_text(path: Path, *, errors: str = "strict") -> str:
+def read_text(path: Place, *, errors: str = "strict") -> str:
     """The text of a file, without its byte order mark; line ends as they are.
 
     Args:
@@ -16,6 +17,7 @@ def read_text(path: Path, *, errors: str = "strict") -> str:
         UnicodeDecodeError: it is not text.
 
     Example:
+        >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
         ...     file = Path(folder) / "a.txt"

@@ -6,7 +6,6 @@ Legend: B batch, T frames, P = 2 persons, F features of a person-frame, K text t
 E embedding, V tokens of the vocabulary.
 """
 
-from pathlib import Path
 from typing import Literal, Self
 
 import torch
@@ -21,6 +20,7 @@ from intermoe.data.shards import DataConfig
 from intermoe.errors import UserError
 from intermoe.layers.conditioning import sinusoids
 from intermoe.model import trained_folder
+from intermoe.places import Place
 from intermoe.text.encoders import MAX_TOKENS, TextStates, encoder_width
 from intermoe.text.head import TextHead
 
@@ -171,7 +171,7 @@ class Evaluator(nn.Module):
         return evaluator
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "cpu") -> Self:
+    def load(cls, path: str | Place, *, device: str = "cpu") -> Self:
         """A trained evaluator.
 
         Args:

@@ -27,6 +27,7 @@ from intermoe.evaluation.replication import Row
 from intermoe.files import whole_file
 from intermoe.generation import GeneratedBatch
 from intermoe.model import VAE_PARTS, InterMoE
+from intermoe.places import Place
 from intermoe.text.captions import Persons
 from intermoe.text.encoders import TextEncoder, TextStates, load_encoder
 
@@ -104,7 +105,7 @@ class JobRunner:
         jobs: the plan.
     """
 
-    def __init__(self, spec: EvaluationSpec, parts: Path, *, device: str = "cpu") -> None:
+    def __init__(self, spec: EvaluationSpec, parts: Place, *, device: str = "cpu") -> None:
         """Load the networks.
 
         Args:
@@ -213,13 +214,13 @@ class JobRunner:
         return model.to(self.device).eval()
 
 
-def read_parts(folder: Path, jobs: Sequence[EvaluationJob]) -> dict[str, Arrays]:
+def read_parts(folder: Place, jobs: Sequence[EvaluationJob]) -> dict[str, Arrays]:
     """The results of the jobs, by name; ``UserError`` where a file is damaged or incomplete."""
     parts: dict[str, Arrays] = {}
     for job in jobs:
         file = folder / f"{job.name}.npz"
         try:
-            with np.load(file, allow_pickle=False) as stored:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 parts[job.name] = {name: stored[name] for name in stored.files}
             if missing := sorted(job.file_arrays - parts[job.name].keys()):
                 raise ValueError(f"it holds no {missing[0]}")

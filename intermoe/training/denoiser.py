@@ -4,7 +4,6 @@ Legend: B batch, T frames, L latent frames, P = 2 persons, Z latent numbers of a
 """
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig, trained_folder
 from intermoe.moe.selection import selections, update_biases
 from intermoe.networks.vae import STRIDE, whole_latents
+from intermoe.places import Place
 from intermoe.text.encoders import TextStates
 from intermoe.training.config import TrainingConfig
 from intermoe.training.objective import Diagnostics, Objective, Sums, means_over
@@ -80,7 +80,7 @@ class DenoiserObjective(Objective):
 
 
 def denoiser_objective(
-    config: ModelConfig, training: TrainingConfig, dataset: DatasetFolder, *, vae: str | Path, seed: int = 0
+    config: ModelConfig, training: TrainingConfig, dataset: DatasetFolder, *, vae: str | Place, seed: int = 0
 ) -> DenoiserObjective:
     """The objective with its networks as they are before the first step.
 

@@ -46,11 +46,13 @@ class ProgressBoard:
     def __init__(self) -> None:
         self._latest: dict[str, ProgressUpdate] = {}
         self._failure: dict[str, str] = {}
+        self._notes: dict[str, list[str]] = {}
+        self._restarts: dict[str, list[str]] = {}
 
     def begin(self, key: str = "") -> None:
         """Forget an earlier attempt at a job."""
-        self._latest.pop(key, None)
-        self._failure.pop(key, None)
+        for kept in (self._latest, self._failure, self._notes, self._restarts):
+            kept.pop(key, None)
 
     def post(self, step: int, total: int, metrics: Mapping[str, float], stage: str = "train", key: str = "") -> None:
         """Take note of a step."""
@@ -59,6 +61,27 @@ class ProgressBoard:
     def fail(self, reason: str, key: str = "") -> None:
         """Take note of why a worker has given up; the first reason stays."""
         self._failure.setdefault(key, reason)
+
+    def note(self, line: str, key: str = "") -> None:
+        """Take a line that the driver prints."""
+        self._notes.setdefault(key, []).append(line)
+
+    def restarted(self, line: str, key: str = "") -> None:
+        """Take a line that says why the workers are started again; the driver prints it."""
+        self._restarts.setdefault(key, []).append(line)
+        self.note(line, key)
+
+    def notes(self, key: str = "") -> list[str]:
+        """The lines to print, from the first on."""
+        return self._notes.get(key, [])
+
+    def all_notes(self) -> dict[str, list[str]]:
+        """The lines to print, by key."""
+        return self._notes
+
+    def restarts(self, key: str = "") -> list[str]:
+        """Of each time that the workers were started again, why."""
+        return self._restarts.get(key, [])
 
     def latest(self, key: str = "") -> ProgressUpdate | None:
         """The latest update."""
@@ -135,6 +158,10 @@ class Stages:
             line = ", ".join(part for part in (f"{stage}: {done}/{total}", self._time(done, total, now), text) if part)
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def note(self, line: str) -> None:
+        """Print a line, above the bar where there is one."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def _time(self, done: int, total: int, now: float) -> str:
         if done <= self._first:
             return ""
@@ -166,14 +193,18 @@ class Progress:
         self._stages.__exit__(kind, error, traceback)
 
     def _follow(self) -> None:
-        ended = False
+        ended, printed = False, 0
         while not ended:
             # Once more after the end, so that the last post is seen.
             ended = self._end.wait(POLL_SECONDS)
             try:
-                post = ray.get(self._board.latest.remote(self._key), timeout=10)
+                asked = [self._board.latest.remote(self._key), self._board.notes.remote(self._key)]
+                post, notes = ray.get(asked, timeout=10)
             except (RayError, TimeoutError):
                 # A board that is lost or slow shows nothing; whether the job goes on is not for it to say.
                 continue
+            for line in notes[printed:]:
+                self._stages.note(f"{self._what}: {line}")
+            printed = len(notes)
             if post is not None:
                 self._stages(self._what, post.step, post.total, post.metrics)

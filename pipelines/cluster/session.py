@@ -10,13 +10,13 @@ from typing import Any
 import ray
 import ray.data
 import torch
+from rich.console import Console
 
 from intermoe.errors import UserError
+from pipelines.cluster.live import LiveCluster
+from pipelines.cluster.resources import Demand, await_resources
 from pipelines.settings import WorkersConfig
 
-# CPUs that a Ray of our own counts beyond those of the machine: Ray Data's tasks must find a place beside workers that
-# take all CPUs, or both wait for each other.
-_SHARE_OF_DATA = 2
 _OBJECT_STORE_BYTES = 2 * 1024**3
 _DASHBOARD_HOST = "127.0.0.1"
 # The path of a socket may have so many bytes; Ray's lie below its temporary folder, in the folder of the session.
@@ -27,13 +27,15 @@ _SOCKET_PATH, _SOCKET = 107, "/ray/session_2026-01-01_00-00-00_000000_1234567/so
 def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator[None]:
     """Ray, ready to use: one that this process runs already or RAY_ADDRESS names, else one started for this block.
 
+    On a cluster the block begins when it has what the job asks for.
+
     Args:
         workers: what a job will ask for.
         jobs: how many jobs will do so at once.
 
     Raises:
-        UserError: the workers want more GPUs than this machine has (a cluster may grow), or the path of the temporary
-            folder is too long for Ray.
+        UserError: the workers want more GPUs than this machine has, or more than the cluster has or has free in time;
+            nothing answers at RAY_ADDRESS; or the path of the temporary folder is too long for Ray.
     """
     workers = workers or WorkersConfig()
     if ray.is_initialized():
@@ -41,8 +43,9 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**options)
+    cluster = os.environ.get("RAY_ADDRESS")
+    if cluster:
+        _connect(cluster, options)
     else:
         _check_temporary_folder()
         gpus = torch.cuda.device_count()
@@ -50,7 +53,7 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
             raise UserError(
                 f"workers.count = {workers.count} with workers.gpu", allowed=f"as many as there are GPUs: {gpus}"
             )
-        own = max(os.cpu_count() or 1, jobs * workers.count * workers.cpus) + _SHARE_OF_DATA
+        own = max(os.cpu_count() or 1, jobs * workers.count * workers.cpus)
         # Ray warns of eight times as many processes as it may start at once, by default one a core; a sweep has more.
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(own))
         port = _free_port()
@@ -66,6 +69,8 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
                 **options,
             )
     try:
+        if cluster:
+            await_resources(Demand(workers, jobs), LiveCluster(), _tell)
         yield
     finally:
         ray.shutdown()
@@ -96,6 +101,25 @@ def _environment(**values: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _connect(address: str, options: dict[str, Any]) -> None:
+    """Become a driver of the cluster at RAY_ADDRESS, and say where its dashboard is."""
+    try:
+        context = ray.init(**options)
+    except ConnectionError:
+        raise UserError(
+            "no Ray cluster answers, or it wants a token",
+            where=f"RAY_ADDRESS={address}",
+            allowed="the address of a cluster; where it has a token, RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH",
+        ) from None
+    nodes = LiveCluster().nodes()
+    count = f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}"
+    _tell(f"Ray cluster of {count}; its dashboard: http://{context.dashboard_url or address}")
+
+
+def _tell(line: str) -> None:
+    Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _check_temporary_folder() -> None:

@@ -1,7 +1,6 @@
 """A Ray actor that computes an evaluation's jobs: a thin shell around intermoe/evaluation/runner.py."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from intermoe.errors import UserError
 from intermoe.evaluation.runner import EvaluationSpec, JobRunner
+from intermoe.places import as_place
 
 
 class EvaluationActor:
@@ -23,7 +23,7 @@ class EvaluationActor:
             gpu: whether to compute on a GPU.
         """
         torch.set_num_threads(spec.threads)
-        self._runner = JobRunner(spec, Path(parts), device="cuda" if gpu else "cpu")
+        self._runner = JobRunner(spec, as_place(parts), device="cuda" if gpu else "cpu")
 
     def __call__(self, block: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
         """Compute the jobs of a block.

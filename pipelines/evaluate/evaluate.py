@@ -6,7 +6,6 @@ goes on when it is asked for again, and under its name it is whole.
 """
 
 import json
-from pathlib import Path
 
 import ray.data
 
@@ -14,7 +13,8 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.protocol import GENERATING, score
 from intermoe.evaluation.runner import read_parts
-from intermoe.files import make_folder, remove_folder, write_json
+from intermoe.files import contents, make_folder, remove_folder, write_json
+from intermoe.places import Place, absolute
 from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
 from pipelines.evaluate.actor import EvaluationActor
@@ -38,7 +38,7 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
         UserError: a half-made evaluation of something else lies beside ``out``, or ``out`` has been taken since.
     """
     request = plan.request
-    out = request.out.absolute()
+    out = absolute(request.out)
     partial = out.with_name(f".{out.name}.partial")
     run = _begun(plan, partial)
     with run:
@@ -67,7 +67,7 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
     return results
 
 
-def _begun(plan: EvaluationPlan, partial: Path) -> Run:
+def _begun(plan: EvaluationPlan, partial: Place) -> Run:
     """The MLflow run of this evaluation: a new one, or that of the interrupted one that goes on."""
     request, uri = plan.request, plan.request.site.tracking_uri
     make_folder(partial / _PARTS)
@@ -101,10 +101,11 @@ def _begun(plan: EvaluationPlan, partial: Path) -> Run:
     return run
 
 
-def _compute(plan: EvaluationPlan, parts: Path, progress: ProgressCallback) -> float:
+def _compute(plan: EvaluationPlan, parts: Place, progress: ProgressCallback) -> float:
     """Do the jobs that are not done yet; the seconds from the first generation's begin to the last one's end."""
     jobs, workers = plan.jobs, plan.settings.workers
-    todo = [number for number, job in enumerate(jobs) if not (parts / f"{job.name}.npz").is_file()]
+    there = {file.name for file in contents(parts)}
+    todo = [number for number, job in enumerate(jobs) if f"{job.name}.npz" not in there]
     total = sum(len(job.samples) for job in jobs)
     done = total - sum(len(jobs[number].samples) for number in todo)
     progress("evaluate", done, total)
@@ -114,7 +115,7 @@ def _compute(plan: EvaluationPlan, parts: Path, progress: ProgressCallback) -> f
     with quiet_data():
         stream = ray.data.from_items([{"job": number} for number in todo], override_num_blocks=len(todo)).map_batches(
             EvaluationActor,
-            fn_constructor_args=(plan.spec, str(parts.resolve())),
+            fn_constructor_args=(plan.spec, str(absolute(parts))),
             fn_constructor_kwargs={"gpu": workers.gpu},
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers.count, max_tasks_in_flight_per_actor=2),

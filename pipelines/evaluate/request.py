@@ -13,6 +13,7 @@ from intermoe.evaluation.protocol import ROWS, EvaluationJob, Row
 from intermoe.evaluation.runner import EvaluationSpec
 from intermoe.files import check_free, sha256
 from intermoe.model import InterMoE, trained_folder
+from intermoe.places import Place, as_place, check_storage
 from intermoe.text.encoders import load_encoder
 from pipelines import settings
 from pipelines.settings import Settings
@@ -43,11 +44,11 @@ class EvaluateRequest:
         step: of what is measured in that run's curves: how many evaluations it had before.
     """
 
-    model: str | Path
-    out: Path
+    model: str | Place
+    out: Place
     site: Site
-    dataset: Path | None = None
-    evaluator: str | Path | None = None
+    dataset: Place | None = None
+    evaluator: str | Place | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     split: str = "test"
     rows: tuple[Row, ...] = ROWS
@@ -63,6 +64,7 @@ class EvaluateRequest:
         Raises:
             UserError: something is missing, or does not fit together.
         """
+        check_storage(self.out)
         check_free(self.out, "another --out")
         if self.seed < 0:
             raise UserError(f"seed {self.seed}", allowed="0 or more")
@@ -74,7 +76,7 @@ class EvaluateRequest:
         note = run_note(folder.parent)
         if names_run(self.model):
             note = {"run_id": str(self.model), "data": trained_on(str(self.model), uri)}
-        dataset = self.dataset or (Path(note["data"]) if note.get("data") else None)
+        dataset = self.dataset or (as_place(note["data"]) if note.get("data") else None)
         if dataset is None:
             raise UserError("it is not noted which data the model was trained on", where=folder, allowed="--data DIR")
         data = DatasetFolder.open(dataset)

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
@@ -13,6 +12,7 @@ from rich.table import Table
 from intermoe.evaluation.measures import MEASURES, TABLES
 from intermoe.evaluation.metrics import Interval
 from intermoe.files import whole_folder, write_json
+from intermoe.places import Place
 from pipelines.documents import BulletList, Document, Picture, Section, TextTable, interval_texts, png
 
 _JSON, _MARKDOWN, _HTML = "results.json", "results.md", "results.html"
@@ -31,7 +31,7 @@ class Results:
     about: Mapping[str, Any]
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: Place) -> Self:
         """The results that :func:`publish` wrote into a folder."""
         document = json.loads((folder / _JSON).read_text("utf-8"))
         values = {
@@ -212,7 +212,7 @@ def plot(results: Results) -> bytes:
     return png(figure)
 
 
-def publish(results: Results, out: Path) -> list[Path]:
+def publish(results: Results, out: Place) -> list[Place]:
     """Write the results as JSON, Markdown and HTML into a new folder; its files.
 
     Raises:
@@ -220,10 +220,10 @@ def publish(results: Results, out: Path) -> list[Path]:
         ValueError: a number is not finite.
     """
     document = results_document(results)
-    with whole_folder(out) as folder:
-        write_json(folder / _JSON, results.json_document())
+    with whole_folder(out, seal=_JSON) as folder:
         (folder / _MARKDOWN).write_text(document.markdown(), "utf-8")
         (folder / _HTML).write_text(document.html(), "utf-8")
+        write_json(folder / _JSON, results.json_document())
     return [out / name for name in (_JSON, _MARKDOWN, _HTML)]
 
 

@@ -14,7 +14,6 @@ Legend: F features of a person-frame.
 
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -39,7 +38,8 @@ from intermoe.data.shards import (
 )
 from intermoe.datasets.recordings import Reader, Source
 from intermoe.errors import UserError
-from intermoe.files import check_free, sha256, whole_folder
+from intermoe.files import check_free, discard, make_folder, sha256, whole_folder
+from intermoe.places import Place, absolute, as_place
 from intermoe.text.captions import mirror_caption, swap_caption
 from intermoe.text.encoders import load_encoder
 from pipelines.cluster.progress import ProgressCallback
@@ -92,7 +92,7 @@ def make_shards(
     reader: Reader,
     *,
     name: str,
-    out: Path,
+    out: Place,
     encoder: str,
     text_folder: Path | None = None,
     statistics_of: DatasetCard | None = None,
@@ -115,7 +115,7 @@ def make_shards(
             ``statistics_of`` has another skeleton, or no recording can be used: none of the training split, or none
             at all with ``statistics_of``. Nothing is left behind then, nor after an interruption.
     """
-    out = Path(out).absolute()
+    out = absolute(as_place(out))
     check_free(out)
     if statistics_of is not None and statistics_of.skeleton != reader.skeleton.name:
         raise UserError(
@@ -125,14 +125,14 @@ def make_shards(
     sources = reader.sources()
     text_folder = None if text_folder is None else Path(text_folder).absolute()
     encoder_card = _describe_encoder(encoder, text_folder)
-    with whole_folder(out) as folder:
+    with whole_folder(out, seal=CARD) as folder:
         recordings, quarantine = _read(reader, sources, folder, progress or _silent)
         if not any(statistics_of is not None or recording["split"] == "train" for recording in recordings):
             raise _nothing_usable(len(recordings), quarantine)
         texts, rows = _link_captions(recordings)
         captions = _encode(texts, encoder_card, text_folder, folder, progress or _silent)
         motions = _write(rows, reader.skeleton, folder, progress or _silent)
-        shutil.rmtree(folder / "parts")
+        discard(folder / "parts")
         notes = [{"id": recording["id"], "note": note} for recording in recordings for note in recording["notes"]]
         _write_lines(folder / NOTES, notes)
         _write_lines(folder / QUARANTINE, [{"id": item["id"], "reason": _full_reason(item)} for item in quarantine])
@@ -213,7 +213,7 @@ def _answer(row: dict[str, Any], task: Callable[[Any], Mapping[str, Any]]) -> di
 
 
 def _read(
-    reader: Reader, sources: Sequence[Source], folder: Path, progress: ProgressCallback
+    reader: Reader, sources: Sequence[Source], folder: Place, progress: ProgressCallback
 ) -> tuple[list[ReadRecording], list[SetAside]]:
     """Everything about the usable recordings but their motion, sorted by id, and the quarantine, sorted too."""
     plain = [(source.id, source.split) for source in sources]
@@ -221,7 +221,7 @@ def _read(
     jobs: list[ReadJob] = [
         {"part": f"{start}.parquet", "sources": plain[start : start + _SOURCES_PER_TASK]} for start in starts
     ]
-    (folder / "parts").mkdir()
+    make_folder(folder / "parts")
     task = partial(read_part, reader=reader, folder=folder / "parts")
     parts = _stream("read", task, jobs, lambda job: len(job["sources"]), progress)
     quarantine = [item for part in parts for item in part["quarantine"]]
@@ -258,7 +258,7 @@ def _full_reason(item: SetAside) -> str:
     return f"{item['where']}: {item['reason']}" if item["where"] else item["reason"]
 
 
-def _write_lines(file: Path, items: Sequence[Mapping[str, str]]) -> None:
+def _write_lines(file: Place, items: Sequence[Mapping[str, str]]) -> None:
     file.write_text("".join(f"{json.dumps(item)}\n" for item in items), "utf-8")
 
 
@@ -282,7 +282,7 @@ def _link_captions(recordings: Sequence[ReadRecording]) -> tuple[list[str], list
 
 
 def _encode(
-    texts: list[str], encoder: EncoderCard, text_folder: Path | None, folder: Path, progress: ProgressCallback
+    texts: list[str], encoder: EncoderCard, text_folder: Path | None, folder: Place, progress: ProgressCallback
 ) -> list[CaptionFile]:
     jobs: list[EncodeJob] = [
         {"file": shard_name("captions/", start // ROWS_PER_FILE), "texts": texts[start : start + ROWS_PER_FILE]}
@@ -293,7 +293,7 @@ def _encode(
 
 
 def _write(
-    recordings: Sequence[MotionRow], skeleton: Skeleton, folder: Path, progress: ProgressCallback
+    recordings: Sequence[MotionRow], skeleton: Skeleton, folder: Place, progress: ProgressCallback
 ) -> list[MotionFile]:
     jobs: list[WriteJob] = []
     for split in SPLITS:

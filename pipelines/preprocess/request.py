@@ -1,11 +1,11 @@
 """The request for preprocessing and its check; needs no Ray and writes nothing."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
 from intermoe.data.shards import DatasetFolder
 from intermoe.files import check_free
+from intermoe.places import Place, absolute, check_storage
 from pipelines.preprocess.sources import SourceConfig
 from pipelines.site import Site
 
@@ -27,9 +27,9 @@ class PreprocessRequest:
     name: str
     source: SourceConfig
     encoder: str
-    out: Path
+    out: Place
     site: Site
-    statistics_of: Path | None = None
+    statistics_of: Place | None = None
 
     def checked(self) -> Self:
         """The request with absolute paths, if it can be done.
@@ -37,8 +37,9 @@ class PreprocessRequest:
         Raises:
             UserError: ``out`` is taken, or the recordings or the data set of ``statistics_of`` are not there.
         """
+        check_storage(self.out)
         check_free(self.out)
         self.source.check()
         if self.statistics_of is not None:
             DatasetFolder.open(self.statistics_of)
-        return replace(self, out=self.out.absolute())
+        return replace(self, out=absolute(self.out))

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from intermoe.config import Config
 from intermoe.datasets.bvh import BvhPairReader
@@ -14,7 +14,12 @@ from intermoe.datasets.duet import check_duet, write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.recordings import Reader
 from intermoe.errors import UserError
-from intermoe.files import scratch_folder
+from intermoe.files import contents, scratch_folder
+from intermoe.places import Place, absolute, as_place
+
+
+def _as_root(root: Any) -> Any:
+    return as_place(root) if isinstance(root, str) else root
 
 
 class SourceConfig(Config):
@@ -32,7 +37,7 @@ class SourceConfig(Config):
     """
 
     format: Literal["duet", "interhuman", "bvh"]
-    root: Path | None = None
+    root: Annotated[Place | None, BeforeValidator(_as_root)] = None
     count: int = Field(default=600, ge=1)
     seed: int = Field(default=0, ge=0)
     mapping: str = "cmu"
@@ -40,7 +45,7 @@ class SourceConfig(Config):
     fps: float | None = Field(default=None, ge=RATES[0], le=RATES[1])
 
     @contextmanager
-    def reader(self, scratch: Path) -> Iterator[Reader]:
+    def reader(self, scratch: Place) -> Iterator[Reader]:
         """The reader of the recordings, for as long as the context lasts.
 
         Args:
@@ -51,7 +56,7 @@ class SourceConfig(Config):
                 mapping that is not one.
         """
         # Tasks may run in another working directory.
-        root = None if self.root is None else self.root.absolute()
+        root = None if self.root is None else absolute(self.root)
         if self.format == "duet":
             if root is None:
                 with scratch_folder(scratch, "duet") as folder:
@@ -76,5 +81,5 @@ class SourceConfig(Config):
                 reader.sources()
 
 
-def _holds_something(root: Path) -> bool:
-    return root.exists() and not (root.is_dir() and not any(root.iterdir()))
+def _holds_something(root: Place) -> bool:
+    return root.exists() and not (root.is_dir() and not contents(root))

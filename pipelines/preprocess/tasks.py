@@ -10,21 +10,19 @@ width.
 import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from intermoe.body.skeletons import Skeleton
 from intermoe.data.feature_moments import Moments
-from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, EncoderCard, write_rows
+from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, EncoderCard, open_parquet, write_rows
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.recordings import Reader, Recording, Source
 from intermoe.errors import UserError
-from intermoe.files import sha256
+from intermoe.places import Place
 from intermoe.text.encoders import TextEncoder, load_encoder
 
 _TEXTS_PER_BATCH, _OPEN_PARTS = 32, 16
@@ -113,7 +111,7 @@ class MotionFile(TypedDict):
     moments: NotRequired[tuple[int, list[float], list[float]]]
 
 
-def read_part(job: ReadJob, reader: Reader, folder: Path) -> ReadResult:
+def read_part(job: ReadJob, reader: Reader, folder: Place) -> ReadResult:
     """Read some sources into one file; what cannot be used is set aside, and never stops the rest."""
     recordings: list[ReadRecording] = []
     quarantine: list[SetAside] = []
@@ -170,17 +168,17 @@ def _set_aside(id: str, error: Exception) -> SetAside:
 _loaded = lru_cache(1)(load_encoder)
 
 
-def write_captions(job: EncodeJob, encoder: EncoderCard, text_folder: Path | None, folder: Path) -> CaptionFile:
+def write_captions(job: EncodeJob, encoder: EncoderCard, text_folder: Place | None, folder: Place) -> CaptionFile:
     """Encode the texts of a job into one file."""
     torch.set_num_threads(1)  # how a sum is split over threads shows in its last bits
     loaded = _loaded(encoder.name, text_folder)
     if loaded.sha256 != encoder.sha256:
         raise UserError(f"the weights of {encoder.name} are not the same on all nodes", where=text_folder)
     rows = list(_caption_rows(loaded, job["texts"]))
-    write_rows(folder / job["file"], CAPTION_SCHEMA, rows)
+    checksum = write_rows(folder / job["file"], CAPTION_SCHEMA, rows)
     return {
         "file": job["file"],
-        "sha256": sha256(folder / job["file"]),
+        "sha256": checksum,
         "tokens": max(row["tokens"] for row in rows),
         "cut": sum(bool(loaded.left_out(text)) for text in job["texts"]),
     }
@@ -195,10 +193,10 @@ def _caption_rows(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[dict[s
             yield {"text": text, "tokens": len(valid_KW), "eot": int(eot), "state": valid_KW}
 
 
-def write_shard(job: WriteJob, skeleton: Skeleton, folder: Path) -> MotionFile:
+def write_shard(job: WriteJob, skeleton: Skeleton, folder: Place) -> MotionFile:
     """Gather a shard's recordings from the parts; with the moments of their features, where they are wanted."""
     torch.set_num_threads(1)
-    part = lru_cache(_OPEN_PARTS)(lambda name: pq.ParquetFile(folder / "parts" / name, memory_map=True))
+    part = lru_cache(_OPEN_PARTS)(lambda name: open_parquet(folder / "parts" / name))
     moments: list[Moments] = []
 
     def motions() -> Iterator[dict[str, Any]]:
@@ -211,8 +209,8 @@ def write_shard(job: WriteJob, skeleton: Skeleton, folder: Path) -> MotionFile:
                 moments.append(Moments.of(position_TPJ3, rotation_TPR6, skeleton))
             yield row | {"position": position, "rotation": rotation}
 
-    write_rows(folder / job["file"], MOTION_SCHEMA, motions())
-    shard: MotionFile = {"file": job["file"], "sha256": sha256(folder / job["file"])}
+    checksum = write_rows(folder / job["file"], MOTION_SCHEMA, motions())
+    shard: MotionFile = {"file": job["file"], "sha256": checksum}
     if moments:
         total = Moments.total(moments)
         shard["moments"] = (total.count, total.sum_F.tolist(), total.square_F.tolist())

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +15,7 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.evaluation.metrics import Interval
 from intermoe.model import trained_folder
 from intermoe.networks.vae import STRIDE
+from intermoe.places import Place
 from pipelines.evaluate.results import Results
 from pipelines.settings import flatten
 from pipelines.sweep.trial import OUTCOME
@@ -57,12 +57,12 @@ class Outcomes:
         return self.replications.query("row == 'raw'").droplevel("row")
 
 
-def is_done(folder: Path, trial: Mapping[str, Any]) -> bool:
+def is_done(folder: Place, trial: Mapping[str, Any]) -> bool:
     """Whether a trial in a sweep's plan is done."""
     return (folder / "trials" / trial["key"] / OUTCOME).is_file()
 
 
-def read_outcome(folder: Path, trial: Mapping[str, Any], uri: str) -> Outcomes:
+def read_outcome(folder: Place, trial: Mapping[str, Any], uri: str) -> Outcomes:
     """The outcome of a trial that is done, from the folder of its sweep and from MLflow.
 
     Args:
@@ -140,7 +140,7 @@ def pooled(values: pd.Series) -> Interval:
     return Interval(float(means.mean()), float(t.ppf(0.975, len(means) - 1) * spread))
 
 
-def _tokens_per_sample(place: Path, config: Mapping[str, Any]) -> float:
+def _tokens_per_sample(place: Place, config: Mapping[str, Any]) -> float:
     """Latent frames of both persons in a training sample, on average."""
     frames = DatasetFolder.open(run_note(place / "denoiser")["data"]).index("train").frames
     return float(2 * ((frames.clip(max=config["data"]["max_frames"]) - 1) // STRIDE).mean())

@@ -1,11 +1,11 @@
 """From a sweep to the paper's tables, ours beside theirs, and plots: Markdown, one HTML page, CSV."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 from intermoe.errors import UserError
-from intermoe.files import whole_folder
+from intermoe.files import contents, whole_folder
+from intermoe.places import Place
 from pipelines.report.outcomes import Outcomes, is_done, read_outcome
 from pipelines.report.pages import ReportData, report_document
 from pipelines.report.plots import PLOTS
@@ -17,7 +17,7 @@ _HTML, _MARKDOWN, _CSV = "report.html", "report.md", "tables.csv"
 _FILES = (_HTML, _MARKDOWN, _CSV)
 
 
-def report(folder: Path, out: Path) -> list[Path]:
+def report(folder: Place, out: Place) -> list[Place]:
     """Write the report of a sweep, also of one that is running, and record it on the sweep's MLflow run.
 
     Args:
@@ -45,28 +45,28 @@ def report(folder: Path, out: Path) -> list[Path]:
     return [out / name for name in _FILES]
 
 
-def write_report(data: ReportData, out: Path) -> list[Path]:
+def write_report(data: ReportData, out: Place) -> list[Place]:
     """Write a report's pages, its CSV and its plots into a folder, in place of an earlier report; its files."""
     document = report_document(data)
-    contents = {
+    pages = {
         _HTML: document.html().encode(),
         _MARKDOWN: document.markdown().encode(),
         _CSV: tables_csv(data.tables, data.points).encode(),
         **{plot.file: plot.png for plot in data.plots},
     }
-    with whole_folder(out, replace=True) as partial:
-        for name, content in contents.items():
+    with whole_folder(out, seal=_HTML, replace=True) as partial:
+        for name, content in reversed(pages.items()):
             (partial / name).write_bytes(content)
-    return [out / name for name in contents]
+    return [out / name for name in pages]
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Place) -> None:
     """Raise where something else than an earlier report lies in the report's place."""
-    if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {*_FILES, *PLOTS}):
+    if out.exists() and not (out.is_dir() and {path.name for path in contents(out)} <= {*_FILES, *PLOTS}):
         raise UserError("holds something else than a report", where=out, allowed="another --out")
 
 
-def _note(folder: Path) -> dict[str, Any]:
+def _note(folder: Place) -> dict[str, Any]:
     note = sweep_note(folder)
     if not note:
         raise UserError("holds no sweep", where=folder, allowed="a folder of `intermoe sweep`")

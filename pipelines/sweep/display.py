@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from intermoe.places import is_remote
 from pipelines.cluster.progress import LINE_SECONDS, POLL_SECONDS, ProgressUpdate
 from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, TrialRequest
+
+_REMOTE_POLL_SECONDS = 5.0
 
 
 class TrialDisplay:
@@ -23,6 +26,8 @@ class TrialDisplay:
     def __init__(self, trials: Sequence[TrialRequest], board: Any, console: Console | None = None) -> None:
         self._trials, self._board = trials, board
         self._console = console or Console(stderr=True)
+        # Whether a trial is at its end is read from its folder.
+        self._poll = _REMOTE_POLL_SECONDS if any(is_remote(trial.folder) for trial in trials) else POLL_SECONDS
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="sweep", daemon=True)
         self._began = time.monotonic()
@@ -30,6 +35,7 @@ class TrialDisplay:
         self._first: dict[str, float] = {}
         # What has come to its end is read once, not at every look.
         self._ended: dict[str, tuple[str, str, str, str]] = {}
+        self._printed = {trial.key: 0 for trial in trials}
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -42,20 +48,20 @@ class TrialDisplay:
     def _follow(self) -> None:
         if self._console.is_terminal:
             with Live(console=self._console, refresh_per_second=2) as live:
-                while not self._end.wait(POLL_SECONDS):
+                while not self._end.wait(self._poll):
                     live.update(self._table(self._updates()))
                 live.update(self._table(self._updates()))
             return
         shown, states = 0.0, dict.fromkeys((trial.key for trial in self._trials), "")
         ended = False
         while not ended:
-            ended = self._end.wait(POLL_SECONDS)
+            ended = self._end.wait(self._poll)
             updates = self._updates()
             for trial in self._trials:
                 state = self._state(trial, updates[trial.key])[0]
                 if state != states[trial.key]:
                     states[trial.key] = state
-                    self._console.print(f"{trial.name}: {state}", highlight=False, markup=False)
+                    self._console.print(f"{trial.name}: {state}", highlight=False, markup=False, soft_wrap=True)
             if time.monotonic() - shown >= LINE_SECONDS:
                 shown = time.monotonic()
                 at_work = [self._line(trial, updates[trial.key]) for trial in self._trials]
@@ -64,11 +70,16 @@ class TrialDisplay:
                     self._console.print(f"{line}{self._left(updates)}", highlight=False, markup=False, soft_wrap=True)
 
     def _updates(self) -> dict[str, ProgressUpdate | None]:
-        """What each trial posted last, by its key."""
+        """What each trial posted last, by its key; prints the lines that are new."""
         try:
-            updates = ray.get(self._board.all_latest.remote(), timeout=10)
+            updates, notes = ray.get([self._board.all_latest.remote(), self._board.all_notes.remote()], timeout=10)
         except (RayError, TimeoutError):
-            updates = {}
+            updates, notes = {}, {}
+        for trial in self._trials:
+            lines = notes.get(str(trial.training.out), [])
+            for line in lines[self._printed[trial.key] :]:
+                self._console.print(f"{trial.name}: {line}", highlight=False, markup=False, soft_wrap=True)
+            self._printed[trial.key] = len(lines)
         # Trainings post under their folders.
         return {trial.key: updates.get(str(trial.training.out)) for trial in self._trials}
 

@@ -6,6 +6,7 @@ from intermoe.data.shards import CARD, DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.protocol import check_split
 from intermoe.files import digest, remove_leftovers, sha256
+from intermoe.places import Place
 from pipelines.cluster.progress import Stages
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
@@ -17,7 +18,7 @@ from pipelines.tracking.runs import Run
 from pipelines.train.request import TrainRequest
 
 
-def make_shared(plan: SweepPlan, out: Path, site: Site, parent: Run) -> tuple[Path, Path, Path]:
+def make_shared(plan: SweepPlan, out: Place, site: Site, parent: Run) -> tuple[Place, Place, Place]:
     """The folders of shards, VAE and evaluator, made where they are missing.
 
     Raises:
@@ -35,7 +36,7 @@ def make_shared(plan: SweepPlan, out: Path, site: Site, parent: Run) -> tuple[Pa
     return shards, vae, evaluator
 
 
-def make_network(target: str, plan: SweepPlan, shards: Path, site: Site, parent: Run) -> Path:
+def make_network(target: str, plan: SweepPlan, shards: Place, site: Site, parent: Run) -> Place:
     """The run of the VAE or of the evaluator, beside the shards; trained where it is missing, or to its end."""
     values = plan.base.model_dump(mode="json")
     parts = [sha256(shards / CARD), plan.base.seed, values["data"], values[target], values["train"][target]]
@@ -48,7 +49,7 @@ def make_network(target: str, plan: SweepPlan, shards: Path, site: Site, parent:
     return folder
 
 
-def check_recordings(plan: SweepPlan, out: Path) -> None:
+def check_recordings(plan: SweepPlan, out: Place) -> None:
     """Raise ``UserError`` where shards have to be made of recordings that are not there."""
     if not shards_folder(plan, out).is_dir():
         plan.profile.data.check()
@@ -66,6 +67,6 @@ def training_recordings(plan: SweepPlan) -> int | None:
         return None
 
 
-def shards_folder(plan: SweepPlan, out: Path) -> Path:
+def shards_folder(plan: SweepPlan, out: Place) -> Place:
     """The folder of a sweep's shards, made or not."""
     return out / "shared" / f"data-{digest(plan.profile.data.identity())}"

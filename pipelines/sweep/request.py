@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 from intermoe.errors import UserError
-from intermoe.files import check_free
+from intermoe.files import check_free, contents
+from intermoe.places import Place, absolute, check_storage
 from pipelines.site import Site
 from pipelines.sweep.file import SweepPlan
 from pipelines.sweep.prerequisites import check_recordings
@@ -26,7 +26,7 @@ class SweepRequest:
     """
 
     plan: SweepPlan
-    out: Path
+    out: Place
     site: Site
     resume: bool = False
 
@@ -36,11 +36,12 @@ class SweepRequest:
         Raises:
             UserError: the folder of the sweep is taken, or holds none to resume; the recordings are not there.
         """
+        check_storage(self.out)
         note = sweep_note(self.out)
         config = self.plan.config
         if not self.resume:
             # What a process left that was killed before the sweep had begun is hidden.
-            if not self.out.is_dir() or any(not file.name.startswith(".") for file in self.out.iterdir()):
+            if not self.out.is_dir() or any(not file.name.startswith(".") for file in contents(self.out)):
                 check_free(self.out, "another --out" + (", or --resume to go on with it" if note else ""))
         elif not note:
             raise UserError("holds no sweep to resume", where=self.out)
@@ -54,10 +55,10 @@ class SweepRequest:
         uri = note["tracking_uri"] if self.resume else self.site.tracking_uri
         text_folder = self.plan.profile.data.text_folder
         site = Site(uri, text_folder.absolute() if text_folder else self.site.text_folder)
-        return replace(self, out=self.out.absolute(), site=site)
+        return replace(self, out=absolute(self.out), site=site)
 
 
-def sweep_note(folder: Path) -> dict[str, Any]:
+def sweep_note(folder: Place) -> dict[str, Any]:
     """The note in a sweep's folder; empty where there is none."""
     file = folder / SWEEP_NOTE
     note: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}

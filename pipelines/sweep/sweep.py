@@ -7,7 +7,7 @@ changed, does what is missing and nothing else.
 
 import json
 import math
-import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -30,12 +30,11 @@ from pipelines.tracking.label import RunLabel
 from pipelines.tracking.runs import Run
 from pipelines.train.run_folder import run_note
 
-# Tune's own notes, in the folder of the sweep while it runs.
-_TUNE_NOTES = "tune"
 # Ray Tune starts a trial again so often before it counts as failed.
 _RETRIES = 1
-# Of a CPU: what a trial's own process asks for; its workers ask for themselves.
-_DRIVER_CPUS = 0.01
+# What a trial's own process asks for, since Tune wants something: a byte. Its workers ask for themselves, and may take
+# all CPUs of the cluster.
+_DRIVER_RESOURCES = {"CPU": 0.0, "memory": 1.0}
 
 
 def sweep(request: SweepRequest) -> dict[str, str]:
@@ -147,21 +146,23 @@ def _label(trial: Trial, parent: Run) -> RunLabel:
 def _run(request: SweepRequest, trials: Sequence[TrialRequest]) -> dict[str, str]:
     """Let Tune run the trials; those that failed, each with the reason."""
     for trial in trials:
-        trial.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(trial.folder)
         # Of an earlier attempt, or of an evaluation that is not the one asked for now.
         for note in (OUTCOME, STOPPED, FAILED):
             (trial.folder / note).unlink(missing_ok=True)
-    notes = request.out / _TUNE_NOTES
-    shutil.rmtree(notes, ignore_errors=True)
     try:
-        with progress_board() as board, TrialDisplay(trials, board):
-            _tuner(request, trials, board).fit()
+        with (
+            progress_board() as board,
+            tempfile.TemporaryDirectory(prefix="intermoe-ray-tune-") as notes,
+            TrialDisplay(trials, board),
+        ):
+            # Tune's notes, on this process's node. All that is needed to go on is in the folders of the trials.
+            _tuner(request, trials, board, notes).fit()
     except KeyboardInterrupt:
         for trial in trials:
             if not _finished(trial, request.plan):
                 _tag(trial, {}, end=True)
         raise KeyboardInterrupt("`--resume` does what is missing") from None
-    shutil.rmtree(notes, ignore_errors=True)
     failed = {}
     for trial in trials:
         if not _finished(trial, request.plan):
@@ -172,11 +173,11 @@ def _run(request: SweepRequest, trials: Sequence[TrialRequest]) -> dict[str, str
     return failed
 
 
-def _tuner(request: SweepRequest, trials: Sequence[TrialRequest], board: Any) -> tune.Tuner:
+def _tuner(request: SweepRequest, trials: Sequence[TrialRequest], board: Any, notes: str) -> tune.Tuner:
     by_key = {trial.key: trial for trial in trials}
     profile = request.plan.profile
     return tune.Tuner(
-        tune.with_resources(partial(_trainable, trials=by_key, board=board), {"CPU": _DRIVER_CPUS}),
+        tune.with_resources(partial(_trainable, trials=by_key, board=board), _DRIVER_RESOURCES),
         param_space={"trial": tune.grid_search(list(by_key))},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=profile.concurrent,
@@ -185,7 +186,7 @@ def _tuner(request: SweepRequest, trials: Sequence[TrialRequest], board: Any) ->
         ),
         run_config=tune.RunConfig(
             name=request.plan.config.name,
-            storage_path=str(request.out / _TUNE_NOTES),
+            storage_path=notes,
             failure_config=tune.FailureConfig(max_failures=_RETRIES),
             callbacks=[_NoteEnds(by_key)],
             verbose=0,

@@ -5,18 +5,18 @@ done already: a trial that is asked for again goes on where it was.
 """
 
 import json
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from fnmatch import fnmatch
 from typing import Any
 
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from intermoe.files import digest, write_json
+from intermoe.files import contents, digest, discard, write_json
+from intermoe.places import Place
 from pipelines.describe import describe
 from pipelines.evaluate.evaluate import evaluate
 from pipelines.evaluate.request import EvaluateRequest
@@ -49,10 +49,10 @@ class TrialRequest:
 
     key: str
     settings: Settings
-    folder: Path
-    dataset: Path
-    vae: Path
-    evaluator: Path
+    folder: Place
+    dataset: Place
+    vae: Place
+    evaluator: Place
     site: Site
     label: RunLabel
 
@@ -102,11 +102,11 @@ def run_trial(trial: TrialRequest, board: Any) -> None:
     if not done(training.out):
         train_to_the_end(training, board=board, callbacks=[TuneReportCallback()])
     run_id = run_note(training.out)["run_id"]
-    earlier = len(list(trial.folder.glob("evaluation-*.done")))
+    earlier = sum(fnmatch(file.name, "evaluation-*.done") for file in contents(trial.folder))
     evaluation = trial.evaluating(run_id, earlier)
     if not done(evaluation.out):
         # Results without a note: the process ended before MLflow had them all.
-        shutil.rmtree(evaluation.out, ignore_errors=True)
+        discard(evaluation.out)
 
         def show(_stage: str, count: int, total: int) -> None:
             board.post.remote(count, total, {}, "evaluate", key=str(training.out))
@@ -138,25 +138,25 @@ def train_to_the_end(request: TrainRequest, *, board: Any = None, callbacks: Seq
     begun = bool(run_note(request.out))
     if not begun:
         # What a process left that was killed before anything had begun.
-        shutil.rmtree(request.out, ignore_errors=True)
+        discard(request.out)
     with timed(request.out):
         request = replace(request, settings=as_begun(request.settings, request.out), resume=begun)
         train(request.checked(), board=board, callbacks=callbacks)
     mark_done(request.out)
 
 
-def done(folder: Path) -> bool:
+def done(folder: Place) -> bool:
     """Whether the step that makes the folder is done."""
     return folder.with_name(f"{folder.name}.done").is_file()
 
 
-def mark_done(folder: Path) -> None:
+def mark_done(folder: Place) -> None:
     """Note that the step that makes the folder is done."""
     write_json(folder.with_name(f"{folder.name}.done"), {})
 
 
 @contextmanager
-def timed(folder: Path) -> Iterator[None]:
+def timed(folder: Place) -> Iterator[None]:
     """Add up what the step that makes the folder takes, over all attempts.
 
     It is noted every few seconds, so that little is lost with a process that is killed.
@@ -178,11 +178,11 @@ def timed(folder: Path) -> Iterator[None]:
         thread.join()
 
 
-def seconds(folder: Path) -> float:
+def seconds(folder: Place) -> float:
     """The seconds that a step of a trial has taken so far, by its folder."""
     clock = _clock(folder)
     return float(json.loads(clock.read_text("utf-8"))["seconds"]) if clock.is_file() else 0.0
 
 
-def _clock(folder: Path) -> Path:
+def _clock(folder: Place) -> Place:
     return folder.with_name(f"{folder.name}.seconds")

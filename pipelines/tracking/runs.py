@@ -9,7 +9,6 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import urlencode
@@ -28,6 +27,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
 
+from intermoe.places import Place, on_disk
 from pipelines.settings import flatten
 from pipelines.tracking.address import check_reachable
 from pipelines.tracking.client import (
@@ -161,12 +161,13 @@ class Run:
                 raise
             _log.warning("MLflow does not answer, %d points wait: %s", len(self._waiting), first_line(error))
 
-    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+    def log_artifact(self, path: Place, folder: str | None = None) -> None:
         """Add a file, or a folder with all it holds, below the named folder of the run's artifacts."""
-        if path.is_dir():
-            self._client.log_artifacts(self.id, str(path), "/".join(filter(None, (folder, path.name))))
-        else:
-            self._client.log_artifact(self.id, str(path), folder)
+        with on_disk(path) as local:
+            if local.is_dir():
+                self._client.log_artifacts(self.id, str(local), "/".join(filter(None, (folder, local.name))))
+            else:
+                self._client.log_artifact(self.id, str(local), folder)
 
     def describe(self, markdown: str) -> None:
         """Set the description on the page of the run, in place of an earlier one; cut to what MLflow takes."""
@@ -224,7 +225,7 @@ class Run:
         )
         self._client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
-    def log_checkpoint(self, folder: Path, step: int, metrics: Mapping[str, float]) -> str:
+    def log_checkpoint(self, folder: Place, step: int, metrics: Mapping[str, float]) -> str:
         """Add a checkpoint as a logged model that belongs to the run; once a step, however often it is called.
 
         Args:
@@ -245,7 +246,8 @@ class Run:
             model_type="intermoe checkpoint",
             params={"step": str(step)},
         )
-        self._client.log_model_artifacts(model.model_id, str(folder))
+        with on_disk(folder) as local:
+            self._client.log_model_artifacts(model.model_id, str(local))
         self._client.finalize_logged_model(model.model_id, "READY")
         now = int(time.time() * 1000)
         points = [Metric(name, float(value), now, step, model_id=model.model_id) for name, value in metrics.items()]

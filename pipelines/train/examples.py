@@ -6,7 +6,6 @@ Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1, F features of a
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from intermoe.model import VAE_PARTS, InterMoE
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
 from intermoe.moe.selection import selections
 from intermoe.motion import Motion
+from intermoe.places import Place
 
 _COUNT = 2
 
@@ -35,7 +35,7 @@ class ExampleMotion:
 
 
 def example_motions(
-    target: str, model: Path, dataset: Path, device: str | torch.device = "cpu"
+    target: str, model: Place, dataset: Place, device: str | torch.device = "cpu"
 ) -> dict[str, ExampleMotion]:
     """A few motions by name; no text encoder is needed, since the data set holds the states of its captions.
 

@@ -1,7 +1,8 @@
 """Ray Data plans that prepare the batches of a training, ahead of their use.
 
 A task gets step numbers and prepares the batches of its worker there (intermoe/training/samples.py); nothing but the
-time hangs on Ray.
+time hangs on Ray. The tasks reserve no CPU: the training workers may hold all that there are, and would wait for ever
+for tasks that wait for one of theirs.
 """
 
 from collections import deque
@@ -11,6 +12,7 @@ from functools import partial
 
 import numpy as np
 import ray.data
+import torch
 
 from intermoe.training.samples import Arrays, Batch, SampleStream, as_batch
 from pipelines.cluster.session import quiet_data
@@ -21,6 +23,10 @@ from pipelines.cluster.session import quiet_data
 _STEPS_PER_PLAN, _BYTES_PER_PLAN = 128, 256 * 1024**2
 # Fewer where steps are so large that few of them make a plan: its tasks run beside each other.
 _STEPS_PER_TASK, _TASKS_PER_PLAN = 16, 4
+# Of one worker, where it has fewer CPUs: nothing else bounds tasks that reserve none.
+_TASKS_AT_ONCE = 2
+# Ray's label of each node: its id.
+_NODE_LABEL = "ray.io/node-id"
 
 
 def batches(stream: SampleStream, first: int, last: int, *, rank: int, world: int) -> Iterator[Batch]:
@@ -53,15 +59,28 @@ def _begin_plan(
     stream: SampleStream, start: int, end: int, *, rank: int, world: int
 ) -> tuple[Arrays | None, Iterator[Arrays]]:
     """The first batch of the steps ``start`` to ``end - 1``, and those that follow."""
-    prepare = partial(_prepare_step, stream=stream, start=start, rank=rank, world=world)
+    prepare = partial(_prepare_step, stream=stream, rank=rank, world=world)
+    # A worker has as many threads as CPUs.
+    tasks = _tasks_per_plan(end - start)
+    at_once = min(tasks, max(_TASKS_AT_ONCE, torch.get_num_threads()))
     with quiet_data() as options:
         options.execution_options.preserve_order = True
-        plan = ray.data.range(end - start, override_num_blocks=_tasks_per_plan(end - start))
-        prepared = plan.map_batches(prepare, batch_size=1, zero_copy_batch=True).materialize()
+        # Of blocks that are there already: Ray Data's own `range` reads them in tasks that reserve a CPU.
+        steps = [{"step": step} for step in range(start, end)]
+        plan = ray.data.from_items(steps, override_num_blocks=tasks)
+        prepared = plan.map_batches(
+            prepare,
+            batch_size=1,
+            zero_copy_batch=True,
+            num_cpus=0,
+            compute=ray.data.TaskPoolStrategy(size=at_once),
+            # Beside the worker: what reserves nothing would fit on a head node that is to run nothing, too.
+            label_selector={_NODE_LABEL: ray.get_runtime_context().get_node_id()},
+        ).materialize()
     share = stream.batch_size // world
     blocks = iter(prepared.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2))
     return next(blocks, None), blocks
 
 
-def _prepare_step(block: dict[str, np.ndarray], stream: SampleStream, start: int, rank: int, world: int) -> Arrays:
-    return stream.arrays(start + int(block["id"][0]), rank=rank, world=world)
+def _prepare_step(block: dict[str, np.ndarray], stream: SampleStream, rank: int, world: int) -> Arrays:
+    return stream.arrays(int(block["step"][0]), rank=rank, world=world)

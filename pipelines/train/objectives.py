@@ -5,6 +5,7 @@ from pathlib import Path
 
 from intermoe.data.shards import DatasetFolder
 from intermoe.evaluation.evaluator import Evaluator
+from intermoe.places import Place
 from intermoe.training.denoiser import DenoiserObjective, denoiser_objective
 from intermoe.training.evaluator import EvaluatorObjective, evaluator_objective
 from intermoe.training.objective import Objective
@@ -19,7 +20,7 @@ OBJECTIVES: Mapping[str, type[Objective]] = {
 
 
 def build(
-    target: str, settings: Settings, dataset: DatasetFolder, *, vae: Path | None, text_folder: Path | None
+    target: str, settings: Settings, dataset: DatasetFolder, *, vae: Place | None, text_folder: Path | None
 ) -> Objective:
     """The objective with its networks as they are before the first step, the same on every worker.
 

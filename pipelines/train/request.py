@@ -1,13 +1,13 @@
 """The request for a training and its check; needs no Ray and writes nothing."""
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from intermoe import checkpoint
 from intermoe.data.shards import DatasetCard, DatasetFolder
 from intermoe.errors import UserError
 from intermoe.files import check_free
 from intermoe.model import VAE_PARTS, trained_folder
+from intermoe.places import Place, as_place, check_storage
 from intermoe.text.encoders import encoder_width
 from pipelines.settings import Settings
 from pipelines.site import Site
@@ -33,10 +33,10 @@ class TrainRequest:
 
     target: str
     settings: Settings
-    dataset: Path
-    out: Path
+    dataset: Place
+    out: Place
     site: Site
-    vae: Path | None = None
+    vae: Place | None = None
     resume: bool = False
     label: RunLabel = field(default_factory=RunLabel)
 
@@ -49,12 +49,13 @@ class TrainRequest:
         """
         if self.target not in OBJECTIVES:
             raise UserError(f"unknown target {self.target!r}", allowed=", ".join(OBJECTIVES))
+        check_storage(self.out)
         card = DatasetFolder.open(self.dataset).card
         _check_dataset(self.settings, card, self.dataset)
         note = run_note(self.out)
         vae = None
         if self.target == "denoiser":
-            noted = Path(note["vae"]) if self.resume and note.get("vae") else None
+            noted = as_place(note["vae"]) if self.resume and note.get("vae") else None
             vae = _vae_checkpoint(self.settings, self.vae or noted)
         resolved = replace(self, dataset=self.dataset.resolve(), out=self.out.resolve(), vae=vae)
         if self.resume:
@@ -79,7 +80,7 @@ class TrainingJob:
     card: DatasetCard
 
 
-def _check_dataset(settings: Settings, card: DatasetCard, dataset: Path) -> None:
+def _check_dataset(settings: Settings, card: DatasetCard, dataset: Place) -> None:
     """Raise where the data set is not what the settings describe."""
     data = settings.data
     for key, configured, stored in (
@@ -95,7 +96,7 @@ def _check_dataset(settings: Settings, card: DatasetCard, dataset: Path) -> None
         raise UserError("the training split is empty", where=dataset)
 
 
-def _vae_checkpoint(settings: Settings, path: Path | None) -> Path:
+def _vae_checkpoint(settings: Settings, path: Place | None) -> Place:
     """The VAE's checkpoint, if it is one and has the sizes of the settings."""
     if path is None:
         raise UserError("the denoiser needs a trained VAE", where="--vae", allowed="a run of `intermoe train vae`")

@@ -15,6 +15,7 @@ from typing import Any
 
 from intermoe.files import whole_file
 from intermoe.moe.selection import LayerRouting
+from intermoe.places import Place
 from pipelines.documents import png
 from pipelines.tracking.runs import Run
 
@@ -24,33 +25,30 @@ _ARTIFACTS = "routing"
 
 
 class RoutingHistory:
-    """The file ``routing.jsonl`` of a run; made when the first routing is added."""
+    """The file ``routing.jsonl`` of a run; made when the first routing is saved."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Place) -> None:
         self._file = run / ROUTING
+        self._lines = self._file.read_text("utf-8").splitlines() if self._file.is_file() else []
 
     def add(self, step: int, layers: Sequence[LayerRouting]) -> None:
-        """Append the routing of all layers since the step before."""
-        if not layers:
-            return
-        line = json.dumps({"step": step, "layers": [_as_json(layer) for layer in layers]})
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        """Take note of the routing of all layers since the step before."""
+        if layers:
+            self._lines.append(json.dumps({"step": step, "layers": [_as_json(layer) for layer in layers]}))
+
+    def save(self) -> None:
+        """Write the file anew; what is added between two checkpoints is lost with a process, and computed again."""
+        if self._lines:
+            with whole_file(self._file) as partial:
+                partial.write_text("".join(f"{line}\n" for line in self._lines), "utf-8")
 
     def forget_after(self, step: int) -> None:
         """Drop what came after a step: a run that is resumed there computes it again."""
-        if self._file.is_file():
-            lines = [json.dumps(entry) + "\n" for entry in self.read() if entry["step"] <= step]
-            with whole_file(self._file) as partial:
-                partial.write_text("".join(lines), "utf-8")
+        self._lines = [line for line in self._lines if json.loads(line)["step"] <= step]
 
     def read(self) -> list[dict[str, Any]]:
-        """All entries, in the order of their steps; a last line that a kill has cut off is left out."""
-        if not self._file.is_file():
-            return []
-        *lines, _ = self._file.read_text("utf-8").split("\n")
-        return [json.loads(line) for line in lines]
+        """All entries, in the order of their steps."""
+        return [json.loads(line) for line in self._lines]
 
     def heat_maps(self) -> dict[str, bytes]:
         """A PNG of each layer by its file's name: loads and what the experts learned, experts down, steps across."""
@@ -64,7 +62,7 @@ class RoutingHistory:
         }
 
 
-def log_routing(run: Run, folder: Path) -> list[str]:
+def log_routing(run: Run, folder: Place) -> list[str]:
     """Add the history in a run's folder and its heat maps to the artifacts; the paths of the heat maps there."""
     maps = RoutingHistory(folder).heat_maps()
     if not maps:

@@ -1,19 +1,19 @@
 """The folder of a training run: the note in it, and whether it can be resumed."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from intermoe import checkpoint
 from intermoe.data.shards import CARD
 from intermoe.errors import UserError
 from intermoe.files import sha256, write_json
+from intermoe.places import Place
 from pipelines.settings import Settings, flatten
 
 _NOTE = "run.json"
 
 
-def run_note(folder: Path) -> dict[str, Any]:
+def run_note(folder: Place) -> dict[str, Any]:
     """The note in a run's folder: its id and address in MLflow, its data, VAE and settings; empty where there is none.
 
     The keys are those of :func:`note_run` and :func:`run_identity`.
@@ -23,12 +23,12 @@ def run_note(folder: Path) -> dict[str, Any]:
     return note
 
 
-def note_run(folder: Path, *, run_id: str, tracking_uri: str, data: Path, identity: dict[str, Any]) -> None:
+def note_run(folder: Place, *, run_id: str, tracking_uri: str, data: Place, identity: dict[str, Any]) -> None:
     """Write the note of a run that begins."""
     write_json(folder / _NOTE, {"run_id": run_id, "tracking_uri": tracking_uri, "data": str(data), **identity})
 
 
-def run_identity(target: str, settings: Settings, dataset: Path, vae: Path | None) -> dict[str, Any]:
+def run_identity(target: str, settings: Settings, dataset: Place, vae: Place | None) -> dict[str, Any]:
     """The part of a run's request that must stay the same for it to be resumed: all but its name and its workers."""
     return {
         "target": target,
@@ -39,7 +39,7 @@ def run_identity(target: str, settings: Settings, dataset: Path, vae: Path | Non
     }
 
 
-def check_same(identity: dict[str, Any], note: dict[str, Any], folder: Path) -> None:
+def check_same(identity: dict[str, Any], note: dict[str, Any], folder: Place) -> None:
     """Raise ``UserError`` where a run that is resumed would become another one."""
     if not note:
         raise UserError("holds no run to resume", where=folder)
@@ -57,7 +57,7 @@ def check_same(identity: dict[str, Any], note: dict[str, Any], folder: Path) -> 
         )
 
 
-def as_begun(settings: Settings, folder: Path) -> Settings:
+def as_begun(settings: Settings, folder: Place) -> Settings:
     """The settings that the run in a folder began with, if one did, with the name and the workers of ``settings``.
 
     For a caller who knows that nothing else that has changed since has to do with this training.
@@ -66,7 +66,7 @@ def as_begun(settings: Settings, folder: Path) -> Settings:
     return Settings.parse(now | run_note(folder).get("settings", {}) | {"workers": now["workers"]})
 
 
-def resumable_step(folder: Path) -> int:
+def resumable_step(folder: Place) -> int:
     """The step that a resumed run goes on from."""
     newest = checkpoint.latest(folder / "checkpoints")
     return int(checkpoint.documents(newest)["state"]["step"]) if newest else 0

@@ -1,6 +1,5 @@
 """From shards to a trained network: opens the MLflow run and lets Ray Train do the work."""
 
-import shutil
 import signal
 import tempfile
 import threading
@@ -16,19 +15,20 @@ from ray.train.torch import TorchTrainer
 from intermoe import checkpoint
 from intermoe.data.shards import CARD
 from intermoe.errors import UserError
-from intermoe.files import make_folder, sha256
+from intermoe.files import discard, make_folder, sha256
 from intermoe.generation import best_device
+from intermoe.places import Place
 from pipelines.cluster.progress import Progress, progress_board
+from pipelines.cluster.resources import Demand
 from pipelines.generate import save_routing_map
 from pipelines.tracking.runs import Run
 from pipelines.train.examples import example_motions
+from pipelines.train.process_group import ProcessGroupConfig
 from pipelines.train.request import TrainingJob
+from pipelines.train.restarts import MAX_RESTARTS, ReportRestarts, user_error
 from pipelines.train.routing_history import log_routing
 from pipelines.train.run_folder import note_run, resumable_step, run_identity, run_note
 from pipelines.train.worker import work
-
-# Ray restarts the workers from the newest checkpoint so often before it gives up.
-_RESTARTS = 2
 
 
 def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ()) -> str:
@@ -111,45 +111,45 @@ def _log_examples(job: TrainingJob, run: Run) -> str:
 def _fit(job: TrainingJob, run: Run, board: Any, callbacks: Sequence[Any]) -> None:
     request, workers = job.request, job.request.settings.workers
     key = str(request.out)
-    # Ray Train's notes on a run; all that is needed to go on is in the checkpoints.
-    notes = request.out / "ray"
-    shutil.rmtree(notes, ignore_errors=True)
     ray.get(board.begin.remote(key))
-    trainer = TorchTrainer(
-        work,
-        train_loop_config={"job": job, "run_id": run.id, "board": board, "reports": bool(callbacks)},
-        scaling_config=ScalingConfig(
-            num_workers=workers.count,
-            use_gpu=workers.gpu,
-            resources_per_worker={"CPU": workers.cpus} | ({"GPU": 1} if workers.gpu else {}),
-        ),
-        run_config=RunConfig(
-            name=f"{request.settings.name}-{request.target}-{run.id}",
-            storage_path=str(notes),
-            callbacks=list(callbacks),
-            failure_config=FailureConfig(max_failures=_RESTARTS, controller_failure_limit=_RESTARTS),  # type: ignore[call-arg]
-        ),
-    )
-    try:
-        with _interruptible(request.out):
-            trainer.fit()
-    except WorkerGroupError as error:
-        for cause in error.worker_failures.values():
-            inner: BaseException | None = cause
-            while inner is not None and not isinstance(inner, UserError):
-                inner = getattr(inner, "cause", None) or inner.__cause__
-            if inner is not None:
-                raise UserError(str(inner)) from None
-        raise
-    finally:
-        shutil.rmtree(notes, ignore_errors=True)
+    # Ray Train's notes on a run, which only its controller reads, in this process's node. All that is needed to go on
+    # is in the checkpoints, of which it knows nothing.
+    with tempfile.TemporaryDirectory(prefix="intermoe-ray-train-") as notes:
+        trainer = TorchTrainer(
+            work,
+            train_loop_config={"job": job, "run_id": run.id, "board": board, "reports": bool(callbacks)},
+            torch_config=ProcessGroupConfig(),
+            scaling_config=ScalingConfig(
+                num_workers=workers.count,
+                use_gpu=workers.gpu,
+                resources_per_worker=Demand(workers).bundle,
+                placement_strategy=workers.placement.upper(),
+            ),
+            run_config=RunConfig(
+                name=f"{request.settings.name}-{request.target}-{run.id}",
+                storage_path=notes,
+                callbacks=[*callbacks, ReportRestarts(request, board)],  # type: ignore[list-item]
+                failure_config=FailureConfig(
+                    max_failures=MAX_RESTARTS,
+                    controller_failure_limit=MAX_RESTARTS,  # type: ignore[call-arg]
+                ),
+            ),
+        )
+        try:
+            with _interruptible(request.out):
+                trainer.fit()
+        except WorkerGroupError as error:
+            for cause in error.worker_failures.values():
+                if mistake := user_error(cause):
+                    raise UserError(str(mistake)) from None
+            raise
     failure = ray.get(board.failure.remote(key))
     if failure:
         raise UserError(failure, where=f"train {request.target}")
 
 
 @contextmanager
-def _interruptible(out: Path) -> Iterator[None]:
+def _interruptible(out: Place) -> Iterator[None]:
     """Ctrl-C ends the block as ``KeyboardInterrupt`` with what to do next; Ray would leave the process with code 0."""
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
@@ -180,7 +180,7 @@ def _started(job: TrainingJob) -> Run:
             parent=label.parent,
         )
     except BaseException:
-        request.out.rmdir()
+        discard(request.out)
         raise
     identity = run_identity(request.target, request.settings, request.dataset, request.vae)
     note_run(request.out, run_id=run.id, tracking_uri=run.uri, data=request.dataset, identity=identity)

@@ -10,23 +10,26 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any
 
 import ray.train
 import ray.train.torch
+import ray.util
 import torch
 from torch import Tensor
 
 from intermoe import checkpoint
 from intermoe.data.shards import DatasetFolder
 from intermoe.files import remove_leftovers
+from intermoe.places import Place
 from intermoe.training.objective import Means
 from intermoe.training.samples import Batch
 from intermoe.training.step import TrainingStep, gather
 from pipelines.tracking.runs import Run
 from pipelines.train import feed
+from pipelines.train.gauges import Gauges
 from pipelines.train.objectives import build
 from pipelines.train.request import TrainingJob
 from pipelines.train.routing_history import RoutingHistory, log_routing
@@ -68,18 +71,32 @@ class Worker:
         self.best = math.inf
         self.routing, self.mapped_at = RoutingHistory(request.out), time.monotonic()
         self.tracking = Run.reopen(request.site.tracking_uri, run_id) if self.rank == 0 else None
+        self.gauges = Gauges(run=run_id, target=request.target)
         held_out = self.stream.held_out("val")
         self.validation = held_out if held_out.num_samples else None
 
     def run(self) -> None:
         """Train from the newest checkpoint, or from the start, to the end."""
         first = self._restore()
+        self._note_attempt()
         batches = feed.batches(self.stream, first, self.num_steps, rank=self.rank, world=self.world)
         # One batch ahead of the training, and already under way during the first validation.
         with ThreadPoolExecutor(1) as ahead:
             self._train(first, partial(ahead.submit, next, batches, None))
         if self.tracking:
             self.tracking.close()
+
+    def _note_attempt(self) -> None:
+        """Say on which nodes the workers are, and in MLflow also why they were started again, if they were."""
+        nodes = sorted(set(gather(ray.util.get_node_ip_address())), key=ip_address)
+        if self.tracking:
+            place = f"{self.world} {'worker' if self.world == 1 else 'workers'} on {', '.join(nodes)}"
+            tags = {"intermoe.workers": place}
+            if restarts := ray.get(self.board.restarts.remote(key=self.key)):
+                tags |= {"intermoe.restarts": str(len(restarts)), "intermoe.restarted": restarts[-1]}
+            self.tracking.set_tags(tags)
+            if sum(node["Alive"] for node in ray.nodes()) > 1:
+                self.board.note.remote(place, key=self.key)
 
     def _train(self, first: int, fetch: Callable[[], Future[Batch | None]]) -> None:
         following = fetch()
@@ -131,6 +148,7 @@ class Worker:
             self.tracking.log_metrics({f"train/{name}": value for name, value in metrics.items()}, step)
             group = "moe" if diagnostics.routing else self.request.target
             self.tracking.log_metrics({f"{group}/{name}": value for name, value in diagnostics.values.items()}, step)
+            self.gauges.set({"step": step, **metrics, **diagnostics.values})
             self.routing.add(step, diagnostics.routing)
             self.board.post.remote(step, self.num_steps, {"loss": loss}, key=self.key)
 
@@ -164,6 +182,7 @@ class Worker:
         progress = {"best": self.best if math.isfinite(self.best) else None, "window": asdict(self.window)}
         self._write(folder, step, tensors={"optimizer": state}, documents={"progress": progress})
         checkpoint.prune(folder.parent, self.config.keep)
+        self.routing.save()
         if self.tracking and time.monotonic() - self.mapped_at > _MAP_SECONDS:
             self.mapped_at = time.monotonic()
             log_routing(self.tracking, self.request.out)
@@ -172,7 +191,7 @@ class Worker:
 
     def _write(
         self,
-        folder: Path,
+        folder: Place,
         step: int,
         tensors: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({}),
         documents: Mapping[str, Any] = MappingProxyType({}),
@@ -196,7 +215,7 @@ class Worker:
             self.routing.forget_after(step)
         return step
 
-    def _load(self, folder: Path) -> int:
+    def _load(self, folder: Place) -> int:
         """Take over the state of a checkpoint; its step."""
         saved = checkpoint.load(folder, device=str(self.device))
         self.objective.model.restore(saved, self.objective.saved)

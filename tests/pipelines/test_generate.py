@@ -1,6 +1,5 @@
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from intermoe.body.skeletons import SMPL22
 from intermoe.errors import UserError
 from intermoe.motion import Motion
+from intermoe.places import Place
 from pipelines import generate as module
 from pipelines.generate import GenerateRequest, generate, save_all
 
@@ -42,7 +42,7 @@ def model() -> Standing:
     return Standing()
 
 
-def run(model, prompts, out, progress=lambda *_: None) -> list[Path]:
+def run(model, prompts, out, progress=lambda *_: None) -> list[Place]:
     request = GenerateRequest(prompts, out, seconds=1.5, seed=3, guidance=2.0)
     return generate(model, request.checked(), progress)
 
@@ -172,7 +172,7 @@ def test_a_folder_whose_files_would_have_too_long_a_path_is_refused(tmp_path):
 
 
 def test_what_can_be_written_is_written_when_one_motion_cannot(model, tmp_path, monkeypatch):
-    def save(motion: Motion, stem: Path) -> list[Path]:
+    def save(motion: Motion, stem: Place) -> list[Place]:
         if motion.caption == PROMPTS[0]:
             raise UserError("cannot be written: No space left on device", where=stem)
         return save_all(motion, stem)

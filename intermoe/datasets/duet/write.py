@@ -13,7 +13,8 @@ from intermoe.body.conventions import SPLITS
 from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.datasets.recordings import Recording
 from intermoe.errors import UserError
-from intermoe.files import whole_folder
+from intermoe.files import local_draft, whole_folder
+from intermoe.places import Place
 
 # A row of InterHuman: 62 positions, then 51 local rotations in 6D; ours are the first 22 and the first 21.
 _WIDTH, _ROTATIONS = 492, 62 * 3
@@ -21,7 +22,7 @@ _WIDTH, _ROTATIONS = 492, 62 * 3
 _NOTE = "duet.json"
 
 
-def write_duet(root: Path, *, count: int, seed: int) -> None:
+def write_duet(root: Place, *, count: int, seed: int) -> None:
     """Write ``count`` interactions to the new folder ``root``, whole or not at all.
 
     Interaction i depends on ``seed`` and i alone, so a larger data set begins with the smaller one.
@@ -33,11 +34,13 @@ def write_duet(root: Path, *, count: int, seed: int) -> None:
         raise UserError(f"count {count}", where="duet", allowed="1 or more")
     if seed < 0:
         raise UserError(f"seed {seed}", where="duet", allowed="0 or more")
-    with whole_folder(root) as draft:
-        _fill(draft, count, seed)
+    with whole_folder(root, seal=_NOTE) as folder:
+        with local_draft(folder) as draft:
+            _fill(draft, count, seed)
+        (folder / _NOTE).write_text(json.dumps({"count": count, "seed": seed}) + "\n", encoding="utf-8")
 
 
-def check_duet(root: Path, *, count: int, seed: int) -> None:
+def check_duet(root: Place, *, count: int, seed: int) -> None:
     """Raise ``UserError`` where the folder ``root`` is not what ``write_duet`` would make of ``count`` and ``seed``."""
     try:
         note = json.loads((root / _NOTE).read_text(encoding="utf-8"))
@@ -68,7 +71,6 @@ def _fill(root: Path, count: int, seed: int) -> None:
             captions = "".join(f"{caption}\n" for caption in recording.captions)
             (root / f"annots/{recording.id}.txt").write_text(captions, encoding="utf-8")
             labels.write(json.dumps({"id": recording.id, **recording.label}) + "\n")
-    (root / _NOTE).write_text(json.dumps({"count": count, "seed": seed}) + "\n", encoding="utf-8")
     for split, names in ids.items():
         (root / f"split/{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 

@@ -251,14 +251,14 @@ def test_a_truncated_file_is_told_when_it_is_read(folder):
 
 
 def break_off(out: Path, error: type[BaseException]) -> None:
-    with whole_folder(out) as folder:
+    with whole_folder(out, seal="card") as folder:
         (folder / "file").write_text("text")
         raise error
 
 
 def test_a_published_folder_appears_whole_or_not_at_all(tmp_path):
     out = tmp_path / "new" / "data"
-    with whole_folder(out) as folder:
+    with whole_folder(out, seal="card") as folder:
         (folder / "file").write_text("text")
         assert not out.exists()
     assert [path.name for path in out.parent.iterdir()] == ["data"]
@@ -267,7 +267,7 @@ def test_a_published_folder_appears_whole_or_not_at_all(tmp_path):
     for error in (KeyboardInterrupt, ValueError):
         with pytest.raises(error):
             break_off(tmp_path / "other", error)
-    with pytest.raises(UserError, match="exists already and is not overwritten"), whole_folder(out):
+    with pytest.raises(UserError, match="exists already and is not overwritten"), whole_folder(out, seal="card"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 

@@ -1,12 +1,15 @@
 """What is looked at before a Ray is started."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import ray
 import torch
 
 from intermoe.errors import UserError
+from pipelines.cluster.live import LiveCluster
+from pipelines.cluster.resources import NodeResources
 from pipelines.cluster.session import ray_session
 from pipelines.settings import WorkersConfig
 
@@ -23,17 +26,55 @@ def test_more_gpus_than_this_machine_has_are_refused_before_ray_starts(monkeypat
         pass
 
 
-@pytest.mark.parametrize("gpus", [0, 2])
-def test_a_cluster_may_have_what_this_machine_has_not(monkeypatch, gpus):
-    began = []
+@pytest.fixture
+def cluster(monkeypatch):
+    """What happens to a cluster at RAY_ADDRESS: one node of 8 CPUs and 2 GPUs."""
+    events: list[object] = []
+
+    def init(*words, **_):
+        events.append(words)
+        return SimpleNamespace(dashboard_url="10.0.0.1:8265")
+
+    node = NodeResources("10.0.0.1", {"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2})
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda *words, **_: began.append(words))
-    monkeypatch.setattr(ray, "shutdown", lambda: began.append("ended"))
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: events.append("ended"))
+    monkeypatch.setattr(LiveCluster, "nodes", lambda self: [node])
+    monkeypatch.setattr(LiveCluster, "grows", lambda self: False)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    return events
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_a_cluster_may_have_what_this_machine_has_not(monkeypatch, cluster, capfd, gpus):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
     with ray_session(WorkersConfig(count=2, gpu=True)):
-        assert began == [()]
-    assert began == [(), "ended"]
+        assert cluster == [()]
+    assert cluster == [(), "ended"]
+    assert capfd.readouterr().err == "Ray cluster of 1 node; its dashboard: http://10.0.0.1:8265\n"
+
+
+def test_what_a_cluster_cannot_hold_is_refused_and_ray_is_left(cluster):
+    with pytest.raises(UserError) as caught, ray_session(WorkersConfig(count=3, gpu=True)):
+        pass
+    assert str(caught.value) == (
+        "workers.count = 3 of 1 CPU and 1 GPU each: the cluster has 1 node of 8 CPUs and 2 GPUs"
+        " (allowed: up to 2 workers)"
+    )
+    assert cluster == [(), "ended"]
+
+
+def test_an_address_where_nothing_answers_is_one_line(monkeypatch, cluster):
+    def init(**_):
+        raise ConnectionError("Failed to connect to Ray cluster at address: 10.0.0.1:6379")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UserError) as caught, ray_session():
+        pass
+    assert str(caught.value) == (
+        "RAY_ADDRESS=10.0.0.1:6379: no Ray cluster answers, or it wants a token (allowed: the address of a cluster;"
+        " where it has a token, RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH)"
+    )
 
 
 def test_a_temporary_folder_with_too_long_a_path_is_refused_before_ray_starts(monkeypatch):

@@ -75,7 +75,8 @@ def test_the_time_left_follows_from_what_was_done_since_the_beginning(trials, bo
 
 def test_where_nobody_watches_every_change_of_state_is_a_line(trials, board, tmp_path, monkeypatch):
     monkeypatch.setattr(display, "POLL_SECONDS", 0.05)
-    console = Console(width=200, file=io.StringIO())
+    # A log has no width: a line that is longer than one stays one line.
+    console = Console(width=20, file=io.StringIO())
     with TrialDisplay(trials, board, console):
         time.sleep(0.5)
         (tmp_path / "waits" / FAILED).write_text("{}")

@@ -14,7 +14,7 @@ from trials import make_trial
 from intermoe import checkpoint
 from intermoe.datasets.duet import write_duet
 from intermoe.errors import UserError
-from intermoe.files import locked
+from intermoe.files import discard, locked
 from pipelines.settings import parse_overrides
 from pipelines.site import Site
 from pipelines.sweep.file import AshaConfig, SweepPlan
@@ -157,8 +157,8 @@ def test_what_is_shared_is_made_once_and_gone_on_with_when_the_rest_of_the_file_
         # As if the process had been killed before the last step.
         expected = checkpoint.load(made / "best")
         note.unlink()
-        shutil.rmtree(made / "best")
-        shutil.rmtree(checkpoint.step_folder(made / "checkpoints", resumable_step(made)))
+        discard(made / "best")
+        discard(checkpoint.step_folder(made / "checkpoints", resumable_step(made)))
         assert 0 < resumable_step(made) < expected.documents["state"]["step"]
         changed = load(tmp_path, often, "train.denoiser.epochs=3", "moe.sigma=0.005", "evaluation.pool=3", "name=other")
         assert changed.base.model_dump() != found.base.model_dump()
@@ -175,7 +175,7 @@ def test_what_is_shared_is_made_once_and_gone_on_with_when_the_rest_of_the_file_
 
 def test_shards_with_too_few_recordings_to_evaluate_are_told_before_anything_is_trained(shards, store, tmp_path):
     found = load(tmp_path, "evaluation.pool=40")
-    shutil.copytree(shards, shards_folder(found, tmp_path))
+    shutil.copytree(shards, str(shards_folder(found, tmp_path)))
     with (
         Run.start(store, "tests", "sweep", params={}) as parent,
         pytest.raises(UserError, match=r"evaluation\.pool = 40 \(allowed: at most \d, the recordings of the test"),

@@ -26,6 +26,7 @@ def layer(load_E: list[float], name: str = "bias") -> LayerRouting:
 def test_a_line_holds_the_routing_of_all_layers_of_a_step(tmp_path: Path) -> None:
     history = RoutingHistory(tmp_path)
     history.add(20, [layer([0.75, 0.25]), layer([0.5, 0.5], name="threshold")])
+    history.save()
     (line,) = (tmp_path / ROUTING).read_text().splitlines()
     summary = {"experts_per_token": 1.0, "unselected": 0.25, "router_entropy": 1.0}
     assert json.loads(line) == {
@@ -41,6 +42,7 @@ def test_without_experts_nothing_is_written(tmp_path: Path) -> None:
     history = RoutingHistory(tmp_path)
     history.add(20, [])
     history.forget_after(10)
+    history.save()
     assert (history.read(), history.heat_maps(), list(tmp_path.iterdir())) == ([], {}, [])
 
 
@@ -52,8 +54,8 @@ def test_a_resumed_run_has_the_history_of_an_uninterrupted_one(tmp_path: Path) -
         whole.add(step, [layer([step / 100, 0.5])])
     for step in (10, 20, 30):
         killed.add(step, [layer([step / 100, 0.5])])
-    with (tmp_path / "killed" / ROUTING).open("a") as file:
-        file.write('{"step": 40, "layers": [{"lo')
+    killed.save()
+    killed = RoutingHistory(tmp_path / "killed")
     killed.forget_after(20)
     for step in (30, 40):
         killed.add(step, [layer([step / 100, 0.5])])

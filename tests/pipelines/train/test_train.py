@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -89,6 +90,15 @@ def test_two_workers_and_one_of_them_killed_give_what_plain_processes_give(
     assert (info.data.tags["intermoe.target"], info.data.params["workers.count"]) == ("vae", "2")
     assert [output.step for output in info.outputs.model_outputs] == [40]
     assert all(line.startswith("train vae: ") for line in printed.err.splitlines())
+    restarts = [line for line in printed.err.splitlines() if "again" in line]
+    assert len(restarts) == killed
+    assert ("intermoe.restarts" in info.data.tags) == killed
+    if killed:
+        reason = r"started again \(1 of 2\) from step \d+: worker [01]: its process ended"
+        assert re.fullmatch(f"train vae: {reason}", restarts[0])
+        assert info.data.tags["intermoe.restarts"] == "1"
+        assert restarts[0] == f"train vae: {info.data.tags['intermoe.restarted']}"
+    assert re.fullmatch(r"2 workers on [\d.]+", info.data.tags["intermoe.workers"])
 
 
 @pytest.mark.slow

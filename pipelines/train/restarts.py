@@ -1,0 +1,61 @@
+"""Reports that Ray Train has started the workers again, and why: it does so without a word."""
+
+from typing import Any
+
+import ray
+from ray.exceptions import NodeDiedError, RayActorError
+from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2._internal.execution.callback import ControllerCallback
+
+from intermoe.errors import UserError
+from pipelines.train.request import TrainRequest
+from pipelines.train.run_folder import resumable_step
+
+# Ray restarts the workers from the newest checkpoint so often before it gives up.
+MAX_RESTARTS = 2
+_LOST = (NodeDiedError, RayActorError)
+
+
+class ReportRestarts(ControllerCallback):
+    """Notes on the ``ProgressBoard`` every restart of a training with its reason; lives in Ray Train's controller."""
+
+    def __init__(self, request: TrainRequest, board: Any) -> None:
+        self._request, self._board, self._count = request, board, 0
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:  # noqa: ARG002
+        """Ray Train has decided what to do next."""
+        error = getattr(current_state, "training_failed_error", None)
+        if error is None or current_state.is_terminal():
+            return
+        self._count += 1
+        step = resumable_step(self._request.out)
+        line = f"started again ({self._count} of {MAX_RESTARTS}) from step {step}: {failure(error)}"
+        ray.get(self._board.restarted.remote(line, key=str(self._request.out)))
+
+
+def failure(error: TrainingFailedError) -> str:
+    """Why a training has failed, in one line."""
+    if isinstance(error, WorkerGroupError):
+        # When one worker ends, the others fail because it is gone: the one that ended is the reason.
+        failures = sorted(error.worker_failures.items(), key=lambda item: not isinstance(item[1], _LOST))
+        for rank, cause in failures[:1]:
+            return f"worker {rank}: {_reason(cause)}"
+    if isinstance(error, ControllerError):
+        return _reason(error.controller_failure)
+    return _reason(error)
+
+
+def user_error(error: BaseException | None) -> UserError | None:
+    """The ``UserError`` at the bottom of what Ray has wrapped it into."""
+    while error is not None and not isinstance(error, UserError):
+        error = getattr(error, "cause", None) or error.__cause__
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, _LOST):
+        node = isinstance(error, NodeDiedError) or "node has died" in str(error)
+        return "its node is lost" if node else "its process ended"
+    inner = user_error(error)
+    lines = str(inner or error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__

@@ -1,0 +1,61 @@
+"""What is said when Ray Train starts the workers again."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError
+from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.execution.controller.state import (
+    ErroredState,
+    ReschedulingState,
+    RestartingState,
+    RunningState,
+)
+
+from intermoe.errors import UserError
+from pipelines.train import restarts
+from pipelines.train.restarts import ReportRestarts, failure
+
+LOST = WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: ActorDiedError()})
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (LOST, "worker 1: its process ended"),
+        (WorkerGroupError("", {0: RuntimeError("x"), 3: NodeDiedError("gone")}), "worker 3: its node is lost"),
+        (WorkerGroupError("", {0: RuntimeError("first\nCUDA out of memory")}), "worker 0: CUDA out of memory"),
+        (
+            WorkerGroupError("", {0: RayTaskError("f", "Traceback ...", UserError("the disk is full"))}),
+            "worker 0: the disk is full",
+        ),
+        (ControllerError(RuntimeError("no room for the workers in 60 s")), "no room for the workers in 60 s"),
+    ],
+)
+def test_a_failure_is_one_line_that_names_its_cause(error, line):
+    assert failure(error) == line
+
+
+def test_each_restart_is_reported_with_its_number_and_its_step(monkeypatch, tmp_path):
+    lines = []
+    board = SimpleNamespace(restarted=SimpleNamespace(remote=lambda line, key: lines.append((line, key))))
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    monkeypatch.setattr(restarts, "resumable_step", lambda out: 8)
+    request: Any = SimpleNamespace(out=tmp_path)
+    report = ReportRestarts(request, board)
+    running = RunningState()
+    late = ControllerError(RuntimeError("no room"))
+    for state in (
+        running,
+        RestartingState(training_failed_error=LOST),
+        running,
+        ReschedulingState(training_failed_error=late),
+        ErroredState(training_failed_error=late),
+    ):
+        report.after_controller_state_update(running, state)
+    assert lines == [
+        ("started again (1 of 2) from step 8: worker 1: its process ended", str(tmp_path)),
+        ("started again (2 of 2) from step 8: no room", str(tmp_path)),
+    ]

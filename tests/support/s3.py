@@ -1,0 +1,30 @@
+"""A real S3 server on loopback (moto's), in a thread of the test's process."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+BUCKET = "intermoe-tests"
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """The URI of an empty bucket; the environment names the server and its credentials while the block runs."""
+    import boto3
+    import pytest
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+            patch.setenv("AWS_ACCESS_KEY_ID", "tests")
+            patch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+            boto3.client("s3").create_bucket(Bucket=BUCKET)
+            yield f"s3://{BUCKET}"
+    finally:
+        server.stop()
