@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from pipelines.cluster.resources import Demand, await_resources
 from pipelines.settings import WorkersConfig
 
 _OBJECT_STORE_BYTES = 2 * 1024**3
+_DASHBOARD_HOST = "127.0.0.1"
 # The path of a socket may have so many bytes; Ray's lie below its temporary folder, in the folder of the session.
 _SOCKET_PATH, _SOCKET = 107, "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 
@@ -54,21 +56,51 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
         own = max(os.cpu_count() or 1, jobs * workers.count * workers.cpus)
         # Ray warns of eight times as many processes as it may start at once, by default one a core; a sweep has more.
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(own))
-        # "local": not one that somebody happens to have started here, whose CPUs are not ours to plan with.
-        ray.init(
-            "local",
-            num_cpus=own,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            **options,
-        )
+        port = _free_port()
+        with _environment(RAY_API_SERVER_ADDRESS=f"http://{_DASHBOARD_HOST}:{port}"):
+            # "local": not one that somebody happens to have started here, whose CPUs are not ours to plan with.
+            ray.init(
+                "local",
+                num_cpus=own,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=True,
+                dashboard_host=_DASHBOARD_HOST,
+                dashboard_port=port,
+                **options,
+            )
     try:
         if cluster:
             await_resources(Demand(workers, jobs), LiveCluster(), _tell)
         yield
     finally:
         ray.shutdown()
+
+
+def _free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as candidate:
+        candidate.bind((_DASHBOARD_HOST, 0))
+        port: int = candidate.getsockname()[1]
+    return port
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Variables for the processes that are started in the block, and for all that those start.
+
+    Where several Rays run on one machine, Ray Train does not find its own by itself: what a trial that was stopped had
+    taken would then never be free again.
+    """
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _connect(address: str, options: dict[str, Any]) -> None:

@@ -42,6 +42,6 @@ def test_what_cannot_be_compared_is_refused(selection):
 @pytest.mark.slow
 def test_the_block_is_about_as_fast_as_the_dense_one_and_far_smaller_than_a_scattering_one():
     """On an idle machine at most 1.15 x the time; a test may share it."""
-    costs = bench_moe(settings.load("interhuman"), samples=64, repeats=5, threads=1, progress=lambda *_: None)
+    costs = bench_moe(settings.load("interhuman"), samples=24, repeats=7, threads=1, progress=lambda *_: None)
     assert costs["block"].peak_mb <= 0.5 * costs["scatter"].peak_mb
     assert costs["block"].seconds <= 1.4 * costs["dense"].seconds

@@ -1,5 +1,6 @@
 """What is looked at before a Ray is started."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -89,3 +90,23 @@ def test_a_temporary_folder_with_too_long_a_path_is_refused_before_ray_starts(mo
         f"{folder}: the path of the temporary folder has 45 bytes, too long for Ray's sockets"
         " (allowed: up to 39: set RAY_TMPDIR to a shorter one)"
     )
+
+
+def test_what_a_ray_of_our_own_starts_finds_its_dashboard_whatever_else_runs_here(monkeypatch):
+    """With several Rays on one machine, Ray Train does not look for it, and a stopped trial's CPUs are never free."""
+    addresses = []
+
+    def start(*_: object, dashboard_host: str, dashboard_port: int, **__: object) -> None:
+        assert os.environ["RAY_API_SERVER_ADDRESS"] == f"http://{dashboard_host}:{dashboard_port}"
+        addresses.append(dashboard_port)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for before in (None, "http://elsewhere:8265"):
+        if before is not None:
+            monkeypatch.setenv("RAY_API_SERVER_ADDRESS", before)
+        with ray_session():
+            assert os.environ.get("RAY_API_SERVER_ADDRESS") == before
+    assert len(addresses) == 2

@@ -11,9 +11,10 @@ from mlflow import MlflowClient
 from rich.console import Console
 from trials import make_trial
 
+from intermoe import checkpoint
 from intermoe.datasets.duet import write_duet
 from intermoe.errors import UserError
-from intermoe.files import locked
+from intermoe.files import discard, locked
 from pipelines.settings import parse_overrides
 from pipelines.site import Site
 from pipelines.sweep.file import AshaConfig, SweepPlan
@@ -23,6 +24,7 @@ from pipelines.sweep.request import SWEEP_NOTE, SweepRequest, sweep_note
 from pipelines.sweep.sweep import _finished, _NoteEnds, plan_table, sweep
 from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, seconds
 from pipelines.tracking.runs import Run
+from pipelines.train.run_folder import resumable_step
 
 SMOKE = Path(__file__).resolve().parents[3] / "sweeps" / "smoke.yaml"
 
@@ -144,19 +146,27 @@ def test_a_trial_that_is_stopped_or_fails_is_noted_at_once(tmp_path, store):
 def test_what_is_shared_is_made_once_and_gone_on_with_when_the_rest_of_the_file_has_changed(shards, store, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(shards, copy)
-    found = load(tmp_path)
+    often = "train.vae.checkpoint_every=1"
+    found = load(tmp_path, often)
     with Run.start(store, "tests", "sweep", params={}) as parent:
         made = make_network("vae", found, copy, Site(store), parent)
         note = made.with_name(f"{made.name}.done")
         when = note.stat().st_mtime_ns
         assert make_network("vae", found, copy, Site(store), parent) == made
         assert note.stat().st_mtime_ns == when
-        # As if the process had ended between the last checkpoint and the note.
+        # As if the process had been killed before the last step.
+        expected = checkpoint.load(made / "best")
         note.unlink()
-        changed = load(tmp_path, "train.denoiser.epochs=3", "moe.sigma=0.005", "evaluation.pool=3", "name=other")
+        discard(made / "best")
+        discard(checkpoint.step_folder(made / "checkpoints", resumable_step(made)))
+        assert 0 < resumable_step(made) < expected.documents["state"]["step"]
+        changed = load(tmp_path, often, "train.denoiser.epochs=3", "moe.sigma=0.005", "evaluation.pool=3", "name=other")
         assert changed.base.model_dump() != found.base.model_dump()
         assert make_network("vae", changed, copy, Site(store), parent) == made
         assert note.is_file()
+        resumed = checkpoint.load(made / "best")
+        assert resumed.documents["state"] == expected.documents["state"]
+        assert all(resumed.tensors["vae"][name].equal(tensor) for name, tensor in expected.tensors["vae"].items())
     (run,) = (json.loads(file.read_text())["run_id"] for file in tmp_path.glob("vae-*/run.json"))
     tags = MlflowClient(store).get_run(run).data.tags
     assert tags["intermoe.sweep"] == parent.id

@@ -86,10 +86,13 @@ def train(rank: int, world: int, moe: dict, parts: int) -> Outcome:
                 for row, sample in enumerate(mine.tolist()):
                     outcome.choices[step, number, sample] = taken[:, row, : frames[sample]]
         if world > 1:
-            for parameter in model.parameters():
-                if parameter.grad is not None:
-                    dist.all_reduce(parameter.grad)
-            dist.all_reduce(loss_sum)
+            # All in one message: processes that share few cores wait long for each other.
+            gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            together = torch.cat([loss_sum[None], *(gradient.flatten() for gradient in gradients)])
+            dist.all_reduce(together)
+            loss_sum, *sums = together.split([1, *(gradient.numel() for gradient in gradients)])
+            for gradient, summed in zip(gradients, sums, strict=True):
+                gradient.copy_(summed.view_as(gradient))
         optimizer.step()
         optimizer.zero_grad()
         update_biases(model, all_reduce if world > 1 else None)
