@@ -2,6 +2,8 @@
 
 Each node is a network namespace with an address of its own and a private view of two folders: Ray's own, and one that
 stands for a disk of the node. Everything else of this machine's files is the same for both. It takes root.
+
+Run as a program, it starts such a cluster, a storage and an MLflow server to try jobs on (docs/cluster.md).
 """
 
 import contextlib
@@ -21,6 +23,11 @@ import pytest
 
 ROOT, SUPPORT = Path(__file__).resolve().parents[2], Path(__file__).resolve().parent
 _RAY_FOLDER = "/tmp/ray"
+# What a user's shell needs to send jobs, of the cluster and of S3.
+_OF_A_CLIENT = (
+    *("RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"),
+    *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"),
+)
 _START_SECONDS, _OBJECT_STORE_BYTES = 60, 300_000_000
 
 
@@ -205,3 +212,37 @@ def _missing() -> str:
     finally:
         _ip(f"netns del {trial}", check=False)
     return ""
+
+
+def main() -> int:
+    """Start two nodes, S3 and MLflow; print what a user's shell needs; end them all on Ctrl-C."""
+    from mlflow_server import PASSWORD, mlflow_server
+    from s3 import s3_server
+
+    if reason := _missing():
+        sys.stderr.write(f"error: two nodes on one machine need {reason}\n")
+        return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        tempfile.TemporaryDirectory() as folder,
+        cluster(cpus=2) as nodes,
+        s3_server(nodes.host) as bucket,
+        mlflow_server(Path(folder), nodes.host, artifacts=f"{bucket}/mlflow") as mlflow,
+    ):
+        # Whoever may read the token may send jobs: the user who called sudo, and nobody else.
+        nodes.token_file.parent.chmod(0o711)
+        os.chown(nodes.token_file, int(os.environ.get("SUDO_UID", os.geteuid())), -1)
+        shell = {name: nodes.environment[name] for name in _OF_A_CLIENT if name in nodes.environment}
+        shell |= {name: os.environ[name] for name in _OF_A_CLIENT if name in os.environ}
+        shell |= {"MLFLOW_TRACKING_URI": mlflow, "MLFLOW_TRACKING_USERNAME": "admin"}
+        shell |= {"MLFLOW_TRACKING_PASSWORD": PASSWORD}
+        sys.stdout.write("".join(f"export {name}={value}\n" for name, value in shell.items()))
+        sys.stdout.write(f"# Two nodes are up. The bucket: {bucket}. Ctrl-C ends them.\n")
+        sys.stdout.flush()
+        signal.pause()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
