@@ -27,8 +27,9 @@ _AGENT_SECONDS = 60.0
 COMMAND, RESUME = "intermoe.command", "intermoe.resume"
 _TOKEN = "RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN or its file in RAY_AUTH_TOKEN_PATH"
 
-for _name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+# Their lines about packages and addresses would stand among ours.
+for _name in ("_private.runtime_env.packaging", "dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk"):
+    logging.getLogger(f"ray.{_name}").setLevel(logging.WARNING)
 
 
 class ServerSilent(UserError):
