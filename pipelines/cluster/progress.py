@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -98,8 +99,12 @@ class ProgressBoard:
 
 @contextmanager
 def progress_board() -> Iterator[Any]:
-    """A ``ProgressBoard`` that lasts as long as the block: an actor that nobody ends lives as long as Ray."""
-    board = ProgressBoard.remote()  # type: ignore[attr-defined]
+    """A ``ProgressBoard`` that lasts as long as the block: an actor that nobody ends lives as long as Ray.
+
+    It is on this process's node: no other node that is lost takes it away.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = ProgressBoard.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     try:
         yield board
     finally:
