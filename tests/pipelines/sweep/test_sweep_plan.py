@@ -146,8 +146,8 @@ def test_a_trial_that_is_stopped_or_fails_is_noted_at_once(tmp_path, store):
 def test_what_is_shared_is_made_once_and_gone_on_with_when_the_rest_of_the_file_has_changed(shards, store, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(shards, copy)
-    often = "train.vae.checkpoint_every=1"
-    found = load(tmp_path, often)
+    often = ("train.vae.checkpoint_every=1", "train.vae.epochs=0.4")
+    found = load(tmp_path, *often)
     with Run.start(store, "tests", "sweep", params={}) as parent:
         made = make_network("vae", found, copy, Site(store), parent)
         note = made.with_name(f"{made.name}.done")
@@ -160,7 +160,9 @@ def test_what_is_shared_is_made_once_and_gone_on_with_when_the_rest_of_the_file_
         discard(made / "best")
         discard(checkpoint.step_folder(made / "checkpoints", resumable_step(made)))
         assert 0 < resumable_step(made) < expected.documents["state"]["step"]
-        changed = load(tmp_path, often, "train.denoiser.epochs=3", "moe.sigma=0.005", "evaluation.pool=3", "name=other")
+        changed = load(
+            tmp_path, *often, "train.denoiser.epochs=3", "moe.sigma=0.005", "evaluation.pool=3", "name=other"
+        )
         assert changed.base.model_dump() != found.base.model_dump()
         assert make_network("vae", changed, copy, Site(store), parent) == made
         assert note.is_file()
