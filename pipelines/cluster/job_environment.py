@@ -10,12 +10,10 @@ import ipaddress
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlsplit
 
-from upath import UPath
-
 from intermoe.errors import UserError
-from intermoe.places import as_place, is_remote
 from pipelines.tracking.address import shown, tracking_uri
 
 SHARED_STORAGE = "a URI such as s3://BUCKET/FOLDER, or an absolute path on storage that all nodes share"
@@ -147,7 +145,9 @@ def check_sources(file: object, **paths: object) -> None:
 
 def is_uri(value: object) -> bool:
     """Whether text or a place is a URI; ``UserError`` where it is a URI of unknown storage."""
-    return is_remote(as_place(value if isinstance(value, Path | UPath) else str(value)))
+    from intermoe.places import as_place, is_remote  # not all that they import is there in a bare Python
+
+    return is_remote(as_place(cast(Any, value)))
 
 
 def check_tracking(uri: str, *, loopback: bool = False) -> None:
