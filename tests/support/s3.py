@@ -16,6 +16,7 @@ def s3_server(address: str = "127.0.0.1") -> Iterator[str]:
     """
     import boto3
     import pytest
+    import s3fs
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -29,6 +30,9 @@ def s3_server(address: str = "127.0.0.1") -> Iterator[str]:
             patch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
             patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
             boto3.client("s3").create_bucket(Bucket=BUCKET)
+            # A process keeps its connections, also to a server that it knew before.
+            s3fs.S3FileSystem.clear_instance_cache()
             yield f"s3://{BUCKET}"
     finally:
+        s3fs.S3FileSystem.clear_instance_cache()
         server.stop()

@@ -129,4 +129,4 @@ def test_jobs_keep_everything_and_end_as_they_should(user) -> None:
 
     code, text = me.run(*jobs)
     assert code == 0
-    assert [text.count(state) for state in ("succeeded", "failed", "stopped")] == [3, 1, 1], text
+    assert [text.count(f"  {state}  ") for state in ("succeeded", "failed   ", "stopped  ")] == [3, 1, 1], text
