@@ -52,4 +52,4 @@ def check_reachable(uri: str) -> None:
 
 def shown(uri: str) -> str:
     """The address without the name and password that it may hold."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return re.sub(r"^([^/]+://)[^/]*@", r"\1", uri)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
+from intermoe import checkpoint
 from intermoe.errors import UserError
 from intermoe.files import whole_folder
 from intermoe.places import Place, as_place, cache
@@ -84,8 +85,10 @@ def _registered_folder(model: str, uri: str) -> Path:
         version = client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
         model_id = version.model_id or str(version.source).removeprefix(REGISTERED)
         # MLflow keeps an artifact under the name of its folder; of these models it is the only one.
-        (weights,) = (fetched(client, model_id, uri) / "artifacts").iterdir()
-        return weights
+        weights = list((fetched(client, model_id, uri) / "artifacts").glob(f"*/{checkpoint.MANIFEST}"))
+        if len(weights) != 1:
+            raise UserError("holds no checkpoint", where=model, allowed="a model of `intermoe register`")
+        return weights[0].parent
 
 
 def names_run(model: str | Place) -> bool:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from intermoe.errors import UserError
-from pipelines.tracking.address import sqlite_file, tracking_uri
+from pipelines.tracking.address import shown, sqlite_file, tracking_uri
 
 # The name under which pyproject.toml offers pages.py to MLflow.
 _PAGES = "intermoe"
@@ -30,7 +30,7 @@ def ui(host: str = "127.0.0.1", port: int = 5000) -> None:
         raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
     uri = tracking_uri()
     if urlsplit(uri).scheme in ("http", "https"):
-        _say(f"MLflow is served at {uri}")
+        _say(f"MLflow is served at {shown(uri)}")
         return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
