@@ -55,13 +55,13 @@ _LABELLED = re.compile(
     rf"(?<![a-z])(?:{_AT_ORDINAL}|(?<!first )(?<!second )(?<!1st )(?<!2nd ))"
     rf"(?P<whole>(?P<article>(?:{_ARTICLE} ){{0,2}})(?P<noun>{_NOUN}|(?P<plural>{_PLURAL}))[ _-]?"
     rf"\(?(?:#|no\.? ?|number )?(?P<word>[12]|(?<![a-z])(?:one|two|[ab]))\)?){_END}(?! {_UNIT})"
-    rf"(?: {_AND} #?(?P<next>[12]|one|two|[ab]){_END}(?! (?:{_UNIT}|{_STEP})))?",
+    rf"(?:(?: {_AND} |&)#?(?P<next>[12]|one|two|[ab]){_END}(?! (?:{_UNIT}|{_STEP})))?",
     re.IGNORECASE,
 )
 # "P1", "P 2's", "P1 and 2"
 _SHORT = re.compile(
     rf"(?<![a-z0-9])(?P<whole>(?:the )?P[ _-]?#?(?P<word>[12]))(?![a-z0-9])"
-    rf"(?: {_AND} (?P<next>[12]){_END}(?! (?:{_UNIT}|{_STEP})))?",
+    rf"(?:(?: {_AND} |&)(?P<next>[12]){_END}(?! (?:{_UNIT}|{_STEP})))?",
     re.IGNORECASE,
 )
 # Names without a noun: "First bows, second waves.", "A pushes B.", "#1 hugs #2". As a subject, such a name begins a
@@ -70,7 +70,7 @@ _SHORT = re.compile(
 _BARE = "(?P<word>first|second|1st|2nd|(?-i:[AB])|#[12])"
 _SUBJECT = re.compile(
     rf"(?:^\W*|[.,;:] |(?<![a-z])(?:and|while|as|when|then|but|whereas|after|before|until|so|that) )"
-    rf"{_BARE}(?= (?!{_THING})(?:[a-z]+s|{_AND})(?![a-z])|['\u2019]s(?![a-z]))",
+    rf"{_BARE}(?= (?:(?:then|also|now) )?(?!{_THING})(?:[a-z]+s|{_AND})(?![a-z])|['\u2019]s(?![a-z]))",
     re.IGNORECASE,
 )
 _PREPOSITION = "(?:to|at|by|from|of|with|on|over|behind|around|past|against|toward|near|into)"
@@ -79,8 +79,16 @@ _OBJECT = re.compile(
     rf"{_BARE}(?![\w-])(?! (?:{_THING}|(?:{_NOUN}|one)(?![a-z])))",
     re.IGNORECASE,
 )
+# Of a sentence that names the other by a number already: "person 1 hugs 2".
+_OBJECT_NUMBER = re.compile(
+    rf"(?<![a-z])(?:[a-z]+(?:s|ed|ing)|{_PREPOSITION}) (?P<word>[12])"
+    "(?=[.,;!?]|$|['\u2019]s| (?:and|while|as|from|with) )",
+    re.IGNORECASE,
+)
 
 _COUNTERPART = {"first": "second", "1st": "2nd", "1": "2", "#1": "#2", "one": "two", "a": "b"}
+# Words that say who, and hardly ever when: not "first", as in "the first person comes first".
+_NEVER_WHEN = frozenset(("1", "1st", "a"))
 _SECOND = frozenset(_COUNTERPART.values())
 _COUNTERPART |= {second: first for first, second in _COUNTERPART.items()}
 
@@ -114,7 +122,16 @@ def names(text: str) -> list[Name]:
     ordinals = [name for pattern in (_ORDINAL_AND_NOUN, _THE_ORDINAL) for name in _named(pattern, text, noun="")]
     short = list(_named(_SHORT, text, noun="person"))
     found = {name.word: name for name in [*ordinals, *short, *_labelled(text)]}
-    return sorted(found.values()) or _bare(text)
+    if not found:
+        return _bare(text)
+    # "Person A pushes B", "the 1st hugs 2nd": the other name goes without its noun.
+    kinds = {_kind(text[slice(*word)]) for word in found}
+    for pattern in (_SUBJECT, _OBJECT, _OBJECT_NUMBER):
+        for name in _named(pattern, text, noun="person"):
+            kind = _kind(text[slice(*name.word)].removeprefix("#"))
+            if kind in kinds and kind[0] in _NEVER_WHEN:
+                found.setdefault(name.word, name)
+    return sorted(found.values())
 
 
 def _named(pattern: re.Pattern[str], text: str, noun: str) -> Iterator[Name]:

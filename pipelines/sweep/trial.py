@@ -136,10 +136,9 @@ def train_to_the_end(request: TrainRequest, *, board: Any = None, callbacks: Seq
         callbacks: as for ``train``.
     """
     begun = bool(run_note(request.out))
-    if not begun:
-        # What a process left that was killed before anything had begun; a file there is somebody's.
-        if request.out.is_dir():
-            discard(request.out)
+    if not begun and request.out.is_dir():
+        # What a process left that was killed before anything had begun. A file there is somebody's.
+        discard(request.out)
     with timed(request.out):
         request = replace(request, settings=as_begun(request.settings, request.out), resume=begun)
         train(request.checked(), board=board, callbacks=callbacks)
