@@ -29,16 +29,7 @@ test: $(VENV)/.installed  ## format, lint, types, import rules and the quick tes
 
 test-all: $(VENV)/.installed  ## what `test` does, and the slow tests
 	$(MAKE) --no-print-directory lint
-	$(MAKE) --no-print-directory --jobs 2 --keep-going test-commands test-others
-
-# Tests that run commands in a Ray of each command's own go beside the others: most of both wait for processes to start.
-COMMANDS := tests/test_demo.py tests/pipelines/sweep/test_sweep.py
-.PHONY: test-commands test-others
-test-commands: $(VENV)/.installed
-	$(BIN)/pytest --quiet $(COMMANDS)
-
-test-others: $(VENV)/.installed
-	$(BIN)/pytest $(addprefix --ignore=,$(COMMANDS))
+	$(BIN)/pytest
 
 .PHONY: lint
 lint: $(VENV)/.installed

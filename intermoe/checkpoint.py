@@ -19,12 +19,17 @@ from torch import Tensor, nn
 
 from intermoe.errors import UserError
 from intermoe.files import contents, local_draft, remove_folder, remove_leftovers, sha256, whole_folder, write_json
-from intermoe.places import Place, as_place, local_copy
+from intermoe.places import Place, as_place, is_file, is_folder, local_copy
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _FILE = re.compile(r"[a-z0-9][a-z0-9_-]*\.(safetensors|json)")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _STEP = re.compile(r"step-(\d{8,})")
+
+
+class DamagedCheckpoint(UserError):
+    """A folder that is not a checkpoint, or no longer."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +133,8 @@ def _verified(folder: Place, suffix: str = "") -> list[Path]:
         if not name.endswith(suffix):
             continue
         file = local_copy(folder / name, entry["sha256"])
-        if sha256(file) != entry["sha256"]:
-            raise UserError(
+        if file is None or sha256(file) != entry["sha256"]:
+            raise DamagedCheckpoint(
                 f"{name} does not match its checksum in {MANIFEST}: the checkpoint is damaged", where=folder
             )
         files.append(file)
@@ -147,11 +152,15 @@ def step_folder(root: Place, step: int) -> Place:
 
 
 def latest(root: Place) -> Place | None:
-    """The newest undamaged checkpoint among ``root/step-XXXXXXXX``, or None where there is none."""
+    """The newest undamaged checkpoint among ``root/step-XXXXXXXX``, or None where there is none.
+
+    Raises:
+        UserError: the storage does not answer; that is no damage.
+    """
     for folder in _steps(as_place(root)):
         try:
             verify(folder)
-        except UserError:
+        except DamagedCheckpoint:
             continue
         return folder
     return None
@@ -221,36 +230,39 @@ def load_optimizer(
 
 def _listed(folder: Place) -> dict[str, dict[str, Any]]:
     """The files that the manifest lists, each seen to exist in full length."""
-    if not folder.is_dir():
-        raise UserError("no such folder", where=folder, allowed="a checkpoint folder")
-    if not (folder / MANIFEST).is_file():
-        raise UserError(f"has no {MANIFEST}: not a checkpoint", where=folder)
+    if not is_folder(folder):
+        raise DamagedCheckpoint("no such folder", where=folder, allowed="a checkpoint folder")
+    if not is_file(folder / MANIFEST):
+        raise DamagedCheckpoint(f"has no {MANIFEST}: not a checkpoint", where=folder)
     try:
         files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-        sizes = {name: (int(entry["bytes"]), str(entry["sha256"]))[0] for name, entry in files.items()}
+        sizes = {name: int(entry["bytes"]) for name, entry in files.items()}
+        sums = [entry["sha256"] for entry in files.values()]
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{MANIFEST} cannot be read: the checkpoint is damaged", where=folder) from None
+        raise DamagedCheckpoint(f"{MANIFEST} cannot be read: the checkpoint is damaged", where=folder) from None
+    if not all(_SHA256.fullmatch(str(checksum)) for checksum in sums):
+        raise DamagedCheckpoint(f"{MANIFEST} cannot be read: the checkpoint is damaged", where=folder)
     for name, size in sizes.items():
         if not _FILE.fullmatch(name):
-            raise UserError(f"{MANIFEST} lists {name!r}, which no checkpoint holds", where=folder)
-        if not (folder / name).is_file():
-            raise UserError(f"{name} is missing: the checkpoint is damaged", where=folder)
+            raise DamagedCheckpoint(f"{MANIFEST} lists {name!r}, which no checkpoint holds", where=folder)
+        if not is_file(folder / name):
+            raise DamagedCheckpoint(f"{name} is missing: the checkpoint is damaged", where=folder)
         if (folder / name).stat().st_size != size:
-            raise UserError(f"{name} is not {size} bytes long: the checkpoint is damaged", where=folder)
+            raise DamagedCheckpoint(f"{name} is not {size} bytes long: the checkpoint is damaged", where=folder)
     return files
 
 
 def _is_complete(folder: Place) -> bool:
     try:
         return bool(_listed(folder))
-    except UserError:
+    except DamagedCheckpoint:
         return False
 
 
 def _steps(root: Place) -> list[Place]:
     """The folders named after a step, newest first."""
     found = {int(match[1]): path for path in contents(root) if (match := _STEP.fullmatch(path.name))}
-    return [found[step] for step in sorted(found, reverse=True) if found[step].is_dir()]
+    return [found[step] for step in sorted(found, reverse=True) if is_folder(found[step])]
 
 
 def _plain(tensor: Tensor) -> Tensor:

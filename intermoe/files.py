@@ -27,7 +27,7 @@ from uuid import uuid4
 from upath import UPath
 
 from intermoe.errors import UserError
-from intermoe.places import Place, absolute, is_remote, storage_errors
+from intermoe.places import Place, absolute, is_file, is_remote, storage_errors
 
 INCOMPLETE = ".incomplete"
 _HIDDEN = re.compile(r"\..+\.[0-9a-f]{32}(?:\.\w+)?")
@@ -78,7 +78,8 @@ def whole_folder(out: Place, *, seal: str, replace: bool = False) -> Iterator[Pl
     Args:
         out: the name; parents are made.
         seal: name of the file in it that is written last, without which readers do not take the folder for whole.
-        replace: whether a folder of that name may be replaced. It is moved aside in the moment before the new one is
+        replace: whether a folder of that name may be replaced. In the storage of a URI it is removed before the new one
+            is written. On a disk it is moved aside in the moment before the new one is
             moved in, and removed after that: a machine that dies between the two moves leaves no folder under the name,
             never a mixture. Without it, only an empty folder may be there.
 
@@ -90,7 +91,7 @@ def whole_folder(out: Place, *, seal: str, replace: bool = False) -> Iterator[Pl
         check_free(out)
     if is_remote(out):
         with storage_errors(out):
-            (out / INCOMPLETE).touch()
+            (out / INCOMPLETE).write_text(seal, "utf-8")
             _clear(out, seal)
         try:
             yield out
@@ -189,10 +190,16 @@ def write_json(file: Place, document: Any) -> None:
 
 
 def is_taken(path: Place) -> bool:
-    """Whether something is there that a new folder would take the place of; an empty or unsealed folder is not."""
+    """Whether something is there that a new folder would take the place of; an empty or incomplete folder is not."""
     if is_remote(path):
         with storage_errors(path):
-            return path.exists() and not (path / INCOMPLETE).exists()
+            if not path.exists():
+                return False
+            try:
+                seal = (path / INCOMPLETE).read_text("utf-8")
+            except FileNotFoundError:
+                return True
+            return is_file(path / seal)
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
@@ -214,11 +221,11 @@ def remove_leftovers(folder: Place, name: str = "*") -> None:
 
 def contents(folder: Place) -> list[Place]:
     """The files and folders in a folder, sorted; none where there is no folder."""
-    try:
-        with storage_errors(folder):
+    with storage_errors(folder):
+        try:
             return sorted(folder.iterdir()) if folder.is_dir() else []
-    except FileNotFoundError:
-        return []
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
 
 def sha256(file: Place) -> str:

@@ -30,7 +30,7 @@ from intermoe.moe.config import MoeConfig
 from intermoe.motion import Motion
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
 from intermoe.networks.vae import STRIDE, CausalSkeletalVae, VaeConfig
-from intermoe.places import Place, as_place, storage_errors
+from intermoe.places import Place, as_place, is_folder
 from intermoe.text.captions import named_first, swap_caption
 from intermoe.text.encoders import TextEncoder, TextStates, encoder_width, load_encoder
 from intermoe.text.head import TextHead
@@ -72,8 +72,7 @@ def trained_folder(path: str | Place) -> Place:
     """The checkpoint that is meant: the best of a training run, or the folder itself."""
     folder = as_place(path)
     best = folder / "best"
-    with storage_errors(folder):
-        return best if best.is_dir() else folder
+    return best if is_folder(best) else folder
 
 
 class InterMoE(nn.Module):

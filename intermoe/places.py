@@ -24,10 +24,12 @@ from intermoe.errors import UserError
 Place: TypeAlias = Path | UPath
 """A path on this machine, or a URI."""
 
-_URI = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
+# One letter is a drive of Windows, and "models:/" belongs to MLflow.
+_URI = re.compile(r"(?!models:)([A-Za-z][A-Za-z0-9+.-]+):(?=/)")
+_ALLOWED = "a path, or s3://BUCKET/..., gs://BUCKET/..., abfs://CONTAINER/..., file:///..."
 # What a listing said a moment ago is not what is there now: other machines write too.
-_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"use_listings_cache": False}, "gs": {"use_listings_cache": False}}
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
+_OPTIONS: dict[str, dict[str, Any]] = {name: {"use_listings_cache": False} for name in ("s3", "gs", "gcs")}
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 # Of the copies on this machine; those that were not used for longest go first.
 _CACHE_BYTES = 50 * 1024**3
 
@@ -39,30 +41,30 @@ def as_place(text: str | Place) -> Place:
         UserError: a URI of storage that is not supported, whose package is not installed, or that holds credentials.
 
     Example:
-        >>> as_place("runs/duet"), place("file:///data/duet")
+        >>> as_place("runs/duet"), as_place("file:///data/duet")
         (PosixPath('runs/duet'), PosixPath('/data/duet'))
-        >>> str(as_place("memory://bucket/runs") / "duet")
-        'memory://bucket/runs/duet'
+        >>> str(as_place("s3://bucket/runs") / "duet")
+        's3://bucket/runs/duet'
     """
     if not isinstance(text, str):
         return text
-    uri = _URI.fullmatch(text)
+    uri = _URI.match(text)
     if uri is None:
         return Path(text)
-    scheme, rest = uri.groups()
-    if scheme == "file":
-        return Path(rest)
-    if "@" in rest.partition("/")[0]:
+    scheme, rest = uri[1].lower(), text[uri.end() :]
+    if scheme == "file" and rest.startswith("///"):
+        return Path(rest[2:])
+    if scheme not in _PACKAGES or not rest.startswith("//") or not rest.strip("/"):
+        raise UserError("not a place that is known", where=text, allowed=_ALLOWED)
+    if "@" in rest[2:].partition("/")[0]:
         raise UserError("a URI with credentials", where=f"{scheme}://...", allowed="credentials by environment")
     try:
         # As in a path, slashes that are typed twice or at the end mean nothing.
-        found = UPath(f"{scheme}://{re.sub('/+', '/', rest).rstrip('/')}", **_OPTIONS.get(scheme, {}))
+        found = UPath(f"{scheme}://{re.sub('/+', '/', rest).strip('/')}", **_OPTIONS.get(scheme, {}))
         found.fs  # noqa: B018 - imports the package of the storage
     except ImportError:
-        package = _PACKAGES.get(scheme, f"its package for {scheme}")
+        package = _PACKAGES[scheme]
         raise UserError(f"{scheme}:// needs {package}", where=text, allowed=f"pip install {package}") from None
-    except ValueError:
-        raise UserError(f"unknown storage {scheme}://", where=text, allowed="a path, s3://, gs://, file://") from None
     return found
 
 
@@ -90,6 +92,27 @@ def storage_errors(at: Place) -> Iterator[None]:
         raise UserError(f"the storage does not do it: {reason}", where=str(at)) from error
 
 
+def is_file(at: Place) -> bool:
+    """Whether a file is there.
+
+    Raises:
+        UserError: the storage of a URI does not say, where ``UPath.is_file`` would take that for a no.
+    """
+    if not is_remote(at):
+        return at.is_file()
+    with storage_errors(at):
+        try:
+            return at.fs.info(at.path)["type"] == "file"
+        except FileNotFoundError:
+            return False
+
+
+def is_folder(at: Place) -> bool:
+    """Whether a folder is there, or in a storage a file whose name begins with it; raises as ``is_file``."""
+    with storage_errors(at):
+        return at.is_dir()
+
+
 def check_storage(at: Place) -> None:
     """Raise ``UserError`` where the storage of a URI does not answer, or not to these credentials."""
     if is_remote(at):
@@ -97,35 +120,45 @@ def check_storage(at: Place) -> None:
             at.exists()
 
 
-def local_copy(file: Place, sha256: str) -> Path:
+def local_copy(file: Place, sha256: str) -> Path | None:
     """The file on this machine's disk: itself, or a copy kept by its checksum (``INTERMOE_CACHE``, 50 GiB at most).
 
     Args:
         file: what to copy.
         sha256: of its bytes.
 
+    Returns:
+        Its path; None where the storage's file has another checksum.
+
     Raises:
-        UserError: the storage's file has another checksum, or cannot be read.
+        UserError: the storage does not answer, or the disk refuses to be written.
     """
     if not is_remote(file):
         return file
     copy = cache() / sha256 / file.name
-    if copy.is_file():
+    if copy.is_file() and _checksum(copy) == sha256:
         os.utime(copy)
         return copy
-    copy.parent.mkdir(parents=True, exist_ok=True)
     partial = copy.with_name(f".{copy.name}.{uuid4().hex}")
     try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
         with storage_errors(file):
             file.fs.get_file(file.path, str(partial))
-        with partial.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
-                raise UserError(f"{file.name} does not match its checksum", where=str(file.parent))
+        if _checksum(partial) != sha256:
+            return None
         partial.replace(copy)
+        _trim_cache(keep=copy)
+    except OSError as error:
+        where = "INTERMOE_CACHE" if "INTERMOE_CACHE" in os.environ else "the cache of this user"
+        raise UserError(f"cannot be written: {error.strerror or error}", where=f"{where}, {cache()}") from error
     finally:
         partial.unlink(missing_ok=True)
-    _trim_cache(keep=copy)
     return copy
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
@@ -150,15 +183,16 @@ def cache() -> Path:
 
 def _trim_cache(keep: Path) -> None:
     files = []
-    for file in cache().glob("*/*"):
+    # Folders named by a checksum; MLflow's models are not counted.
+    for file in cache().glob(f"{'[0-9a-f]' * 64}/*"):
         try:
-            files.append((file.stat().st_mtime, file.stat().st_size, file))
+            files.append((file.stat().st_mtime, file.stat().st_size, file.parent))
         except FileNotFoundError:  # another process trims too
             continue
     total = sum(size for _, size, _ in files)
-    for _, size, file in sorted(files):
+    for _, size, folder in sorted(files):
         if total <= _CACHE_BYTES:
             return
-        if file != keep:
-            shutil.rmtree(file.parent, ignore_errors=True)
+        if folder != keep.parent:
+            shutil.rmtree(folder, ignore_errors=True)
             total -= size

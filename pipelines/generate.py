@@ -14,7 +14,7 @@ from intermoe.generation import check_prompts
 from intermoe.model import InterMoE
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
 from intermoe.motion import Motion
-from intermoe.places import Place, check_storage, is_remote
+from intermoe.places import Place, check_storage, is_file, is_remote
 
 SUFFIXES = (".npz", ".bvh", ".mp4", ".png")
 # Characters of a prompt in a file's name: far below what file systems take, so that all suffixes fit.
@@ -113,6 +113,8 @@ def _check_writable(out: Place, name_length: int) -> None:
     """Raise ``UserError`` where no file with a name of that length can be made in the folder, made or not."""
     if is_remote(out):
         check_storage(out)
+        if is_file(out):
+            raise UserError("is not a folder", where=out)
         return
     existing = out.absolute()
     try:

@@ -1,6 +1,7 @@
 """From a trained denoiser to a version of a registered model, with its card."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,14 @@ from pipelines.tracking import registry
 from pipelines.tracking.queries import model_folder, names_run, trained_on
 from pipelines.tracking.registry import RegisteredVersion
 from pipelines.train.run_folder import run_note
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+# What MLflow keeps for itself.
+_RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
+_ALLOWED = {
+    "alias": "up to 100 letters, digits, - and _; not latest, v1, v2, ...",
+    "name": "up to 100 letters, digits, - and _",
+}
 
 
 def register(model: str | Place, uri: str, *, alias: str, name: str | None = None) -> RegisteredVersion:
@@ -27,10 +36,15 @@ def register(model: str | Place, uri: str, *, alias: str, name: str | None = Non
     Raises:
         UserError: it is no denoiser, or the store does not answer or refuses.
     """
+    # Before anything is written: MLflow checks an alias last.
+    for what, given in (("alias", alias), ("name", name)):
+        if given is not None and not (_NAME.fullmatch(given) and not (what == "alias" and _RESERVED.fullmatch(given))):
+            raise UserError(f"{what} {given!r}", allowed=_ALLOWED[what])
     folder = trained_folder(model_folder(model, uri))
+    parts = {file.stem for file in checkpoint.verify(folder) if file.suffix == ".safetensors"}
     documents = checkpoint.documents(folder)
-    target = documents.get("state", {}).get("target", "denoiser")
-    if target != "denoiser":
+    if "denoiser" not in parts:
+        target = documents.get("state", {}).get("target", "something else")
         raise UserError(f"is a trained {target}", where=folder, allowed="a run of `intermoe train denoiser`")
     ModelConfig.load(folder)
     note = run_note(folder.parent)

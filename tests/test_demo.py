@@ -61,5 +61,5 @@ def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     assert len(videos) == 4
     assert all((tmp_path / video).stat().st_size > 10_000 for video in videos)
     assert "intermoe ui" in text
-    # Seven on two idle cores; here the other tests run beside it, and the cores may be slower.
+    # Seven on two idle cores; those of a test may be busy, or slower.
     assert minutes < 25

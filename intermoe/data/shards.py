@@ -247,7 +247,7 @@ class DatasetFolder:
         number, group = divmod(row, self.card.rows_per_file)
         file = shard_name(stem, number)
         try:
-            with self._reading:
+            with self._reading, storage_errors(self.path):
                 table = self._file(file).read_row_group(group, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(self.path, file, error) from None
@@ -260,7 +260,7 @@ class DatasetFolder:
         for number in range(-(-rows // self.card.rows_per_file)):
             file = shard_name(stem, number)
             try:
-                with self._reading:
+                with self._reading, storage_errors(self.path):
                     tables.append(self._file(file).read(names))
             except (pa.ArrowException, OSError) as error:
                 raise _damaged(self.path, file, error) from None

@@ -75,7 +75,7 @@ def video_frames(motion: "Motion", width: int, height: int, step: int = 1) -> It
 def _write_mp4(motion: "Motion", path: Path) -> None:
     width, height = _MP4_SIZE
     # faststart puts the index in front: a browser starts to play before it has the whole file.
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(str(path.absolute()), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=motion.fps, options={"crf": "19", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         # Say how the colours are coded, or players guess.

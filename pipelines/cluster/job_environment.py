@@ -8,9 +8,9 @@ choose. What would be written or looked for there is refused: before a job is se
 import argparse
 import ipaddress
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from intermoe.errors import UserError
@@ -30,24 +30,26 @@ _STORAGE = (
     "statistics_of",
     "model",
     "evaluator",
-    "denoiser",
-    "stats",
     "sweep",
     "run",
-    "text_folder",
 )
+# Options that hold a path of the nodes' file systems, never a URI.
+_PATHS = ("denoiser", "stats", "text_folder")
 _MAY_BE_A_RUN = ("model", "evaluator", "run")
 _POSITIONAL = ("sweep", "run")
 # Options whose default is a folder below the working directory.
 _DEFAULTS = {"train": "out", "sweep": "out", "evaluate": "evaluator"}
 _TRACKED = ("train", "evaluate", "sweep", "register")
-# `Path` makes "s3:/bucket" of "s3://bucket": one slash is enough.
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
 def in_ray_job() -> bool:
     """Whether this process is the driver of a job that was submitted to a Ray cluster."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or "runtime_resources/working_dir_files" in Path.cwd().as_posix()
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return True
+    try:
+        return "runtime_resources/working_dir_files" in Path.cwd().as_posix()
+    except FileNotFoundError:
+        raise UserError("the working directory is gone", allowed="another one") from None
 
 
 def check_in_job(options: argparse.Namespace) -> None:
@@ -62,6 +64,12 @@ def check_in_job(options: argparse.Namespace) -> None:
             if not os.environ.get("MLFLOW_TRACKING_URI"):
                 raise UserError("MLFLOW_TRACKING_URI is not set, and a job keeps no store", allowed=SHARED_STORE)
             check_tracking(tracking_uri(), loopback=True)
+
+
+def check_noted_store(uri: str) -> None:
+    """In the driver of a job: refuse to go on with a run of a store that is not there."""
+    if in_ray_job():
+        check_tracking(uri, loopback=True)
 
 
 def check_command(options: argparse.Namespace) -> None:
@@ -83,6 +91,14 @@ def check_command(options: argparse.Namespace) -> None:
         )
     for label, value in _storage(options):
         check_storage(label, value)
+    for name in _PATHS:
+        value = getattr(options, name, None)
+        if value is not None and not Path(str(value)).is_absolute():
+            raise UserError(
+                "is no path of the nodes",
+                where=f"--{name.replace('_', '-')} {value}",
+                allowed="an absolute path on storage that all nodes share",
+            )
 
 
 def check_storage(label: str, value: object) -> None:
@@ -128,8 +144,10 @@ def check_sources(file: object, **paths: object) -> None:
 
 
 def is_uri(value: object) -> bool:
-    """Whether text or a path is a URI, ``Path("s3://bucket")`` included."""
-    return bool(_URI.match(str(value)))
+    """Whether text or a place is a URI; ``UserError`` where it is a URI of unknown storage."""
+    from intermoe.places import as_place, is_remote  # not all that they import is there in a bare Python
+
+    return is_remote(as_place(cast(Any, value)))
 
 
 def check_tracking(uri: str, *, loopback: bool = False) -> None:
@@ -174,15 +192,19 @@ def on_loopback(uri: str) -> bool:
 
 def _storage(options: argparse.Namespace) -> Iterator[tuple[str, object]]:
     """The options that name storage: how the user writes each, and its value."""
+    # An evaluation's actors read the model on nodes that know nothing of what the driver has fetched.
+    fetched = () if options.verb == "evaluate" else _MAY_BE_A_RUN
     for name in _STORAGE:
         value = getattr(options, name, None)
-        if value is not None and not (name in _MAY_BE_A_RUN and _names_run(value)):
+        if value is not None and not (name in fetched and _names_run(value)):
             yield name.upper() if name in _POSITIONAL else f"--{name.replace('_', '-')}", value
 
 
 def _names_run(value: object) -> bool:
     from pipelines.tracking.queries import names_run  # MLflow, which takes a second
 
+    if str(value).startswith("models:/"):
+        return True
     return not Path(str(value)).is_absolute() and not is_uri(value) and names_run(str(value))
 
 

@@ -7,13 +7,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import requests
+from pydantic import ValidationError
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from intermoe.errors import UserError
+from pipelines.tracking.address import shown
 
 Answer = TypeVar("Answer")
 
@@ -128,6 +131,9 @@ class JobServer:
         except AuthenticationError as error:
             refusal = "refuses the token" if "Authentication failed" in str(error) else "asks for a token"
             raise UserError(f"Ray's job server {refusal}", where=self.address, allowed=_TOKEN) from None
+        except (TypeError, KeyError, ValidationError) as error:
+            reason = first_line(str(error)) or type(error).__name__
+            raise UserError(f"is not a Ray job server: {reason}", where=self.address) from None
         except (requests.RequestException, OSError) as error:
             reason = first_line(str(error)) or type(error).__name__
             # Ray's own words say no more than ours.
@@ -167,7 +173,7 @@ def server_address(given: str | None, environment: Mapping[str, str] = os.enviro
     for name, address in (("--address", given), ("RAY_API_SERVER_ADDRESS", environment.get("RAY_API_SERVER_ADDRESS"))):
         if address:
             if not _is_http(address):
-                raise UserError("is not the address of a job server", where=f"{name} {address}", allowed=allowed)
+                raise UserError("is not the address of a job server", where=f"{name} {shown(address)}", allowed=allowed)
             return address
     address = environment.get("RAY_ADDRESS", "")
     if not _is_http(address):
@@ -179,7 +185,9 @@ def server_address(given: str | None, environment: Mapping[str, str] = os.enviro
 
 
 def _is_http(address: str) -> bool:
-    return address.startswith(("http://", "https://"))
+    """Whether it is an address of a server, without a name and a password, which would be printed and stored."""
+    parts = urlsplit(address)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
 
 
 def first_line(text: str) -> str:

@@ -107,7 +107,7 @@ def _connect(address: str, options: dict[str, Any]) -> None:
     """Become a driver of the cluster at RAY_ADDRESS, and say where its dashboard is."""
     try:
         context = ray.init(**options)
-    except ConnectionError:
+    except (ConnectionError, ValueError):
         raise UserError(
             "no Ray cluster answers, or it wants a token",
             where=f"RAY_ADDRESS={address}",

@@ -18,6 +18,7 @@ from intermoe.checkpoint import MANIFEST
 from intermoe.data.shards import CARD
 from intermoe.errors import UserError
 from pipelines.cluster.job_environment import SHARED_STORAGE, check_command, check_tracking, is_uri, on_loopback
+from pipelines.tracking.address import shown
 
 MAX_BYTES = 100 * 10**6
 
@@ -55,6 +56,9 @@ _SUFFIXES = (
     *(".ckpt", ".npy", ".npz", ".parquet", ".pt", ".pth", ".safetensors"),
     *(".gz", ".pyc", ".tar", ".zip"),
 )
+# Credentials.
+_SECRETS = (".env", ".key", ".pem")
+_SECRET_FILES = ("credentials.json",)
 _ENTRYPOINT = "pipelines/cluster/entrypoint.sh"
 
 
@@ -130,7 +134,7 @@ def check_sendable(options: argparse.Namespace, environment: Mapping[str, str] =
         if on_loopback(environment.get(name, "")):
             raise UserError(
                 "is an address of this machine alone",
-                where=f"{name} {environment[name]}",
+                where=f"{name} {shown(environment[name])}",
                 allowed="one that every node reaches",
             )
 
@@ -147,7 +151,7 @@ def handed_on(environment: Mapping[str, str] = os.environ) -> tuple[dict[str, st
         for name, value in sorted(environment.items())
         if value and (name in _HANDED_ON or name.startswith(_HANDED_ON_PREFIXES))
     }
-    local = tuple(name for name, value in given.items() if name.startswith("GOOGLE_") and _names_file(value))
+    local = tuple(name for name, value in given.items() if name.startswith(_HANDED_ON_PREFIXES) and _names_file(value))
     return {name: value for name, value in given.items() if name not in local}, local
 
 
@@ -233,11 +237,13 @@ def _is_kept(path: Path, root: Path) -> bool:
     if name.startswith("."):
         return False
     if not path.is_dir():
-        return path.suffix.lower() not in _SUFFIXES and not name.startswith("mlflow.db")
+        if name in _SECRET_FILES or not path.resolve().is_relative_to(root.resolve()):
+            return False
+        return path.suffix.lower() not in (*_SUFFIXES, *_SECRETS) and not name.startswith("mlflow.db")
     if name in _FOLDERS or name.endswith(".egg-info") or (path.parent == root and name in _TOP_FOLDERS):
         return False
     return not any((path / mark).exists() for mark in _MARKS)
 
 
 def _names_file(value: str) -> bool:
-    return value.startswith(("/", "~")) or Path(value).exists()
+    return value.startswith(("/", "~", "./", "../", "file:"))

@@ -14,12 +14,13 @@ from intermoe.errors import UserError
 from intermoe.evaluation.protocol import GENERATING, score
 from intermoe.evaluation.runner import read_parts
 from intermoe.files import contents, make_folder, remove_folder, write_json
-from intermoe.places import Place, absolute
+from intermoe.places import Place, absolute, is_file
 from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
 from pipelines.evaluate.actor import EvaluationActor
 from pipelines.evaluate.request import EvaluationPlan
 from pipelines.evaluate.results import Results, description, publish
+from pipelines.tracking.address import as_noted, shown
 from pipelines.tracking.runs import Run
 
 _PLAN, _PARTS = "plan.json", "parts"
@@ -74,13 +75,13 @@ def _begun(plan: EvaluationPlan, partial: Place) -> Run:
     note = partial / _PLAN
     # As JSON gives it back.
     identity = json.loads(json.dumps(dict(plan.about)))
-    if note.is_file():
+    if is_file(note):
         before = json.loads(note.read_text("utf-8"))
         if before["about"] != identity:
             raise UserError(
                 "holds a half-made evaluation of something else", where=partial, allowed="delete it, or another --out"
             )
-        return Run.reopen(before["tracking_uri"], before["run_id"])
+        return Run.reopen(as_noted(before["tracking_uri"], uri), before["run_id"])
     if request.run_id is None:
         tags = {
             "intermoe.target": "evaluate",
@@ -97,7 +98,7 @@ def _begun(plan: EvaluationPlan, partial: Place) -> Run:
     digest = plan.about["data_sha256"][:16]
     profile = {str(split): count for split, count in data.card.recordings.items()}
     run.log_dataset(data.card.name, digest, str(data.path), profile=profile, context="evaluation")
-    write_json(note, {"about": identity, "run_id": run.id, "tracking_uri": run.uri})
+    write_json(note, {"about": identity, "run_id": run.id, "tracking_uri": shown(run.uri)})
     return run
 
 

@@ -15,7 +15,7 @@ from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.recordings import Reader
 from intermoe.errors import UserError
 from intermoe.files import contents, scratch_folder
-from intermoe.places import Place, absolute, as_place
+from intermoe.places import Place, absolute, as_place, check_storage
 
 
 def _as_root(root: Any) -> Any:
@@ -76,6 +76,8 @@ class SourceConfig(Config):
 
     def check(self) -> None:
         """Raise ``UserError`` where recordings that are not made here are not there, or not listed."""
+        if self.root is not None:
+            check_storage(self.root)
         if self.format != "duet" or (self.root is not None and _holds_something(self.root)):
             with self.reader(Path()) as reader:
                 reader.sources()

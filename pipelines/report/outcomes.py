@@ -15,7 +15,7 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.evaluation.metrics import Interval
 from intermoe.model import trained_folder
 from intermoe.networks.vae import STRIDE
-from intermoe.places import Place
+from intermoe.places import Place, is_file
 from pipelines.evaluate.results import Results
 from pipelines.settings import flatten
 from pipelines.sweep.trial import OUTCOME
@@ -59,7 +59,7 @@ class Outcomes:
 
 def is_done(folder: Place, trial: Mapping[str, Any]) -> bool:
     """Whether a trial in a sweep's plan is done."""
-    return (folder / "trials" / trial["key"] / OUTCOME).is_file()
+    return is_file(folder / "trials" / trial["key"] / OUTCOME)
 
 
 def read_outcome(folder: Place, trial: Mapping[str, Any], uri: str) -> Outcomes:

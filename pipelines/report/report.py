@@ -11,6 +11,7 @@ from pipelines.report.pages import ReportData, report_document
 from pipelines.report.plots import PLOTS
 from pipelines.report.tables import tables_csv
 from pipelines.sweep.request import sweep_note
+from pipelines.tracking.address import as_noted, tracking_uri
 from pipelines.tracking.runs import Run
 
 _HTML, _MARKDOWN, _CSV = "report.html", "report.md", "tables.csv"
@@ -31,13 +32,14 @@ def report(folder: Place, out: Place) -> list[Place]:
         UserError: no sweep there, no trial of it is done, or something else than a report lies in ``out``.
     """
     note = _note(folder)
+    uri = as_noted(note["tracking_uri"], tracking_uri())
     _check_out(out)
-    outcomes = [read_outcome(folder, trial, note["tracking_uri"]) for trial in note["trials"] if is_done(folder, trial)]
+    outcomes = [read_outcome(folder, trial, uri) for trial in note["trials"] if is_done(folder, trial)]
     if not outcomes:
         raise UserError("no trial is done", where=folder, allowed="`intermoe sweep --resume`")
     files = write_report(ReportData.of(note, Outcomes.joined(outcomes)), out)
     # Not reopened: whether the sweep's run is at its end is not for a report to say.
-    run = Run.attach(note["tracking_uri"], note["run_id"])
+    run = Run.attach(uri, note["run_id"])
     for file in files:
         run.log_artifact(file)
     text = (out / _MARKDOWN).read_text("utf-8")

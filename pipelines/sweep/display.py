@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from intermoe.places import is_remote
+from intermoe.places import is_file, is_remote
 from pipelines.cluster.progress import LINE_SECONDS, POLL_SECONDS, ProgressUpdate
 from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, TrialRequest
 
@@ -86,11 +86,11 @@ class TrialDisplay:
     def _state(self, trial: TrialRequest, update: ProgressUpdate | None) -> tuple[str, str, str, str]:
         """State, step, loss and FID (of what the network makes, as in the report) of a trial."""
         folder = trial.folder
-        if trial.key not in self._ended and (folder / OUTCOME).is_file():
+        if trial.key not in self._ended and is_file(folder / OUTCOME):
             results = json.loads((folder / trial.evaluation / "results.json").read_text("utf-8"))
             self._ended[trial.key] = ("done", "", "", f"{results['rows']['raw']['fid']['mean']:.2f}")
         for note, state in ((STOPPED, "stopped"), (FAILED, "failed")):
-            if trial.key not in self._ended and (folder / note).is_file():
+            if trial.key not in self._ended and is_file(folder / note):
                 self._ended[trial.key] = (state, "", "", "")
         if trial.key in self._ended:
             return self._ended[trial.key]

@@ -6,7 +6,7 @@ from intermoe.data.shards import CARD, DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.protocol import check_split
 from intermoe.files import digest, remove_leftovers, sha256
-from intermoe.places import Place
+from intermoe.places import Place, is_file
 from pipelines.cluster.progress import Stages
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
@@ -26,7 +26,7 @@ def make_shared(plan: SweepPlan, out: Place, site: Site, parent: Run) -> tuple[P
     """
     shards = shards_folder(plan, out)
     remove_leftovers(shards.parent)
-    if not shards.is_dir():
+    if not is_file(shards / CARD):
         data = plan.profile.data
         request = PreprocessRequest(plan.config.name, data, data.encoder, shards, site)
         with Stages() as stages:
@@ -51,7 +51,7 @@ def make_network(target: str, plan: SweepPlan, shards: Place, site: Site, parent
 
 def check_recordings(plan: SweepPlan, out: Place) -> None:
     """Raise ``UserError`` where shards have to be made of recordings that are not there."""
-    if not shards_folder(plan, out).is_dir():
+    if not is_file(shards_folder(plan, out) / CARD):
         plan.profile.data.check()
 
 

@@ -6,10 +6,12 @@ from typing import Any, Self
 
 from intermoe.errors import UserError
 from intermoe.files import check_free, contents
-from intermoe.places import Place, absolute, check_storage
+from intermoe.places import Place, absolute, check_storage, is_file, is_folder
+from pipelines.cluster.job_environment import check_noted_store
 from pipelines.site import Site
 from pipelines.sweep.file import SweepPlan
 from pipelines.sweep.prerequisites import check_recordings
+from pipelines.tracking.address import as_noted
 
 SWEEP_NOTE = "sweep.json"
 
@@ -41,7 +43,7 @@ class SweepRequest:
         config = self.plan.config
         if not self.resume:
             # What a process left that was killed before the sweep had begun is hidden.
-            if not self.out.is_dir() or any(not file.name.startswith(".") for file in contents(self.out)):
+            if not is_folder(self.out) or any(not file.name.startswith(".") for file in contents(self.out)):
                 check_free(self.out, "another --out" + (", or --resume to go on with it" if note else ""))
         elif not note:
             raise UserError("holds no sweep to resume", where=self.out)
@@ -52,7 +54,8 @@ class SweepRequest:
                         f"{key} {value!r}", where=self.out, allowed=f"{note[key]!r}, as in the sweep that is resumed"
                     )
         check_recordings(self.plan, self.out)
-        uri = note["tracking_uri"] if self.resume else self.site.tracking_uri
+        uri = as_noted(note["tracking_uri"], self.site.tracking_uri) if self.resume else self.site.tracking_uri
+        check_noted_store(uri)
         text_folder = self.plan.profile.data.text_folder
         site = Site(uri, text_folder.absolute() if text_folder else self.site.text_folder)
         return replace(self, out=absolute(self.out), site=site)
@@ -61,5 +64,5 @@ class SweepRequest:
 def sweep_note(folder: Place) -> dict[str, Any]:
     """The note in a sweep's folder; empty where there is none."""
     file = folder / SWEEP_NOTE
-    note: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    note: dict[str, Any] = json.loads(file.read_text("utf-8")) if is_file(file) else {}
     return note

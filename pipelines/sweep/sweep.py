@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from intermoe.files import locked, make_folder, write_json
+from intermoe.places import is_file
 from intermoe.training.denoiser import DenoiserObjective
 from pipelines.cluster.progress import progress_board
 from pipelines.describe import describe
@@ -26,6 +27,7 @@ from pipelines.sweep.file import SweepPlan, Trial
 from pipelines.sweep.prerequisites import make_shared, training_recordings
 from pipelines.sweep.request import SWEEP_NOTE, SweepRequest, sweep_note
 from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, TrialRequest, run_trial, seconds
+from pipelines.tracking.address import shown
 from pipelines.tracking.label import RunLabel
 from pipelines.tracking.runs import Run
 from pipelines.train.run_folder import run_note
@@ -101,7 +103,7 @@ def _parent(request: SweepRequest) -> Run:
     plan, out = request.plan, request.out
     note = sweep_note(out)
     if request.resume:
-        run = Run.reopen(note["tracking_uri"], note["run_id"])
+        run = Run.reopen(request.site.tracking_uri, note["run_id"])
     else:
         config = plan.config
         run = Run.start(
@@ -111,7 +113,7 @@ def _parent(request: SweepRequest) -> Run:
             params={"profile": config.profile, "trials": len(plan.trials), **plan.base.model_dump(mode="json")},
             tags={"intermoe.target": "sweep", "intermoe.out": str(out)},
         )
-        note = {"name": config.name, "profile": config.profile, "run_id": run.id, "tracking_uri": run.uri}
+        note = {"name": config.name, "profile": config.profile, "run_id": run.id, "tracking_uri": shown(run.uri)}
     write_json(out / SWEEP_NOTE, note | {"overrides": dict(plan.overrides)})
     run.log_artifact(plan.file)
     run.describe(
@@ -167,7 +169,7 @@ def _run(request: SweepRequest, trials: Sequence[TrialRequest]) -> dict[str, str
     for trial in trials:
         if not _finished(trial, request.plan):
             file = trial.folder / FAILED
-            failed[trial.name] = json.loads(file.read_text("utf-8"))["reason"] if file.is_file() else "no result"
+            failed[trial.name] = json.loads(file.read_text("utf-8"))["reason"] if is_file(file) else "no result"
     for name, reason in failed.items():
         Console(stderr=True).print(f"{name} failed: {reason}", highlight=False, markup=False, soft_wrap=True)
     return failed
@@ -208,7 +210,7 @@ class _NoteEnds(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """It has come to its end, or it was behind the others: its run ends, and it is not asked for again."""
         request = self._trials[_trial_key(trial)]
-        if not (request.folder / OUTCOME).is_file():
+        if not is_file(request.folder / OUTCOME):
             step = trial.last_result.get("step")
             write_json(request.folder / STOPPED, {"step": step})
             _tag(request, {"intermoe.stopped": f"behind the others at step {step}"}, end=True)
@@ -250,6 +252,6 @@ def _tag(trial: TrialRequest, tags: Mapping[str, str], *, end: bool = False) -> 
 def _finished(trial: TrialRequest, plan: SweepPlan) -> bool:
     """Whether a trial need not run: it is done, evaluated as asked for, or was stopped by what would stop it again."""
     outcome = trial.folder / OUTCOME
-    if plan.profile.asha is not None and (trial.folder / STOPPED).is_file():
+    if plan.profile.asha is not None and is_file(trial.folder / STOPPED):
         return True
-    return outcome.is_file() and json.loads(outcome.read_text("utf-8"))["evaluation"] == trial.evaluation
+    return is_file(outcome) and json.loads(outcome.read_text("utf-8"))["evaluation"] == trial.evaluation

@@ -8,15 +8,16 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from typing import Any
 
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from intermoe.errors import UserError
 from intermoe.files import contents, digest, discard, write_json
-from intermoe.places import Place
+from intermoe.places import Place, is_file, is_folder
 from pipelines.describe import describe
 from pipelines.evaluate.evaluate import evaluate
 from pipelines.evaluate.request import EvaluateRequest
@@ -136,7 +137,7 @@ def train_to_the_end(request: TrainRequest, *, board: Any = None, callbacks: Seq
         callbacks: as for ``train``.
     """
     begun = bool(run_note(request.out))
-    if not begun and request.out.is_dir():
+    if not begun and is_folder(request.out):
         # What a process left that was killed before anything had begun. A file there is somebody's.
         discard(request.out)
     with timed(request.out):
@@ -147,7 +148,7 @@ def train_to_the_end(request: TrainRequest, *, board: Any = None, callbacks: Seq
 
 def done(folder: Place) -> bool:
     """Whether the step that makes the folder is done."""
-    return folder.with_name(f"{folder.name}.done").is_file()
+    return is_file(folder.with_name(f"{folder.name}.done"))
 
 
 def mark_done(folder: Place) -> None:
@@ -167,7 +168,9 @@ def timed(folder: Place) -> Iterator[None]:
         last = False
         while not last:
             last = ended.wait(_NOTE_SECONDS)
-            write_json(_clock(folder), {"seconds": before + time.monotonic() - began})
+            # A storage that does not answer for a moment stops no clock.
+            with suppress(UserError):
+                write_json(_clock(folder), {"seconds": before + time.monotonic() - began})
 
     thread = threading.Thread(target=note, name="clock", daemon=True)
     thread.start()
@@ -181,7 +184,7 @@ def timed(folder: Place) -> Iterator[None]:
 def seconds(folder: Place) -> float:
     """The seconds that a step of a trial has taken so far, by its folder."""
     clock = _clock(folder)
-    return float(json.loads(clock.read_text("utf-8"))["seconds"]) if clock.is_file() else 0.0
+    return float(json.loads(clock.read_text("utf-8"))["seconds"]) if is_file(clock) else 0.0
 
 
 def _clock(folder: Place) -> Place:

@@ -50,6 +50,20 @@ def check_reachable(uri: str) -> None:
             raise UserError(f"cannot be written: {error.strerror}", where=database) from None
 
 
+def as_noted(noted: str, here: str) -> str:
+    """The address of the store that a note names: with this process's credentials, if it is the one it uses.
+
+    Args:
+        noted: from ``shown``.
+        here: the address of this process's store.
+
+    Example:
+        >>> as_noted("https://mlflow.example", "https://user:secret@mlflow.example")
+        'https://user:secret@mlflow.example'
+    """
+    return here if shown(here) == noted else noted
+
+
 def shown(uri: str) -> str:
     """The address without the name and password that it may hold."""
-    return re.sub(r"^([^/]+://)[^/]*@", r"\1", uri)
+    return re.sub(r"://[^/\s]*@", "://", uri)

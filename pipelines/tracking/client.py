@@ -73,7 +73,7 @@ def explained(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise UserError(f"MLflow: {first_line(error)}", where=shown(uri)) from error
+        raise UserError(f"MLflow: {shown(first_line(error))}", where=shown(uri)) from error
 
 
 def first_line(error: Exception) -> str:

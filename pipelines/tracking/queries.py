@@ -8,9 +8,8 @@ from urllib.parse import urlsplit
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
-from intermoe import checkpoint
 from intermoe.errors import UserError
-from intermoe.files import whole_folder
+from intermoe.files import contents, whole_folder
 from intermoe.places import Place, as_place, cache
 from pipelines.tracking.address import check_reachable, shown
 from pipelines.tracking.client import (
@@ -72,7 +71,7 @@ def fetched(client: MlflowClient, model_id: str, uri: str, part: str = "") -> Pa
     if urlsplit(location).scheme in ("", "file"):
         return Path(download_artifacts(artifact_uri=location, tracking_uri=uri)) / part
     location = f"{location.rstrip('/')}/{part}".rstrip("/")
-    copy = cache() / f"{model_id}{part and '-'}{part}"
+    copy = cache() / "mlflow" / f"{model_id}{part and '-'}{part}"
     if not copy.is_dir():
         with whole_folder(copy, seal="", replace=True) as partial:
             download_artifacts(artifact_uri=location, tracking_uri=uri, dst_path=str(partial))
@@ -93,10 +92,10 @@ def _registered_folder(model: str, uri: str) -> Path:
         version = client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
         model_id = version.model_id or str(version.source).removeprefix(REGISTERED)
         # MLflow keeps an artifact under the name of its folder; of these models it is the only one.
-        weights = list(fetched(client, model_id, uri, "artifacts").glob(f"*/{checkpoint.MANIFEST}"))
+        weights = contents(fetched(client, model_id, uri, "artifacts"))
         if len(weights) != 1:
-            raise UserError("holds no checkpoint", where=model, allowed="a model of `intermoe register`")
-        return weights[0].parent
+            raise UserError("is no model of `intermoe register`", where=model)
+        return Path(str(weights[0]))
 
 
 def names_run(model: str | Place) -> bool:

@@ -9,8 +9,10 @@ from intermoe.files import check_free
 from intermoe.model import VAE_PARTS, trained_folder
 from intermoe.places import Place, as_place, check_storage
 from intermoe.text.encoders import encoder_width
+from pipelines.cluster.job_environment import check_noted_store
 from pipelines.settings import Settings
 from pipelines.site import Site
+from pipelines.tracking.address import as_noted
 from pipelines.tracking.label import RunLabel
 from pipelines.train.objectives import OBJECTIVES
 from pipelines.train.run_folder import check_same, run_identity, run_note
@@ -61,7 +63,9 @@ class TrainRequest:
         if self.resume:
             check_same(run_identity(self.target, self.settings, self.dataset, vae), note, self.out)
             # A run goes on in the store that it began in.
-            resolved = replace(resolved, site=replace(self.site, tracking_uri=note["tracking_uri"]))
+            uri = as_noted(note["tracking_uri"], self.site.tracking_uri)
+            check_noted_store(uri)
+            resolved = replace(resolved, site=replace(self.site, tracking_uri=uri))
         else:
             check_free(self.out, "a new or an empty folder, or --resume to go on with the run in it")
         return TrainingJob(resolved, card)

@@ -62,9 +62,14 @@ def user_error(error: BaseException | None) -> UserError | None:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, _LOST):
-        node = isinstance(error, NodeDiedError) or "node has died" in str(error)
-        return "its node is lost" if node else "its process ended"
+    # By their words: Ray hands on some of them as other errors that hold these.
+    text = str(error)
+    if isinstance(error, NodeDiedError) or "node has died" in text:
+        return "its node is lost"
+    if isinstance(error, _LOST) or "worker process has died" in text:
+        return "its process ended"
+    if "is unavailable" in text:
+        return "it does not answer"
     inner = user_error(error)
     lines = str(inner or error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__

@@ -15,7 +15,7 @@ from typing import Any
 
 from intermoe.files import whole_file
 from intermoe.moe.selection import LayerRouting
-from intermoe.places import Place
+from intermoe.places import Place, is_file
 from pipelines.documents import png
 from pipelines.tracking.runs import Run
 
@@ -29,7 +29,7 @@ class RoutingHistory:
 
     def __init__(self, run: Place) -> None:
         self._file = run / ROUTING
-        self._lines = self._file.read_text("utf-8").splitlines() if self._file.is_file() else []
+        self._lines = self._file.read_text("utf-8").splitlines() if is_file(self._file) else []
 
     def add(self, step: int, layers: Sequence[LayerRouting]) -> None:
         """Take note of the routing of all layers since the step before."""

@@ -7,8 +7,9 @@ from intermoe import checkpoint
 from intermoe.data.shards import CARD
 from intermoe.errors import UserError
 from intermoe.files import sha256, write_json
-from intermoe.places import Place
+from intermoe.places import Place, is_file
 from pipelines.settings import Settings, flatten
+from pipelines.tracking.address import shown
 
 _NOTE = "run.json"
 
@@ -19,13 +20,13 @@ def run_note(folder: Place) -> dict[str, Any]:
     The keys are those of :func:`note_run` and :func:`run_identity`.
     """
     file = folder / _NOTE
-    note: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    note: dict[str, Any] = json.loads(file.read_text("utf-8")) if is_file(file) else {}
     return note
 
 
 def note_run(folder: Place, *, run_id: str, tracking_uri: str, data: Place, identity: dict[str, Any]) -> None:
     """Write the note of a run that begins."""
-    write_json(folder / _NOTE, {"run_id": run_id, "tracking_uri": tracking_uri, "data": str(data), **identity})
+    write_json(folder / _NOTE, {"run_id": run_id, "tracking_uri": shown(tracking_uri), "data": str(data), **identity})
 
 
 def run_identity(target: str, settings: Settings, dataset: Place, vae: Place | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From shards to a trained network: opens the MLflow run and lets Ray Train do the work."""
 
+import os
 import signal
 import tempfile
 import threading
@@ -15,9 +16,9 @@ from ray.train.torch import TorchTrainer
 from intermoe import checkpoint
 from intermoe.data.shards import CARD
 from intermoe.errors import UserError
-from intermoe.files import discard, make_folder, sha256
+from intermoe.files import check_free, make_folder, sha256
 from intermoe.generation import best_device
-from intermoe.places import Place
+from intermoe.places import Place, is_remote
 from pipelines.cluster.progress import Progress, progress_board
 from pipelines.cluster.resources import Demand
 from pipelines.generate import save_routing_map
@@ -112,6 +113,8 @@ def _fit(job: TrainingJob, run: Run, board: Any, callbacks: Sequence[Any]) -> No
     request, workers = job.request, job.request.settings.workers
     key = str(request.out)
     ray.get(board.begin.remote(key))
+    # Workers that are started again wait for a place as long as the job did at its begin.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(60 * max(1, workers.wait_minutes)))
     # Ray Train's notes on a run, which only its controller reads, in this process's node. All that is needed to go on
     # is in the checkpoints, of which it knows nothing.
     with tempfile.TemporaryDirectory(prefix="intermoe-ray-train-") as notes:
@@ -165,6 +168,8 @@ def _interruptible(out: Place) -> Iterator[None]:
 def _started(job: TrainingJob) -> Run:
     """A new run in MLflow and its folder."""
     request, label = job.request, job.request.label
+    # Again: the job may have waited for its workers since it was checked.
+    check_free(request.out)
     make_folder(request.out)
     tags = {"intermoe.target": request.target, "intermoe.out": str(request.out), **label.tags}
     if request.vae:
@@ -180,7 +185,8 @@ def _started(job: TrainingJob) -> Run:
             parent=label.parent,
         )
     except BaseException:
-        discard(request.out)
+        if not is_remote(request.out):
+            request.out.rmdir()
         raise
     identity = run_identity(request.target, request.settings, request.dataset, request.vae)
     note_run(request.out, run_id=run.id, tracking_uri=run.uri, data=request.dataset, identity=identity)

@@ -177,6 +177,9 @@ class Worker:
         if self.tracking:
             # A run that goes on from here will not log what came before.
             self.tracking.flush()
+        # First, so that a run that goes on from this checkpoint has it.
+        if self.validation is None:
+            self._write(self.request.out / "best", step)
         folder = checkpoint.step_folder(self.request.out / "checkpoints", step)
         state = checkpoint.optimizer_tensors(self.take_step.optimizer, self.take_step.named_parameters)
         progress = {"best": self.best if math.isfinite(self.best) else None, "window": asdict(self.window)}
@@ -186,8 +189,6 @@ class Worker:
         if self.tracking and time.monotonic() - self.mapped_at > _MAP_SECONDS:
             self.mapped_at = time.monotonic()
             log_routing(self.tracking, self.request.out)
-        if self.validation is None:
-            self._write(self.request.out / "best", step)
 
     def _write(
         self,

@@ -21,9 +21,10 @@ from intermoe.data.shards import CARD, DatasetFolder
 from intermoe.errors import UserError
 from intermoe.files import check_free, contents, discard, is_taken, remove_folder, sha256, whole_file, whole_folder
 from intermoe.motion import Motion
-from intermoe.places import as_place, check_storage, local_copy, on_disk
+from intermoe.places import as_place, check_storage, is_file, local_copy, on_disk
 
 _NUMBERS = count()
+UNKNOWN = ("ftpx://host/a", "s3:/b/x", "s3://", "file://host/a", "memory://a/b")
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_path_stays_a_path_and_a_uri_keeps_its_form(bucket):
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("ftpx://host/a", "ftpx://host/a: unknown storage ftpx:// (allowed: a path, s3://, gs://, file://)"),
+        *((uri, f"{uri}: not a place that is known (allowed: {places._ALLOWED})") for uri in UNKNOWN),
         ("s3://key:secret@bucket/a", "s3://...: a URI with credentials (allowed: credentials by environment)"),
         ("gs://bucket/a", "gs://bucket/a: gs:// needs gcsfs (allowed: pip install gcsfs)"),
     ],
@@ -99,6 +100,10 @@ def test_weights_are_fetched_once_by_their_checksum(remote, tmp_path, monkeypatc
     assert sorted(fetched) == ["config.json", "weights.safetensors"]
     (copy,) = tmp_path.glob("*/weights.safetensors")
     assert copy.parent.name == sha256(copy)
+    # A copy that was damaged is fetched again.
+    copy.write_bytes(copy.read_bytes()[:-1])
+    assert checkpoint.load(remote).tensors["weights"]["w"].tolist() == [3, 3, 3]
+    assert copy.parent.name == sha256(copy)
 
 
 def test_the_cache_keeps_what_was_used_last(remote, tmp_path, monkeypatch):
@@ -111,6 +116,7 @@ def test_the_cache_keeps_what_was_used_last(remote, tmp_path, monkeypatch):
             sums.append(sha256(file))
     for age, number in ((300, 0), (200, 1)):
         copy = local_copy(remote / f"{number}.bin", sums[number])
+        assert copy is not None
         os.utime(copy, (copy.stat().st_mtime - age,) * 2)
     local_copy(remote / "0.bin", sums[0])  # used again
     local_copy(remote / "2.bin", sums[2])
@@ -122,7 +128,10 @@ def test_a_file_that_is_not_what_its_manifest_says_is_refused(remote):
     (remote / "weights.safetensors").write_bytes((remote / "weights.safetensors").read_bytes()[:-1] + b"?")
     with pytest.raises(UserError) as caught:
         checkpoint.load(remote)
-    assert str(caught.value) == f"{remote}: weights.safetensors does not match its checksum"
+    assert (
+        str(caught.value)
+        == f"{remote}: weights.safetensors does not match its checksum in manifest.json: the checkpoint is damaged"
+    )
 
 
 def test_what_was_not_sealed_is_not_whole_and_in_nobodys_way(remote):
@@ -139,6 +148,9 @@ def test_what_was_not_sealed_is_not_whole_and_in_nobodys_way(remote):
         (folder / "other").write_text("whole")
         (folder / CARD).write_text("{}")
     assert [path.name for path in contents(remote / "out")] == [CARD, "other"]
+    # The note alone, left by a kill after the seal, does not make it free.
+    (remote / "out" / ".incomplete").write_text(CARD)
+    assert is_taken(remote / "out")
     # Files of somebody else, without that note, are in the way.
     (remote / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="exists already"):
@@ -243,3 +255,11 @@ def test_a_client_that_is_killed_while_it_writes_leaves_nothing_that_is_taken_fo
     assert checkpoint.latest(remote) == checkpoint.step_folder(remote, 2)
     files = json.loads((checkpoint.step_folder(remote, 2) / MANIFEST).read_text())["files"]
     assert sorted(files) == ["config.json", "more.safetensors", "weights.safetensors"]
+
+
+def test_a_storage_that_does_not_answer_is_no_damage_and_no_absence(remote, monkeypatch):
+    save(checkpoint.step_folder(remote, 1), 1)
+    monkeypatch.setattr(remote.fs, "info", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("away")))
+    for ask in (lambda: is_file(remote / "run.json"), lambda: checkpoint.latest(remote)):
+        with pytest.raises(UserError, match="the storage does not do it: away"):
+            ask()

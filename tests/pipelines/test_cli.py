@@ -61,6 +61,7 @@ COMMANDS = {
     "describe": ("--config", "--json", "key=value"),
     "bench": ("{moe}", "--config", "--samples", "--repeats", "--threads", "--json", "key=value"),
     "submit": ("--address", "--detach", "-- COMMAND"),
+    "register": ("RUN", "--alias", "--name"),
     "jobs": ("--address",),
     "logs": ("ID", "--follow", "--address"),
     "stop": ("ID", "--address"),
@@ -190,7 +191,7 @@ def test_the_version_is_that_of_the_package(capsys):
             (
                 "intermoe: argument COMMAND: invalid choice: 'trian' (choose from 'demo', 'preprocess', 'import', "
                 "'train', 'generate', 'evaluate', 'sweep', 'report', 'describe', 'bench', 'submit', 'jobs', "
-                "'logs', 'stop', 'ui') (allowed: see `intermoe --help`)"
+                "'logs', 'stop', 'register', 'ui') (allowed: see `intermoe --help`)"
             ),
         ),
         (

@@ -16,7 +16,7 @@ import pytest
 import requests
 from mlflow import MlflowClient
 from mlflow_server import PASSWORD, mlflow_server
-from small_model import save_model, small_model
+from small_model import save_model, small_evaluator, small_model
 from toy_shards import write_shards
 
 from intermoe import checkpoint
@@ -146,7 +146,7 @@ def test_a_model_that_reads_with_clip_is_registered_without_the_weights_of_clip(
 
 
 def test_what_is_no_denoiser_is_refused(uri, tmp_path):
-    model = small_model()
+    model = small_evaluator(small_model())
     tensors = {name: part.state_dict() for name, part in model.parts().items()}
     documents = {"config": model.config.model_dump(mode="json"), "state": {"step": 1, "target": "evaluator"}}
     checkpoint.save(tmp_path / "best", tensors=tensors, documents=documents)
@@ -188,7 +188,7 @@ def test_nothing_of_it_is_pickled(registered, uri):
         ("models:/small", "models:/small: names no version (allowed: models:/NAME@ALIAS, models:/NAME/VERSION)"),
         ("models:/small@none", "{uri}: MLflow: Registered model alias none not found."),
         ("models:/other/1", "{uri}: MLflow: Model Version (name=other, version=1) not found"),
-        ("models:/foreign/1", "models:/foreign/1: holds no checkpoint (allowed: a model of `intermoe register`)"),
+        ("models:/foreign/1", "models:/foreign/1: is no model of `intermoe register`"),
     ],
 )
 def test_a_model_that_is_not_one_of_register_is_one_line(foreign, registered, uri, model, message):

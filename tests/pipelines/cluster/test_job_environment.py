@@ -10,6 +10,7 @@ from pipelines.cluster.job_environment import check_command, check_in_job, check
 from pipelines.grammar import parse
 
 STORAGE = "(allowed: a URI such as s3://BUCKET/FOLDER, or an absolute path on storage that all nodes share)"
+PATH = "is no path of the nodes (allowed: an absolute path on storage that all nodes share)"
 GOES = "is below the job's working directory, which goes with the job"
 DEFAULT = "is not given, and its default is a folder of the job's working directory, which goes with it"
 STORE = "(allowed: the address of an MLflow server that every node reaches, such as https://mlflow.example.org)"
@@ -41,17 +42,18 @@ def refusal(check, *arguments):
         (TRAIN, f"intermoe train: --out {DEFAULT} {STORAGE}"),
         ("train vae --config duet --data shards --out /s/x", f"--data shards: {GOES} {STORAGE}"),
         (f"{TRAIN} --out /s/x --vae runs/vae", f"--vae runs/vae: {GOES} {STORAGE}"),
-        (f"{TRAIN} --out /s/x --text-folder clip", f"--text-folder clip: {GOES} {STORAGE}"),
+        (f"{TRAIN} --out /s/x --text-folder clip", f"--text-folder clip: {PATH}"),
         ("preprocess bvh --root raw --out s3://b/o", f"--root raw: {GOES} {STORAGE}"),
         ("preprocess duet --out s3://b/o --statistics-of old", f"--statistics-of old: {GOES} {STORAGE}"),
         ("generate p --model runs/d --out /s/o", f"--model runs/d: {GOES} {STORAGE}"),
         ("evaluate --model /s/m --out /s/o", f"intermoe evaluate: --evaluator {DEFAULT} {STORAGE}"),
+        (f"evaluate --model {32 * 'a'} --evaluator /s/e --out /s/o", f"--model {32 * 'a'}: {GOES} {STORAGE}"),
         ("evaluate --model /s/m --evaluator e --out /s/o", f"--evaluator e: {GOES} {STORAGE}"),
         ("sweep f.yaml", f"intermoe sweep: --out {DEFAULT} {STORAGE}"),
         ("report runs/s", f"SWEEP runs/s: {GOES} {STORAGE}"),
         (
             "import published --stats stats --denoiser /s/d --vae /s/v --out /s/o",
-            f"--stats stats: {GOES} {STORAGE}",
+            f"--stats stats: {PATH}",
         ),
         ("ui", "intermoe ui: is not for a cluster (allowed: run it on your own machine)"),
         ("demo", "intermoe demo: is not for a cluster (allowed: run it on your own machine)"),
@@ -74,7 +76,7 @@ def test_what_is_not_there_for_all_nodes_is_refused(command, message):
         "preprocess duet --out /shared/o",
         f"generate p --model {32 * 'a'} --out /s/o",
         "generate p --model models:/m@best --out /s/o",
-        f"evaluate --model {32 * 'a'} --evaluator {32 * 'b'} --out /s/o",
+        "evaluate --model /s/runs/m --evaluator /s/runs/e --out /s/o",
         "sweep f.yaml --dry-run",
         "report /shared/s",
         "describe --config duet",

@@ -19,7 +19,7 @@ from intermoe import checkpoint
 from intermoe.files import contents
 from intermoe.places import Place, as_place
 
-SECONDS = 240
+SECONDS = 600
 # Of a command in the README: what makes minutes of it.
 TINY = """
 vae.width=8 vae.latent=4 vae.blocks=1 train.vae.window=16 train.vae.batch_size=8 train.vae.epochs=0.5
