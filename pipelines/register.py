@@ -53,6 +53,8 @@ def register(model: str | Place, uri: str, *, alias: str, name: str | None = Non
     config = documents["config"]
     name = name or str(config.get("name", "intermoe"))
     run_id = note.get("run_id")
+    if run_id and not registry.knows_run(run_id, uri):
+        run_id = None
     measured = registry.measured(run_id, uri) if run_id else {}
     card = model_card(name, alias, documents, data=note.get("data"), measured=measured)
     return registry.register(

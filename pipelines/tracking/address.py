@@ -66,4 +66,4 @@ def as_noted(noted: str, here: str) -> str:
 
 def shown(uri: str) -> str:
     """The address without the name and password that it may hold."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return re.sub(r"://[^/\s]*@", "://", uri)

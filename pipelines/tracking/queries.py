@@ -58,17 +58,25 @@ def model_folder(model: str | Place, uri: str) -> Place:
         return fetched(client, max(logged, key=lambda output: output.step).model_id, uri)
 
 
-def fetched(client: MlflowClient, model_id: str, uri: str) -> Path:
-    """The folder of a logged model on this machine: where it was logged, or a copy that is fetched once."""
+def fetched(client: MlflowClient, model_id: str, uri: str, part: str = "") -> Path:
+    """The folder of a logged model on this machine: where it was logged, or a copy that is fetched once.
+
+    Args:
+        client: of the store.
+        model_id: of the logged model.
+        uri: of the store.
+        part: folder of the model that is wanted alone; a server hands out a file at a time, which takes its time.
+    """
     location = client.get_logged_model(model_id).artifact_location
     if urlsplit(location).scheme in ("", "file"):
-        return Path(download_artifacts(artifact_uri=location, tracking_uri=uri))
-    copy = cache() / "mlflow" / model_id
+        return Path(download_artifacts(artifact_uri=location, tracking_uri=uri)) / part
+    location = f"{location.rstrip('/')}/{part}".rstrip("/")
+    copy = cache() / "mlflow" / f"{model_id}{part and '-'}{part}"
     if not copy.is_dir():
         with whole_folder(copy, seal="", replace=True) as partial:
             download_artifacts(artifact_uri=location, tracking_uri=uri, dst_path=str(partial))
     # Under the last name of where it was.
-    return copy / location.rstrip("/").rpartition("/")[2]
+    return copy / location.rpartition("/")[2]
 
 
 def _registered_folder(model: str, uri: str) -> Path:
@@ -84,7 +92,7 @@ def _registered_folder(model: str, uri: str) -> Path:
         version = client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
         model_id = version.model_id or str(version.source).removeprefix(REGISTERED)
         # MLflow keeps an artifact under the name of its folder; of these models it is the only one.
-        weights = contents(fetched(client, model_id, uri) / "artifacts")
+        weights = contents(fetched(client, model_id, uri, "artifacts"))
         if len(weights) != 1:
             raise UserError("is no model of `intermoe register`", where=model)
         return Path(str(weights[0]))

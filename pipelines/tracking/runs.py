@@ -32,6 +32,7 @@ from pipelines.settings import flatten
 from pipelines.tracking.address import check_reachable
 from pipelines.tracking.client import (
     DIGEST_LENGTH,
+    EVALUATED,
     batches_of,
     child_run,
     experiment_named,
@@ -271,9 +272,9 @@ class Run:
         self._client.log_inputs(self.id, models=[LoggedModelInput(newest.model_id)])
         now = int(time.time() * 1000)
         points = [
-            Metric(f"evaluated/{name}", float(value), now, step, model_id=newest.model_id)
+            Metric(f"{EVALUATED}{name}", float(value), now, step, model_id=newest.model_id)
             for name, value in metrics.items()
-            if step > self._logged.get(f"evaluated/{name}", -1)
+            if step > self._logged.get(f"{EVALUATED}{name}", -1)
         ]
         self._client.log_batch(self.id, metrics=points)
 

@@ -25,13 +25,27 @@ class ServedModel(PythonModel):
     """A trained generator behind MLflow's interface."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the checkpoint; ``INTERMOE_TEXT_FOLDER`` names CLIP's weights where they are not in the hub's cache."""
+        """Load the checkpoint and its text encoder, so that what is missing stops the server and not a request.
+
+        ``INTERMOE_TEXT_FOLDER`` names CLIP's weights, which are not part of the model, where they are not in the hub's
+        cache.
+
+        Raises:
+            UserError: the encoder's weights are not there.
+        """
         text_folder = os.environ.get("INTERMOE_TEXT_FOLDER")
         self._model = InterMoE.load(
             Path(context.artifacts[CHECKPOINT]),
             device=best_device(),
             text_folder=Path(text_folder) if text_folder else None,
         )
+        try:
+            self._model.encoder  # noqa: B018 - loads it
+        except UserError as error:
+            raise UserError(
+                f"{error}",
+                allowed="INTERMOE_TEXT_FOLDER: the folder of CLIP's weights, where the model reads with CLIP",
+            ) from None
 
     def predict(
         self,
@@ -55,20 +69,23 @@ class ServedModel(PythonModel):
         """
         form = (params or {}).get("format", FORMATS[0])
         if form not in FORMATS:
-            raise MlflowException.invalid_parameter_value(f"format {form!r} (allowed: {', '.join(FORMATS)})")
+            raise MlflowException.invalid_parameter_value(f"params: format {form!r} (allowed: {', '.join(FORMATS)})")
         answers = []
-        for row in model_input.to_dict("records"):
-            seconds, seed = (_given(row, name, default) for name, default in (("seconds", SECONDS), ("seed", SEED)))
+        rows = model_input.to_dict("records")
+        for number, row in enumerate(rows, start=1):
+            prompt, seconds, seed = (
+                _given(row, name, default) for name, default in (("prompt", ""), ("seconds", SECONDS), ("seed", SEED))
+            )
             try:
-                motion = self._model.generate(row["prompt"], seconds=float(seconds), seed=int(seed))
+                motion = self._model.generate(prompt, seconds=float(seconds), seed=int(seed))
             except UserError as error:
-                raise MlflowException.invalid_parameter_value(str(error)) from None
+                raise MlflowException.invalid_parameter_value(f"row {number} of {len(rows)}: {error}") from None
             answer = motion.joints.tolist() if form == "joints" else _bvh(motion)
             answers.append({"prompt": motion.caption, "fps": motion.fps, form: answer})
         return answers
 
 
-def _given(row: Mapping[Any, Any], name: str, default: float) -> Any:
+def _given(row: Mapping[Any, Any], name: str, default: str | float) -> Any:
     value = row.get(name)
     return default if value is None or pd.isna(value) else value
 

@@ -23,8 +23,9 @@ def test_a_port_in_use_is_told(monkeypatch, tmp_path):
             ui(port=port)
 
 
-def test_a_server_elsewhere_is_only_named(monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+@pytest.mark.parametrize("credentials", ["", "team:secret@", "team:s@cret@"])
+def test_a_server_elsewhere_is_only_named_without_credentials(monkeypatch, capsys, credentials):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://{credentials}mlflow.example")
     ui()
     assert capsys.readouterr().out == "MLflow is served at https://mlflow.example\n"
 
