@@ -26,5 +26,15 @@ class UserError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+def first_line(text: str) -> str:
+    """The first line of a text, such as a traceback, that holds anything; empty where none does."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return first_line(str(error)) or type(error).__name__
+
+
 class UserNote(UserWarning):
     """Something the user should know although the work goes on; the command line prints it as ``note: <message>``."""

@@ -27,9 +27,11 @@ from uuid import uuid4
 from upath import UPath
 
 from intermoe.errors import UserError
-from intermoe.places import Place, absolute, is_file, is_remote, storage_errors
+from intermoe.places import Place, absolute, cache, is_file, is_remote, storage_errors
 
 INCOMPLETE = ".incomplete"
+# Of the copies on this machine; those that were not used for longest go first.
+_CACHE_BYTES = 50 * 1024**3
 _HIDDEN = re.compile(r"\..+\.[0-9a-f]{32}(?:\.\w+)?")
 
 
@@ -79,9 +81,9 @@ def whole_folder(out: Place, *, seal: str, replace: bool = False) -> Iterator[Pl
         out: the name; parents are made.
         seal: name of the file in it that is written last, without which readers do not take the folder for whole.
         replace: whether a folder of that name may be replaced. In the storage of a URI it is removed before the new one
-            is written. On a disk it is moved aside in the moment before the new one is
-            moved in, and removed after that: a machine that dies between the two moves leaves no folder under the name,
-            never a mixture. Without it, only an empty folder may be there.
+            is written. On a disk it is moved aside in the moment before the new one is moved in, and removed after
+            that: a machine that dies between the two moves leaves no folder under the name, never a mixture. Without
+            it, only an empty folder may be there.
 
     Raises:
         UserError: the disk refuses to be written, or ``out`` is taken.
@@ -234,6 +236,42 @@ def sha256(file: Place) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
+def local_copy(file: Place, checksum: str) -> Path | None:
+    """The file on this machine's disk: itself, or a copy kept by its checksum (``INTERMOE_CACHE``, 50 GiB at most).
+
+    Args:
+        file: what to copy.
+        checksum: the SHA-256 of its bytes.
+
+    Returns:
+        Its path; None where the file has another checksum.
+
+    Raises:
+        UserError: the storage does not answer, or the disk refuses to be written.
+    """
+    if not is_remote(file):
+        return file if sha256(file) == checksum else None
+    copy = cache() / checksum / file.name
+    if copy.is_file() and sha256(copy) == checksum:
+        os.utime(copy)
+        return copy
+    partial = _hidden(copy)
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with storage_errors(file):
+            file.fs.get_file(file.path, str(partial))
+        if sha256(partial) != checksum:
+            return None
+        partial.replace(copy)
+        _trim_cache(keep=copy)
+    except OSError as error:
+        where = "INTERMOE_CACHE" if "INTERMOE_CACHE" in os.environ else "the cache of this user"
+        raise UserError(f"cannot be written: {error.strerror or error}", where=f"{where}, {cache()}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return copy
+
+
 def digest(document: Any) -> str:
     """A short checksum of what a document says, for names of folders."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
@@ -309,3 +347,20 @@ def _remove(path: Path) -> None:
     while path.exists() and time.monotonic() < deadline:
         shutil.rmtree(path, ignore_errors=True)
         time.sleep(0.1 if path.exists() else 0)
+
+
+def _trim_cache(keep: Path) -> None:
+    files = []
+    # Folders named by a checksum; MLflow's models are not counted.
+    for file in cache().glob(f"{'[0-9a-f]' * 64}/*"):
+        try:
+            files.append((file.stat().st_mtime, file.stat().st_size, file.parent))
+        except FileNotFoundError:  # another process trims too
+            continue
+    total = sum(size for _, size, _ in files)
+    for _, size, folder in sorted(files):
+        if total <= _CACHE_BYTES:
+            return
+        if folder != keep.parent:
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= size

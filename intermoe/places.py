@@ -5,21 +5,18 @@ endpoint are those of the environment, by the names that each storage's own tool
 ``AWS_ENDPOINT_URL``, ``GOOGLE_APPLICATION_CREDENTIALS``, ...), never part of a URI.
 """
 
-import hashlib
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
-from uuid import uuid4
 
 from typing_extensions import TypeIs
 from upath import UPath
 
-from intermoe.errors import UserError
+from intermoe.errors import UserError, reason_of
 
 Place: TypeAlias = Path | UPath
 """A path on this machine, or a URI."""
@@ -30,8 +27,6 @@ _ALLOWED = "a path, or s3://BUCKET/..., gs://BUCKET/..., abfs://CONTAINER/..., f
 # What a listing said a moment ago is not what is there now: other machines write too.
 _OPTIONS: dict[str, dict[str, Any]] = {name: {"use_listings_cache": False} for name in ("s3", "gs", "gcs")}
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
-# Of the copies on this machine; those that were not used for longest go first.
-_CACHE_BYTES = 50 * 1024**3
 
 
 def as_place(text: str | Place) -> Place:
@@ -88,8 +83,7 @@ def storage_errors(at: Place) -> Iterator[None]:
     except Exception as error:
         if not is_remote(at):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the storage does not do it: {reason}", where=str(at)) from error
+        raise UserError(f"the storage does not do it: {reason_of(error)}", where=str(at)) from error
 
 
 def is_file(at: Place) -> bool:
@@ -120,47 +114,6 @@ def check_storage(at: Place) -> None:
             at.exists()
 
 
-def local_copy(file: Place, sha256: str) -> Path | None:
-    """The file on this machine's disk: itself, or a copy kept by its checksum (``INTERMOE_CACHE``, 50 GiB at most).
-
-    Args:
-        file: what to copy.
-        sha256: of its bytes.
-
-    Returns:
-        Its path; None where the storage's file has another checksum.
-
-    Raises:
-        UserError: the storage does not answer, or the disk refuses to be written.
-    """
-    if not is_remote(file):
-        return file
-    copy = cache() / sha256 / file.name
-    if copy.is_file() and _checksum(copy) == sha256:
-        os.utime(copy)
-        return copy
-    partial = copy.with_name(f".{copy.name}.{uuid4().hex}")
-    try:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        with storage_errors(file):
-            file.fs.get_file(file.path, str(partial))
-        if _checksum(partial) != sha256:
-            return None
-        partial.replace(copy)
-        _trim_cache(keep=copy)
-    except OSError as error:
-        where = "INTERMOE_CACHE" if "INTERMOE_CACHE" in os.environ else "the cache of this user"
-        raise UserError(f"cannot be written: {error.strerror or error}", where=f"{where}, {cache()}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return copy
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 @contextmanager
 def on_disk(at: Place) -> Iterator[Path]:
     """A file or folder on this machine's disk: itself, or a copy of its name for as long as the block runs."""
@@ -179,20 +132,3 @@ def cache() -> Path:
     if folder := os.environ.get("INTERMOE_CACHE"):
         return Path(folder).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "intermoe"
-
-
-def _trim_cache(keep: Path) -> None:
-    files = []
-    # Folders named by a checksum; MLflow's models are not counted.
-    for file in cache().glob(f"{'[0-9a-f]' * 64}/*"):
-        try:
-            files.append((file.stat().st_mtime, file.stat().st_size, file.parent))
-        except FileNotFoundError:  # another process trims too
-            continue
-    total = sum(size for _, size, _ in files)
-    for _, size, folder in sorted(files):
-        if total <= _CACHE_BYTES:
-            return
-        if folder != keep.parent:
-            shutil.rmtree(folder, ignore_errors=True)
-            total -= size

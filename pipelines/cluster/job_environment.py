@@ -90,7 +90,7 @@ def check_command(options: argparse.Namespace) -> None:
             allowed=SHARED_STORAGE,
         )
     for label, value in _storage(options):
-        check_storage(label, value)
+        check_shared(label, value)
     for name in _PATHS:
         value = getattr(options, name, None)
         if value is not None and not Path(str(value)).is_absolute():
@@ -101,7 +101,7 @@ def check_command(options: argparse.Namespace) -> None:
             )
 
 
-def check_storage(label: str, value: object) -> None:
+def check_shared(label: str, value: object) -> None:
     """Refuse a relative path.
 
     Args:
@@ -112,9 +112,9 @@ def check_storage(label: str, value: object) -> None:
         UserError: it is relative.
 
     Example:
-        >>> check_storage("--out", "s3://bucket/runs")
-        >>> check_storage("--out", "/shared/runs")
-        >>> check_storage("--data", "shards")
+        >>> check_shared("--out", "s3://bucket/runs")
+        >>> check_shared("--out", "/shared/runs")
+        >>> check_shared("--data", "shards")
         Traceback (most recent call last):
             ...
         intermoe.errors.UserError: --data shards: is below the job's working directory, which goes with the job \
@@ -140,7 +140,7 @@ def check_sources(file: object, **paths: object) -> None:
     """
     for name, value in paths.items():
         if value is not None:
-            check_storage(f"{file}: data.{name}", value)
+            check_shared(f"{file}: data.{name}", value)
 
 
 def is_uri(value: object) -> bool:

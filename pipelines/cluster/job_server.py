@@ -4,8 +4,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from intermoe.errors import UserError
+from intermoe.errors import UserError, first_line, reason_of
+from pipelines.cluster.environment import environment_of
 from pipelines.tracking.address import shown
 
 Answer = TypeVar("Answer")
@@ -46,7 +47,7 @@ class _Client(JobSubmissionClient):
     """
 
     def __init__(self, address: str) -> None:
-        with _environment({"RAY_API_SERVER_ADDRESS": address}):
+        with environment_of(RAY_API_SERVER_ADDRESS=address):
             super().__init__(address)
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
@@ -132,10 +133,10 @@ class JobServer:
             refusal = "refuses the token" if "Authentication failed" in str(error) else "asks for a token"
             raise UserError(f"Ray's job server {refusal}", where=self.address, allowed=_TOKEN) from None
         except (TypeError, KeyError, ValidationError) as error:
-            reason = first_line(str(error)) or type(error).__name__
+            reason = reason_of(error)
             raise UserError(f"is not a Ray job server: {reason}", where=self.address) from None
         except (requests.RequestException, OSError) as error:
-            reason = first_line(str(error)) or type(error).__name__
+            reason = reason_of(error)
             # Ray's own words say no more than ours.
             what = "does not answer" + ("" if reason.startswith("Failed to connect to Ray") else f": {reason}")
             raise ServerSilent(f"Ray's job server {what}", where=self.address) from None
@@ -188,22 +189,3 @@ def _is_http(address: str) -> bool:
     """Whether it is an address of a server, without a name and a password, which would be printed and stored."""
     parts = urlsplit(address)
     return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
-
-
-def first_line(text: str) -> str:
-    """The first line of what may be a whole traceback."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

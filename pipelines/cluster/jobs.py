@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from ray.job_submission import JobDetails, JobStatus
 
-from intermoe.errors import UserError
-from pipelines.cluster.job_server import COMMAND, POLL_SECONDS, RESUME, Answer, JobServer, ServerSilent, first_line
+from intermoe.errors import UserError, first_line
+from pipelines.cluster.job_server import COMMAND, POLL_SECONDS, RESUME, Answer, JobServer, ServerSilent
 
 # For a server to come back after a connection was lost, and for a job to stop.
 RECONNECT_SECONDS = 600.0

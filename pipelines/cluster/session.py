@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from intermoe.errors import UserError
+from pipelines.cluster.environment import environment_of
 from pipelines.cluster.live import LiveCluster
 from pipelines.cluster.resources import Demand, await_resources
 from pipelines.settings import WorkersConfig
@@ -57,7 +58,9 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
         # Ray warns of eight times as many processes as it may start at once, by default one a core; a sweep has more.
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(own))
         port = _free_port()
-        with _environment(RAY_API_SERVER_ADDRESS=f"http://{_DASHBOARD_HOST}:{port}"):
+        # For the processes of this Ray and all that those start: where several Rays run on one machine, Ray Train does
+        # not find its own by itself, and what a trial that was stopped had taken would never be free again.
+        with environment_of(RAY_API_SERVER_ADDRESS=f"http://{_DASHBOARD_HOST}:{port}"):
             # "local": not one that somebody happens to have started here, whose CPUs are not ours to plan with.
             ray.init(
                 "local",
@@ -82,25 +85,6 @@ def _free_port() -> int:
         candidate.bind((_DASHBOARD_HOST, 0))
         port: int = candidate.getsockname()[1]
     return port
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Variables for the processes that are started in the block, and for all that those start.
-
-    Where several Rays run on one machine, Ray Train does not find its own by itself: what a trial that was stopped had
-    taken would then never be free again.
-    """
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _connect(address: str, options: dict[str, Any]) -> None:

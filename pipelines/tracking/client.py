@@ -14,7 +14,7 @@ from mlflow.entities import (
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from intermoe.errors import UserError
+from intermoe.errors import UserError, reason_of
 from pipelines.tracking.address import shown, sqlite_file
 
 # What MLflow stores of a value.
@@ -34,6 +34,11 @@ def logged_models(client: MlflowClient, run_id: str) -> list[LoggedModelOutput]:
     """The checkpoints that a run has logged."""
     outputs = client.get_run(run_id).outputs
     return outputs.model_outputs if outputs else []
+
+
+def newest_checkpoint(client: MlflowClient, run_id: str) -> LoggedModelOutput | None:
+    """The checkpoint of the latest step that a run has logged; None where it has logged none."""
+    return max(logged_models(client, run_id), key=lambda output: output.step, default=None)
 
 
 def child_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> MlflowRun | None:
@@ -73,12 +78,7 @@ def explained(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise UserError(f"MLflow: {shown(first_line(error))}", where=shown(uri)) from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"MLflow: {shown(reason_of(error))}", where=shown(uri)) from error
 
 
 def param_text(value: Any) -> str:

@@ -16,7 +16,7 @@ from pipelines.tracking.client import (
     REGISTERED,
     RUN_ID,
     explained,
-    logged_models,
+    newest_checkpoint,
 )
 
 
@@ -52,10 +52,10 @@ def model_folder(model: str | Place, uri: str) -> Place:
     with explained(uri):
         check_reachable(uri)
         client = MlflowClient(uri)
-        logged = logged_models(client, str(model))
-        if not logged:
+        newest = newest_checkpoint(client, str(model))
+        if newest is None:
             raise UserError(f"run {model} holds no checkpoint", where=shown(uri))
-        return fetched(client, max(logged, key=lambda output: output.step).model_id, uri)
+        return fetched(client, newest.model_id, uri)
 
 
 def fetched(client: MlflowClient, model_id: str, uri: str, part: str = "") -> Path:

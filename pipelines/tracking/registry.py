@@ -27,7 +27,7 @@ from pipelines.tracking.client import (
     REGISTERED,
     experiment_named,
     explained,
-    logged_models,
+    newest_checkpoint,
 )
 
 REQUIREMENTS = (
@@ -119,10 +119,8 @@ def measured(run_id: str, uri: str) -> dict[str, float]:
     """The newest value of each measure that evaluations have noted on the newest checkpoint of a run, by name."""
     with explained(uri):
         client = MlflowClient(uri)
-        logged = logged_models(client, run_id)
-        if not logged:
-            return {}
-        metrics = client.get_logged_model(max(logged, key=lambda output: output.step).model_id).metrics or []
+        newest = newest_checkpoint(client, run_id)
+        metrics = (client.get_logged_model(newest.model_id).metrics or []) if newest else []
     # An evaluation of an earlier step may be the newer one.
     return {
         metric.key.removeprefix(EVALUATED): metric.value

@@ -27,6 +27,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
 
+from intermoe.errors import reason_of
 from intermoe.places import Place, on_disk
 from pipelines.settings import flatten
 from pipelines.tracking.address import check_reachable
@@ -37,8 +38,8 @@ from pipelines.tracking.client import (
     child_run,
     experiment_named,
     explained,
-    first_line,
     logged_models,
+    newest_checkpoint,
     param_text,
 )
 
@@ -160,7 +161,7 @@ class Run:
         except MlflowException as error:
             if error.error_code == "INVALID_PARAMETER_VALUE":
                 raise
-            _log.warning("MLflow does not answer, %d points wait: %s", len(self._waiting), first_line(error))
+            _log.warning("MLflow does not answer, %d points wait: %s", len(self._waiting), reason_of(error))
 
     def log_artifact(self, path: Place, folder: str | None = None) -> None:
         """Add a file, or a folder with all it holds, below the named folder of the run's artifacts."""
@@ -263,12 +264,11 @@ class Run:
         other run, or no checkpoint of it.
         """
         try:
-            logged = logged_models(self._client, model_run)
+            newest = newest_checkpoint(self._client, model_run)
         except MlflowException:
             return
-        if not logged:
+        if newest is None:
             return
-        newest = max(logged, key=lambda output: output.step)
         self._client.log_inputs(self.id, models=[LoggedModelInput(newest.model_id)])
         now = int(time.time() * 1000)
         points = [

@@ -15,13 +15,23 @@ import s3fs
 import torch
 from toy_shards import write_shards
 
-from intermoe import checkpoint, places
+from intermoe import checkpoint, files, places
 from intermoe.checkpoint import MANIFEST
 from intermoe.data.shards import CARD, DatasetFolder
 from intermoe.errors import UserError
-from intermoe.files import check_free, contents, discard, is_taken, remove_folder, sha256, whole_file, whole_folder
+from intermoe.files import (
+    check_free,
+    contents,
+    discard,
+    is_taken,
+    local_copy,
+    remove_folder,
+    sha256,
+    whole_file,
+    whole_folder,
+)
 from intermoe.motion import Motion
-from intermoe.places import as_place, check_storage, is_file, local_copy, on_disk
+from intermoe.places import as_place, check_storage, is_file, on_disk
 
 _NUMBERS = count()
 UNKNOWN = ("ftpx://host/a", "s3:/b/x", "s3://", "file://host/a", "memory://a/b")
@@ -108,7 +118,7 @@ def test_weights_are_fetched_once_by_their_checksum(remote, tmp_path, monkeypatc
 
 def test_the_cache_keeps_what_was_used_last(remote, tmp_path, monkeypatch):
     monkeypatch.setenv("INTERMOE_CACHE", str(tmp_path))
-    monkeypatch.setattr(places, "_CACHE_BYTES", 250)
+    monkeypatch.setattr(files, "_CACHE_BYTES", 250)
     sums = []
     for number in range(3):
         with whole_file(remote / f"{number}.bin") as file:

@@ -62,11 +62,14 @@ def test_each_restart_is_reported_with_its_number_and_its_step(monkeypatch, tmp_
 
 
 def test_a_report_that_fails_does_not_end_the_training(monkeypatch, tmp_path):
+    told = []
+
     def lost(answer, timeout):
         raise ActorDiedError
 
     monkeypatch.setattr(ray, "get", lost)
-    board = SimpleNamespace(restarted=SimpleNamespace(remote=lambda line, key: None))
+    board = SimpleNamespace(restarted=SimpleNamespace(remote=lambda line, key: told.append(line)))
     request: Any = SimpleNamespace(out=tmp_path)
     state = RestartingState(training_failed_error=LOST)
     ReportRestarts(request, board).after_controller_state_update(RunningState(), state)
+    assert told == ["started again (1 of 2) from step 0: worker 1: its process ended"]
