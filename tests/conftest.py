@@ -22,6 +22,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "ray_session" in getattr(item, "fixturenames", ()))
 
 
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """A variable that a test leaves behind is read by the next ones, in this process and in those that they start."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    left = sorted(changed - {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"})
+    assert not left, f"left in the environment: {', '.join(left)}"
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of inputs and outputs of the published implementation; tests that need it skip without it."""

@@ -55,12 +55,17 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
                 f"workers.count = {workers.count} with workers.gpu", allowed=f"as many as there are GPUs: {gpus}"
             )
         own = max(os.cpu_count() or 1, jobs * workers.count * workers.cpus)
-        # Ray warns of eight times as many processes as it may start at once, by default one a core; a sweep has more.
-        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(own))
         port = _free_port()
-        # For the processes of this Ray and all that those start: where several Rays run on one machine, Ray Train does
-        # not find its own by itself, and what a trial that was stopped had taken would never be free again.
-        with environment_of(RAY_API_SERVER_ADDRESS=f"http://{_DASHBOARD_HOST}:{port}"):
+        # For the processes of this Ray and all that those start.
+        variables = {
+            # Ray warns of eight times as many processes as it may start at once, by default one per core; a sweep has
+            # more.
+            "RAY_worker_maximum_startup_concurrency": str(own),
+            # Where several Rays run on one machine, Ray Train does not find its own by itself, and what a trial that
+            # was stopped had taken would never be free again.
+            "RAY_API_SERVER_ADDRESS": f"http://{_DASHBOARD_HOST}:{port}",
+        }
+        with environment_of(**variables):
             # "local": not one that somebody happens to have started here, whose CPUs are not ours to plan with.
             ray.init(
                 "local",

@@ -94,7 +94,7 @@ def register(
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        with _default_store(uri):
+        with default_store(uri):
             made = client.create_model_version(
                 name, f"{REGISTERED}{model.model_id}", run_id=run_id, description=card, model_id=model.model_id
             )
@@ -130,14 +130,17 @@ def measured(run_id: str, uri: str) -> dict[str, float]:
 
 
 @contextmanager
-def _default_store(uri: str) -> Iterator[None]:
-    """Make a store MLflow's default for the block: of a database its registry looks for the model there."""
-    before = mlflow.get_tracking_uri()
+def default_store(uri: str) -> Iterator[None]:
+    """Make a store MLflow's default for the block: of a database its registry looks for the model there.
+
+    MLflow notes its default in the environment too; afterwards both are as before.
+    """
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     mlflow.set_tracking_uri(uri)
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None removes what was set
 
 
 def _write(checkpoint: Place, folder: Path) -> None:

@@ -27,7 +27,7 @@ from pipelines.register import model_card, register
 from pipelines.tracking import queries
 from pipelines.tracking.client import experiment_named
 from pipelines.tracking.queries import model_folder
-from pipelines.tracking.registry import request_example
+from pipelines.tracking.registry import default_store, request_example
 from pipelines.tracking.runs import Run
 from pipelines.train.run_folder import note_run
 
@@ -61,12 +61,21 @@ def foreign(uri, tmp_path_factory) -> None:
     model = client.create_logged_model(experiment_named(client, uri, "other"), name="foreign")
     client.log_model_artifacts(model.model_id, str(folder))
     client.create_registered_model("foreign")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    try:
+    with default_store(uri):
         client.create_model_version("foreign", f"models:/{model.model_id}", model_id=model.model_id)
-    finally:
-        mlflow.set_tracking_uri(before)
+
+
+def test_a_default_store_is_gone_after_its_block(uri, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
+    with default_store(uri):
+        assert (mlflow.get_tracking_uri(), os.environ["MLFLOW_TRACKING_URI"]) == (uri, uri)
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert not mlflow.is_tracking_uri_set()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mine")
+    with default_store(uri):
+        assert mlflow.get_tracking_uri() == uri
+    assert (mlflow.get_tracking_uri(), os.environ["MLFLOW_TRACKING_URI"]) == ("http://mine", "http://mine")
 
 
 def test_the_command_names_version_alias_and_uri(run, uri, monkeypatch, capsys):
