@@ -28,7 +28,7 @@ from intermoe.files import (
     whole_folder,
     write_json,
 )
-from intermoe.places import Place, as_place, is_file, is_folder
+from intermoe.places import Place, as_place, is_file, is_folder, read_bytes
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -120,7 +120,7 @@ def documents(folder: Place) -> dict[str, Any]:
     found = {}
     for file in _verified(as_place(folder), ".json"):
         try:
-            found[file.stem] = json.loads(file.read_text("utf-8"))
+            found[file.stem] = json.loads(file.read_bytes())
         except ValueError as error:
             raise UserError(f"{file.name} cannot be read: {error}", where=folder) from None
     return found
@@ -241,12 +241,12 @@ def _listed(folder: Place) -> dict[str, dict[str, Any]]:
     """The files that the manifest lists, each seen to exist in full length."""
     if not is_folder(folder):
         raise DamagedCheckpoint("no such folder", where=folder, allowed="a checkpoint folder")
-    if not is_file(folder / MANIFEST):
-        raise DamagedCheckpoint(f"has no {MANIFEST}: not a checkpoint", where=folder)
     try:
-        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        files = json.loads(read_bytes(folder / MANIFEST))["files"]
         sizes = {name: int(entry["bytes"]) for name, entry in files.items()}
         sums = [entry["sha256"] for entry in files.values()]
+    except FileNotFoundError:
+        raise DamagedCheckpoint(f"has no {MANIFEST}: not a checkpoint", where=folder) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DamagedCheckpoint(f"{MANIFEST} cannot be read: the checkpoint is damaged", where=folder) from None
     if not all(_SHA256.fullmatch(str(checksum)) for checksum in sums):

@@ -27,7 +27,7 @@ from uuid import uuid4
 from upath import UPath
 
 from intermoe.errors import UserError
-from intermoe.places import Place, absolute, cache, is_file, is_remote, storage_errors
+from intermoe.places import Place, absolute, cache, exists, is_file, is_folder, is_remote, read_bytes, storage_errors
 
 INCOMPLETE = ".incomplete"
 # Of the copies on this machine; those that were not used for longest go first.
@@ -191,17 +191,35 @@ def write_json(file: Place, document: Any) -> None:
         partial.write_text(text + "\n", "utf-8")
 
 
+def read_note(file: Place) -> dict[str, Any]:
+    """The JSON object that a file holds; empty where there is no file.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    try:
+        note = json.loads(read_bytes(file))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror or error}", where=file) from None
+    except (ValueError, RecursionError):
+        note = None
+    if not isinstance(note, dict):
+        raise UserError("cannot be read: it is damaged, or no JSON object", where=file)
+    return note
+
+
 def is_taken(path: Place) -> bool:
     """Whether something is there that a new folder would take the place of; an empty or incomplete folder is not."""
     if is_remote(path):
-        with storage_errors(path):
-            if not path.exists():
-                return False
-            try:
-                seal = (path / INCOMPLETE).read_text("utf-8")
-            except FileNotFoundError:
-                return True
-            return is_file(path / seal)
+        if not exists(path):
+            return False
+        try:
+            seal = read_bytes(path / INCOMPLETE).decode()
+        except FileNotFoundError:
+            return True
+        return is_file(path / seal)
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
@@ -225,7 +243,7 @@ def contents(folder: Place) -> list[Place]:
     """The files and folders in a folder, sorted; none where there is no folder."""
     with storage_errors(folder):
         try:
-            return sorted(folder.iterdir()) if folder.is_dir() else []
+            return sorted(folder.iterdir()) if is_folder(folder) else []
         except (FileNotFoundError, NotADirectoryError):
             return []
 

@@ -5,6 +5,7 @@ endpoint are those of the environment, by the names that each storage's own tool
 ``AWS_ENDPOINT_URL``, ``GOOGLE_APPLICATION_CREDENTIALS``, ...), never part of a URI.
 """
 
+import errno
 import os
 import re
 import tempfile
@@ -27,6 +28,10 @@ _ALLOWED = "a path, or s3://BUCKET/..., gs://BUCKET/..., abfs://CONTAINER/..., f
 # What a listing said a moment ago is not what is there now: other machines write too.
 _OPTIONS: dict[str, dict[str, Any]] = {name: {"use_listings_cache": False} for name in ("s3", "gs", "gcs")}
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+
+
+class StorageError(UserError):
+    """The storage of a URI does not do what it is asked for, which says nothing about the files in it."""
 
 
 def as_place(text: str | Place) -> Place:
@@ -75,7 +80,7 @@ def absolute(at: Place) -> Place:
 
 @contextmanager
 def storage_errors(at: Place) -> Iterator[None]:
-    """Turn what a storage raises into one line; errors of files on this machine pass."""
+    """Turn what a storage raises into ``StorageError``; errors of files on this machine pass."""
     try:
         yield
     except UserError:
@@ -83,35 +88,68 @@ def storage_errors(at: Place) -> Iterator[None]:
     except Exception as error:
         if not is_remote(at):
             raise
-        raise UserError(f"the storage does not do it: {reason_of(error)}", where=str(at)) from error
+        raise StorageError(f"the storage does not do it: {reason_of(error)}", where=str(at)) from error
 
 
 def is_file(at: Place) -> bool:
     """Whether a file is there.
 
     Raises:
-        UserError: the storage of a URI does not say, where ``UPath.is_file`` would take that for a no.
+        StorageError: the storage of a URI does not say, or has no such bucket, where ``UPath`` would take that for a
+            no.
     """
-    if not is_remote(at):
-        return at.is_file()
-    with storage_errors(at):
-        try:
-            return at.fs.info(at.path)["type"] == "file"
-        except FileNotFoundError:
-            return False
+    return _kind(at) == "file" if is_remote(at) else at.is_file()
 
 
 def is_folder(at: Place) -> bool:
     """Whether a folder is there, or in a storage a file whose name begins with it; raises as ``is_file``."""
-    with storage_errors(at):
-        return at.is_dir()
+    return _kind(at) == "directory" if is_remote(at) else at.is_dir()
+
+
+def exists(at: Place) -> bool:
+    """Whether a file or a folder is there; raises as ``is_file``."""
+    return _kind(at) is not None if is_remote(at) else at.exists()
 
 
 def check_storage(at: Place) -> None:
-    """Raise ``UserError`` where the storage of a URI does not answer, or not to these credentials."""
+    """Raise ``StorageError`` where the storage of a URI does not answer, or not to these credentials."""
     if is_remote(at):
-        with storage_errors(at):
-            at.exists()
+        exists(at)
+
+
+def read_bytes(at: Place) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: it cannot be read; ``FileNotFoundError`` where there is none.
+        StorageError: the storage of a URI does not give them.
+    """
+    if not is_remote(at):
+        return at.read_bytes()
+    with storage_errors(at):
+        try:
+            content: bytes = at.fs.cat_file(at.path)
+        except FileNotFoundError as error:
+            _raise_without_bucket(error)
+        else:
+            return content
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(at))
+
+
+def _kind(at: UPath) -> str | None:
+    """What is there: "file", "directory" or nothing."""
+    with storage_errors(at):
+        try:
+            return str(at.fs.info(at.path)["type"])
+        except FileNotFoundError as error:
+            _raise_without_bucket(error)
+            return None
+
+
+def _raise_without_bucket(error: FileNotFoundError) -> None:
+    """Raise the error again where the storage has answered that there is no such bucket, and not only no such file."""
+    if error.__cause__ is not None:
+        raise error
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from intermoe.data.draws import Draw
 from intermoe.data.rows import CaptionRow, MotionRow, RecordingHeader, SplitIndex
 from intermoe.errors import UserError
 from intermoe.files import make_folder, sha256, whole_file
-from intermoe.places import Place, absolute, as_place, is_remote, storage_errors
+from intermoe.places import Place, absolute, as_place, check_storage, is_remote, read_bytes, storage_errors
 from intermoe.text.captions import Persons, named_first
 
 CARD = "dataset.json"
@@ -288,6 +288,7 @@ def _remote_state(card: UPath, minute: int) -> str:  # noqa: ARG001 - what was l
         try:
             return str(card.fs.ukey(card.path))
         except FileNotFoundError:
+            check_storage(card)
             raise UserError(
                 f"holds no {CARD}, so it is no data set; `intermoe preprocess` makes one", where=card.parent
             ) from None
@@ -296,7 +297,7 @@ def _remote_state(card: UPath, minute: int) -> str:  # noqa: ARG001 - what was l
 @lru_cache(8)
 def _opened(path: Place, written: str) -> DatasetFolder:  # noqa: ARG001 - tells a rewritten card
     try:
-        values = json.loads((path / CARD).read_text("utf-8"))
+        values = json.loads(read_bytes(path / CARD))
     except ValueError:
         raise UserError("not valid JSON", where=path / CARD) from None
     if not isinstance(values, dict):

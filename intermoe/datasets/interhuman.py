@@ -24,7 +24,7 @@ from intermoe.datasets.bad_recording import BadRecording, NotUpright
 from intermoe.datasets.recordings import Recording, Source, check_id, common_length
 from intermoe.datasets.text_files import read_text
 from intermoe.errors import UserError
-from intermoe.places import Place, as_place, is_remote
+from intermoe.places import Place, as_place, is_file, is_folder, is_remote, read_bytes, storage_errors
 
 # A line of a motion file: 62 x 3 positions, then 51 x 6 rotations; the body's joints come first in both.
 _WIDTH = 492
@@ -54,15 +54,13 @@ class InterHumanReader:
             UserError: the root, a folder, or a split file is missing, or a list cannot be read.
         """
         for folder in (self.root, *(self.root / name for name in _FOLDERS)):
-            if not folder.is_dir():
+            if not is_folder(folder):
                 raise UserError(
                     "there is no such folder",
                     where=folder,
                     allowed=f"a data set in InterHuman's layout, with {', '.join(_FOLDERS)}, split",
                 )
-        ignored = {
-            listed for name in _IGNORE_LISTS if (self.root / name).is_file() for listed in _lines(self.root / name)
-        }
+        ignored = {listed for name in _IGNORE_LISTS if is_file(self.root / name) for listed in _lines(self.root / name)}
         splits_of: dict[str, list[str]] = {}
         for split in SPLITS:
             # A line that stands twice in one list is one recording all the same.
@@ -111,20 +109,21 @@ class InterHumanReader:
         """The list in the folder ``split``, or in the root."""
         places = (self.root / "split" / f"{split}.txt", self.root / f"{split}.txt")
         for place in places:
-            if place.is_file():
+            if is_file(place):
                 return place
         raise UserError("there is no such file", where=places[0], allowed=f"it, or {split}.txt in the root")
 
     def _ids_on_disk(self) -> set[str]:
         """Ids that a caption or a motion file is named by; hidden files, which some systems scatter, are none."""
-        files = [*(self.root / "annots").glob("*.txt")]
-        for folder in _PERSONS:
-            files += (self.root / folder).glob("*.npy")
+        files: list[Place] = []
+        for folder, suffix in (("annots", "txt"), *((person, "npy") for person in _PERSONS)):
+            with storage_errors(self.root):
+                files += (self.root / folder).glob(f"*.{suffix}")
         return {file.stem for file in files if not file.name.startswith(".")}
 
     def _person(self, folder: str, id: str) -> NDArray[np.float32]:
         name = f"{folder}/{id}.npy"
-        if not (self.root / name).is_file():
+        if not is_file(self.root / name):
             copies = sorted(file.name for file in (self.root / folder).glob(f"{id}*(*).npy") if _is_copy(file, id))
             hint = f"; {copies[0]!r} may be it: rename it" if copies else ""
             raise BadRecording(f"no motion: {name} is missing{hint}")
@@ -157,7 +156,7 @@ class InterHumanReader:
         """The labels of labels.jsonl, by id; empty without that file."""
         file = self.root / "labels.jsonl"
         labels: dict[str, dict[str, str | int]] = {}
-        if not file.is_file():
+        if not is_file(file):
             return labels
         for number, line in enumerate(_text(file).split("\n"), start=1):
             if not line.strip():
@@ -190,7 +189,7 @@ def _array(file: Place) -> NDArray[Any]:
     taken.
     """
     if is_remote(file):
-        return np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
+        return np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
     return np.lib.format.open_memmap(file, mode="r")
 
 

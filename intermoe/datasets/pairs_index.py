@@ -10,7 +10,7 @@ from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.recordings import check_id
 from intermoe.datasets.text_files import read_text
 from intermoe.errors import UserError
-from intermoe.places import Place
+from intermoe.places import Place, is_file, is_folder
 
 INDEX = "pairs.csv"
 _COLUMNS = ("id", "person1", "person2", "split", "captions")
@@ -62,7 +62,7 @@ class Pair:
         if not name or inside.is_absolute() or ".." in inside.parts or ":" in name or "\0" in name:
             raise BadRecording(f"person{number} {name!r} is not a file name inside the folder", where=where)
         try:
-            there = (root / inside).is_file()
+            there = is_file(root / inside)
         except OSError:  # such as a name that no file can have
             there = False
         if not there:
@@ -79,10 +79,10 @@ def read_index(root: Place) -> list[Pair]:
     Raises:
         UserError: no folder, no index, or one that is not a table with the columns.
     """
-    if not root.is_dir():
+    if not is_folder(root):
         raise UserError("no such folder", where=root)
     index = root / INDEX
-    if not index.is_file():
+    if not is_file(index):
         raise UserError("no such file", where=index, allowed=f"a table with the columns {', '.join(_COLUMNS)}")
     try:
         text = read_text(index)

@@ -2,7 +2,7 @@
 
 import codecs
 
-from intermoe.places import Place
+from intermoe.places import Place, read_bytes
 
 
 def read_text(path: Place, *, errors: str = "strict") -> str:
@@ -14,6 +14,7 @@ def read_text(path: Place, *, errors: str = "strict") -> str:
 
     Raises:
         OSError: it cannot be read.
+        StorageError: the storage of a URI does not give it.
         UnicodeDecodeError: it is not text.
 
     Example:
@@ -25,7 +26,7 @@ def read_text(path: Place, *, errors: str = "strict") -> str:
         ...     read_text(file)
         'They bow.'
     """
-    content = path.read_bytes()
+    content = read_bytes(path)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", errors)
     return content.decode("utf-8-sig", errors)

@@ -13,8 +13,8 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.protocol import GENERATING, score
 from intermoe.evaluation.runner import read_parts
-from intermoe.files import contents, make_folder, remove_folder, write_json
-from intermoe.places import Place, absolute, is_file
+from intermoe.files import contents, make_folder, read_note, remove_folder, write_json
+from intermoe.places import Place, absolute
 from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
 from pipelines.evaluate.actor import EvaluationActor
@@ -75,8 +75,7 @@ def _begun(plan: EvaluationPlan, partial: Place) -> Run:
     note = partial / _PLAN
     # As JSON gives it back.
     identity = json.loads(json.dumps(dict(plan.about)))
-    if is_file(note):
-        before = json.loads(note.read_text("utf-8"))
+    if before := read_note(note):
         if before["about"] != identity:
             raise UserError(
                 "holds a half-made evaluation of something else", where=partial, allowed="delete it, or another --out"

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from intermoe.evaluation.measures import MEASURES, TABLES
 from intermoe.evaluation.metrics import Interval
-from intermoe.files import whole_folder, write_json
+from intermoe.files import read_note, whole_folder, write_json
 from intermoe.places import Place
 from pipelines.documents import BulletList, Document, Picture, Section, TextTable, interval_texts, png
 
@@ -33,7 +33,7 @@ class Results:
     @classmethod
     def read(cls, folder: Place) -> Self:
         """The results that :func:`publish` wrote into a folder."""
-        document = json.loads((folder / _JSON).read_text("utf-8"))
+        document = read_note(folder / _JSON)
         values = {
             row: {name: summary["replications"] for name, summary in measures.items()}
             for row, measures in document["rows"].items()

@@ -15,7 +15,7 @@ from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.recordings import Reader
 from intermoe.errors import UserError
 from intermoe.files import contents, scratch_folder
-from intermoe.places import Place, absolute, as_place, check_storage
+from intermoe.places import Place, absolute, as_place, check_storage, exists, is_folder
 
 
 def _as_root(root: Any) -> Any:
@@ -84,4 +84,4 @@ class SourceConfig(Config):
 
 
 def _holds_something(root: Place) -> bool:
-    return root.exists() and not (root.is_dir() and not contents(root))
+    return exists(root) and not (is_folder(root) and not contents(root))

@@ -22,7 +22,7 @@ from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, EncoderCard, ope
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.recordings import Reader, Recording, Source
 from intermoe.errors import UserError
-from intermoe.places import Place
+from intermoe.places import Place, StorageError
 from intermoe.text.encoders import TextEncoder, load_encoder
 
 _TEXTS_PER_BATCH, _OPEN_PARTS = 32, 16
@@ -122,7 +122,9 @@ def read_part(job: ReadJob, reader: Reader, folder: Place) -> ReadResult:
                 read = reader.read(source)
                 if not read:
                     raise BadRecording("holds no recording")
-            except Exception as error:  # whatever a reader stumbles over is the fault of this item alone
+            except StorageError:  # says nothing about this item, and the next ones would all be set aside too
+                raise
+            except Exception as error:  # whatever else a reader stumbles over is the fault of this item alone
                 quarantine.append(_set_aside(source.id, error))
                 continue
             for recording in read:

@@ -1,6 +1,5 @@
 """The outcomes of a sweep's trials, as data frames, and intervals over trials that differ in their seeds alone."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,6 +12,7 @@ from scipy.stats import t
 from intermoe import checkpoint
 from intermoe.data.shards import DatasetFolder
 from intermoe.evaluation.metrics import Interval
+from intermoe.files import read_note
 from intermoe.model import trained_folder
 from intermoe.networks.vae import STRIDE
 from intermoe.places import Place, is_file
@@ -72,7 +72,7 @@ def read_outcome(folder: Place, trial: Mapping[str, Any], uri: str) -> Outcomes:
     """
     name = trial["name"]
     place = folder / "trials" / trial["key"]
-    outcome = json.loads((place / OUTCOME).read_text("utf-8"))
+    outcome = read_note(place / OUTCOME)
     config = checkpoint.documents(trained_folder(place / "denoiser"))["config"]
     points = {
         (name, curve, step): value

@@ -5,7 +5,7 @@ from typing import Any
 
 from intermoe.errors import UserError
 from intermoe.files import contents, whole_folder
-from intermoe.places import Place
+from intermoe.places import Place, exists, is_folder
 from pipelines.report.outcomes import Outcomes, is_done, read_outcome
 from pipelines.report.pages import ReportData, report_document
 from pipelines.report.plots import PLOTS
@@ -64,7 +64,7 @@ def write_report(data: ReportData, out: Place) -> list[Place]:
 
 def _check_out(out: Place) -> None:
     """Raise where something else than an earlier report lies in the report's place."""
-    if out.exists() and not (out.is_dir() and {path.name for path in contents(out)} <= {*_FILES, *PLOTS}):
+    if exists(out) and not (is_folder(out) and {path.name for path in contents(out)} <= {*_FILES, *PLOTS}):
         raise UserError("holds something else than a report", where=out, allowed="another --out")
 
 

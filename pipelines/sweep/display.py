@@ -1,6 +1,5 @@
 """The display of a running sweep: its trials, their states, steps and losses, and the time left."""
 
-import json
 import threading
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from intermoe.files import read_note
 from intermoe.places import is_file, is_remote
 from pipelines.cluster.progress import LINE_SECONDS, POLL_SECONDS, ProgressUpdate
 from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, TrialRequest
@@ -87,7 +87,7 @@ class TrialDisplay:
         """State, step, loss and FID (of what the network makes, as in the report) of a trial."""
         folder = trial.folder
         if trial.key not in self._ended and is_file(folder / OUTCOME):
-            results = json.loads((folder / trial.evaluation / "results.json").read_text("utf-8"))
+            results = read_note(folder / trial.evaluation / "results.json")
             self._ended[trial.key] = ("done", "", "", f"{results['rows']['raw']['fid']['mean']:.2f}")
         for note, state in ((STOPPED, "stopped"), (FAILED, "failed")):
             if trial.key not in self._ended and is_file(folder / note):

@@ -1,12 +1,11 @@
 """The request for a sweep and its check, and the note in a sweep's folder; needs no Ray."""
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from intermoe.errors import UserError
-from intermoe.files import check_free, contents
-from intermoe.places import Place, absolute, check_storage, is_file, is_folder
+from intermoe.files import check_free, contents, read_note
+from intermoe.places import Place, absolute, check_storage, is_folder
 from pipelines.cluster.job_environment import check_noted_store
 from pipelines.site import Site
 from pipelines.sweep.file import SweepPlan
@@ -63,6 +62,4 @@ class SweepRequest:
 
 def sweep_note(folder: Place) -> dict[str, Any]:
     """The note in a sweep's folder; empty where there is none."""
-    file = folder / SWEEP_NOTE
-    note: dict[str, Any] = json.loads(file.read_text("utf-8")) if is_file(file) else {}
-    return note
+    return read_note(folder / SWEEP_NOTE)

@@ -5,7 +5,6 @@ which it was evaluated, and is done when ``trial.json`` lies in it. So a sweep t
 changed, does what is missing and nothing else.
 """
 
-import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from ray.tune.schedulers import ASHAScheduler
 from rich.console import Console
 from rich.table import Table
 
-from intermoe.files import locked, make_folder, write_json
+from intermoe.files import locked, make_folder, read_note, write_json
 from intermoe.places import is_file
 from intermoe.training.denoiser import DenoiserObjective
 from pipelines.cluster.progress import progress_board
@@ -168,8 +167,7 @@ def _run(request: SweepRequest, trials: Sequence[TrialRequest]) -> dict[str, str
     failed = {}
     for trial in trials:
         if not _finished(trial, request.plan):
-            file = trial.folder / FAILED
-            failed[trial.name] = json.loads(file.read_text("utf-8"))["reason"] if is_file(file) else "no result"
+            failed[trial.name] = read_note(trial.folder / FAILED).get("reason", "no result")
     for name, reason in failed.items():
         Console(stderr=True).print(f"{name} failed: {reason}", highlight=False, markup=False, soft_wrap=True)
     return failed
@@ -251,7 +249,6 @@ def _tag(trial: TrialRequest, tags: Mapping[str, str], *, end: bool = False) -> 
 
 def _finished(trial: TrialRequest, plan: SweepPlan) -> bool:
     """Whether a trial need not run: it is done, evaluated as asked for, or was stopped by what would stop it again."""
-    outcome = trial.folder / OUTCOME
     if plan.profile.asha is not None and is_file(trial.folder / STOPPED):
         return True
-    return is_file(outcome) and json.loads(outcome.read_text("utf-8"))["evaluation"] == trial.evaluation
+    return read_note(trial.folder / OUTCOME).get("evaluation") == trial.evaluation

@@ -4,7 +4,6 @@ It runs in a process of Tune's. Everything it makes lies in the trial's folder, 
 done already: a trial that is asked for again goes on where it was.
 """
 
-import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from intermoe.errors import UserError
-from intermoe.files import contents, digest, discard, write_json
+from intermoe.files import contents, digest, discard, read_note, write_json
 from intermoe.places import Place, is_file, is_folder
 from pipelines.describe import describe
 from pipelines.evaluate.evaluate import evaluate
@@ -183,8 +182,7 @@ def timed(folder: Place) -> Iterator[None]:
 
 def seconds(folder: Place) -> float:
     """The seconds that a step of a trial has taken so far, by its folder."""
-    clock = _clock(folder)
-    return float(json.loads(clock.read_text("utf-8"))["seconds"]) if is_file(clock) else 0.0
+    return float(read_note(_clock(folder)).get("seconds", 0))
 
 
 def _clock(folder: Place) -> Place:

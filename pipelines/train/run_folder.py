@@ -6,8 +6,8 @@ from typing import Any
 from intermoe import checkpoint
 from intermoe.data.shards import CARD
 from intermoe.errors import UserError
-from intermoe.files import sha256, write_json
-from intermoe.places import Place, is_file
+from intermoe.files import read_note, sha256, write_json
+from intermoe.places import Place
 from pipelines.settings import Settings, flatten
 from pipelines.tracking.address import shown
 
@@ -19,9 +19,7 @@ def run_note(folder: Place) -> dict[str, Any]:
 
     The keys are those of :func:`note_run` and :func:`run_identity`.
     """
-    file = folder / _NOTE
-    note: dict[str, Any] = json.loads(file.read_text("utf-8")) if is_file(file) else {}
-    return note
+    return read_note(folder / _NOTE)
 
 
 def note_run(folder: Place, *, run_id: str, tracking_uri: str, data: Place, identity: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from intermoe.files import (
     is_taken,
     locked,
     make_folder,
+    read_note,
     remove_folder,
     remove_leftovers,
     scratch_folder,
@@ -38,6 +39,21 @@ def test_json_has_no_numbers_that_are_not_finite(tmp_path, number):
 def fail_after(file: Place, error: BaseException) -> None:
     file.write_text("half")
     raise error
+
+
+def test_a_note_is_an_object_or_one_line(tmp_path):
+    file = tmp_path / "run.json"
+    assert read_note(file) == read_note(file / "below") == {}
+    write_json(file, {"a": 1})
+    assert read_note(file) == {"a": 1}
+    for damaged in (b"", b'{"a": ', b"[1]", b"\xff\xfe{", b"[" * 100_000):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError) as caught:
+            read_note(file)
+        assert str(caught.value) == f"{file}: cannot be read: it is damaged, or no JSON object"
+    with pytest.raises(UserError) as caught:
+        read_note(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: cannot be read: Is a directory"
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):

@@ -25,13 +25,14 @@ from intermoe.files import (
     discard,
     is_taken,
     local_copy,
+    read_note,
     remove_folder,
     sha256,
     whole_file,
     whole_folder,
 )
 from intermoe.motion import Motion
-from intermoe.places import as_place, check_storage, is_file, on_disk
+from intermoe.places import StorageError, as_place, check_storage, exists, is_file, is_folder, on_disk
 
 _NUMBERS = count()
 UNKNOWN = ("ftpx://host/a", "s3:/b/x", "s3://", "file://host/a", "memory://a/b")
@@ -78,6 +79,13 @@ def test_a_storage_that_refuses_is_one_line(bucket):
         "s3://no-such-bucket/a.json: the storage does not do it: The specified bucket does not exist"
     )
     check_storage(as_place(f"{bucket}/not/there"))
+
+
+@pytest.mark.parametrize("ask", [check_storage, check_free, exists, is_file, is_folder, read_note, sha256, contents])
+def test_a_bucket_that_does_not_exist_is_no_absence(bucket, ask):
+    with pytest.raises(StorageError) as caught:
+        ask(as_place("s3://no-such-bucket/a"))
+    assert str(caught.value).endswith(": the storage does not do it: The specified bucket does not exist")
 
 
 def test_a_checkpoint_in_a_storage_is_what_was_saved(remote):
@@ -271,5 +279,5 @@ def test_a_storage_that_does_not_answer_is_no_damage_and_no_absence(remote, monk
     save(checkpoint.step_folder(remote, 1), 1)
     monkeypatch.setattr(remote.fs, "info", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("away")))
     for ask in (lambda: is_file(remote / "run.json"), lambda: checkpoint.latest(remote)):
-        with pytest.raises(UserError, match="the storage does not do it: away"):
+        with pytest.raises(StorageError, match="the storage does not do it: away"):
             ask()

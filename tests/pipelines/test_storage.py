@@ -6,14 +6,16 @@ import pytest
 
 from intermoe import checkpoint
 from intermoe.data.shards import CARD, DatasetFolder
+from intermoe.datasets.duet import write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.files import contents, sha256
-from intermoe.places import as_place
+from intermoe.places import StorageError, as_place
 from pipelines.evaluate.evaluate import evaluate
 from pipelines.evaluate.request import EvaluateRequest
 from pipelines.evaluate.results import Results
 from pipelines.preprocess.preprocess import make_shards
 from pipelines.preprocess.sources import SourceConfig
+from pipelines.preprocess.tasks import ReadJob, read_part
 from pipelines.site import Site
 from pipelines.train.routing_history import ROUTING, RoutingHistory
 
@@ -80,3 +82,30 @@ def test_an_evaluation_in_a_storage_gives_the_same_numbers(run_workers, tiny, re
     stored = Results.read(root / "evaluation")
     assert stored.values.equals(results.values)
     assert sorted(path.name for path in contents(root / "evaluation")) == ["results.html", "results.json", "results.md"]
+
+
+def test_recordings_are_not_set_aside_because_their_storage_does_not_answer(bucket, tmp_path, monkeypatch):
+    remote = as_place(f"{bucket}/recordings")
+    write_duet(remote, count=2, seed=0)
+    reader = InterHumanReader(remote)
+    sources = [(source.id, source.split) for source in reader.sources()]
+    job: ReadJob = {"part": "0.parquet", "sources": sources}
+    cat_file = remote.fs.cat_file
+    answers = [True, False]
+
+    def failing(path, **options):
+        if str(path).endswith(".npy") and not answers.pop(0):
+            raise ConnectionError("away")
+        return cat_file(path, **options)
+
+    monkeypatch.setattr(remote.fs, "cat_file", failing)
+    with pytest.raises(StorageError) as caught:
+        read_part(job, reader, tmp_path)
+    name = f"motions_processed/person2/{sources[0][0]}.npy"
+    assert str(caught.value) == f"{remote}/{name}: the storage does not do it: away"
+    # A file that is missing is the fault of its recording.
+    monkeypatch.undo()
+    (remote / name).unlink()
+    assert read_part(job, reader, tmp_path)["quarantine"] == [
+        {"id": sources[0][0], "reason": f"no motion: {name} is missing", "where": ""}
+    ]

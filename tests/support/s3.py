@@ -29,7 +29,8 @@ def s3_server(address: str = "127.0.0.1") -> Iterator[str]:
             patch.setenv("AWS_ACCESS_KEY_ID", "tests")
             patch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
             patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            boto3.client("s3").create_bucket(Bucket=BUCKET)
+            # A session of its own: the default one keeps the credentials and settings that it first found.
+            boto3.Session().client("s3").create_bucket(Bucket=BUCKET)
             # A process keeps its connections, also to a server that it knew before.
             s3fs.S3FileSystem.clear_instance_cache()
             yield f"s3://{BUCKET}"
