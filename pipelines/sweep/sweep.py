@@ -166,6 +166,9 @@ def _run(request: SweepRequest, trials: Sequence[TrialRequest]) -> dict[str, str
         raise KeyboardInterrupt("`--resume` does what is missing") from None
     failed = {}
     for trial in trials:
+        if is_file(trial.folder / STOPPED):
+            # Its own process, which was ended in the middle, may have called its run failed since.
+            _tag(trial, {}, end=True)
         if not _finished(trial, request.plan):
             failed[trial.name] = read_note(trial.folder / FAILED).get("reason", "no result")
     for name, reason in failed.items():
