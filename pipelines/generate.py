@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from intermoe.errors import UserError
-from intermoe.files import check_free, contents, whole_file
+from intermoe.files import check_free, check_unlocked, contents, locked, whole_file
 from intermoe.generation import check_prompts
 from intermoe.model import InterMoE
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
@@ -21,6 +21,7 @@ SUFFIXES = (".npz", ".bvh", ".mp4", ".png")
 _SLUG = 60
 # Characters after a stem: the longest suffix, and what a file is called until it is whole.
 _BEYOND_STEM = 64
+_Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,20 @@ class GenerateRequest:
                 is too long, or a file of a motion's name exists.
         """
         check_prompts(self.prompts)
+        check_unlocked(self.out)
         _check_writable(self.out, max(len(stem.name) for stem in self.stems) + _BEYOND_STEM)
+        self.check_free()
+        return self
+
+    def check_free(self) -> None:
+        """Raise ``UserError`` where a file of a motion's name exists."""
         present = contents(self.out)
         taken = [path for stem in self.stems for path in present if path.name.startswith(_beginnings(stem.name))]
         for path in taken[:1]:
             check_free(path, "another --out")
-        return self
 
 
-def generate(model: InterMoE, request: GenerateRequest, progress: Callable[[str, int, int], None]) -> list[Place]:
+def generate(model: InterMoE, request: GenerateRequest, progress: _Progress) -> list[Place]:
     """Generate a motion for each prompt and write it in every form.
 
     Args:
@@ -77,19 +83,27 @@ def generate(model: InterMoE, request: GenerateRequest, progress: Callable[[str,
         The files written.
 
     Raises:
-        UserError: a length the model does not know, no experts to map; or files could not be written, after those
-            of the other motions have been.
+        UserError: another process writes to the folder; a length the model does not know, no experts to map; or files
+            could not be written, after those of the other motions have been.
     """
-    with recorded_routing(model.denoiser) if request.routing_map else nullcontext() as recorder:
-        motions = model.generate(
-            list(request.prompts),
-            seconds=request.seconds,
-            seed=request.seed,
-            guidance=request.guidance,
-            on_step=lambda done, total: progress("denoise", done, total),
-        )
-    maps = recorder.maps() if recorder is not None else []
-    files, failures = [], []
+    with locked(request.out):
+        request.check_free()
+        with recorded_routing(model.denoiser) if request.routing_map else nullcontext() as recorder:
+            motions = model.generate(
+                list(request.prompts),
+                seconds=request.seconds,
+                seed=request.seed,
+                guidance=request.guidance,
+                on_step=lambda done, total: progress("denoise", done, total),
+            )
+        return _write(request, motions, recorder.maps() if recorder is not None else [], progress)
+
+
+def _write(
+    request: GenerateRequest, motions: Sequence[Motion], maps: Sequence[RoutingMap], progress: _Progress
+) -> list[Place]:
+    files: list[Place] = []
+    failures = []
     for number, (stem, motion) in enumerate(zip(request.stems, motions, strict=True)):
         progress("write", number, len(motions))
         try:

@@ -38,7 +38,7 @@ from intermoe.data.shards import (
 )
 from intermoe.datasets.recordings import Reader, Source
 from intermoe.errors import UserError
-from intermoe.files import check_free, discard, make_folder, sha256, whole_folder
+from intermoe.files import check_free, discard, locked, make_folder, sha256, whole_folder
 from intermoe.places import Place, absolute, as_place
 from intermoe.text.captions import mirror_caption, swap_caption
 from intermoe.text.encoders import load_encoder
@@ -74,9 +74,9 @@ def preprocess(request: PreprocessRequest, progress: ProgressCallback | None = N
         progress: called with how far each stage is.
 
     Raises:
-        UserError: as for ``make_shards``.
+        UserError: another process works on ``out``; else as for ``make_shards``.
     """
-    with request.source.reader(scratch=request.out.parent) as reader:
+    with locked(request.out), request.source.reader(scratch=request.out.parent) as reader:
         return make_shards(
             reader,
             name=request.name,

@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 from intermoe import checkpoint
 from intermoe.data.shards import CARD
 from intermoe.errors import UserError
-from intermoe.files import check_free, make_folder, sha256
+from intermoe.files import check_free, locked, make_folder, sha256
 from intermoe.generation import best_device
 from intermoe.places import Place, is_remote
 from pipelines.cluster.progress import Progress, progress_board
@@ -44,11 +44,11 @@ def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ())
         The id of the MLflow run.
 
     Raises:
-        UserError: the store does not answer, the folder cannot be made, or the loss is not finite.
+        UserError: another process works in the folder, the store does not answer, the folder cannot be made, or the
+            loss is not finite.
     """
     request, card = job.request, job.card
-    run = _reopened(job) if request.resume else _started(job)
-    with run:
+    with locked(request.out), _reopened(job) if request.resume else _started(job) as run:
         profile = card.recordings | {"frames": card.frames, "quarantined": card.quarantined}
         digest = sha256(request.dataset / CARD)[:16]
         run.log_dataset(card.name, digest, str(request.dataset), profile=profile, context="training")
