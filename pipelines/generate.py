@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from intermoe.errors import UserError
-from intermoe.files import check_free, check_unlocked, contents, locked, whole_file
+from intermoe.files import check_free, contents, whole_file
 from intermoe.generation import check_prompts
+from intermoe.locks import check_unlocked, locked
 from intermoe.model import InterMoE
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
 from intermoe.motion import Motion

@@ -13,7 +13,8 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.protocol import GENERATING, score
 from intermoe.evaluation.runner import read_parts
-from intermoe.files import check_free, contents, locked, make_folder, read_note, remove_folder, write_json
+from intermoe.files import check_free, contents, make_folder, read_note, remove_folder, write_json
+from intermoe.locks import locked
 from intermoe.places import Place, absolute
 from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data

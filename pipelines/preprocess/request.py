@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from intermoe.data.shards import DatasetFolder
-from intermoe.files import check_free, check_unlocked
+from intermoe.files import check_free
+from intermoe.locks import check_unlocked
 from intermoe.places import Place, absolute, check_storage
 from pipelines.preprocess.sources import SourceConfig
 from pipelines.site import Site

@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 from intermoe.errors import UserError
-from intermoe.files import contents, locked, whole_folder
+from intermoe.files import contents, whole_folder
+from intermoe.locks import locked
 from intermoe.places import Place, exists, is_folder
 from pipelines.report.outcomes import Outcomes, is_done, read_outcome
 from pipelines.report.pages import ReportData, report_document

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from intermoe.errors import UserError
-from intermoe.files import check_free, check_unlocked, contents, read_note
+from intermoe.files import check_free, contents, read_note
+from intermoe.locks import check_unlocked
 from intermoe.places import Place, absolute, check_storage, is_folder
 from pipelines.cluster.job_environment import check_noted_store
 from pipelines.site import Site

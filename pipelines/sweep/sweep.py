@@ -16,7 +16,8 @@ from ray.tune.schedulers import ASHAScheduler
 from rich.console import Console
 from rich.table import Table
 
-from intermoe.files import locked, make_folder, read_note, write_json
+from intermoe.files import make_folder, read_note, write_json
+from intermoe.locks import locked
 from intermoe.places import is_file
 from intermoe.training.denoiser import DenoiserObjective
 from pipelines.cluster.progress import progress_board

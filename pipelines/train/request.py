@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field, replace
 
 from intermoe import checkpoint
-from intermoe.data.shards import DatasetCard, DatasetFolder
+from intermoe.data.card import DatasetCard
+from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
-from intermoe.files import check_free, check_unlocked
+from intermoe.files import check_free
+from intermoe.locks import check_unlocked
 from intermoe.model import VAE_PARTS, trained_folder
 from intermoe.places import Place, as_place, check_storage
 from intermoe.text.encoders import encoder_width

@@ -14,10 +14,11 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from intermoe import checkpoint
-from intermoe.data.shards import CARD
+from intermoe.data.card import CARD
 from intermoe.errors import UserError
-from intermoe.files import check_free, locked, make_folder, sha256
+from intermoe.files import check_free, make_folder, sha256
 from intermoe.generation import best_device
+from intermoe.locks import locked
 from intermoe.places import Place, is_remote
 from pipelines.cluster.progress import Progress, progress_board
 from pipelines.cluster.resources import Demand

@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+from toy_shards import write_shards
 
 from intermoe import checkpoint
-from intermoe.data.shards import CARD, DatasetCard, EncoderCard
 from intermoe.model import PARTS, VAE_PARTS, InterMoE
 from intermoe.motion import Motion
 from pipelines import settings
@@ -120,23 +120,8 @@ def saved(tiny, tmp_path):
 
 @pytest.fixture
 def shards(tmp_path) -> Path:
-    """The card of a data set: enough to be asked whether it fits."""
-    card = DatasetCard(
-        name="tiny",
-        reader="InterHumanReader",
-        skeleton="smpl22",
-        encoder=EncoderCard(name="minilm", width=384, sha256="0" * 64),
-        recordings={"train": 3, "val": 1, "test": 1},
-        frames=100,
-        captions=5,
-        max_tokens=9,
-        quarantined=0,
-        mean=(0.0,) * 262,
-        std=(1.0,) * 262,
-        files={},
-    )
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / CARD).write_text(card.model_dump_json())
+    """A data set."""
+    write_shards(tmp_path / "shards", {"train": 3, "val": 1, "test": 1})
     return tmp_path / "shards"
 
 

@@ -15,7 +15,8 @@ from trials import make_trial
 from intermoe import checkpoint
 from intermoe.datasets.duet import write_duet
 from intermoe.errors import UserError
-from intermoe.files import discard, locked
+from intermoe.files import discard
+from intermoe.locks import locked
 from pipelines.settings import parse_overrides
 from pipelines.site import Site
 from pipelines.sweep.file import AshaConfig, SweepPlan

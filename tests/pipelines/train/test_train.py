@@ -20,7 +20,8 @@ from logged_routing import routing_curves
 from mlflow import MlflowClient
 
 from intermoe import checkpoint
-from intermoe.data.shards import CARD, DatasetFolder
+from intermoe.data.card import CARD
+from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from pipelines.cli import main
 from pipelines.settings import Settings
