@@ -275,6 +275,22 @@ def _report(options: argparse.Namespace) -> None:
         print(file)
 
 
+def _verify(options: argparse.Namespace) -> None:
+    from pipelines.cluster.progress import Stages
+    from pipelines.verify import verify
+
+    damages = 0
+    for folder in options.folders:
+        with Stages() as stages:
+            verified = verify(folder, stages)
+        for line in verified.damages:
+            print(line, file=sys.stderr)
+        damages += len(verified.damages)
+        print(f"{folder}: checked; data sets: {verified.num_datasets}, checkpoints: {verified.num_checkpoints}")
+    if damages:
+        raise UserError(f"{damages} damaged")
+
+
 def _describe(options: argparse.Namespace) -> None:
     from pipelines import settings
     from pipelines.describe import as_lines, describe
@@ -360,6 +376,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "evaluate": _evaluate,
     "sweep": _sweep,
     "report": _report,
+    "verify": _verify,
     "describe": _describe,
     "bench": _bench,
     "register": _register,

@@ -58,6 +58,7 @@ COMMANDS = {
     ),
     "sweep": ("file", "--out", "--resume", "--dry-run", "key=value"),
     "report": ("SWEEP", "--out"),
+    "verify": ("FOLDER",),
     "describe": ("--config", "--json", "key=value"),
     "bench": ("{moe}", "--config", "--samples", "--repeats", "--threads", "--json", "key=value"),
     "submit": ("--address", "--detach", "-- COMMAND"),
@@ -175,7 +176,7 @@ def test_the_version_is_that_of_the_package(capsys):
             "trian",
             (
                 "intermoe: argument COMMAND: invalid choice: 'trian' (choose from 'demo', 'preprocess', 'import', "
-                "'train', 'generate', 'evaluate', 'sweep', 'report', 'describe', 'bench', 'submit', 'jobs', "
+                "'train', 'generate', 'evaluate', 'sweep', 'report', 'verify', 'describe', 'bench', 'submit', 'jobs', "
                 "'logs', 'stop', 'register', 'ui') (allowed: see `intermoe --help`)"
             ),
         ),
