@@ -86,7 +86,11 @@ def save(
         with local_draft(partial) as draft:
             for name, part in tensors.items():
                 file = draft / f"{name}.safetensors"
-                save_file({key: _plain(tensor) for key, tensor in part.items()}, file)
+                try:
+                    save_file({key: _plain(tensor) for key, tensor in part.items()}, file)
+                except SafetensorError as error:
+                    reason = str(error).rpartition("I/O error: ")[2]
+                    raise UserError(f"cannot be written: {reason}", where=folder / file.name) from error
                 # safetensors writes for the owner alone; whoever may read the folder may read what is in it.
                 file.chmod(draft.stat().st_mode & 0o666)
             for name, document in documents.items():

@@ -31,7 +31,7 @@ from intermoe.places import Place, absolute, cache, exists, is_file, is_folder, 
 INCOMPLETE = ".incomplete"
 # Of the copies on this machine; those that were not used for longest go first.
 _CACHE_BYTES = 50 * 1024**3
-_HIDDEN = re.compile(r"\..+\.[0-9a-f]{32}(?:\.\w+)?")
+_HIDDEN = re.compile(r"\.(.+)\.[0-9a-f]{32}((?:\.\w+)?)")
 
 
 @contextmanager
@@ -320,7 +320,9 @@ def _clear(folder: UPath, seal: str) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"cannot be written: {error.strerror or error}", where=path)
+    # By its name to be, where it lies in a folder that is being written.
+    parts = [_HIDDEN.sub(lambda hidden: hidden[1] + hidden[2], part) for part in path.parts]
+    return UserError(f"cannot be written: {error.strerror or error}", where=Path(*parts))
 
 
 def _move_into_place(partial: Path, out: Path) -> None:

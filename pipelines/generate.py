@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from intermoe.errors import UserError
-from intermoe.files import check_free, contents, whole_file
+from intermoe.files import check_free, contents, discard, whole_file
 from intermoe.generation import check_prompts
 from intermoe.locks import check_unlocked, locked
 from intermoe.model import InterMoE
@@ -66,10 +66,13 @@ class GenerateRequest:
 
     def check_free(self) -> None:
         """Raise ``UserError`` where a file of a motion's name exists."""
-        present = contents(self.out)
-        taken = [path for stem in self.stems for path in present if path.name.startswith(_beginnings(stem.name))]
-        for path in taken[:1]:
+        for path in self.present()[:1]:
             check_free(path, "another --out")
+
+    def present(self) -> list[Place]:
+        """The files with a motion's name in the folder."""
+        beginnings = tuple(beginning for stem in self.stems for beginning in _beginnings(stem.name))
+        return [path for path in contents(self.out) if path.name.startswith(beginnings)]
 
 
 def generate(model: InterMoE, request: GenerateRequest, progress: _Progress) -> list[Place]:
@@ -84,8 +87,8 @@ def generate(model: InterMoE, request: GenerateRequest, progress: _Progress) -> 
         The files written.
 
     Raises:
-        UserError: another process writes to the folder; a length the model does not know, no experts to map; or files
-            could not be written, after those of the other motions have been.
+        UserError: another process writes to the folder; a length the model does not know; no experts to map; or a file
+            cannot be written, and then none is left.
     """
     with locked(request.out):
         request.check_free()
@@ -104,18 +107,18 @@ def _write(
     request: GenerateRequest, motions: Sequence[Motion], maps: Sequence[RoutingMap], progress: _Progress
 ) -> list[Place]:
     files: list[Place] = []
-    failures = []
-    for number, (stem, motion) in enumerate(zip(request.stems, motions, strict=True)):
-        progress("write", number, len(motions))
-        try:
+    try:
+        for number, (stem, motion) in enumerate(zip(request.stems, motions, strict=True)):
+            progress("write", number, len(motions))
             files += save_all(motion, stem)
             if maps:
                 files.append(save_routing_map(motion, maps[number], stem.with_name(f"{stem.name}.routing.png")))
-        except UserError as error:
-            failures.append(str(error))
+    except BaseException:
+        # Those that are whole would be in the way of the same command, once there is room.
+        for file in request.present():
+            discard(file)
+        raise
     progress("write", len(motions), len(motions))
-    if failures:
-        raise UserError(f"{len(failures)} of {len(motions)} motions could not be written whole: {failures[0]}")
     return files
 
 
