@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,6 +44,17 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
     if ray.is_initialized():
         yield
         return
+    with _same_signals():
+        _start(workers, jobs)
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            await_resources(Demand(workers, jobs), LiveCluster(), _tell)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(workers: WorkersConfig, jobs: int) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     cluster = os.environ.get("RAY_ADDRESS")
@@ -76,12 +89,17 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
                 dashboard_port=port,
                 **options,
             )
+
+
+@contextmanager
+def _same_signals() -> Iterator[None]:
+    """What SIGTERM does stays as it is: Ray's own handler aborts the process, with a dump of its stacks."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        if cluster:
-            await_resources(Demand(workers, jobs), LiveCluster(), _tell)
         yield
     finally:
-        ray.shutdown()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _free_port() -> int:

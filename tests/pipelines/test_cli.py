@@ -1,6 +1,9 @@
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -541,3 +544,15 @@ def test_sweeps_and_reports_are_refused_in_one_line(refused, capsys):
     printed = capsys.readouterr().out
     assert "3 trials with profile tiny" in printed
     assert "c-exp-2-seed0" in printed
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does_with_a_status_of_its_own(tmp_path, monkeypatch, capsys):
+    def wait(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("pipelines.verify.verify", wait)
+    assert main(["verify", str(tmp_path)]) == 143
+    assert capsys.readouterr().err == "interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,6 +1,7 @@
 """What is looked at before a Ray is started."""
 
 import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -110,3 +111,17 @@ def test_what_a_ray_of_our_own_starts_finds_its_dashboard_whatever_else_runs_her
         with ray_session():
             assert os.environ.get("RAY_API_SERVER_ADDRESS") == before
     assert len(addresses) == 2
+
+
+def test_ray_does_not_decide_what_sigterm_does(monkeypatch):
+    ours = signal.default_int_handler
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        with ray_session():
+            assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
