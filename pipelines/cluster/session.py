@@ -22,6 +22,7 @@ from pipelines.settings import WorkersConfig
 
 _OBJECT_STORE_BYTES = 2 * 1024**3
 _DASHBOARD_HOST = "127.0.0.1"
+_CONNECT_SECONDS = 10.0
 # The path of a socket may have so many bytes; Ray's lie below its temporary folder, in the folder of the session.
 _SOCKET_PATH, _SOCKET = 107, "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 
@@ -113,8 +114,12 @@ def _free_port() -> int:
 def _connect(address: str, options: dict[str, Any]) -> None:
     """Become a driver of the cluster at RAY_ADDRESS, and say where its dashboard is."""
     try:
+        host, _, port = address.rpartition("://")[2].rpartition(":")
+        if port.isdecimal():
+            # Ray would go on asking for minutes.
+            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
         context = ray.init(**options)
-    except (ConnectionError, ValueError):
+    except (OSError, ValueError):
         raise UserError(
             "no Ray cluster answers, or it wants a token",
             where=f"RAY_ADDRESS={address}",

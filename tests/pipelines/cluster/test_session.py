@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +40,7 @@ def cluster(monkeypatch):
     node = NodeResources("10.0.0.1", {"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2})
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(socket, "create_connection", lambda *_: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(ray, "shutdown", lambda: events.append("ended"))
     monkeypatch.setattr(LiveCluster, "nodes", lambda self: [node])
     monkeypatch.setattr(LiveCluster, "grows", lambda self: False)
@@ -65,13 +67,18 @@ def test_what_a_cluster_cannot_hold_is_refused_and_ray_is_left(cluster):
     assert cluster == [(), "ended"]
 
 
-def test_an_address_where_nothing_answers_is_one_line(monkeypatch, cluster):
-    def init(**_):
-        raise ConnectionError("Failed to connect to Ray cluster at address: 10.0.0.1:6379")
+def refuse(**_):
+    raise ConnectionError("Failed to connect to Ray cluster at address: 10.0.0.1:6379")
 
-    monkeypatch.setattr(ray, "init", init)
+
+@pytest.mark.parametrize(
+    ("where", "answer"), [("create_connection", lambda *_: refuse()), ("init", refuse)], ids=["nothing", "no token"]
+)
+def test_an_address_where_no_cluster_answers_is_one_line(monkeypatch, cluster, where, answer):
+    monkeypatch.setattr(socket if where == "create_connection" else ray, where, answer)
     with pytest.raises(UserError) as caught, ray_session():
         pass
+    assert cluster == []
     assert str(caught.value) == (
         "RAY_ADDRESS=10.0.0.1:6379: no Ray cluster answers, or it wants a token (allowed: the address of a cluster;"
         " where it has a token, RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH)"
