@@ -15,9 +15,9 @@ import torch
 from rich.console import Console
 
 from intermoe.errors import UserError
-from pipelines.cluster.environment import environment_of
 from pipelines.cluster.live import LiveCluster
 from pipelines.cluster.resources import Demand, await_resources
+from pipelines.environment import environment_of
 from pipelines.settings import WorkersConfig
 
 _OBJECT_STORE_BYTES = 2 * 1024**3

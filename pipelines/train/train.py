@@ -22,6 +22,7 @@ from intermoe.locks import locked
 from intermoe.places import Place, is_remote
 from pipelines.cluster.progress import Progress, progress_board
 from pipelines.cluster.resources import Demand
+from pipelines.environment import environment_of
 from pipelines.generate import save_routing_map
 from pipelines.tracking.runs import Run
 from pipelines.train.examples import example_motions
@@ -31,6 +32,8 @@ from pipelines.train.restarts import MAX_RESTARTS, ReportRestarts, user_error
 from pipelines.train.routing_history import log_routing
 from pipelines.train.run_folder import note_run, resumable_step, run_identity, run_note
 from pipelines.train.worker import work
+
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 
 
 def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ()) -> str:
@@ -115,7 +118,7 @@ def _fit(job: TrainingJob, run: Run, board: Any, callbacks: Sequence[Any]) -> No
     key = str(request.out)
     ray.get(board.begin.remote(key))
     # Workers that are started again wait for a place as long as the job did at its begin.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(60 * max(1, workers.wait_minutes)))
+    patience = os.environ.get(_START_TIMEOUT) or str(60 * max(1, workers.wait_minutes))
     # Ray Train's notes on a run, which only its controller reads, in this process's node. All that is needed to go on
     # is in the checkpoints, of which it knows nothing.
     with tempfile.TemporaryDirectory(prefix="intermoe-ray-train-") as notes:
@@ -140,7 +143,7 @@ def _fit(job: TrainingJob, run: Run, board: Any, callbacks: Sequence[Any]) -> No
             ),
         )
         try:
-            with _interruptible(request.out):
+            with environment_of(**{_START_TIMEOUT: patience}), _interruptible(request.out):
                 trainer.fit()
         except WorkerGroupError as error:
             for cause in error.worker_failures.values():
