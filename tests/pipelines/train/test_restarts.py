@@ -18,7 +18,7 @@ from intermoe.errors import UserError
 from pipelines.train import restarts
 from pipelines.train.restarts import ReportRestarts, failure
 
-GLOO = "[/build/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242. This is usual"
+GLOO = "[/build/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242"
 LOST = WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: ActorDiedError()})
 
 
