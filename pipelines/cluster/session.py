@@ -90,8 +90,6 @@ def _start(workers: WorkersConfig, jobs: int) -> None:
                 include_dashboard=True,
                 dashboard_host=_LOOPBACK,
                 dashboard_port=port,
-                # Of no use to other machines: its servers and those of its workers listen on loopback.
-                _node_ip_address=_LOOPBACK,
                 **options,
             )
         # Ray makes it readable for everybody.
