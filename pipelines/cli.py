@@ -345,6 +345,13 @@ def _register(options: argparse.Namespace) -> None:
     print(f"{made.uri} is version {made.version} of {made.name}: `intermoe generate --model {made.uri}` uses it")
 
 
+def _sync(options: argparse.Namespace) -> None:
+    from pipelines.tracking.sync import sync
+
+    for line in sync(options.folders):
+        print(line)
+
+
 def _ui(options: argparse.Namespace) -> None:
     from pipelines.tracking.ui import ui
 
@@ -367,6 +374,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "jobs": _jobs,
     "logs": _logs,
     "stop": _stop,
+    "sync": _sync,
     "ui": _ui,
 }
 
