@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 from mlflow.exceptions import MlflowException
 
-from intermoe.errors import reason_of
-from pipelines.tracking.address import shown
+from pipelines.tracking.client import failure_of
 from pipelines.tracking.spool import Entry, Spool
 from pipelines.tracking.writer import BATCH, CannotBeWritten, StoreWriter
 
@@ -147,14 +146,14 @@ class Delivery:
             self._writer.write(entries[0])
 
     def _refuse(self, entry: Entry, error: Exception) -> None:
-        reason = f"{entry.kind}: {shown(reason_of(error))}"
+        reason = f"{entry.kind}: {failure_of(error)}"
         self.refused.append(reason)
         _log.warning("MLflow does not take it, left out: %s", reason)
 
     def _note_failure(self, error: Exception) -> None:
         self._writer.forget()
         self._num_failures += 1
-        self.failure = shown(reason_of(error))
+        self.failure = failure_of(error)
         if self._num_failures == _FAILURES_TO_TELL:
             _log.warning("MLflow does not answer; the work goes on, %s keeps it: %s", self._spool.place, self.failure)
 

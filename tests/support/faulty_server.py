@@ -89,7 +89,7 @@ class Door:
             def _handle(self) -> None:
                 door._answer(self)
 
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815 - the names of the library
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
 
         ThreadingHTTPServer.allow_reuse_address = True
         self._opened = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)

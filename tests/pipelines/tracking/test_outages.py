@@ -1,20 +1,18 @@
 """A tracking server that is away, wrong or slow: nothing waits for it, nothing is lost, nothing is there twice."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
 from faulty_server import FAULTS, Door
 from mlflow import MlflowClient
 
-from intermoe.errors import UserError, UserNote
+from intermoe.errors import UserNote
 from pipelines.cli import main
-from pipelines.tracking import delivery, runs
+from pipelines.tracking import delivery
 from pipelines.tracking.runs import Run
 from pipelines.tracking.writer import MEASURED
 
@@ -107,7 +105,7 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("fault", ["hang", "stored, then 500"])
+@pytest.mark.parametrize("fault", ["500", "stored, then 500"])
 def test_a_process_that_is_killed_during_an_outage_leaves_all_to_be_delivered(
     fault: str,
     door: Door,
@@ -137,11 +135,10 @@ def test_a_process_that_is_killed_during_an_outage_leaves_all_to_be_delivered(
     log(again, LOSSES[8:])
     with pytest.warns(UserNote) as notes:
         again.finish(patience=1.0)
-    (note,) = {str(note.message) for note in notes}
+    (note,) = [str(note.message) for note in notes if note.category is UserNote]
     assert note.startswith(f"not in MLflow at {door.uri} yet: ")
     assert note.endswith(f"`intermoe sync {tmp_path}` delivers what is left")
     door.heal()
-    os.environ.pop("MLFLOW_RUN_ID", None)
     assert main(["sync", str(tmp_path)]) == 0
     assert points(client, run.id) == LOSSES
     assert points(client, run.id, "norm") == [(step, 1.0) for step, _ in LOSSES]
