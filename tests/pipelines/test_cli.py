@@ -65,6 +65,7 @@ COMMANDS = {
     "jobs": ("--address",),
     "logs": ("ID", "--follow", "--address"),
     "stop": ("ID", "--address"),
+    "sync": ("FOLDER",),
     "ui": ("--port",),
 }
 

@@ -4,37 +4,42 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from intermoe.errors import UserError
+from pipelines.tracking import database as store_database
 from pipelines.tracking.address import check_reachable
+from pipelines.tracking.database import make_database
 from pipelines.tracking.runs import Run
 
-MAKE = "import sys; from pathlib import Path; from pipelines.tracking.database import make_database as make; "
-FIRST = "from pipelines.tracking.runs import Run; Run.start(f'sqlite:///{sys.argv[1]}', 'e', 'r', params={}).finish()"
+MAKE = """
+import sys
+from pathlib import Path
+from pipelines.tracking.database import make_database
+make_database(Path(sys.argv[1]))
+"""
 
 
-def test_first_commands_at_once_make_one_database(tmp_path: Path) -> None:
+def test_who_asks_at_once_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes, which tests/faults has, are to the lock what threads are."""
     database = tmp_path / "mlflow.db"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", MAKE + FIRST, str(database)], stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    assert [process.communicate(timeout=120)[1] for process in processes] == ["", "", ""]
-    assert [process.returncode for process in processes] == [0, 0, 0]
-    client = MlflowClient(f"sqlite:///{database}")
-    (experiment,) = client.search_experiments(filter_string="name = 'e'")
-    assert len(client.search_runs([experiment.experiment_id])) == 3
+    made = []
+    make = store_database._make
+    monkeypatch.setattr(store_database, "_make", lambda file: (made.append(file), make(file)))
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(make_database, [database] * 3))
+    assert made == [database]
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db"}
+    Run.start(f"sqlite:///{database}", "e", "r", params={}).finish()
 
 
 def test_a_process_that_is_killed_leaves_no_half_a_database(tmp_path: Path) -> None:
     database = tmp_path / "mlflow.db"
-    process = subprocess.Popen([sys.executable, "-c", MAKE + "make(Path(sys.argv[1]))", str(database)])
+    process = subprocess.Popen([sys.executable, "-c", MAKE, str(database)])
     deadline = time.monotonic() + 60
     while not (drafts := list(tmp_path.glob(".mlflow.db.*/mlflow.db"))) and time.monotonic() < deadline:
         time.sleep(0.02)
