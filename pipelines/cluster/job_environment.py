@@ -39,7 +39,7 @@ _MAY_BE_A_RUN = ("model", "evaluator", "run")
 _POSITIONAL = ("sweep", "run")
 # Options whose default is a folder below the working directory.
 _DEFAULTS = {"train": "out", "sweep": "out", "evaluate": "evaluator"}
-_TRACKED = ("train", "evaluate", "sweep", "register")
+_TRACKED = ("train", "evaluate", "sweep", "register", "sync")
 
 
 def in_ray_job() -> bool:
@@ -198,6 +198,8 @@ def _storage(options: argparse.Namespace) -> Iterator[tuple[str, object]]:
         value = getattr(options, name, None)
         if value is not None and not (name in fetched and _names_run(value)):
             yield name.upper() if name in _POSITIONAL else f"--{name.replace('_', '-')}", value
+    for folder in getattr(options, "folders", ()):
+        yield "FOLDER", folder
 
 
 def _names_run(value: object) -> bool:

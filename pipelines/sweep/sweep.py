@@ -34,8 +34,8 @@ from pipelines.train.run_folder import run_note
 
 # Ray Tune starts a trial again so often before it counts as failed.
 _RETRIES = 1
-# Tags of trials are waited for so long; where MLflow is away, they are delivered when it is back.
-_TAG_SECONDS = 3.0
+# Where MLflow is away, the end of a trial waits so long for it; it is delivered when MLflow is back.
+_END_SECONDS = 3.0
 # What a trial's own process asks for, since Tune wants something: a byte. Its workers ask for themselves, and may take
 # all CPUs of the cluster.
 _DRIVER_RESOURCES = {"CPU": 0.0, "memory": 1.0}
@@ -77,6 +77,7 @@ def sweep(request: SweepRequest) -> dict[str, str]:
             if trial not in missing:
                 # It may stand for other rows now.
                 _tag(trial, trial.label.tags)
+        deliver_left(out / "trials", request.site.tracking_uri)
         failed = _run(request, missing) if missing else {}
         # Of trials whose process was ended in the middle.
         deliver_left(out / "trials", request.site.tracking_uri)
@@ -250,12 +251,12 @@ def _tag(trial: TrialRequest, tags: Mapping[str, str], *, end: bool = False) -> 
     """Set tags of a trial's run, if it has one; with ``end``, say that it was ended, as its own process did not."""
     run_id = run_note(trial.training.out).get("run_id")
     if run_id:
-        run = Run.attach(trial.site.tracking_uri, run_id, trial.training.out, part="sweep")
+        run = Run(trial.site.tracking_uri, run_id, trial.training.out, part="sweep")
         run.set_tags(tags)
         if end:
-            run.finish("KILLED", _TAG_SECONDS)
+            run.finish("KILLED", _END_SECONDS)
         else:
-            run.close(_TAG_SECONDS)
+            run.leave()
 
 
 def _finished(trial: TrialRequest, plan: SweepPlan) -> bool:

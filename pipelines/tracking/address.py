@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from intermoe.errors import UserError
-from pipelines.tracking.database import make_database
 
 # For a connection, and then for the first byte of an answer.
 _SECONDS = 8.0
@@ -45,6 +44,9 @@ def check_reachable(uri: str) -> None:
         except (OSError, ValueError) as error:
             raise UserError(f"MLflow does not answer: {error}", where=shown(uri)) from None
     elif database is not None:
+        # Here, so that an address can be named in a Python that has no package but this one.
+        from pipelines.tracking.database import make_database
+
         make_database(database)
 
 

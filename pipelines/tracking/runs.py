@@ -267,6 +267,13 @@ class Run:
         if delivery.refused:
             _note(f"MLflow did not take {len(delivery.refused)} of what was logged, such as {delivery.refused[0]}")
 
+    def leave(self) -> None:
+        """Stop writing, and wait for nothing: what was logged is delivered for as long as the process lives."""
+        self._deliver()
+        if self._delivery is not None:
+            self._delivery.end()
+            self._delivery = None
+
     def finish(self, status: Status = "FINISHED", patience: float = PATIENCE) -> None:
         """Say how the run ended, and close it."""
         if self._load is not None:

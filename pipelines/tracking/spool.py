@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import ENOLCK, ENOSYS, EOPNOTSUPP
+from io import FileIO
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -91,7 +92,7 @@ class Spool:
             store: the address of MLflow's store, without credentials; not needed where nothing is added.
         """
         self.folder, self.run_id, self._store = folder, run_id, store
-        self._descriptor: int | None = None
+        self._stream: FileIO | None = None
         self._adding = threading.Lock()
 
     @property
@@ -247,20 +248,20 @@ class Spool:
         """The file, opened to add to it, with no other thread or process adding."""
         with self._adding:
             while True:
-                if self._descriptor is None:
+                if self._stream is None:
                     self.folder.mkdir(parents=True, exist_ok=True)
-                    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-                    self._descriptor = os.open(self.file, flags, 0o666)
-                _flock(self._descriptor, fcntl.LOCK_EX)
+                    self._stream = FileIO(self.file, "a+")
+                descriptor = self._stream.fileno()
+                _flock(descriptor, fcntl.LOCK_EX)
                 # It may have been removed since it was opened.
-                if os.fstat(self._descriptor).st_nlink:
+                if os.fstat(descriptor).st_nlink:
                     break
-                os.close(self._descriptor)
-                self._descriptor = None
+                self._stream.close()
+                self._stream = None
             try:
-                yield self._descriptor
+                yield descriptor
             finally:
-                _flock(self._descriptor, fcntl.LOCK_UN)
+                _flock(descriptor, fcntl.LOCK_UN)
 
     def head(self) -> bytes:
         """The first line."""
