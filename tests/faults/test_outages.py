@@ -35,7 +35,7 @@ while time.monotonic() - began < float(seconds):
     for _ in range(8):
         matrix_NN = (matrix_NN @ matrix_NN).tanh()
     step += 1
-    worker.log_metrics({f"curve{number}": step / 2 for number in range(30)}, step)
+    worker.log_metrics({f"curve{number}": step / 2 for number in range(5)}, step)
     if step % 100 == 0:
         worker.save()
         Path(folder, "step").write_text(str(step))
@@ -90,7 +90,7 @@ def test_steps_take_as_long_as_ever_and_each_point_is_there_once(
         assert ratio < 1.05, f"{fault}: {ratio:.3f} of the time of a step without it"
         assert main(["sync", str(folder)]) == 0
         client = MlflowClient(f"http://127.0.0.1:{port}")
-        for number in (0, 29):
+        for number in range(5):
             history = client.get_metric_history(run.id, f"curve{number}")
             assert [(metric.step, metric.value) for metric in history] == [
                 (number, number / 2) for number in range(1, step + 1)
