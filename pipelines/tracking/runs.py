@@ -24,6 +24,7 @@ from pipelines.tracking.address import check_reachable, shown, sqlite_file
 from pipelines.tracking.client import batches_of, child_run, experiment_named, explained, param_text
 from pipelines.tracking.delivery import Delivery
 from pipelines.tracking.spools import FOLDER, spool_of
+from pipelines.tracking.sync import deliver_left
 from pipelines.tracking.system_load import SystemLoad
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -264,6 +265,9 @@ class Run:
                 f"not in MLflow at {shown(self.uri)} yet: {left} ({reason}); "
                 f"`intermoe sync {self._folder}` delivers what is left"
             )
+        elif is_remote(self._folder) and self._part == "driver":
+            # There a worker has a spool of its own, and may have ended before all of it was delivered.
+            deliver_left(self._folder, self.uri, patience)
         if delivery.refused:
             _note(f"MLflow did not take {len(delivery.refused)} of what was logged, such as {delivery.refused[0]}")
 

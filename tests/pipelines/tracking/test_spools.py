@@ -112,7 +112,7 @@ def test_in_a_storage_what_waits_is_saved_with_each_checkpoint(
         again = Run.reopen(uri, name.removesuffix(".jsonl"), folder)
         again.log_metrics({"loss": 30.0}, 30)
         with pytest.warns(UserNote, match=r"yet: 3 points, 1 file, 2 notes \(away\); `intermoe sync s3://"):
-            again.finish(patience=0.2)
+            again.finish(patience=2.0)
     (line,) = sync([folder])
     assert line.endswith(f"delivered 3 points, 1 file, 2 notes to run {again.id} in MLflow at {uri}")
     client = MlflowClient(uri)
@@ -121,6 +121,25 @@ def test_in_a_storage_what_waits_is_saved_with_each_checkpoint(
     assert [file.path for file in client.list_artifacts(again.id)] == ["picture.png"]
     assert client.get_run(again.id).info.status == "FINISHED"
     assert list(sync([folder])) == [f"{folder}: nothing is left to deliver"]
+
+
+def test_the_driver_delivers_what_a_worker_has_left_in_a_storage(
+    bucket: str, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = as_place(f"{bucket}/left")
+    driver = Run.start(uri, "stored", "a run", params={}, folder=folder)
+    with monkeypatch.context() as away:
+        away.setattr(delivery.Delivery, "_send", _fail)
+        worker = Run.join(uri, driver.id, folder)
+        worker.log_metrics({"loss": 1.0}, 10)
+        with pytest.warns(UserNote, match=r"yet: 1 point \(away\)"):
+            worker.close(patience=2.0)
+    # Its process has ended.
+    monkeypatch.setattr(worker._spool, "entries", lambda: iter(()))
+    driver.finish()
+    history = MlflowClient(uri).get_metric_history(driver.id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(10, 1.0)]
+    assert not folder.exists()
 
 
 def _fail(*_: object) -> None:
