@@ -21,7 +21,7 @@ _LONGEST_PAUSE = 30.0
 _AWAITED_PAUSE, _LOOK = 1.0, 0.05
 # A database that is locked for a moment is no outage.
 _FAILURES_TO_TELL = 3
-# A wait ends even if the store goes on taking a little now and then.
+# A wait ends even if the store goes on taking a little now and then: after so many times its patience.
 _LONGEST_WAIT = 10
 
 _log = logging.getLogger(__name__)
@@ -63,30 +63,33 @@ class Delivery:
         Args:
             patience: for so many seconds nothing may be taken; ten times as long, this waits at most.
         """
-        began = time.monotonic()
         self._awaited.set()
-        while any(True for _ in self._spool.entries()):
-            now = time.monotonic()
-            if now > max(began, self._progressed) + patience or now > began + _LONGEST_WAIT * patience:
-                break
-            time.sleep(_LOOK)
-        else:
-            if self._ending.is_set():
-                # It removes the spool.
-                self._thread.join(patience)
-            else:
-                self._awaited.clear()
-            return True
+        delivered = self._watch(patience)
         if not self._ending.is_set():
             self._awaited.clear()
-        return False
+        elif delivered:
+            # It removes the spool.
+            self._thread.join(patience)
+        return delivered
+
+    def _watch(self, patience: float) -> bool:
+        began = time.monotonic()
+        while self._is_left():
+            now = time.monotonic()
+            if now > min(max(began, self._progressed) + patience, began + _LONGEST_WAIT * patience):
+                return False
+            time.sleep(_LOOK)
+        return True
+
+    def _is_left(self) -> bool:
+        return any(True for _ in self._spool.entries())
 
     def _run(self) -> None:
         while True:
             with self._spool.delivering() as alone:
                 if alone and self._deliver():
                     return
-            if self._ending.is_set() and not any(True for _ in self._spool.entries()):
+            if self._ending.is_set() and not self._is_left():
                 return
             self._rest(1.0)
 
