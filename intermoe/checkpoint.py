@@ -7,7 +7,7 @@ place, flushed to disk and renamed (files.py): under the final name it is comple
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from intermoe.errors import UserError
 from intermoe.files import (
     contents,
+    is_taken,
     local_copy,
     local_draft,
     remove_folder,
@@ -28,7 +29,7 @@ from intermoe.files import (
     whole_folder,
     write_json,
 )
-from intermoe.places import Place, as_place, is_file, is_folder, read_bytes
+from intermoe.places import Place, as_place, file_sizes, is_folder, read_bytes
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -85,7 +86,11 @@ def save(
         with local_draft(partial) as draft:
             for name, part in tensors.items():
                 file = draft / f"{name}.safetensors"
-                save_file({key: _plain(tensor) for key, tensor in part.items()}, file)
+                try:
+                    save_file({key: _plain(tensor) for key, tensor in part.items()}, file)
+                except SafetensorError as error:
+                    reason = str(error).rpartition("I/O error: ")[2]
+                    raise UserError(f"cannot be written: {reason}", where=folder / file.name) from error
                 # safetensors writes for the owner alone; whoever may read the folder may read what is in it.
                 file.chmod(draft.stat().st_mode & 0o666)
             for name, document in documents.items():
@@ -160,18 +165,43 @@ def step_folder(root: Place, step: int) -> Place:
     return as_place(root) / f"step-{step:08d}"
 
 
-def latest(root: Place) -> Place | None:
-    """The newest undamaged checkpoint among ``root/step-XXXXXXXX``, or None where there is none.
+def is_named_as_one(folder: Place) -> bool:
+    """Whether a folder's name is that of a training step's checkpoint or of a run's best, whatever it holds."""
+    return folder.name == "best" or _STEP.fullmatch(folder.name) is not None
+
+
+def latest(
+    root: Place, *, holding: Collection[str] = (), report: Callable[[DamagedCheckpoint], None] | None = None
+) -> Place | None:
+    """The newest undamaged checkpoint among ``root/step-XXXXXXXX``, or None where there are no checkpoints.
+
+    Args:
+        root: folder of the checkpoints of one run.
+        holding: names of files without which a checkpoint counts as damaged.
+        report: called with what is wrong with each newer one.
 
     Raises:
+        DamagedCheckpoint: there are checkpoints, and all are damaged.
         UserError: the storage does not answer; that is no damage.
     """
+    damages = []
     for folder in _steps(as_place(root)):
+        if not is_taken(folder):
+            continue  # its writer was killed
         try:
-            verify(folder)
-        except DamagedCheckpoint:
+            _check_holds(folder, {file.name for file in verify(folder)}, holding)
+        except DamagedCheckpoint as error:
+            damages.append(error)
+            if report is not None:
+                report(error)
             continue
         return folder
+    if damages:
+        raise DamagedCheckpoint(
+            f"no checkpoint of {len(damages)} is whole; {damages[0]}",
+            where=root,
+            allowed="delete this folder to begin again from step 0",
+        )
     return None
 
 
@@ -251,14 +281,23 @@ def _listed(folder: Place) -> dict[str, dict[str, Any]]:
         raise DamagedCheckpoint(f"{MANIFEST} cannot be read: the checkpoint is damaged", where=folder) from None
     if not all(_SHA256.fullmatch(str(checksum)) for checksum in sums):
         raise DamagedCheckpoint(f"{MANIFEST} cannot be read: the checkpoint is damaged", where=folder)
+    there = file_sizes(folder)
     for name, size in sizes.items():
         if not _FILE.fullmatch(name):
             raise DamagedCheckpoint(f"{MANIFEST} lists {name!r}, which no checkpoint holds", where=folder)
-        if not is_file(folder / name):
+        if name not in there:
             raise DamagedCheckpoint(f"{name} is missing: the checkpoint is damaged", where=folder)
-        if (folder / name).stat().st_size != size:
+        if there[name] != size:
             raise DamagedCheckpoint(f"{name} is not {size} bytes long: the checkpoint is damaged", where=folder)
+    # A manifest that has lost a line.
+    _check_holds(folder, {*sizes, MANIFEST}, [name for name in sorted(there) if _FILE.fullmatch(name)])
     return files
+
+
+def _check_holds(folder: Place, files: Collection[str], names: Iterable[str]) -> None:
+    for name in names:
+        if name not in files:
+            raise DamagedCheckpoint(f"{MANIFEST} does not list {name}: the checkpoint is damaged", where=folder)
 
 
 def _is_complete(folder: Place) -> bool:

@@ -9,7 +9,6 @@ for whole, whatever lies there. While it is filled it holds ``.incomplete``, by 
 there is in nobody's use. Nothing keeps two processes from writing to the same URI at once.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -32,7 +31,7 @@ from intermoe.places import Place, absolute, cache, exists, is_file, is_folder, 
 INCOMPLETE = ".incomplete"
 # Of the copies on this machine; those that were not used for longest go first.
 _CACHE_BYTES = 50 * 1024**3
-_HIDDEN = re.compile(r"\..+\.[0-9a-f]{32}(?:\.\w+)?")
+_HIDDEN = re.compile(r"\.(.+)\.[0-9a-f]{32}((?:\.\w+)?)")
 
 
 @contextmanager
@@ -109,6 +108,8 @@ def whole_folder(out: Place, *, seal: str, replace: bool = False) -> Iterator[Pl
         yield partial
         for path in (*partial.rglob("*"), partial):
             flush(path)
+        if not replace:
+            check_free(out)
         _move_into_place(partial, out)
     except OSError as error:
         raise _unwritable(out, error) from error
@@ -304,26 +305,6 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def locked(folder: Place) -> Iterator[None]:
-    """Keep other processes that ask for the same out of a folder; the lock ends with the process, however it ends.
-
-    The storage of a URI has no locks: there nobody is kept out.
-
-    Raises:
-        UserError: another process has it.
-    """
-    if is_remote(folder):
-        yield
-        return
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError("another process is at work here", where=folder) from None
-        yield
-
-
 def _hidden(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid4().hex}")
 
@@ -339,7 +320,9 @@ def _clear(folder: UPath, seal: str) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"cannot be written: {error.strerror or error}", where=path)
+    # By its name to be, where it lies in a folder that is being written.
+    parts = [_HIDDEN.sub(lambda hidden: hidden[1] + hidden[2], part) for part in path.parts]
+    return UserError(f"cannot be written: {error.strerror or error}", where=Path(*parts))
 
 
 def _move_into_place(partial: Path, out: Path) -> None:

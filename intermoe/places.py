@@ -152,6 +152,20 @@ def _raise_without_bucket(error: FileNotFoundError) -> None:
         raise error
 
 
+def file_sizes(folder: Place) -> dict[str, int]:
+    """The files in a folder, by name, with their sizes in bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        StorageError: the storage of a URI does not say.
+    """
+    if not is_remote(folder):
+        return {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
+    with storage_errors(folder):
+        found = folder.fs.find(folder.path, maxdepth=1, detail=True)
+        return {path.rpartition("/")[2]: int(facts["size"]) for path, facts in found.items()}
+
+
 @contextmanager
 def on_disk(at: Place) -> Iterator[Path]:
     """A file or folder on this machine's disk: itself, or a copy of its name for as long as the block runs."""

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,13 +38,18 @@ _PIPELINES_EXTRA = ("mlflow", "psutil", "ray", "rich", "scipy", "tabulate")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when all went well, 2 for a mistake of the user, 130 for Ctrl-C, or the code of a job."""
+    """Run the command.
+
+    Returns:
+        0 when all went well, 2 for a mistake of the user, 130 for Ctrl-C, 143 for SIGTERM, or the code of a job.
+    """
+    terminated: list[int] = []
     try:
         from pipelines.grammar import parse  # here, so that a package that it lacks is one line too
 
         options = parse(arguments)
         check_in_job(options)
-        with _notes():
+        with _notes(), _terminable(terminated):
             return _COMMANDS[options.verb](options) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -59,7 +66,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
-        return 130
+        return 143 if terminated else 130
+
+
+@contextmanager
+def _terminable(terminated: list[int]) -> Iterator[None]:
+    """SIGTERM, by which schedulers end a job, ends the block as Ctrl-C does, and is added to the list."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:  # noqa: ARG001
+        terminated.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -275,6 +300,22 @@ def _report(options: argparse.Namespace) -> None:
         print(file)
 
 
+def _verify(options: argparse.Namespace) -> None:
+    from pipelines.cluster.progress import Stages
+    from pipelines.verify import verify
+
+    damages = 0
+    for folder in options.folders:
+        with Stages() as stages:
+            verified = verify(folder, stages)
+        for line in verified.damages:
+            print(line, file=sys.stderr)
+        damages += len(verified.damages)
+        print(f"{folder}: checked; data sets: {verified.num_datasets}, checkpoints: {verified.num_checkpoints}")
+    if damages:
+        raise UserError(f"{damages} damaged")
+
+
 def _describe(options: argparse.Namespace) -> None:
     from pipelines import settings
     from pipelines.describe import as_lines, describe
@@ -367,6 +408,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "evaluate": _evaluate,
     "sweep": _sweep,
     "report": _report,
+    "verify": _verify,
     "describe": _describe,
     "bench": _bench,
     "register": _register,

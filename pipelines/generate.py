@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from intermoe.errors import UserError
-from intermoe.files import check_free, contents, whole_file
+from intermoe.files import check_free, contents, discard, whole_file
 from intermoe.generation import check_prompts
+from intermoe.locks import check_unlocked, locked
 from intermoe.model import InterMoE
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
 from intermoe.motion import Motion
@@ -21,6 +22,7 @@ SUFFIXES = (".npz", ".bvh", ".mp4", ".png")
 _SLUG = 60
 # Characters after a stem: the longest suffix, and what a file is called until it is whole.
 _BEYOND_STEM = 64
+_Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,23 @@ class GenerateRequest:
                 is too long, or a file of a motion's name exists.
         """
         check_prompts(self.prompts)
+        check_unlocked(self.out)
         _check_writable(self.out, max(len(stem.name) for stem in self.stems) + _BEYOND_STEM)
-        present = contents(self.out)
-        taken = [path for stem in self.stems for path in present if path.name.startswith(_beginnings(stem.name))]
-        for path in taken[:1]:
-            check_free(path, "another --out")
+        self.check_free()
         return self
 
+    def check_free(self) -> None:
+        """Raise ``UserError`` where a file of a motion's name exists."""
+        for path in self.present()[:1]:
+            check_free(path, "another --out")
 
-def generate(model: InterMoE, request: GenerateRequest, progress: Callable[[str, int, int], None]) -> list[Place]:
+    def present(self) -> list[Place]:
+        """The files with a motion's name in the folder."""
+        beginnings = tuple(beginning for stem in self.stems for beginning in _beginnings(stem.name))
+        return [path for path in contents(self.out) if path.name.startswith(beginnings)]
+
+
+def generate(model: InterMoE, request: GenerateRequest, progress: _Progress) -> list[Place]:
     """Generate a motion for each prompt and write it in every form.
 
     Args:
@@ -77,30 +87,38 @@ def generate(model: InterMoE, request: GenerateRequest, progress: Callable[[str,
         The files written.
 
     Raises:
-        UserError: a length the model does not know, no experts to map; or files could not be written, after those
-            of the other motions have been.
+        UserError: another process writes to the folder; a length the model does not know; no experts to map; or a file
+            cannot be written, and then none is left.
     """
-    with recorded_routing(model.denoiser) if request.routing_map else nullcontext() as recorder:
-        motions = model.generate(
-            list(request.prompts),
-            seconds=request.seconds,
-            seed=request.seed,
-            guidance=request.guidance,
-            on_step=lambda done, total: progress("denoise", done, total),
-        )
-    maps = recorder.maps() if recorder is not None else []
-    files, failures = [], []
-    for number, (stem, motion) in enumerate(zip(request.stems, motions, strict=True)):
-        progress("write", number, len(motions))
-        try:
+    with locked(request.out):
+        request.check_free()
+        with recorded_routing(model.denoiser) if request.routing_map else nullcontext() as recorder:
+            motions = model.generate(
+                list(request.prompts),
+                seconds=request.seconds,
+                seed=request.seed,
+                guidance=request.guidance,
+                on_step=lambda done, total: progress("denoise", done, total),
+            )
+        return _write(request, motions, recorder.maps() if recorder is not None else [], progress)
+
+
+def _write(
+    request: GenerateRequest, motions: Sequence[Motion], maps: Sequence[RoutingMap], progress: _Progress
+) -> list[Place]:
+    files: list[Place] = []
+    try:
+        for number, (stem, motion) in enumerate(zip(request.stems, motions, strict=True)):
+            progress("write", number, len(motions))
             files += save_all(motion, stem)
             if maps:
                 files.append(save_routing_map(motion, maps[number], stem.with_name(f"{stem.name}.routing.png")))
-        except UserError as error:
-            failures.append(str(error))
+    except BaseException:
+        # Those that are whole would be in the way of the same command, once there is room.
+        for file in request.present():
+            discard(file)
+        raise
     progress("write", len(motions), len(motions))
-    if failures:
-        raise UserError(f"{len(failures)} of {len(motions)} motions could not be written whole: {failures[0]}")
     return files
 
 

@@ -120,6 +120,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("sweep", type=as_place, metavar="SWEEP", help="folder of a sweep")
     verb.add_argument("--out", type=as_place, help="output folder (default: SWEEP/report, replaced)")
 
+    verb = verbs.add_parser("verify", help="compare data sets, checkpoints, runs and sweeps with their checksums")
+    verb.add_argument("folders", nargs="+", type=as_place, metavar="FOLDER", help="what to check, at any depth")
+
     verb = verbs.add_parser("describe", help="list parameters, sizes and cost of a configuration")
     _add_config(verb)
     verb.add_argument("--json", action="store_true", help="print JSON")

@@ -71,6 +71,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "train vae",
         "train denoiser",
         "sync runs/denoiser",
+        "verify data/duet",
         "train evaluator",
         "evaluate --model",
         "register runs/denoiser",

@@ -2,7 +2,7 @@
 
 ::
 
-    dataset.json                       the card: what is in the folder, with the SHA-256 of every other file
+    dataset.json                       the card (card.py): what is in the folder, with the SHA-256 of every file
     motions/<split>-00000.parquet      one recording a row, sorted by id
     captions/00000.parquet             one distinct caption a row, sorted; mirrored and swapped forms among them
     quarantine.jsonl                   what could not be used: {"id": ..., "reason": ...}
@@ -15,37 +15,35 @@ Legend: T frames, P = 2 persons, J joints, R = J - 1, K text tokens, W text widt
 """
 
 import json
-import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from upath import UPath
 
-from intermoe.body.conventions import FPS, SPLITS
+from intermoe.body.conventions import SPLITS
 from intermoe.body.features import Normaliser
 from intermoe.body.skeletons import SKELETONS, skeleton_named
 from intermoe.config import Config
+from intermoe.data.card import CARD, DatasetCard, read_card, shard_name
 from intermoe.data.draws import Draw
 from intermoe.data.rows import CaptionRow, MotionRow, RecordingHeader, SplitIndex
 from intermoe.errors import UserError
 from intermoe.files import make_folder, sha256, whole_file
-from intermoe.places import Place, absolute, as_place, check_storage, is_remote, read_bytes, storage_errors
+from intermoe.places import Place, absolute, as_place, check_storage, is_remote, storage_errors
 from intermoe.text.captions import Persons, named_first
 
-CARD = "dataset.json"
-QUARANTINE = "quarantine.jsonl"
-NOTES = "notes.jsonl"
-ROWS_PER_FILE = 256
 _FLOATS = pa.list_(pa.field("element", pa.float32(), nullable=False))
 _NUMBERS = pa.list_(pa.field("element", pa.int32(), nullable=False))
 MOTION_SCHEMA = pa.schema(
@@ -70,72 +68,9 @@ CAPTION_SCHEMA = pa.schema(
         pa.field("state", _FLOATS, nullable=False),  # tokens x W, flat; only tokens that count
     ]
 )
-_FILE = re.compile(rf"motions/(?:{'|'.join(SPLITS)})-\d{{5,}}\.parquet|captions/\d{{5,}}\.parquet|{QUARANTINE}|{NOTES}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 # Open files and caption rows kept by one process: a row of CLIP's states takes 0.24 MB.
 _OPEN_FILES, _KEPT_CAPTIONS = 128, 512
 _REMOTE_SECONDS = 60.0
-
-
-class EncoderCard(Config):
-    """The text encoder whose states the data set holds."""
-
-    name: str
-    width: int = Field(ge=1)
-    sha256: str = Field(pattern=_SHA256.pattern)
-
-
-class DatasetCard(Config):
-    """The description of a data set folder.
-
-    Attributes:
-        version: of the folder's layout.
-        name: of the data set.
-        reader: class that read the raw recordings.
-        skeleton: name of the joints' skeleton.
-        fps: frames a second.
-        encoder: of the captions.
-        recordings: number of them in each split.
-        frames: of all recordings.
-        captions: distinct texts, mirrored and swapped forms included.
-        max_tokens: tokens of the longest text.
-        quarantined: recordings set aside.
-        captions_cut: of them, those whose end is beyond the tokens of the encoder.
-        noted: recordings in which something was put right while reading.
-        rows_per_file: rows R of a Parquet file; the last of a split may hold fewer.
-        mean: of each feature over the training split [F].
-        std: standard deviation of each feature [F], as measured.
-        files: SHA-256 of each file, by its path in the folder.
-    """
-
-    version: Literal[2] = 2
-    name: str
-    reader: str
-    skeleton: str
-    fps: int = Field(default=FPS, ge=1)
-    encoder: EncoderCard
-    recordings: dict[Literal["train", "val", "test"], int]
-    frames: int = Field(ge=1)
-    captions: int = Field(ge=1)
-    max_tokens: int = Field(ge=1)
-    quarantined: int = Field(ge=0)
-    captions_cut: int = Field(default=0, ge=0)
-    noted: int = Field(default=0, ge=0)
-    rows_per_file: int = Field(default=ROWS_PER_FILE, ge=1)
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    files: dict[str, str]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.skeleton not in SKELETONS:
-            raise ValueError(f"skeleton {self.skeleton!r} is not one of {', '.join(SKELETONS)}")
-        if not len(self.mean) == len(self.std) == skeleton_named(self.skeleton).num_features:
-            raise ValueError(f"mean and std have as many numbers as {self.skeleton} has features")
-        for file, digest in self.files.items():
-            if not (_FILE.fullmatch(file) and _SHA256.fullmatch(digest)):
-                raise ValueError(f"files lists {file!r}, which no data set holds")
-        return self
 
 
 class DatasetFolder:
@@ -186,9 +121,7 @@ class DatasetFolder:
         """
         for file, digest in self.card.files.items():
             if sha256(self.path / file) != digest:
-                raise UserError(
-                    f"{file} does not match its checksum in {CARD}: the data set is damaged", where=self.path
-                )
+                raise _changed(self.path, file)
 
     def recording(self, split: str, row: int) -> MotionRow:
         """The recording in that row of the split, read from its row group alone.
@@ -246,11 +179,8 @@ class DatasetFolder:
     def _row(self, stem: str, row: int) -> Mapping[str, Any]:
         number, group = divmod(row, self.card.rows_per_file)
         file = shard_name(stem, number)
-        try:
-            with self._reading, storage_errors(self.path):
-                table = self._file(file).read_row_group(group, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(self.path, file, error) from None
+        with self._reading, _read_errors(self.path, file):
+            table = self._file(file).read_row_group(group, use_threads=False)
         return {name: table[name][0] for name in table.column_names}
 
     def _columns(self, stem: str, rows: int, names: list[str]) -> pa.Table:
@@ -259,27 +189,53 @@ class DatasetFolder:
         tables = [pa.schema([schema.field(name) for name in names]).empty_table()]
         for number in range(-(-rows // self.card.rows_per_file)):
             file = shard_name(stem, number)
-            try:
-                with self._reading, storage_errors(self.path):
-                    tables.append(self._file(file).read(names))
-            except (pa.ArrowException, OSError) as error:
-                raise _damaged(self.path, file, error) from None
+            with self._reading, _read_errors(self.path, file):
+                tables.append(self._file(file).read(names))
         return pa.concat_tables(tables)
 
     def _open_file(self, file: str) -> pq.ParquetFile:
+        # At a URI, where a few rows are asked for and not the file, the pages have checksums of their own.
+        if not is_remote(self.path) and _checksum(self.path / file) != self.card.files.get(file):
+            raise _changed(self.path, file)
+        return open_parquet(self.path / file)
+
+
+@contextmanager
+def _read_errors(folder: Place, file: str) -> Iterator[None]:
+    """Turn what a damaged file raises into one line, and what its storage raises into another."""
+    with storage_errors(folder):
         try:
-            return open_parquet(self.path / file)
+            yield
         except (pa.ArrowException, OSError) as error:
-            raise _damaged(self.path, file, error) from None
+            # What Arrow finds wrong with a file has no number of an error of the system.
+            if is_remote(folder) and isinstance(error, OSError) and (error.errno or isinstance(error, TimeoutError)):
+                raise
+            raise _damaged(folder, file, error) from None
 
 
 def open_parquet(file: Place) -> pq.ParquetFile:
     """A Parquet file of which what is asked for is read, and nothing else."""
     if not is_remote(file):
-        return pq.ParquetFile(file, memory_map=True)
+        return pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
     with storage_errors(file):
         # Arrow joins the columns of a row to one request; the file object is to read neither ahead nor twice.
-        return pq.ParquetFile(file.fs.open(file.path, "rb", cache_type="none"), pre_buffer=True)
+        stream = file.fs.open(file.path, "rb", cache_type="none")
+        return pq.ParquetFile(stream, pre_buffer=True, page_checksum_verification=True)
+
+
+def _checksum(file: Path) -> str:
+    """The SHA-256 of a file, which a process reads once, and again when the file has been written anew."""
+    status = file.stat()
+    return _checksum_of(file, f"{status.st_ino} {status.st_mtime_ns} {status.st_size}")
+
+
+@lru_cache(4096)
+def _checksum_of(file: Path, written: str) -> str:  # noqa: ARG001 - tells a rewritten file
+    return sha256(file)
+
+
+def _changed(path: Place, file: str) -> UserError:
+    return UserError(f"{file} does not match its checksum in {CARD}: the data set is damaged", where=path)
 
 
 @lru_cache(8)
@@ -296,13 +252,7 @@ def _remote_state(card: UPath, minute: int) -> str:  # noqa: ARG001 - what was l
 
 @lru_cache(8)
 def _opened(path: Place, written: str) -> DatasetFolder:  # noqa: ARG001 - tells a rewritten card
-    try:
-        values = json.loads(read_bytes(path / CARD))
-    except ValueError:
-        raise UserError("not valid JSON", where=path / CARD) from None
-    if not isinstance(values, dict):
-        raise UserError("holds no keys", where=path / CARD)
-    card = DatasetCard.parse(values, where=path / CARD)
+    card = read_card(path)
     with storage_errors(path):
         there = set(path.fs.find(path.path)) if is_remote(path) else set()
     for file in card.files:
@@ -311,23 +261,20 @@ def _opened(path: Place, written: str) -> DatasetFolder:  # noqa: ARG001 - tells
     return DatasetFolder(path, card)
 
 
-def shard_name(stem: str, number: int) -> str:
-    """Path of a file of rows in the folder.
-
-    Example:
-        >>> shard_name("motions/train", 2), shard_name("captions/", 0)
-        ('motions/train-00002.parquet', 'captions/00000.parquet')
-    """
-    return f"{stem}{'' if stem.endswith('/') else '-'}{number:05d}.parquet"
-
-
 def write_rows(file: Place, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> str:
     """Write rows, one at a time, each a row group; the same rows give the same bytes. Returns their SHA-256."""
     make_folder(file.parent)
     with whole_file(file) as partial:
         with (
             partial.open("wb") as stream,
-            pq.ParquetWriter(stream, schema, compression="NONE", use_dictionary=False, write_statistics=False) as to,
+            pq.ParquetWriter(
+                stream,
+                schema,
+                compression="NONE",
+                use_dictionary=False,
+                write_statistics=False,
+                write_page_checksum=True,
+            ) as to,
         ):
             for row in rows:
                 columns = [_column(row[field.name], field.type) for field in schema]

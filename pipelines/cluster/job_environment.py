@@ -32,11 +32,12 @@ _STORAGE = (
     "evaluator",
     "sweep",
     "run",
+    "folders",
 )
 # Options that hold a path of the nodes' file systems, never a URI.
 _PATHS = ("denoiser", "stats", "text_folder")
 _MAY_BE_A_RUN = ("model", "evaluator", "run")
-_POSITIONAL = ("sweep", "run")
+_POSITIONAL = ("sweep", "run", "folders")
 # Options whose default is a folder below the working directory.
 _DEFAULTS = {"train": "out", "sweep": "out", "evaluate": "evaluator"}
 _TRACKED = ("train", "evaluate", "sweep", "register", "sync")
@@ -197,9 +198,8 @@ def _storage(options: argparse.Namespace) -> Iterator[tuple[str, object]]:
     for name in _STORAGE:
         value = getattr(options, name, None)
         if value is not None and not (name in fetched and _names_run(value)):
-            yield name.upper() if name in _POSITIONAL else f"--{name.replace('_', '-')}", value
-    for folder in getattr(options, "folders", ()):
-        yield "FOLDER", folder
+            label = name.removesuffix("s").upper() if name in _POSITIONAL else f"--{name.replace('_', '-')}"
+            yield from ((label, each) for each in (value if isinstance(value, list) else [value]))
 
 
 def _names_run(value: object) -> bool:

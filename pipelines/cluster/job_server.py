@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from intermoe.errors import UserError, first_line, reason_of
-from pipelines.cluster.environment import environment_of
+from pipelines.environment import environment_of
 from pipelines.tracking.address import shown
 
 Answer = TypeVar("Answer")

@@ -2,9 +2,12 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,13 +16,15 @@ import torch
 from rich.console import Console
 
 from intermoe.errors import UserError
-from pipelines.cluster.environment import environment_of
 from pipelines.cluster.live import LiveCluster
 from pipelines.cluster.resources import Demand, await_resources
+from pipelines.environment import environment_of
 from pipelines.settings import WorkersConfig
 
 _OBJECT_STORE_BYTES = 2 * 1024**3
-_DASHBOARD_HOST = "127.0.0.1"
+_LOOPBACK = "127.0.0.1"
+_TOKEN = Path.home() / ".ray" / "auth_token"
+_CONNECT_SECONDS = 10.0
 # The path of a socket may have so many bytes; Ray's lie below its temporary folder, in the folder of the session.
 _SOCKET_PATH, _SOCKET = 107, "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 
@@ -42,6 +47,17 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
     if ray.is_initialized():
         yield
         return
+    with _same_signals():
+        _start(workers, jobs)
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            await_resources(Demand(workers, jobs), LiveCluster(), _tell)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(workers: WorkersConfig, jobs: int) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     cluster = os.environ.get("RAY_ADDRESS")
@@ -63,7 +79,7 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
             "RAY_worker_maximum_startup_concurrency": str(own),
             # Where several Rays run on one machine, Ray Train does not find its own by itself, and what a trial that
             # was stopped had taken would never be free again.
-            "RAY_API_SERVER_ADDRESS": f"http://{_DASHBOARD_HOST}:{port}",
+            "RAY_API_SERVER_ADDRESS": f"http://{_LOOPBACK}:{port}",
         }
         with environment_of(**variables):
             # "local": not one that somebody happens to have started here, whose CPUs are not ours to plan with.
@@ -72,22 +88,32 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
                 num_cpus=own,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 include_dashboard=True,
-                dashboard_host=_DASHBOARD_HOST,
+                dashboard_host=_LOOPBACK,
                 dashboard_port=port,
+                # Of no use to other machines: its servers and those of its workers listen on loopback.
+                _node_ip_address=_LOOPBACK,
                 **options,
             )
+        # Ray makes it readable for everybody.
+        with suppress(FileNotFoundError):
+            _TOKEN.chmod(0o600)
+
+
+@contextmanager
+def _same_signals() -> Iterator[None]:
+    """What SIGTERM does stays as it is: Ray's own handler aborts the process, with a dump of its stacks."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        if cluster:
-            await_resources(Demand(workers, jobs), LiveCluster(), _tell)
         yield
     finally:
-        ray.shutdown()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _free_port() -> int:
     """A port of this machine that nobody listens on."""
     with socket.socket() as candidate:
-        candidate.bind((_DASHBOARD_HOST, 0))
+        candidate.bind((_LOOPBACK, 0))
         port: int = candidate.getsockname()[1]
     return port
 
@@ -95,8 +121,12 @@ def _free_port() -> int:
 def _connect(address: str, options: dict[str, Any]) -> None:
     """Become a driver of the cluster at RAY_ADDRESS, and say where its dashboard is."""
     try:
+        host, _, port = address.rpartition("://")[2].rpartition(":")
+        if port.isdecimal():
+            # Ray would go on asking for minutes.
+            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
         context = ray.init(**options)
-    except (ConnectionError, ValueError):
+    except (OSError, ValueError):
         raise UserError(
             "no Ray cluster answers, or it wants a token",
             where=f"RAY_ADDRESS={address}",

@@ -15,7 +15,7 @@ from uuid import uuid4
 import intermoe
 import pipelines
 from intermoe.checkpoint import MANIFEST
-from intermoe.data.shards import CARD
+from intermoe.data.card import CARD
 from intermoe.errors import UserError
 from pipelines.cluster.job_environment import SHARED_STORAGE, check_command, check_tracking, is_uri, on_loopback
 from pipelines.tracking.address import shown

@@ -13,7 +13,8 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.protocol import GENERATING, score
 from intermoe.evaluation.runner import read_parts
-from intermoe.files import contents, make_folder, read_note, remove_folder, write_json
+from intermoe.files import check_free, contents, make_folder, read_note, remove_folder, write_json
+from intermoe.locks import locked
 from intermoe.places import Place, absolute
 from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
@@ -36,13 +37,13 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
         progress: called with a stage, how much of it is done, and of how much.
 
     Raises:
-        UserError: a half-made evaluation of something else lies beside ``out``, or ``out`` has been taken since.
+        UserError: another process works on ``out``, it has been taken since, or a half-made evaluation of something
+            else lies beside it.
     """
     request = plan.request
     out = absolute(request.out)
     partial = out.with_name(f".{out.name}.partial")
-    run = _begun(plan, partial)
-    with run:
+    with locked(out), _begun(plan, out, partial) as run:
         try:
             seconds = _compute(plan, partial / _PARTS, progress)
         except KeyboardInterrupt:
@@ -70,9 +71,11 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
     return results
 
 
-def _begun(plan: EvaluationPlan, partial: Place) -> Run:
+def _begun(plan: EvaluationPlan, out: Place, partial: Place) -> Run:
     """The MLflow run of this evaluation: a new one, or that of the interrupted one that goes on."""
     request, uri = plan.request, plan.request.site.tracking_uri
+    # Again: another process may have been at work since it was checked.
+    check_free(out, "another --out")
     make_folder(partial / _PARTS)
     note = partial / _PLAN
     # As JSON gives it back.

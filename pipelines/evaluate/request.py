@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from intermoe import checkpoint
-from intermoe.data.shards import CARD, DatasetFolder
+from intermoe.data.card import CARD
+from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import Evaluator
 from intermoe.evaluation.protocol import ROWS, EvaluationJob, Row
 from intermoe.evaluation.runner import EvaluationSpec
 from intermoe.files import check_free, sha256
+from intermoe.locks import check_unlocked
 from intermoe.model import InterMoE, trained_folder
 from intermoe.places import Place, as_place, check_storage
 from intermoe.text.encoders import load_encoder
@@ -67,6 +69,7 @@ class EvaluateRequest:
             UserError: something is missing, or does not fit together.
         """
         check_storage(self.out)
+        check_unlocked(self.out)
         check_free(self.out, "another --out")
         if self.seed < 0:
             raise UserError(f"seed {self.seed}", allowed="0 or more")

@@ -25,20 +25,13 @@ import torch
 
 from intermoe.body.conventions import SPLITS
 from intermoe.body.skeletons import Skeleton
+from intermoe.data.card import CARD, NOTES, QUARANTINE, ROWS_PER_FILE, DatasetCard, EncoderCard, shard_name, write_card
 from intermoe.data.feature_moments import Moments
-from intermoe.data.shards import (
-    CARD,
-    NOTES,
-    QUARANTINE,
-    ROWS_PER_FILE,
-    DatasetCard,
-    DatasetFolder,
-    EncoderCard,
-    shard_name,
-)
+from intermoe.data.shards import DatasetFolder
 from intermoe.datasets.recordings import Reader, Source
 from intermoe.errors import UserError
 from intermoe.files import check_free, discard, make_folder, sha256, whole_folder
+from intermoe.locks import locked
 from intermoe.places import Place, absolute, as_place
 from intermoe.text.captions import mirror_caption, swap_caption
 from intermoe.text.encoders import load_encoder
@@ -74,9 +67,9 @@ def preprocess(request: PreprocessRequest, progress: ProgressCallback | None = N
         progress: called with how far each stage is.
 
     Raises:
-        UserError: as for ``make_shards``.
+        UserError: another process works on ``out``; else as for ``make_shards``.
     """
-    with request.source.reader(scratch=request.out.parent) as reader:
+    with locked(request.out), request.source.reader(scratch=request.out.parent) as reader:
         return make_shards(
             reader,
             name=request.name,
@@ -161,7 +154,7 @@ def make_shards(
                 **{name: sha256(folder / name) for name in (NOTES, QUARANTINE)},
             },
         )
-        (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+        write_card(folder, card)
     return card
 
 

@@ -5,6 +5,7 @@ from typing import Self
 
 from intermoe.data.shards import DatasetFolder
 from intermoe.files import check_free
+from intermoe.locks import check_unlocked
 from intermoe.places import Place, absolute, check_storage
 from pipelines.preprocess.sources import SourceConfig
 from pipelines.site import Site
@@ -38,6 +39,7 @@ class PreprocessRequest:
             UserError: ``out`` is taken, or the recordings or the data set of ``statistics_of`` are not there.
         """
         check_storage(self.out)
+        check_unlocked(self.out)
         check_free(self.out)
         self.source.check()
         if self.statistics_of is not None:

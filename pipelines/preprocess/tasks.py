@@ -17,8 +17,9 @@ import pyarrow as pa
 import torch
 
 from intermoe.body.skeletons import Skeleton
+from intermoe.data.card import EncoderCard
 from intermoe.data.feature_moments import Moments
-from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, EncoderCard, open_parquet, write_rows
+from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, open_parquet, write_rows
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.recordings import Reader, Recording, Source
 from intermoe.errors import UserError

@@ -5,6 +5,7 @@ from typing import Any
 
 from intermoe.errors import UserError
 from intermoe.files import contents, whole_folder
+from intermoe.locks import locked
 from intermoe.places import Place, exists, is_folder
 from pipelines.report.outcomes import Outcomes, is_done, read_outcome
 from pipelines.report.pages import ReportData, report_document
@@ -37,7 +38,8 @@ def report(folder: Place, out: Place) -> list[Place]:
     outcomes = [read_outcome(folder, trial, uri) for trial in note["trials"] if is_done(folder, trial)]
     if not outcomes:
         raise UserError("no trial is done", where=folder, allowed="`intermoe sweep --resume`")
-    files = write_report(ReportData.of(note, Outcomes.joined(outcomes)), out)
+    with locked(out):
+        files = write_report(ReportData.of(note, Outcomes.joined(outcomes)), out)
     # Not reopened: whether the sweep's run is at its end is not for a report to say.
     run = Run.attach(uri, note["run_id"], folder, part="report")
     for file in files:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from intermoe.data.shards import CARD, DatasetFolder
+from intermoe.data.card import CARD
+from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.protocol import check_split
 from intermoe.files import digest, remove_leftovers, sha256

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from intermoe.errors import UserError
 from intermoe.files import check_free, contents, read_note
+from intermoe.locks import check_unlocked
 from intermoe.places import Place, absolute, check_storage, is_folder
 from pipelines.cluster.job_environment import check_noted_store
 from pipelines.site import Site
@@ -38,6 +39,7 @@ class SweepRequest:
             UserError: the folder of the sweep is taken, or holds none to resume; the recordings are not there.
         """
         check_storage(self.out)
+        check_unlocked(self.out)
         note = sweep_note(self.out)
         config = self.plan.config
         if not self.resume:

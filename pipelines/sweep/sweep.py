@@ -16,7 +16,8 @@ from ray.tune.schedulers import ASHAScheduler
 from rich.console import Console
 from rich.table import Table
 
-from intermoe.files import locked, make_folder, read_note, write_json
+from intermoe.files import make_folder, read_note, write_json
+from intermoe.locks import locked
 from intermoe.places import is_file
 from intermoe.training.denoiser import DenoiserObjective
 from pipelines.cluster.progress import progress_board
@@ -54,7 +55,6 @@ def sweep(request: SweepRequest) -> dict[str, str]:
         UserError: another process works in the folder, or what the trials share cannot be made.
     """
     plan, out = request.plan, request.out
-    make_folder(out)
     with locked(out), _parent(request) as parent:
         shards, vae, evaluator = make_shared(plan, out, request.site, parent)
         shared = {"seconds_shared": {"vae": seconds(vae), "evaluator": seconds(evaluator)}}
@@ -106,6 +106,7 @@ def plan_table(plan: SweepPlan) -> Table:
 def _parent(request: SweepRequest) -> Run:
     """The sweep's run in MLflow, and its note in the folder."""
     plan, out = request.plan, request.out
+    make_folder(out)
     note = sweep_note(out)
     if request.resume:
         run = Run.reopen(request.site.tracking_uri, note["run_id"], out)

@@ -19,6 +19,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 import intermoe
 import pipelines
 from intermoe.places import Place, on_disk
+from pipelines.environment import environment_of
 from pipelines.tracking.address import check_reachable
 from pipelines.tracking.client import (
     CHECKPOINT,
@@ -133,14 +134,18 @@ def measured(run_id: str, uri: str) -> dict[str, float]:
 def default_store(uri: str) -> Iterator[None]:
     """Make a store MLflow's default for the block: of a database its registry looks for the model there.
 
-    MLflow notes its default in the environment too; afterwards both are as before.
+    Afterwards both the default that the program may have set and the variable of the environment are as before.
     """
-    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None removes what was set
+    with environment_of(MLFLOW_TRACKING_URI=uri):
+        given = mlflow.get_tracking_uri()
+        if given == uri:
+            yield
+            return
+        mlflow.set_tracking_uri(uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(given)
 
 
 def _write(checkpoint: Place, folder: Path) -> None:

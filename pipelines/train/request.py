@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field, replace
 
 from intermoe import checkpoint
-from intermoe.data.shards import DatasetCard, DatasetFolder
+from intermoe.data.card import DatasetCard
+from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.files import check_free
+from intermoe.locks import check_unlocked
 from intermoe.model import VAE_PARTS, trained_folder
 from intermoe.places import Place, as_place, check_storage
 from intermoe.text.encoders import encoder_width
@@ -46,12 +48,13 @@ class TrainRequest:
         """The training, if it can begin.
 
         Raises:
-            UserError: unknown target, data set or VAE that do not fit the settings, ``out`` is taken or holds no such
-                run to resume.
+            UserError: unknown target, data set or VAE that do not fit the settings, ``out`` is taken, holds no such
+                run to resume, or another process works in it.
         """
         if self.target not in OBJECTIVES:
             raise UserError(f"unknown target {self.target!r}", allowed=", ".join(OBJECTIVES))
         check_storage(self.out)
+        check_unlocked(self.out)
         card = DatasetFolder.open(self.dataset).card
         _check_dataset(self.settings, card, self.dataset)
         note = run_note(self.out)

@@ -68,6 +68,9 @@ def _reason(error: BaseException) -> str:
         return "its node is lost"
     if isinstance(error, _LOST) or "worker process has died" in text:
         return "its process ended"
+    if "/gloo/transport/" in text or "ncclRemoteError" in text:
+        # Of a worker that has seen another one's end before Ray has.
+        return "it has lost another worker"
     if "is unavailable" in text:
         return "it does not answer"
     inner = user_error(error)

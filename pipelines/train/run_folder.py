@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from intermoe import checkpoint
-from intermoe.data.shards import CARD
+from intermoe.data.card import CARD
 from intermoe.errors import UserError
 from intermoe.files import read_note, sha256, write_json
 from intermoe.places import Place

@@ -14,13 +14,15 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from intermoe import checkpoint
-from intermoe.data.shards import CARD
+from intermoe.data.card import CARD
 from intermoe.errors import UserError
 from intermoe.files import check_free, make_folder, sha256
 from intermoe.generation import best_device
+from intermoe.locks import locked
 from intermoe.places import Place, is_remote
 from pipelines.cluster.progress import Progress, progress_board
 from pipelines.cluster.resources import Demand
+from pipelines.environment import environment_of
 from pipelines.generate import save_routing_map
 from pipelines.tracking.runs import Run
 from pipelines.tracking.writer import MEASURED
@@ -31,6 +33,8 @@ from pipelines.train.restarts import MAX_RESTARTS, ReportRestarts, user_error
 from pipelines.train.routing_history import log_routing
 from pipelines.train.run_folder import note_run, resumable_step, run_identity, run_note
 from pipelines.train.worker import work
+
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 
 
 def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ()) -> str:
@@ -45,11 +49,11 @@ def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ())
         The id of the MLflow run.
 
     Raises:
-        UserError: the store does not answer, the folder cannot be made, or the loss is not finite.
+        UserError: another process works in the folder, the store does not answer, the folder cannot be made, or the
+            loss is not finite.
     """
     request, card = job.request, job.card
-    run = _reopened(job) if request.resume else _started(job)
-    with run:
+    with locked(request.out), _reopened(job) if request.resume else _started(job) as run:
         profile = card.recordings | {"frames": card.frames, "quarantined": card.quarantined}
         digest = sha256(request.dataset / CARD)[:16]
         run.log_dataset(card.name, digest, str(request.dataset), profile=profile, context="training")
@@ -108,7 +112,7 @@ def _fit(job: TrainingJob, run: Run, board: Any, callbacks: Sequence[Any]) -> No
     key = str(request.out)
     ray.get(board.begin.remote(key))
     # Workers that are started again wait for a place as long as the job did at its begin.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(60 * max(1, workers.wait_minutes)))
+    patience = os.environ.get(_START_TIMEOUT) or str(60 * max(1, workers.wait_minutes))
     # Ray Train's notes on a run, which only its controller reads, in this process's node. All that is needed to go on
     # is in the checkpoints, of which it knows nothing.
     with tempfile.TemporaryDirectory(prefix="intermoe-ray-train-") as notes:
@@ -133,7 +137,7 @@ def _fit(job: TrainingJob, run: Run, board: Any, callbacks: Sequence[Any]) -> No
             ),
         )
         try:
-            with _interruptible(request.out):
+            with environment_of(**{_START_TIMEOUT: patience}), _interruptible(request.out):
                 trainer.fit()
         except WorkerGroupError as error:
             for cause in error.worker_failures.values():

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from intermoe import checkpoint
+from intermoe.checkpoint import DamagedCheckpoint
 from intermoe.data.shards import DatasetFolder
 from intermoe.files import remove_leftovers
 from intermoe.places import Place
@@ -77,7 +78,11 @@ class Worker:
 
     def run(self) -> None:
         """Train from the newest checkpoint, or from the start, to the end."""
-        first = self._restore()
+        try:
+            first = self._restore()
+        except DamagedCheckpoint as error:
+            ray.get(self.board.fail.remote(str(error), key=self.key))
+            return
         self._note_attempt()
         batches = feed.batches(self.stream, first, self.num_steps, rank=self.rank, world=self.world)
         # One batch ahead of the training, and already under way during the first validation.
@@ -210,11 +215,22 @@ class Worker:
         """Go back to the newest checkpoint of this run, if there is one; the step to go on with."""
         if self.rank == 0:
             remove_leftovers(self.request.out, "best")
-        folder = checkpoint.latest(self.request.out / "checkpoints")
+        documents, parts = ("config", "state", "progress"), (*self.objective.saved, "optimizer")
+        folder = checkpoint.latest(
+            self.request.out / "checkpoints",
+            holding=[*(f"{name}.json" for name in documents), *(f"{name}.safetensors" for name in parts)],
+            report=self._note_damage,
+        )
         step = 0 if folder is None else self._load(folder)
         if self.rank == 0:
             self.routing.forget_after(step)
         return step
+
+    def _note_damage(self, damage: DamagedCheckpoint) -> None:
+        """Say which checkpoint is passed over for an older one."""
+        if self.tracking:
+            self.board.note.remote(str(damage), key=self.key)
+            self.tracking.set_tags({"intermoe.damaged": str(damage)})
 
     def _load(self, folder: Place) -> int:
         """Take over the state of a checkpoint; its step."""

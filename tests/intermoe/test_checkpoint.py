@@ -234,7 +234,28 @@ def test_latest_falls_back_to_the_newest_undamaged(tmp_path):
     (tmp_path / "step-last").mkdir()
     assert latest(tmp_path) == tmp_path / "step-00000100"
     flip_a_bit(tmp_path / "step-00000100")
-    assert latest(tmp_path) == tmp_path / "step-00000010"
+    reported: list[UserError] = []
+    assert latest(tmp_path, report=reported.append) == tmp_path / "step-00000010"
+    damage = "weights.safetensors does not match its checksum in manifest.json: the checkpoint is damaged"
+    assert [str(error) for error in reported] == [f"{tmp_path}/step-00000100: {damage}"]
+    with pytest.raises(UserError) as caught:
+        latest(tmp_path, holding=["optimizer.safetensors"])
+    assert str(caught.value) == (
+        f"{tmp_path}: no checkpoint of 3 is whole; {tmp_path}/step-00000100: {damage} "
+        "(allowed: delete this folder to begin again from step 0)"
+    )
+
+
+def test_a_manifest_that_has_lost_a_line_is_damage(tmp_path):
+    write(tmp_path / "model")
+    manifest = tmp_path / "model/manifest.json"
+    files = json.loads(manifest.read_text())["files"]
+    manifest.write_text(json.dumps({"files": {name: files[name] for name in files if name != "config.json"}}))
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "model")
+    assert str(caught.value) == (
+        f"{tmp_path}/model: manifest.json does not list config.json: the checkpoint is damaged"
+    )
 
 
 def test_prune_keeps_complete_ones_and_clears_leftovers(tmp_path):

@@ -1,6 +1,4 @@
 import math
-import subprocess
-import sys
 
 import pytest
 
@@ -8,7 +6,6 @@ from intermoe.errors import UserError
 from intermoe.files import (
     check_free,
     is_taken,
-    locked,
     make_folder,
     read_note,
     remove_folder,
@@ -142,16 +139,11 @@ def test_what_is_taken(tmp_path):
         check_free(tmp_path, "another --out")
 
 
-def test_a_folder_is_for_one_at_a_time_and_free_when_its_process_ends(tmp_path):
-    def elsewhere(inside: str) -> subprocess.CompletedProcess:
-        lines = ("import os", "from pathlib import Path", "from intermoe.files import locked")
-        script = "\n".join([*lines, f"with locked(Path({str(tmp_path)!r})): {inside}"])
-        return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-
-    with locked(tmp_path):
-        with pytest.raises(UserError, match="another process is at work here"), locked(tmp_path):
-            pass
-        assert "another process is at work here" in elsewhere("pass").stderr
-    assert elsewhere("os.kill(os.getpid(), 9)").returncode == -9
-    with locked(tmp_path):
-        pass
+def test_a_folder_that_another_process_has_made_meanwhile_is_not_replaced(tmp_path):
+    publishing = whole_folder(tmp_path / "out", seal="b")
+    (publishing.__enter__() / "b").touch()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a").touch()
+    with pytest.raises(UserError, match="exists already and is not overwritten"):
+        publishing.__exit__(None, None, None)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]

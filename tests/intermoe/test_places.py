@@ -17,7 +17,8 @@ from toy_shards import write_shards
 
 from intermoe import checkpoint, files, places
 from intermoe.checkpoint import MANIFEST
-from intermoe.data.shards import CARD, DatasetFolder
+from intermoe.data.card import CARD
+from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.files import (
     check_free,
@@ -32,7 +33,7 @@ from intermoe.files import (
     whole_folder,
 )
 from intermoe.motion import Motion
-from intermoe.places import StorageError, as_place, check_storage, exists, is_file, is_folder, on_disk
+from intermoe.places import StorageError, as_place, check_storage, exists, is_file, is_folder, on_disk, read_bytes
 
 _NUMBERS = count()
 UNKNOWN = ("ftpx://host/a", "s3:/b/x", "s3://", "file://host/a", "memory://a/b")
@@ -219,6 +220,23 @@ def test_shards_in_a_storage_are_read_by_rows_and_columns(remote, tmp_path, monk
     row = mine.position_TPJ3.nbytes + mine.rotation_TPR6.nbytes
     assert row < sum(asked) < 1.1 * row + 10_000
     assert len(asked) <= 2
+
+
+def test_one_changed_bit_of_a_row_in_a_storage_is_told_when_it_is_read(remote, tmp_path):
+    write_shards(tmp_path, {"train": 2})
+    remote.fs.put(str(tmp_path), remote.path, recursive=True)
+    file = remote / "motions/train-00000.parquet"
+    content = bytearray(read_bytes(file))
+    # In the middle of the file, and so in the positions or rotations of its first or second row.
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    there = DatasetFolder.open(remote)
+    with pytest.raises(UserError) as caught:
+        _ = [there.recording("train", row) for row in range(2)]
+    assert str(caught.value) == (
+        f"{remote}: motions/train-00000.parquet cannot be read (could not verify page integrity, CRC checksum "
+        "verification failed for page_ordinal 0): the data set is damaged"
+    )
 
 
 def test_a_card_that_is_written_anew_is_read_anew(remote, monkeypatch):

@@ -110,6 +110,10 @@ class History:
     def __call__(self, name: str) -> list[tuple[int, float]]:
         return [(metric.step, metric.value) for metric in self._client.get_metric_history(self._id, name)]
 
+    @property
+    def tags(self) -> dict[str, str]:
+        return dict(self._client.get_run(self._id).data.tags)
+
     def names(self) -> set[str]:
         return set(self._client.get_run(self._id).data.metrics)
 

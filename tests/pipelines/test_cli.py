@@ -1,14 +1,17 @@
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+from toy_shards import write_shards
 
 from intermoe import checkpoint
-from intermoe.data.shards import CARD, DatasetCard, EncoderCard
 from intermoe.model import PARTS, VAE_PARTS, InterMoE
 from intermoe.motion import Motion
 from pipelines import settings
@@ -58,6 +61,7 @@ COMMANDS = {
     ),
     "sweep": ("file", "--out", "--resume", "--dry-run", "key=value"),
     "report": ("SWEEP", "--out"),
+    "verify": ("FOLDER",),
     "describe": ("--config", "--json", "key=value"),
     "bench": ("{moe}", "--config", "--samples", "--repeats", "--threads", "--json", "key=value"),
     "submit": ("--address", "--detach", "-- COMMAND"),
@@ -121,23 +125,8 @@ def saved(tiny, tmp_path):
 
 @pytest.fixture
 def shards(tmp_path) -> Path:
-    """The card of a data set: enough to be asked whether it fits."""
-    card = DatasetCard(
-        name="tiny",
-        reader="InterHumanReader",
-        skeleton="smpl22",
-        encoder=EncoderCard(name="minilm", width=384, sha256="0" * 64),
-        recordings={"train": 3, "val": 1, "test": 1},
-        frames=100,
-        captions=5,
-        max_tokens=9,
-        quarantined=0,
-        mean=(0.0,) * 262,
-        std=(1.0,) * 262,
-        files={},
-    )
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / CARD).write_text(card.model_dump_json())
+    """A data set."""
+    write_shards(tmp_path / "shards", {"train": 3, "val": 1, "test": 1})
     return tmp_path / "shards"
 
 
@@ -191,7 +180,7 @@ def test_the_version_is_that_of_the_package(capsys):
             "trian",
             (
                 "intermoe: argument COMMAND: invalid choice: 'trian' (choose from 'demo', 'preprocess', 'import', "
-                "'train', 'generate', 'evaluate', 'sweep', 'report', 'describe', 'bench', 'submit', 'jobs', "
+                "'train', 'generate', 'evaluate', 'sweep', 'report', 'verify', 'describe', 'bench', 'submit', 'jobs', "
                 "'logs', 'stop', 'register', 'sync', 'ui') (allowed: see `intermoe --help`)"
             ),
         ),
@@ -556,3 +545,15 @@ def test_sweeps_and_reports_are_refused_in_one_line(refused, capsys):
     printed = capsys.readouterr().out
     assert "3 trials with profile tiny" in printed
     assert "c-exp-2-seed0" in printed
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does_with_a_status_of_its_own(tmp_path, monkeypatch, capsys):
+    def wait(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("pipelines.verify.verify", wait)
+    assert main(["verify", str(tmp_path)]) == 143
+    assert capsys.readouterr().err == "interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -171,18 +171,19 @@ def test_a_folder_whose_files_would_have_too_long_a_path_is_refused(tmp_path):
     )
 
 
-def test_what_can_be_written_is_written_when_one_motion_cannot(model, tmp_path, monkeypatch):
+def test_when_a_file_cannot_be_written_none_is_left_and_the_same_command_works_later(model, tmp_path, monkeypatch):
     def save(motion: Motion, stem: Place) -> list[Place]:
-        if motion.caption == PROMPTS[0]:
+        files = save_all(motion, stem)
+        if motion.caption == PROMPTS[1]:
             raise UserError("cannot be written: No space left on device", where=stem)
-        return save_all(motion, stem)
+        return files
 
+    (tmp_path / "mine.npz").touch()
     monkeypatch.setattr(module, "SUFFIXES", (".npz",))
     monkeypatch.setattr(module, "save_all", save)
     with pytest.raises(UserError) as caught:
         run(model, PROMPTS, tmp_path)
-    assert str(caught.value) == (
-        "1 of 2 motions could not be written whole: "
-        f"{tmp_path / '00_two-people-bow-to-each'}: cannot be written: No space left on device"
-    )
-    assert [file.name for file in tmp_path.iterdir()] == ["01_hug.npz"]
+    assert str(caught.value) == f"{tmp_path / '01_hug'}: cannot be written: No space left on device"
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.npz"]
+    monkeypatch.setattr(module, "save_all", save_all)
+    assert len(run(model, PROMPTS, tmp_path)) == len(PROMPTS)

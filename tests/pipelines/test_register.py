@@ -67,7 +67,6 @@ def foreign(uri, tmp_path_factory) -> None:
 
 def test_a_default_store_is_gone_after_its_block(uri, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
     with default_store(uri):
         assert (mlflow.get_tracking_uri(), os.environ["MLFLOW_TRACKING_URI"]) == (uri, uri)
     assert "MLFLOW_TRACKING_URI" not in os.environ
@@ -75,7 +74,14 @@ def test_a_default_store_is_gone_after_its_block(uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mine")
     with default_store(uri):
         assert mlflow.get_tracking_uri() == uri
-    assert (mlflow.get_tracking_uri(), os.environ["MLFLOW_TRACKING_URI"]) == ("http://mine", "http://mine")
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://mine"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other")
+    assert mlflow.get_tracking_uri() == "http://other", "nothing but the environment says so"
+    # As a program does with `mlflow.set_tracking_uri`.
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", "http://program")
+    with default_store(uri):
+        assert (mlflow.get_tracking_uri(), os.environ["MLFLOW_TRACKING_URI"]) == (uri, uri)
+    assert (mlflow.get_tracking_uri(), os.environ["MLFLOW_TRACKING_URI"]) == ("http://program", "http://other")
 
 
 def test_the_command_names_version_alias_and_uri(run, uri, monkeypatch, capsys):

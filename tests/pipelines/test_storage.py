@@ -5,7 +5,8 @@ import json
 import pytest
 
 from intermoe import checkpoint
-from intermoe.data.shards import CARD, DatasetFolder
+from intermoe.data.card import CARD
+from intermoe.data.shards import DatasetFolder
 from intermoe.datasets.duet import write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.files import contents, sha256

@@ -9,15 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from intermoe.data.shards import (
-    CAPTION_SCHEMA,
-    MOTION_SCHEMA,
-    DatasetCard,
-    DatasetFolder,
-    EncoderCard,
-    shard_name,
-    write_rows,
-)
+from intermoe.data.card import CARD, DatasetCard, EncoderCard, shard_name, write_card
+from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, DatasetFolder, write_rows
 from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.files import sha256
 from intermoe.text.captions import swap_caption
@@ -83,8 +76,16 @@ def write_shards(
         std=(1.0,) * 262,
         files=files,
     )
-    (folder / "dataset.json").write_text(card.model_dump_json())
+    write_card(folder, card)
     return DatasetFolder.open(folder)
+
+
+def change_card(folder: Path, **values: Any) -> None:
+    """Change what the card of a folder says, with a checksum to match."""
+    file = folder / CARD
+    changed = {key: value for key, value in json.loads(file.read_text()).items() if key != "sha256"} | values
+    checksum = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
+    file.write_text(json.dumps(changed | {"sha256": checksum}))
 
 
 def caption_states(text: str, width: int) -> NDArray[np.float32]:

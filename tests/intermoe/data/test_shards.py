@@ -10,19 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from toy_shards import write_shards
+from toy_shards import change_card, write_shards
 
+from intermoe.data.card import DatasetCard, EncoderCard, shard_name, write_card
 from intermoe.data.draws import UNDRAWN
 from intermoe.data.rows import RecordingHeader
-from intermoe.data.shards import (
-    CAPTION_SCHEMA,
-    MOTION_SCHEMA,
-    DatasetCard,
-    DatasetFolder,
-    EncoderCard,
-    shard_name,
-    write_rows,
-)
+from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, DatasetFolder, write_rows
 from intermoe.errors import UserError
 from intermoe.files import sha256, whole_folder
 
@@ -80,13 +73,8 @@ def folder(tmp_path: Path) -> Path:
         std=(1.0,) * 262,
         files=files,
     )
-    (tmp_path / "dataset.json").write_text(card.model_dump_json())
+    write_card(tmp_path, card)
     return tmp_path
-
-
-def change_card(folder: Path, **values: object) -> None:
-    card = json.loads((folder / "dataset.json").read_text())
-    (folder / "dataset.json").write_text(json.dumps(card | values))
 
 
 def test_every_row_comes_back_as_it_was_written(folder):
@@ -200,11 +188,11 @@ def test_rows_that_do_not_exist_are_refused(folder):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"version": 1}, r"version = 1 \(allowed: 2\)"),
+        ({"version": 2}, r"version = 2 \(allowed: 3\)"),
         ({"skeleton": "smpl55"}, "smpl55"),
         ({"mean": [0.0]}, "as many numbers as smpl22 has features"),
         ({"files": {"../secret": "0" * 64}}, "which no data set holds"),
-        ({"files": {"motions/train-00009.parquet": "0" * 64}}, "train-00009.parquet is missing"),
+        ({"files": {"motions/train-00000.parquet": "0" * 64}}, "files lists no motions/train-00001.parquet"),
         ({"colour": 1}, "unknown key 'colour'"),
     ],
 )
@@ -213,6 +201,23 @@ def test_a_card_that_is_not_right_is_refused_in_one_line(folder, values, message
     with pytest.raises(UserError, match=message) as caught:
         DatasetFolder.open(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_is_told(folder):
+    (folder / "motions/train-00001.parquet").unlink()
+    with pytest.raises(UserError) as caught:
+        DatasetFolder.open(folder)
+    assert str(caught.value) == f"{folder}: motions/train-00001.parquet is missing: the data set is damaged"
+
+
+def test_a_card_with_one_other_number_is_refused(folder):
+    card = folder / "dataset.json"
+    text = card.read_text()
+    card.write_text(text.replace('"max_tokens": ', '"max_tokens": 1'))
+    assert card.read_text() != text
+    with pytest.raises(UserError) as caught:
+        DatasetFolder.open(folder)
+    assert str(caught.value) == f"{card}: does not match its own checksum: the data set is damaged"
 
 
 def test_what_is_no_data_set_is_told(tmp_path):
@@ -240,14 +245,46 @@ def test_verify_finds_one_changed_bit(folder):
     )
 
 
-def test_a_truncated_file_is_told_when_it_is_read(folder):
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:1000] + bytes([content[1000] ^ 1]) + content[1001:]
+
+
+@pytest.mark.parametrize("damage", [cut, flipped])
+def test_a_damaged_file_is_told_when_it_is_read_and_the_others_are_read(folder, damage):
     file = folder / "motions/train-00000.parquet"
-    file.write_bytes(file.read_bytes()[:5000])
+    file.write_bytes(damage(file.read_bytes()))
     data = DatasetFolder.open(folder)
     for read in (lambda: data.recording("train", 0), lambda: data.index("train"), lambda: data.headers("train")):
-        with pytest.raises(UserError, match=r"train-00000\.parquet cannot be read"):
+        with pytest.raises(UserError) as caught:
             read()
+        assert str(caught.value) == (
+            f"{folder}: motions/train-00000.parquet does not match its checksum in dataset.json: the data set is "
+            "damaged"
+        )
     assert data.recording("train", 3).id == "r3"
+
+
+def test_a_file_is_read_for_its_checksum_once_and_again_when_it_has_changed(folder, monkeypatch):
+    read = []
+
+    def counted(file):
+        read.append(file.name)
+        return sha256(file)
+
+    monkeypatch.setattr("intermoe.data.shards.sha256", counted)
+    file = folder / "motions/train-00000.parquet"
+    for _ in range(3):
+        DatasetFolder(folder, DatasetFolder.open(folder).card).recording("train", 0)
+    assert read == ["train-00000.parquet"]
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(flipped(content))
+    with pytest.raises(UserError, match="does not match its checksum"):
+        DatasetFolder(folder, DatasetFolder.open(folder).card).recording("train", 0)
 
 
 def break_off(out: Path, error: type[BaseException]) -> None:

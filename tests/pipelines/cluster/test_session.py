@@ -1,6 +1,8 @@
 """What is looked at before a Ray is started."""
 
 import os
+import signal
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -38,6 +40,7 @@ def cluster(monkeypatch):
     node = NodeResources("10.0.0.1", {"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2})
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(socket, "create_connection", lambda *_: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(ray, "shutdown", lambda: events.append("ended"))
     monkeypatch.setattr(LiveCluster, "nodes", lambda self: [node])
     monkeypatch.setattr(LiveCluster, "grows", lambda self: False)
@@ -64,13 +67,18 @@ def test_what_a_cluster_cannot_hold_is_refused_and_ray_is_left(cluster):
     assert cluster == [(), "ended"]
 
 
-def test_an_address_where_nothing_answers_is_one_line(monkeypatch, cluster):
-    def init(**_):
-        raise ConnectionError("Failed to connect to Ray cluster at address: 10.0.0.1:6379")
+def refuse(**_):
+    raise ConnectionError("Failed to connect to Ray cluster at address: 10.0.0.1:6379")
 
-    monkeypatch.setattr(ray, "init", init)
+
+@pytest.mark.parametrize(
+    ("where", "answer"), [("create_connection", lambda *_: refuse()), ("init", refuse)], ids=["nothing", "no token"]
+)
+def test_an_address_where_no_cluster_answers_is_one_line(monkeypatch, cluster, where, answer):
+    monkeypatch.setattr(socket if where == "create_connection" else ray, where, answer)
     with pytest.raises(UserError) as caught, ray_session():
         pass
+    assert cluster == []
     assert str(caught.value) == (
         "RAY_ADDRESS=10.0.0.1:6379: no Ray cluster answers, or it wants a token (allowed: the address of a cluster;"
         " where it has a token, RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH)"
@@ -110,3 +118,17 @@ def test_what_a_ray_of_our_own_starts_finds_its_dashboard_whatever_else_runs_her
         with ray_session():
             assert os.environ.get("RAY_API_SERVER_ADDRESS") == before
     assert len(addresses) == 2
+
+
+def test_ray_does_not_decide_what_sigterm_does(monkeypatch):
+    ours = signal.default_int_handler
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        with ray_session():
+            assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)

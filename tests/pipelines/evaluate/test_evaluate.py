@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from toy_shards import change_card
 
 from intermoe import checkpoint
 from intermoe.errors import UserError
@@ -227,13 +228,10 @@ def test_models_of_other_data_are_refused(ask, evaluator, denoiser, vae, tmp_pat
     card = json.loads((shards / "dataset.json").read_text())
     copy = tmp_path / "shards"
     shutil.copytree(shards, copy)
-    card["encoder"] |= {"name": "clip"}
-    (copy / "dataset.json").write_text(json.dumps(card))
+    change_card(copy, encoder=card["encoder"] | {"name": "clip"})
     with pytest.raises(UserError, match=r"data\.encoder of the model is 'minilm' \(allowed: 'clip'"):
         ask(tmp_path / "out", dataset=copy)
-    card["encoder"] |= {"name": "minilm"}
-    card["recordings"]["test"] = 0
-    (copy / "dataset.json").write_text(json.dumps(card))
+    change_card(copy, encoder=card["encoder"], recordings=card["recordings"] | {"test": 0})
     with pytest.raises(UserError, match="the test split is empty"):
         ask(tmp_path / "out", dataset=copy)
     with pytest.raises(UserError, match="holds no text_head"):

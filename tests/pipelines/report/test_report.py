@@ -9,7 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from intermoe import checkpoint
-from intermoe.data.shards import MOTION_SCHEMA, DatasetCard, EncoderCard, shard_name, write_rows
+from intermoe.data.card import DatasetCard, EncoderCard, shard_name, write_card
+from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, write_rows
 from intermoe.errors import UserError
 from intermoe.files import sha256
 from pipelines.evaluate.results import Results, publish, replications_frame
@@ -41,8 +42,10 @@ def write_data(folder: Path) -> Path:
         for number, frames in enumerate(FRAMES)
     ]
     folder.mkdir()
-    file = shard_name("motions/train", 0)
+    file, captions = shard_name("motions/train", 0), shard_name("captions/", 0)
     write_rows(folder / file, MOTION_SCHEMA, rows)
+    states = np.zeros((2, 4), np.float32)
+    write_rows(folder / captions, CAPTION_SCHEMA, [{"text": "They bow.", "tokens": 2, "eot": 1, "state": states}])
     card = DatasetCard(
         name="toy",
         reader="None",
@@ -55,9 +58,9 @@ def write_data(folder: Path) -> Path:
         quarantined=0,
         mean=(0.0,) * 262,
         std=(1.0,) * 262,
-        files={file: sha256(folder / file)},
+        files={file: sha256(folder / file) for file in (file, captions)},
     )
-    (folder / "dataset.json").write_text(card.model_dump_json())
+    write_card(folder, card)
     return folder
 
 

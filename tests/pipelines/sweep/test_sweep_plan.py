@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from trials import make_trial
 from intermoe import checkpoint
 from intermoe.datasets.duet import write_duet
 from intermoe.errors import UserError
-from intermoe.files import discard, locked
+from intermoe.files import discard
+from intermoe.locks import locked
 from pipelines.settings import parse_overrides
 from pipelines.site import Site
 from pipelines.sweep.file import AshaConfig, SweepPlan
@@ -100,9 +102,12 @@ def test_a_file_in_the_way_is_refused(tmp_path):
 
 
 def test_two_processes_do_not_run_one_sweep(tmp_path):
-    with locked(tmp_path), pytest.raises(UserError, match="another process is at work here"):
-        sweep(request_of(load_sweep(SMOKE), tmp_path).checked())
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    request = request_of(load_sweep(SMOKE), tmp_path / "sweep").checked()
+    with locked(request.out):
+        for begin in (request.checked, partial(sweep, request)):
+            with pytest.raises(UserError, match="is at work here"):
+                begin()
+    assert list(tmp_path.iterdir()) == []
 
 
 class Stopped:

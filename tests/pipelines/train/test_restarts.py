@@ -18,6 +18,7 @@ from intermoe.errors import UserError
 from pipelines.train import restarts
 from pipelines.train.restarts import ReportRestarts, failure
 
+GLOO = "[/build/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242"
 LOST = WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: ActorDiedError()})
 
 
@@ -25,6 +26,7 @@ LOST = WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: Ac
     ("error", "line"),
     [
         (LOST, "worker 1: its process ended"),
+        (WorkerGroupError("", {0: RuntimeError(GLOO)}), "worker 0: it has lost another worker"),
         (WorkerGroupError("", {0: RuntimeError("x"), 3: NodeDiedError("gone")}), "worker 3: its node is lost"),
         (WorkerGroupError("", {0: RuntimeError("first\nCUDA out of memory")}), "worker 0: CUDA out of memory"),
         (

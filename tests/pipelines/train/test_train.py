@@ -20,7 +20,8 @@ from logged_routing import routing_curves
 from mlflow import MlflowClient
 
 from intermoe import checkpoint
-from intermoe.data.shards import CARD, DatasetFolder
+from intermoe.data.card import CARD
+from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from pipelines.cli import main
 from pipelines.settings import Settings
@@ -94,7 +95,7 @@ def test_two_workers_and_one_of_them_killed_give_what_plain_processes_give(
     assert len(restarts) == killed
     assert ("intermoe.restarts" in info.data.tags) == killed
     if killed:
-        reason = r"started again \(1 of 2\) from step \d+: worker [01]: its process ended"
+        reason = r"started again \(1 of 2\) from step \d+: worker [01]: (its process ended|it has lost another worker)"
         assert re.fullmatch(f"train vae: {reason}", restarts[0])
         assert info.data.tags["intermoe.restarts"] == "1"
         assert restarts[0] == f"train vae: {info.data.tags['intermoe.restarted']}"
@@ -142,8 +143,8 @@ def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end_and_is_used(
     """With CLIP in a folder that is not the hub's cache; training needs none, for the shards hold all its states."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no-cache"))
-    often = [f"train.denoiser.{key}" for key in ("checkpoint_every=4", "keep=2", "validate_every=4")]
-    values = tiny("denoiser", 100, "data.encoder=clip", *often)
+    often = [f"train.denoiser.{key}" for key in ("checkpoint_every=4", "keep=2", "validate_every=8")]
+    values = tiny("denoiser", 48, "data.encoder=clip", *often)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values.model_dump(mode="json")))
     out = tmp_path / "run"
     words = [sys.executable, "-m", "pipelines.cli", "train", "denoiser", "--config", str(tmp_path / "tiny.yaml")]
@@ -165,7 +166,7 @@ def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end_and_is_used(
     os.killpg(first.pid, signal.SIGINT)
     printed = first.communicate(timeout=60)
     step = resumable_step(out)
-    assert 8 <= step < 100
+    assert 8 <= step < 48
     assert first.returncode == 130
     assert printed[0] == ""
     assert printed[1].splitlines()[-1] == f"interrupted: `--resume` goes on from step {step}"
@@ -178,7 +179,7 @@ def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end_and_is_used(
     second.kill()
     second.communicate(timeout=60)
     time.sleep(3)  # until the processes that Ray started have seen it
-    assert resumable_step(out) < 100
+    assert resumable_step(out) < 48
 
     third = start("--resume")
     printed = third.communicate(timeout=200)

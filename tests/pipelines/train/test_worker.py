@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from logged_routing import routing_curves
+from toy_shards import change_card
 
 from intermoe import checkpoint
 from intermoe.data.shards import MOTION_SCHEMA, DatasetFolder, write_rows
@@ -186,6 +187,44 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(run_workers, tiny, vae,
     assert [step for step, _ in whole(f"loss/validation_{'diffusion' if target == 'denoiser' else 'kl'}")] == [0, 4, 7]
 
 
+def flip_a_bit(folder):
+    file = folder / "optimizer.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run_workers, tiny, tmp_path):
+    values = tiny("vae", 6, "train.vae.checkpoint_every=2")
+    run_workers("vae", values, tmp_path / "whole")
+    run_workers("vae", values, tmp_path / "parts", stop=5)
+    folder = checkpoint.step_folder(tmp_path / "parts/checkpoints", 4)
+    flip_a_bit(folder)
+    history = run_workers("vae", values, tmp_path / "parts")
+    assert_same_state(newest(tmp_path / "parts"), newest(tmp_path / "whole"))
+    assert history.failure is None
+    assert history.tags["intermoe.damaged"] == (
+        f"{folder}: optimizer.safetensors does not match its checksum in manifest.json: the checkpoint is damaged"
+    )
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(run_workers, tiny, tmp_path):
+    values = tiny("vae", 6, "train.vae.checkpoint_every=2")
+    run_workers("vae", values, tmp_path / "run", stop=5)
+    root = tmp_path / "run/checkpoints"
+    folders = sorted(root.iterdir())
+    (folders[0] / "manifest.json").unlink()
+    flip_a_bit(folders[1])
+    history = run_workers("vae", values, tmp_path / "run")
+    assert history.failure == (
+        f"{root}: no checkpoint of 2 is whole; {folders[1]}: optimizer.safetensors does not match its checksum in "
+        "manifest.json: the checkpoint is damaged (allowed: delete this folder to begin again from step 0)"
+    )
+    # Those of the first attempt alone; the point after its last checkpoint may have gone with it.
+    assert [step for step, _ in history("loss/train")] in ([1, 2, 3, 4], [1, 2, 3, 4, 5])
+    assert sorted(root.iterdir()) == folders
+
+
 def test_a_finished_run_has_nothing_left_to_do(run_workers, tiny, tmp_path):
     values = tiny("vae", 2)
     first = run_workers("vae", values, tmp_path / "run")
@@ -221,7 +260,9 @@ def poisoned(shards, tmp_path):
     rows[3]["position"][rows[3]["frames"] // 2 * 132 + 7] = math.nan
     for row in rows:
         row |= {name: np.array(row[name], np.float32) for name in ("position", "rotation")}
-    write_rows(copy / "motions/train-00000.parquet", MOTION_SCHEMA, rows)
+    name = "motions/train-00000.parquet"
+    files = DatasetFolder.open(shards).card.files
+    change_card(copy, files=files | {name: write_rows(copy / name, MOTION_SCHEMA, rows)})
     return copy, rows[3]["id"]
 
 

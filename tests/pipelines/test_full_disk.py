@@ -1,0 +1,121 @@
+"""A full disk is one line with the file's name and leaves nothing half-written; with room the same command works."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from small_model import save_model, small_model
+
+from intermoe import checkpoint
+from intermoe.datasets.duet import write_duet
+from intermoe.datasets.interhuman import InterHumanReader
+from intermoe.errors import UserError
+from intermoe.files import sha256
+from pipelines.cli import main
+from pipelines.preprocess.preprocess import make_shards
+
+
+class SmallDisk:
+    """A file system in memory, of a size that can change."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def resize(self, kib: int) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={kib}k", self.root], check=True)
+
+    def files(self) -> list[str]:
+        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def disk(tmp_path):
+    root = tmp_path / "disk"
+    root.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", root], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield SmallDisk(root)
+    finally:
+        subprocess.run(["umount", "-l", root], check=True)
+
+
+def test_recordings(disk):
+    disk.resize(3000)
+    with pytest.raises(UserError) as caught:
+        write_duet(disk.root / "duet", count=20, seed=0)
+    assert str(caught.value) == f"{disk.root}/duet: cannot be written: No space left on device"
+    assert disk.files() == []
+    disk.resize(60_000)
+    write_duet(disk.root / "duet", count=20, seed=0)
+
+
+@pytest.mark.parametrize(("kib", "file"), [(400, "weights.safetensors"), (1250, "config.json")])
+def test_a_checkpoint(disk, kib, file):
+    tensors, documents = {"weights": {"w": torch.ones(300_000)}}, {"config": {"text": ["a" * 100] * 5000}}
+    disk.resize(kib)
+    with pytest.raises(UserError, match="cannot be written: No space left on device") as caught:
+        checkpoint.save(disk.root / "best", tensors=tensors, documents=documents)
+    assert str(caught.value).startswith(f"{disk.root}/best/{file}: ")
+    assert disk.files() == []
+    disk.resize(60_000)
+    checkpoint.save(disk.root / "best", tensors=tensors, documents=documents)
+    assert checkpoint.load(disk.root / "best").documents == documents
+
+
+def test_motions(disk, tmp_path, capsys):
+    save_model(tmp_path / "model/best", small_model())
+    command = ["generate", "They bow.", "--model", str(tmp_path / "model"), "--seconds", "1", "--out"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    capsys.readouterr()
+    disk.resize(150)
+    assert main([*command, str(disk.root / "motions")]) == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error"))
+    assert line.startswith(f"error: {disk.root}/motions/00_they-bow")
+    assert line.endswith(": cannot be written: No space left on device")
+    assert disk.files() == []
+    disk.resize(60_000)
+    assert main([*command, str(disk.root / "motions")]) == 0
+    whole = {file.name: file for file in (tmp_path / "whole").iterdir()}
+    assert disk.files() == sorted(f"motions/{name}" for name in whole)
+    for name, file in whole.items():
+        if file.suffix != ".mp4":  # its encoder has several threads, whose order shows in the bytes
+            assert (disk.root / "motions" / name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("kib", [100, 2000, 5000])
+def test_shards(ray_session, disk, tmp_path, kib):
+    write_duet(tmp_path / "raw", count=12, seed=1)
+    reader = InterHumanReader(tmp_path / "raw")
+    whole = make_shards(reader, name="tiny", out=tmp_path / "whole", encoder="minilm")
+    disk.resize(kib)
+    with pytest.raises(UserError, match="cannot be written: No space left on device") as caught:
+        make_shards(reader, name="tiny", out=disk.root / "shards", encoder="minilm")
+    assert str(caught.value).startswith(f"{disk.root}/shards/")
+    assert disk.files() == []
+    disk.resize(60_000)
+    assert make_shards(reader, name="tiny", out=disk.root / "shards", encoder="minilm") == whole
+
+
+@pytest.mark.slow
+def test_a_training(shards, tiny, run_workers, store, disk, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    values = tiny("vae", 6, "train.vae.checkpoint_every=2", "workers.count=1")
+    run_workers("vae", values, tmp_path / "whole")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values.model_dump(mode="json")))
+    command = ["train", "vae", "--config", str(tmp_path / "tiny.yaml"), "--data", str(shards), "--out"]
+    disk.resize(80)
+    assert main([*command, str(disk.root / "run")]) == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error"))
+    assert line.startswith(f"error: {disk.root}/run/")
+    assert "cannot be written: No space left on device" in line
+    disk.resize(60_000)
+    assert main([*command, str(disk.root / "run"), "--resume"]) == 0
+    for name in ("best", "checkpoints/step-00000006"):
+        files = [file for file in (tmp_path / "whole" / name).iterdir() if file.suffix == ".safetensors"]
+        assert files
+        for file in files:
+            assert sha256(disk.root / "run" / name / file.name) == sha256(file)

@@ -1,0 +1,71 @@
+"""`intermoe verify`: every checksum below a folder."""
+
+import pytest
+import torch
+from toy_shards import write_shards
+
+from intermoe import checkpoint
+from intermoe.checkpoint import MANIFEST
+from intermoe.data.card import CARD
+from intermoe.files import write_json
+from pipelines.cli import main
+
+DATA_SET, CHECKPOINT = "the data set is damaged", "the checkpoint is damaged"
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """A folder with a data set, and a run with its best and two other checkpoints."""
+    write_shards(tmp_path / "shared/shards", {"train": 2})
+    run = tmp_path / "trials/one/denoiser"
+    for folder in (run / "best", *(checkpoint.step_folder(run / "checkpoints", step) for step in (2, 4))):
+        checkpoint.save(folder, tensors={"weights": {"w": torch.ones(2)}}, documents={"config": {}})
+    write_json(run / "run.json", {})
+    (run / "checkpoints" / f".step-00000006.{'0' * 32}").mkdir()
+    return tmp_path
+
+
+def test_what_is_whole_is_counted(sweep, capsys):
+    assert main(["verify", str(sweep), str(sweep / "trials/one/denoiser/best")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{sweep}: checked; data sets: 1, checkpoints: 3",
+        f"{sweep}/trials/one/denoiser/best: checked; data sets: 0, checkpoints: 1",
+    ]
+
+
+def test_each_damage_is_a_line_and_the_status_is_2(sweep, capsys):
+    run = sweep / "trials/one/denoiser"
+    shard = sweep / "shared/shards/motions/train-00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\0")
+    (run / "run.json").write_text('{"run_id": ')
+    (checkpoint.step_folder(run / "checkpoints", 2) / "manifest.json").unlink()
+    config = checkpoint.step_folder(run / "checkpoints", 4) / "config.json"
+    config.write_text(config.read_text().replace("{", "["))
+    assert main(["verify", str(sweep)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == f"{sweep}: checked; data sets: 1, checkpoints: 3\n"
+    damages = [
+        f"{run}/run.json: cannot be read: it is damaged, or no JSON object",
+        f"{sweep}/shared/shards: motions/train-00000.parquet does not match its checksum in {CARD}: {DATA_SET}",
+        f"{run}/checkpoints/step-00000002: has no manifest.json: not a checkpoint",
+        f"{run}/checkpoints/step-00000004: config.json does not match its checksum in {MANIFEST}: {CHECKPOINT}",
+        "error: 4 damaged",
+    ]
+    assert [line for line in printed.err.splitlines() if not line.startswith("verify")] == damages
+
+
+def test_what_has_no_checksums_is_refused(tmp_path, capsys):
+    assert main(["verify", str(tmp_path)]) == 2
+    assert main(["verify", str(tmp_path / "absent")]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {tmp_path}: holds nothing that has checksums (allowed: a data set or a checkpoint in it)",
+        f"error: {tmp_path}/absent: no such folder (allowed: a data set, a checkpoint, a run or a sweep)",
+    ]
+
+
+def test_folders_in_a_storage_are_checked_too(sweep, bucket, capsys):
+    import s3fs
+
+    s3fs.S3FileSystem().put(str(sweep), f"{bucket}/verified", recursive=True)
+    assert main(["verify", f"{bucket}/verified"]) == 0
+    assert capsys.readouterr().out == f"{bucket}/verified: checked; data sets: 1, checkpoints: 3\n"
