@@ -12,6 +12,7 @@ Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotatio
 import io
 import json
 import re
+import tokenize
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +25,16 @@ from intermoe.datasets.bad_recording import BadRecording, NotUpright
 from intermoe.datasets.recordings import Recording, Source, check_id, common_length
 from intermoe.datasets.text_files import read_text
 from intermoe.errors import UserError
-from intermoe.places import Place, as_place, is_file, is_folder, is_remote, read_bytes, storage_errors
+from intermoe.places import (
+    Place,
+    as_place,
+    check_regular,
+    exists,
+    is_folder,
+    is_remote,
+    read_bytes,
+    storage_errors,
+)
 
 # A line of a motion file: 62 x 3 positions, then 51 x 6 rotations; the body's joints come first in both.
 _WIDTH = 492
@@ -60,7 +70,7 @@ class InterHumanReader:
                     where=folder,
                     allowed=f"a data set in InterHuman's layout, with {', '.join(_FOLDERS)}, split",
                 )
-        ignored = {listed for name in _IGNORE_LISTS if is_file(self.root / name) for listed in _lines(self.root / name)}
+        ignored = {listed for name in _IGNORE_LISTS if exists(self.root / name) for listed in _lines(self.root / name)}
         splits_of: dict[str, list[str]] = {}
         for split in SPLITS:
             # A line that stands twice in one list is one recording all the same.
@@ -109,7 +119,7 @@ class InterHumanReader:
         """The list in the folder ``split``, or in the root."""
         places = (self.root / "split" / f"{split}.txt", self.root / f"{split}.txt")
         for place in places:
-            if is_file(place):
+            if exists(place):
                 return place
         raise UserError("there is no such file", where=places[0], allowed=f"it, or {split}.txt in the root")
 
@@ -123,7 +133,7 @@ class InterHumanReader:
 
     def _person(self, folder: str, id: str) -> NDArray[np.float32]:
         name = f"{folder}/{id}.npy"
-        if not is_file(self.root / name):
+        if not exists(self.root / name):
             copies = sorted(file.name for file in (self.root / folder).glob(f"{id}*(*).npy") if _is_copy(file, id))
             hint = f"; {copies[0]!r} may be it: rename it" if copies else ""
             raise BadRecording(f"no motion: {name} is missing{hint}")
@@ -131,6 +141,8 @@ class InterHumanReader:
             motion = _array(self.root / name)
         except (ValueError, OSError, OverflowError) as error:
             raise BadRecording(f"{name} cannot be read: {' '.join(str(error).split())}") from None
+        except (SyntaxError, tokenize.TokenError, RecursionError, LookupError, TypeError, MemoryError):
+            raise BadRecording(f"{name} cannot be read: its header is not one of a .npy file") from None
         if motion.ndim != 2 or motion.shape[1] != _WIDTH:
             raise BadRecording(f"{name} has the shape {motion.shape} instead of (frames, {_WIDTH})")
         if motion.dtype.kind != "f":
@@ -156,7 +168,7 @@ class InterHumanReader:
         """The labels of labels.jsonl, by id; empty without that file."""
         file = self.root / "labels.jsonl"
         labels: dict[str, dict[str, str | int]] = {}
-        if not is_file(file):
+        if not exists(file):
             return labels
         for number, line in enumerate(_text(file).split("\n"), start=1):
             if not line.strip():
@@ -190,6 +202,7 @@ def _array(file: Place) -> NDArray[Any]:
     """
     if is_remote(file):
         return np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
+    check_regular(file)
     return np.lib.format.open_memmap(file, mode="r")
 
 

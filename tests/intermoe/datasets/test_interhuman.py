@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -286,3 +287,36 @@ def test_lists_may_lie_in_the_root_with_any_line_ends_and_marks(tmp_path, encode
     with pytest.raises(UserError) as caught:
         reader.sources()
     assert str(caught.value) == f"{root / 'split/val.txt'}: there is no such file (allowed: it, or val.txt in the root)"
+
+
+@pytest.mark.parametrize("header", ["{'descr': '<f4', 'shape': (", "(" * 100, "'''", "{'descr': [('a', '<f4', (2,"])
+def test_a_motion_whose_header_is_not_python_is_set_aside_by_name(root, header):
+    add(root, "7")
+    text = header.encode().ljust(117) + b"\n"
+    (root / "motions_processed/person2/7.npy").write_bytes(
+        b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(400)
+    )
+    assert reason(root, "7") == "motions_processed/person2/7.npy cannot be read: its header is not one of a .npy file"
+
+
+def test_an_id_too_long_for_a_file_is_set_aside(root):
+    add(root, "7")
+    assert reason(root, "7" * 300) == f"id {'7' * 40!r}... has 300 letters; up to 200 are allowed"
+
+
+@pytest.mark.parametrize("file", ["motions_processed/person1/7.npy", "annots/7.txt"])
+def test_a_pipe_or_a_device_in_place_of_a_file_is_set_aside_and_not_waited_for(root, file):
+    add(root, "7")
+    for put in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (root / file).unlink()
+        put(root / file)
+        assert reason(root, "7") == f"{file} cannot be read: not a regular file"
+
+
+@pytest.mark.parametrize("file", ["split/val.txt", "ignore_list.txt", "labels.jsonl"])
+def test_a_list_that_is_a_pipe_is_refused(root, file):
+    (root / file).unlink(missing_ok=True)
+    os.mkfifo(root / file)
+    with pytest.raises(UserError) as caught:
+        InterHumanReader(root).sources()
+    assert str(caught.value) == f"{root / file}: cannot be read: not a regular file"
