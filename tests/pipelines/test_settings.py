@@ -225,7 +225,7 @@ def test_a_file_that_may_not_be_read_is_told(file, monkeypatch):
     def deny(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", deny)
+    monkeypatch.setattr(Path, "read_bytes", deny)
     assert refused(file) == f"{file}: cannot be read: Permission denied"
 
 
