@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from intermoe.body.conventions import FPS, SPLITS
 from intermoe.body.skeletons import SMPL22, Skeleton
 from intermoe.datasets.bad_recording import BadRecording, NotUpright
+from intermoe.datasets.links import check_file_inside, check_list_inside
 from intermoe.datasets.recordings import Recording, Source, check_id, common_length
 from intermoe.datasets.text_files import read_text
 from intermoe.errors import UserError
@@ -47,12 +48,18 @@ _IGNORE_LISTS = ("ignore_list.txt", "split/ignore_list.txt")
 
 
 class InterHumanReader:
-    """Reads recordings in InterHuman's layout (see ``Reader`` in recordings.py)."""
+    """Reads recordings in InterHuman's layout (see ``Reader`` in recordings.py).
+
+    Args:
+        root: the folder.
+        follow_links: whether links in it may lead out of it.
+    """
 
     skeleton: Skeleton = SMPL22
 
-    def __init__(self, root: Place) -> None:
+    def __init__(self, root: Place, *, follow_links: bool = False) -> None:
         self.root = as_place(root)
+        self.follow_links = follow_links
 
     def sources(self) -> list[Source]:
         """The recordings that the split files list, in their order, then those in the folders but in no split.
@@ -61,7 +68,8 @@ class InterHumanReader:
         so of each: nothing is left out silently. Ids of the ignore list are left out.
 
         Raises:
-            UserError: the root, a folder, or a split file is missing, or a list cannot be read.
+            UserError: the root, a folder, or a split file is missing or leads out of the root, or a list cannot be
+                read.
         """
         for folder in (self.root, *(self.root / name for name in _FOLDERS)):
             if not is_folder(folder):
@@ -70,7 +78,11 @@ class InterHumanReader:
                     where=folder,
                     allowed=f"a data set in InterHuman's layout, with {', '.join(_FOLDERS)}, split",
                 )
-        ignored = {listed for name in _IGNORE_LISTS if exists(self.root / name) for listed in _lines(self.root / name)}
+            self._check_list(folder)
+        ignored: set[str] = set()
+        for ignore_list in (self.root / name for name in _IGNORE_LISTS):
+            self._check_list(ignore_list)
+            ignored.update(_lines(ignore_list) if exists(ignore_list) else ())
         splits_of: dict[str, list[str]] = {}
         for split in SPLITS:
             # A line that stands twice in one list is one recording all the same.
@@ -119,9 +131,14 @@ class InterHumanReader:
         """The list in the folder ``split``, or in the root."""
         places = (self.root / "split" / f"{split}.txt", self.root / f"{split}.txt")
         for place in places:
+            self._check_list(place)
             if exists(place):
                 return place
         raise UserError("there is no such file", where=places[0], allowed=f"it, or {split}.txt in the root")
+
+    def _check_list(self, place: Place) -> None:
+        if not self.follow_links:
+            check_list_inside(self.root, place)
 
     def _ids_on_disk(self) -> set[str]:
         """Ids that a caption or a motion file is named by; hidden files, which some systems scatter, are none."""
@@ -133,6 +150,8 @@ class InterHumanReader:
 
     def _person(self, folder: str, id: str) -> NDArray[np.float32]:
         name = f"{folder}/{id}.npy"
+        if not self.follow_links:
+            check_file_inside(self.root, self.root / name, name)
         if not exists(self.root / name):
             copies = sorted(file.name for file in (self.root / folder).glob(f"{id}*(*).npy") if _is_copy(file, id))
             hint = f"; {copies[0]!r} may be it: rename it" if copies else ""
@@ -152,6 +171,8 @@ class InterHumanReader:
 
     def _captions(self, id: str) -> tuple[str, ...]:
         name = f"annots/{id}.txt"
+        if not self.follow_links:
+            check_file_inside(self.root, self.root / name, name)
         try:
             lines = read_text(self.root / name).splitlines()
         except FileNotFoundError:
@@ -168,6 +189,7 @@ class InterHumanReader:
         """The labels of labels.jsonl, by id; empty without that file."""
         file = self.root / "labels.jsonl"
         labels: dict[str, dict[str, str | int]] = {}
+        self._check_list(file)
         if not exists(file):
             return labels
         for number, line in enumerate(_text(file).split("\n"), start=1):
