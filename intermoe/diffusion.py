@@ -31,7 +31,7 @@ class DiffusionConfig(Config):
         condition_drop: share of training samples whose condition is replaced by zeros.
     """
 
-    steps: int = Field(default=1000, ge=1)
+    steps: int = Field(default=1000, ge=1, le=100_000)
     ddim_steps: int = Field(default=50, ge=1)
     guidance: float = 3.5
     condition_drop: float = Field(default=0.1, ge=0, le=1)

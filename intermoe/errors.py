@@ -1,8 +1,32 @@
 """The one exception that a user's mistake raises, and the one warning."""
 
+LONGEST_MESSAGE = 300
+"""Letters of a message; what a message repeats of a file is shortened to that."""
+_LONGEST_PATH, _SHORTEST = 4096, 120
+
+
+def shortened(text: str, limit: int = LONGEST_MESSAGE) -> str:
+    r"""Text for people on one line: without control characters, and without its middle where it is too long.
+
+    Args:
+        text: may repeat whatever a file holds.
+        limit: letters that are left at most.
+
+    Example:
+        >>> shortened("unknown key\n'aaaaaaaaaaaaaaaaaaaaaaaa'", limit=30)
+        "unknown key 'aaaaa...aaaaaaaa'"
+    """
+    line = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
+    if len(line) <= limit:
+        return line
+    end = (limit - 3) // 3
+    return f"{line[: limit - 3 - end]}...{line[len(line) - end :]}"
+
 
 class UserError(Exception):
     """Something the user can put right, in one line: what, where and what is allowed.
+
+    What it says is shortened to ``LONGEST_MESSAGE`` in all, but never the path in which it is.
 
     The command line prints it as ``error: <message>`` and exits with 2; it never shows a traceback.
 
@@ -20,10 +44,9 @@ class UserError(Exception):
         self, what: str, *, where: object = None, allowed: str | None = None, key: tuple[str | int, ...] = ()
     ) -> None:
         self.key = key
-        message = what if where is None else f"{where}: {what}"
-        if allowed is not None:
-            message += f" (allowed: {allowed})"
-        super().__init__(" ".join(message.split()))
+        before = "" if where is None else f"{shortened(str(where), _LONGEST_PATH)}: "
+        after = "" if allowed is None else f" (allowed: {shortened(allowed)})"
+        super().__init__(before + shortened(what, max(_SHORTEST, LONGEST_MESSAGE - len(before + after))) + after)
 
 
 def first_line(text: str) -> str:

@@ -26,6 +26,7 @@ from intermoe.data.shards import DataConfig, DatasetFolder
 from intermoe.diffusion import Diffusion, DiffusionConfig, guided
 from intermoe.errors import UserError, UserNote
 from intermoe.generation import Conditions, GeneratedBatch, check_prompts, eval_mode
+from intermoe.layers.stored_weights import check_fit
 from intermoe.moe.config import MoeConfig
 from intermoe.motion import Motion
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
@@ -140,14 +141,13 @@ class InterMoE(nn.Module):
         """
         folder = trained_folder(path)
         saved = checkpoint.load(folder, device=str(device))
-        model = cls(ModelConfig.load(folder))
+        config = ModelConfig.load(folder)
         missing = [part for part in parts if part not in saved.tensors]
         if missing:
             raise UserError(f"holds no {' and no '.join(missing)}", where=folder, allowed="a run of `train denoiser`")
-        try:
-            model.restore(saved, parts)
-        except RuntimeError:
-            raise UserError("the weights do not fit the config beside them", where=folder) from None
+        check_fit(lambda: cls(config), {name: saved.tensors[name] for name in parts}, where=folder)
+        model = cls(config)
+        model.restore(saved, parts)
         model._text_folder = text_folder
         return model.to(device).eval()
 

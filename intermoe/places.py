@@ -8,6 +8,7 @@ endpoint are those of the environment, by the names that each storage's own tool
 import errno
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,14 +118,22 @@ def check_storage(at: Place) -> None:
         exists(at)
 
 
+def check_regular(at: Path) -> None:
+    """Raise ``OSError`` where a pipe, a socket or a device is there, of which reading may wait or go on for ever."""
+    mode = at.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError("not a regular file")
+
+
 def read_bytes(at: Place) -> bytes:
     """The bytes of a file.
 
     Raises:
-        OSError: it cannot be read; ``FileNotFoundError`` where there is none.
+        OSError: it cannot be read, or is not a regular file; ``FileNotFoundError`` where there is none.
         StorageError: the storage of a URI does not give them.
     """
     if not is_remote(at):
+        check_regular(at)
         return at.read_bytes()
     with storage_errors(at):
         try:

@@ -14,7 +14,6 @@ vocabulary, W text width.
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from intermoe.body.skeletons import Skeleton
 from intermoe.data.shards import DataConfig
-from intermoe.errors import UserError
+from intermoe.errors import UserError, reason_of
 from intermoe.evaluation.evaluator import PART, Evaluator, EvaluatorConfig
 from intermoe.layers.conditioning import sinusoids
 from intermoe.model import InterMoE, ModelConfig
@@ -31,7 +30,6 @@ State = dict[str, Tensor]
 
 # What the published network holds but never reads in the released configuration.
 _UNUSED = (".ffn.expert_threshold", ".ffn.ema_decay")
-_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError)
 # CLIP's frozen tower, which our data sets have applied already.
 _FROZEN = ("clip_transformer.", "token_embedding.", "positional_embedding", "ln_final.")
 
@@ -120,9 +118,8 @@ def read(file: Path) -> State:
         raise UserError(
             "is damaged, or holds instructions that are not executed", where=file, allowed="a Lightning checkpoint"
         ) from None
-    except (*_UNREADABLE, BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot be read: {reason}", where=file, allowed="a Lightning checkpoint") from None
+    except Exception as error:  # readers of zip, of pickle and of torch's older format raise what a byte leads them to
+        raise UserError(f"cannot be read: {reason_of(error)}", where=file, allowed="a Lightning checkpoint") from None
     state = found.get("state_dict") if isinstance(found, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
         raise UserError("holds no state_dict of tensors", where=file, allowed="a Lightning checkpoint")
@@ -212,8 +209,8 @@ def _normaliser(stats: Path, skeleton: Skeleton) -> State:
             raise UserError(f"holds no {name}.npy", where=stats, allowed=f"{name}.npy or global_{name}.npy")
         try:
             values = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"cannot be read: {error}", where=file) from None
+        except Exception as error:  # as above: whatever is in the header
+            raise UserError(f"cannot be read: {reason_of(error)}", where=file) from None
         if (
             values.shape != (skeleton.num_features,)
             or not np.isfinite(values).all()

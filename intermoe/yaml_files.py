@@ -1,5 +1,6 @@
 """The one way to read YAML: whatever the text holds, the answer is plain values of bounded size, or one line."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,13 @@ import yaml
 from yaml.constructor import ConstructorError
 
 from intermoe.errors import UserError
+from intermoe.places import read_bytes
 
 MAX_CHARACTERS = 200_000
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
+_MAX_BYTES = 4 * MAX_CHARACTERS
+_HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 
 
 def read_mapping(path: Path) -> tuple[str, dict[str, Any]]:
@@ -20,10 +24,12 @@ def read_mapping(path: Path) -> tuple[str, dict[str, Any]]:
     Raises:
         UserError: no such file, one that cannot be read, is not YAML, or holds no keys.
     """
-    if not path.is_file():
-        raise UserError("no such file", where=path)
     try:
-        text = path.read_text("utf-8")
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(f"has {path.stat().st_size} bytes", where=path, allowed=f"up to {_MAX_BYTES} of YAML")
+        text = read_bytes(path).decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise UserError("no such file", where=path) from None
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", where=path) from None
     except UnicodeDecodeError as error:
@@ -114,6 +120,8 @@ def _check_size(events: Iterator[yaml.Event], where: object) -> None:
                 sizes[name] = total - before
         elif isinstance(event, yaml.ScalarEvent):
             total += 1
+            if _HALF_CHARACTER.search(event.value):
+                raise UserError("holds half a character (a surrogate)", where=_place(where, event.start_mark))
             if event.anchor is not None:
                 sizes[event.anchor] = 1
         if total > MAX_VALUES:

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ class Block(Protocol):
     """A piece of a section."""
 
     def markdown(self) -> str:
-        """As Markdown; empty where Markdown cannot show it."""
+        """As Markdown, with everything escaped that is not ours; empty where Markdown cannot show it."""
 
     def html(self) -> str:
         """As HTML, with everything escaped that is not ours."""
@@ -27,8 +28,8 @@ class Paragraph:
     text: str
 
     def markdown(self) -> str:
-        """The text."""
-        return self.text
+        """The text, escaped."""
+        return escaped(self.text)
 
     def html(self) -> str:
         """The text as a ``<p>``."""
@@ -43,7 +44,7 @@ class BulletList:
 
     def markdown(self) -> str:
         """A line per bullet."""
-        return "\n".join(f"- {line}" for line in self.lines)
+        return "\n".join(f"- {escaped(line)}" for line in self.lines)
 
     def html(self) -> str:
         """The lines as a ``<ul>``."""
@@ -74,8 +75,8 @@ class TextTable:
 
     def markdown(self) -> str:
         """The table with its columns aligned."""
-        cells = self._with_bold(self.cells.map(_without_bars), "**{}**")
-        cells = cells.rename(index=_without_bars, columns=_without_bars)
+        cells = self._with_bold(self.cells.map(escaped), "**{}**").rename(index=escaped, columns=escaped)
+        cells = cells.rename_axis(index=escaped(str(cells.index.name or "")) or None)
         alignment = ["left"] + ["right" if self.numeric else "left"] * len(cells.columns)
         return str(cells.to_markdown(colalign=alignment, disable_numparse=True))
 
@@ -106,7 +107,7 @@ class Picture:
 
     def markdown(self) -> str:
         """A link to the file."""
-        return f"![{self.text}]({self.file})" if self.file else ""
+        return f"![{escaped(self.text)}]({self.file})" if self.file else ""
 
     def html(self) -> str:
         """An ``<img>`` that holds the data."""
@@ -131,10 +132,10 @@ class Document:
 
     def markdown(self) -> str:
         """The document as Markdown; sections that it cannot show are left out."""
-        pieces = [f"# {self.title}"]
+        pieces = [f"# {escaped(self.title)}"]
         for section in self.sections:
             blocks = [text for block in section.blocks if (text := block.markdown())]
-            pieces += [f"## {section.title}", *blocks] if blocks else []
+            pieces += [f"## {escaped(section.title)}", *blocks] if blocks else []
         return "\n\n".join(pieces) + "\n"
 
     def html(self) -> str:
@@ -168,9 +169,28 @@ def png(figure: Any) -> bytes:
     return stream.getvalue()
 
 
-def _without_bars(text: str) -> str:
-    """Text in which no bar ends a cell of a Markdown table."""
-    return text.replace("|", r"\|")
+def escaped(text: str) -> str:
+    r"""Text on one line of Markdown that nothing in it makes a tag, a cell, a code, a link or a picture.
+
+    Example:
+        >>> print(escaped("<b>a|b</b> `x`"))
+        &lt;b>a\|b&lt;/b> \`x\`
+    """
+    for mark, written in (("<", "&lt;"), ("|", r"\|"), ("`", r"\`"), ("](", r"]\(")):
+        text = text.replace(mark, written)
+    return " ".join(text.splitlines())
+
+
+def code(text: str) -> str:
+    """Text as a code of Markdown, whatever it holds.
+
+    Example:
+        >>> code("runs/duet"), code("a `b`")
+        ('`runs/duet`', '`` a `b` ``')
+    """
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence, blank = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{blank}{' '.join(text.splitlines())}{blank}{fence}"
 
 
 _STYLE = """

@@ -49,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--fps", type=_number, help="bvh: frames per second, where the files state a wrong rate (5 to 1000)"
     )
+    verb.add_argument(
+        "--follow-links", action="store_true", help="read what links in --root lead to outside of it (default: do not)"
+    )
     verb.add_argument("--count", type=_integer, default=600, help="duet: number of interactions (default: 600)")
     verb.add_argument("--seed", type=_integer, default=0, help="duet: seed (default: 0)")
 

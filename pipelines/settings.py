@@ -116,6 +116,10 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise UserError(f"{word!r} is not an override", allowed="key=value, such as moe.experts=4")
         try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{word!r} is not an override", allowed="text in UTF-8") from None
+        try:
             value = values_in(text)
         except UserError:
             raise UserError(f"{word[:60]!r} is not an override", allowed="a value that is YAML") from None

@@ -22,7 +22,8 @@ from intermoe.datasets.bvh_figure import check_figure, check_joints, mapped_moti
 from intermoe.datasets.bvh_file import RATES, Bvh, parse_bvh
 from intermoe.datasets.joint_mapping import load_mapping
 from intermoe.datasets.jumps import jump_frames, sound_pieces
-from intermoe.datasets.pairs_index import Pair, read_index
+from intermoe.datasets.links import check_file_inside, check_list_inside
+from intermoe.datasets.pairs_index import INDEX, Pair, read_index
 from intermoe.datasets.recordings import Recording, Source, common_length
 from intermoe.datasets.resampling import resample_pose
 from intermoe.errors import UserError
@@ -41,20 +42,31 @@ class BvhPairReader:
         mapping: name of a shipped mapping, or path of one's own.
         scale: metres in one unit of length of the files.
         fps: frames per second, where the files' frame times are wrong.
+        follow_links: whether links in the folder may lead out of it.
 
     Raises:
         UserError: no such folder, index or mapping, or one that cannot be used.
     """
 
-    def __init__(self, root: Place, mapping: Path | str = "cmu", scale: float = 1.0, fps: float | None = None) -> None:
+    def __init__(
+        self,
+        root: Place,
+        mapping: Path | str = "cmu",
+        scale: float = 1.0,
+        fps: float | None = None,
+        *,
+        follow_links: bool = False,
+    ) -> None:
         if not (math.isfinite(scale) and scale > 0):
             raise UserError(f"scale {scale}", allowed="a number above 0: metres in one unit of the files")
         if fps is not None and not RATES[0] <= fps <= RATES[1]:
             raise UserError(f"fps {fps}", allowed=f"{RATES[0]:g} to {RATES[1]:g} frames per second")
         self.root = as_place(root)
-        self.scale, self.fps = scale, fps
+        self.scale, self.fps, self.follow_links = scale, fps, follow_links
         self.mapping = load_mapping(mapping)
         self.skeleton = skeleton_named(self.mapping.skeleton)
+        if not follow_links:
+            check_list_inside(self.root, self.root / INDEX)
         self._pairs = read_index(self.root)
 
     def sources(self) -> list[Source]:
@@ -125,6 +137,8 @@ class BvhPairReader:
         notes: list[str] = []
         files = []
         for name, path in zip(pair.persons, pair.files(self.root), strict=True):
+            if not self.follow_links:
+                check_file_inside(self.root, path, name)
             bvh = parse_bvh(path, self.fps)
             try:
                 check_joints(bvh, self.mapping)

@@ -12,6 +12,7 @@ Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotatio
 import io
 import json
 import re
+import tokenize
 from functools import cached_property
 from typing import Any
 
@@ -21,10 +22,20 @@ from numpy.typing import NDArray
 from intermoe.body.conventions import FPS, SPLITS
 from intermoe.body.skeletons import SMPL22, Skeleton
 from intermoe.datasets.bad_recording import BadRecording, NotUpright
+from intermoe.datasets.links import check_file_inside, check_list_inside
 from intermoe.datasets.recordings import Recording, Source, check_id, common_length
 from intermoe.datasets.text_files import read_text
 from intermoe.errors import UserError
-from intermoe.places import Place, as_place, is_file, is_folder, is_remote, read_bytes, storage_errors
+from intermoe.places import (
+    Place,
+    as_place,
+    check_regular,
+    exists,
+    is_folder,
+    is_remote,
+    read_bytes,
+    storage_errors,
+)
 
 # A line of a motion file: 62 x 3 positions, then 51 x 6 rotations; the body's joints come first in both.
 _WIDTH = 492
@@ -37,12 +48,18 @@ _IGNORE_LISTS = ("ignore_list.txt", "split/ignore_list.txt")
 
 
 class InterHumanReader:
-    """Reads recordings in InterHuman's layout (see ``Reader`` in recordings.py)."""
+    """Reads recordings in InterHuman's layout (see ``Reader`` in recordings.py).
+
+    Args:
+        root: the folder.
+        follow_links: whether links in it may lead out of it.
+    """
 
     skeleton: Skeleton = SMPL22
 
-    def __init__(self, root: Place) -> None:
+    def __init__(self, root: Place, *, follow_links: bool = False) -> None:
         self.root = as_place(root)
+        self.follow_links = follow_links
 
     def sources(self) -> list[Source]:
         """The recordings that the split files list, in their order, then those in the folders but in no split.
@@ -51,7 +68,8 @@ class InterHumanReader:
         so of each: nothing is left out silently. Ids of the ignore list are left out.
 
         Raises:
-            UserError: the root, a folder, or a split file is missing, or a list cannot be read.
+            UserError: the root, a folder, or a split file is missing or leads out of the root, or a list cannot be
+                read.
         """
         for folder in (self.root, *(self.root / name for name in _FOLDERS)):
             if not is_folder(folder):
@@ -60,7 +78,11 @@ class InterHumanReader:
                     where=folder,
                     allowed=f"a data set in InterHuman's layout, with {', '.join(_FOLDERS)}, split",
                 )
-        ignored = {listed for name in _IGNORE_LISTS if is_file(self.root / name) for listed in _lines(self.root / name)}
+            self._check_list(folder)
+        ignored: set[str] = set()
+        for ignore_list in (self.root / name for name in _IGNORE_LISTS):
+            self._check_list(ignore_list)
+            ignored.update(_lines(ignore_list) if exists(ignore_list) else ())
         splits_of: dict[str, list[str]] = {}
         for split in SPLITS:
             # A line that stands twice in one list is one recording all the same.
@@ -109,9 +131,14 @@ class InterHumanReader:
         """The list in the folder ``split``, or in the root."""
         places = (self.root / "split" / f"{split}.txt", self.root / f"{split}.txt")
         for place in places:
-            if is_file(place):
+            self._check_list(place)
+            if exists(place):
                 return place
         raise UserError("there is no such file", where=places[0], allowed=f"it, or {split}.txt in the root")
+
+    def _check_list(self, place: Place) -> None:
+        if not self.follow_links:
+            check_list_inside(self.root, place)
 
     def _ids_on_disk(self) -> set[str]:
         """Ids that a caption or a motion file is named by; hidden files, which some systems scatter, are none."""
@@ -123,7 +150,9 @@ class InterHumanReader:
 
     def _person(self, folder: str, id: str) -> NDArray[np.float32]:
         name = f"{folder}/{id}.npy"
-        if not is_file(self.root / name):
+        if not self.follow_links:
+            check_file_inside(self.root, self.root / name, name)
+        if not exists(self.root / name):
             copies = sorted(file.name for file in (self.root / folder).glob(f"{id}*(*).npy") if _is_copy(file, id))
             hint = f"; {copies[0]!r} may be it: rename it" if copies else ""
             raise BadRecording(f"no motion: {name} is missing{hint}")
@@ -131,6 +160,8 @@ class InterHumanReader:
             motion = _array(self.root / name)
         except (ValueError, OSError, OverflowError) as error:
             raise BadRecording(f"{name} cannot be read: {' '.join(str(error).split())}") from None
+        except (SyntaxError, tokenize.TokenError, RecursionError, LookupError, TypeError, MemoryError):
+            raise BadRecording(f"{name} cannot be read: its header is not one of a .npy file") from None
         if motion.ndim != 2 or motion.shape[1] != _WIDTH:
             raise BadRecording(f"{name} has the shape {motion.shape} instead of (frames, {_WIDTH})")
         if motion.dtype.kind != "f":
@@ -140,6 +171,8 @@ class InterHumanReader:
 
     def _captions(self, id: str) -> tuple[str, ...]:
         name = f"annots/{id}.txt"
+        if not self.follow_links:
+            check_file_inside(self.root, self.root / name, name)
         try:
             lines = read_text(self.root / name).splitlines()
         except FileNotFoundError:
@@ -156,7 +189,8 @@ class InterHumanReader:
         """The labels of labels.jsonl, by id; empty without that file."""
         file = self.root / "labels.jsonl"
         labels: dict[str, dict[str, str | int]] = {}
-        if not is_file(file):
+        self._check_list(file)
+        if not exists(file):
             return labels
         for number, line in enumerate(_text(file).split("\n"), start=1):
             if not line.strip():
@@ -190,6 +224,7 @@ def _array(file: Place) -> NDArray[Any]:
     """
     if is_remote(file):
         return np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
+    check_regular(file)
     return np.lib.format.open_memmap(file, mode="r")
 
 

@@ -10,7 +10,7 @@ from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.recordings import check_id
 from intermoe.datasets.text_files import read_text
 from intermoe.errors import UserError
-from intermoe.places import Place, is_file, is_folder
+from intermoe.places import Place, exists, is_file, is_folder
 
 INDEX = "pairs.csv"
 _COLUMNS = ("id", "person1", "person2", "split", "captions")
@@ -62,11 +62,13 @@ class Pair:
         if not name or inside.is_absolute() or ".." in inside.parts or ":" in name or "\0" in name:
             raise BadRecording(f"person{number} {name!r} is not a file name inside the folder", where=where)
         try:
-            there = is_file(root / inside)
+            there = exists(root / inside)
         except OSError:  # such as a name that no file can have
             there = False
         if not there:
             raise BadRecording(f"person{number} {name!r} does not exist", where=where)
+        if not is_file(root / inside):
+            raise BadRecording(f"person{number} {name!r} is not a regular file", where=where)
         return root / inside
 
 
@@ -82,7 +84,7 @@ def read_index(root: Place) -> list[Pair]:
     if not is_folder(root):
         raise UserError("no such folder", where=root)
     index = root / INDEX
-    if not is_file(index):
+    if not exists(index):
         raise UserError("no such file", where=index, allowed=f"a table with the columns {', '.join(_COLUMNS)}")
     try:
         text = read_text(index)

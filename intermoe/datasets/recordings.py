@@ -20,6 +20,8 @@ from intermoe.datasets.bodies import check_bodies
 _FARTHEST = 100.0
 # Two systems that record one person each start and stop by hand: up to this many seconds of one alone are cut off.
 LONGEST_SURPLUS = 0.1
+# File systems take names of up to 255 letters; pieces and suffixes are added.
+_LONGEST_ID = 200
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -105,7 +107,9 @@ def common_length(persons: tuple[str, str], frames: tuple[int, int], fps: float)
 
 
 def check_id(id: str) -> None:
-    """Raise ``BadRecording`` where the id could name a file outside its folder."""
+    """Raise ``BadRecording`` where the id could name a file outside its folder, or is too long for a file's name."""
+    if len(id) > _LONGEST_ID:
+        raise BadRecording(f"id {id[:40]!r}... has {len(id)} letters; up to {_LONGEST_ID} are allowed")
     if not _SAFE_ID.fullmatch(id):
         raise BadRecording(
             f"id {id!r} may hold only letters, digits, '.', '-' and '_', and begins with one of the first two"

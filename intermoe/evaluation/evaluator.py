@@ -19,6 +19,7 @@ from intermoe.config import Config
 from intermoe.data.shards import DataConfig
 from intermoe.errors import UserError
 from intermoe.layers.conditioning import sinusoids
+from intermoe.layers.stored_weights import check_fit
 from intermoe.model import trained_folder
 from intermoe.places import Place
 from intermoe.text.encoders import MAX_TOKENS, TextStates, encoder_width
@@ -48,18 +49,18 @@ class EvaluatorConfig(Config):
     """
 
     text: Literal["tokens", "states"] = "tokens"
-    motion_width: int = Field(default=1024, ge=8, multiple_of=2)
-    motion_layers: int = Field(default=8, ge=1)
-    motion_heads: int = Field(default=8, ge=1)
-    motion_hidden: int = Field(default=2048, ge=1)
-    text_layers: int = Field(default=8, ge=1)
-    text_heads: int = Field(default=8, ge=1)
-    text_hidden: int = Field(default=2048, ge=1)
-    embedding: int = Field(default=512, ge=2)
+    motion_width: int = Field(default=1024, ge=8, le=16384, multiple_of=2)
+    motion_layers: int = Field(default=8, ge=1, le=256)
+    motion_heads: int = Field(default=8, ge=1, le=1024)
+    motion_hidden: int = Field(default=2048, ge=1, le=65536)
+    text_layers: int = Field(default=8, ge=1, le=256)
+    text_heads: int = Field(default=8, ge=1, le=1024)
+    text_hidden: int = Field(default=2048, ge=1, le=65536)
+    embedding: int = Field(default=512, ge=2, le=65536)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     scale: float = Field(default=1.0, gt=0)
     normalised: bool = False
-    vocabulary: int = Field(default=49408, ge=1)
+    vocabulary: int = Field(default=49408, ge=1, le=1_000_000)
 
     @model_validator(mode="after")
     def _even_heads(self) -> Self:
@@ -186,12 +187,11 @@ class Evaluator(nn.Module):
         stored = saved.documents.get("config")
         if PART not in saved.tensors or not isinstance(stored, dict):
             raise UserError("holds no evaluator", where=folder, allowed="a run of `intermoe train evaluator`")
-        config = EvaluatorConfig.parse(stored[PART], where=folder)
-        evaluator = cls(config, DataConfig.parse(stored["data"], where=folder))
-        try:
-            evaluator.restore(saved, (PART,))
-        except RuntimeError:
-            raise UserError("the weights do not fit the config beside them", where=folder) from None
+        config = EvaluatorConfig.parse(stored.get(PART, {}), where=folder)
+        data = DataConfig.parse(stored.get("data", {}), where=folder)
+        check_fit(lambda: cls(config, data), {PART: saved.tensors[PART]}, where=folder)
+        evaluator = cls(config, data)
+        evaluator.restore(saved, (PART,))
         return evaluator.to(device).eval()
 
     def parts(self) -> dict[str, nn.Module]:

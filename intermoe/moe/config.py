@@ -31,7 +31,7 @@ class MoeConfig(Config):
 
     experts: int = Field(default=8, ge=1, le=1024)
     c_exp: float = Field(default=1.0, gt=0)
-    hidden: int = Field(default=1024, ge=8, multiple_of=8)
+    hidden: int = Field(default=1024, ge=8, le=65536, multiple_of=8)
     selection: Literal["dynamic", "token_choice", "expert_choice", "uniform", "dense"] = "dynamic"
     router: RouterKind = "synergistic"
     pool: Scope = "global"

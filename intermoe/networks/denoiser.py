@@ -33,13 +33,13 @@ class DenoiserConfig(Config):
             in the paper, the persons are alike to it but for their noise: either of the two may turn out as the first.
     """
 
-    width: int = Field(default=768, ge=8, multiple_of=8)
-    layers: int = Field(default=8, ge=1)
-    heads: int = Field(default=8, ge=1)
+    width: int = Field(default=768, ge=8, le=16384, multiple_of=8)
+    layers: int = Field(default=8, ge=1, le=256)
+    heads: int = Field(default=8, ge=1, le=1024)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    text_layers: int = Field(default=2, ge=1)
-    text_hidden: int = Field(default=2048, ge=1)
-    text_heads: int = Field(default=8, ge=1)
+    text_layers: int = Field(default=2, ge=1, le=256)
+    text_hidden: int = Field(default=2048, ge=1, le=65536)
+    text_heads: int = Field(default=8, ge=1, le=1024)
     person_embedding: bool = False
 
     @model_validator(mode="after")

@@ -28,9 +28,9 @@ STRIDE = 4
 class VaeConfig(Config):
     """Size of the VAE; the paper's has 64 channels throughout."""
 
-    width: int = Field(default=64, ge=1, description="channels per joint inside")
-    latent: int = Field(default=64, ge=1, description="channels per latent joint")
-    blocks: int = Field(default=2, ge=1, description="residual blocks per stage")
+    width: int = Field(default=64, ge=1, le=4096, description="channels per joint inside")
+    latent: int = Field(default=64, ge=1, le=4096, description="channels per latent joint")
+    blocks: int = Field(default=2, ge=1, le=64, description="residual blocks per stage")
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 

@@ -13,7 +13,7 @@ from intermoe.evaluation.measures import MEASURES, TABLES
 from intermoe.evaluation.metrics import Interval
 from intermoe.files import read_note, whole_folder, write_json
 from intermoe.places import Place
-from pipelines.documents import BulletList, Document, Picture, Section, TextTable, interval_texts, png
+from pipelines.documents import BulletList, Document, Picture, Section, TextTable, code, escaped, interval_texts, png
 
 _JSON, _MARKDOWN, _HTML = "results.json", "results.md", "results.html"
 
@@ -161,7 +161,8 @@ def _short(results: Results, row: str, name: str) -> str:
 def description(results: Results) -> str:
     """What was evaluated and the tables, as Markdown for the page of a run."""
     about = results.about
-    first = f"Evaluation of `{about['model']}` on the {about['split']} split of `{about['data']}`."
+    model, data = (code(str(about[name])) for name in ("model", "data"))
+    first = f"Evaluation of {model} on the {escaped(str(about['split']))} split of {data}."
     return "\n\n".join(
         [first, *(TextTable(cells.rename(columns=_title)).markdown() for cells in results.tables.values())]
     )

@@ -34,6 +34,7 @@ class SourceConfig(Config):
         mapping: of "bvh": how joints correspond, a shipped mapping's name or a file.
         scale: of "bvh": metres per unit of its files.
         fps: of "bvh": frames per second, where its files state a wrong rate.
+        follow_links: whether links in ``root`` may lead out of it.
     """
 
     format: Literal["duet", "interhuman", "bvh"]
@@ -43,6 +44,7 @@ class SourceConfig(Config):
     mapping: str = "cmu"
     scale: float = Field(default=1.0, gt=0)
     fps: float | None = Field(default=None, ge=RATES[0], le=RATES[1])
+    follow_links: bool = False
 
     @contextmanager
     def reader(self, scratch: Place) -> Iterator[Reader]:
@@ -70,9 +72,9 @@ class SourceConfig(Config):
         if root is None:
             raise UserError("the folder of the recordings is not given", where=self.format, allowed="--root DIR")
         if self.format == "bvh":
-            yield BvhPairReader(root, self.mapping, self.scale, self.fps)
+            yield BvhPairReader(root, self.mapping, self.scale, self.fps, follow_links=self.follow_links)
         else:
-            yield InterHumanReader(root)
+            yield InterHumanReader(root, follow_links=self.follow_links)
 
     def check(self) -> None:
         """Raise ``UserError`` where recordings that are not made here are not there, or not listed."""

@@ -22,7 +22,7 @@ from intermoe.data.feature_moments import Moments
 from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, open_parquet, write_rows
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.recordings import Reader, Recording, Source
-from intermoe.errors import UserError
+from intermoe.errors import UserError, reason_of, shortened
 from intermoe.places import Place, StorageError
 from intermoe.text.encoders import TextEncoder, load_encoder
 
@@ -163,8 +163,12 @@ def _described(recording: Recording, part: str, row: int) -> ReadRecording:
 
 def _set_aside(id: str, error: Exception) -> SetAside:
     if isinstance(error, BadRecording):
-        return {"id": id, "reason": " ".join(error.reason.split()), "where": " ".join(error.where.split())}
-    return {"id": id, "reason": " ".join(f"{type(error).__name__}: {error}".split()), "where": ""}
+        return {"id": id, "reason": shortened(error.reason), "where": shortened(error.where)}
+    if isinstance(error, MemoryError):
+        reason = f"{id!r} needs more memory than there is ({reason_of(error)})"
+    else:
+        reason = f"{type(error).__name__}: {error}"
+    return {"id": id, "reason": shortened(reason), "where": ""}
 
 
 # Ray keeps a worker process for the next task: it loads the encoder once.

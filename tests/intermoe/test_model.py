@@ -371,6 +371,11 @@ def test_a_vae_alone_encodes_but_does_not_generate(model, saved):
 def test_what_is_no_model_is_refused_in_one_line(model, saved, tmp_path):
     other_sizes = {**model.config.model_dump(mode="json"), "vae": {"width": 16, "latent": 4, "blocks": 1}}
     bad_config = {**model.config.model_dump(mode="json"), "moe": {"experts": 0}}
+    denoiser = model.config.denoiser.model_dump(mode="json")
+    endless = {**model.config.model_dump(mode="json"), "denoiser": {**denoiser, "layers": 10_000_000}}
+    # Each within its range, but together of 100 terabytes: found out before any of it is taken.
+    vast = {**model.config.model_dump(mode="json"), "denoiser": {**denoiser, "width": 16384, "layers": 16}}
+    vast["moe"] = {"experts": 1024, "hidden": 65536}
     (tmp_path / "empty").mkdir()
     for folder, message in (
         (tmp_path / "missing", "no such folder"),
@@ -378,6 +383,8 @@ def test_what_is_no_model_is_refused_in_one_line(model, saved, tmp_path):
         (saved("bare", config=False), "holds no config"),
         (saved("sizes", config=other_sizes), "the weights do not fit the config beside them"),
         (saved("bad", config=bad_config), "moe.experts = 0"),
+        (saved("endless", config=endless), r"denoiser.layers = 10000000 \(allowed: less than or equal to 256\)"),
+        (saved("vast", config=vast), "the weights do not fit the config beside them"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             InterMoE.load(folder)

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -166,6 +167,20 @@ def test_damaged_files_are_refused(tmp_path: Path, stats: Path):
         read(files["denoiser"])
     with pytest.raises(UserError, match="no such file"):
         read(tmp_path / "absent.ckpt")
+
+
+@pytest.mark.parametrize("length", [0, 1, 7])
+def test_a_pickle_that_is_cut_within_its_archive_is_refused(tmp_path: Path, length: int):
+    """Cut where an instruction, its argument, or the length of a text is due."""
+    file = write(tmp_path / "a.ckpt", {"a": torch.ones(2)})
+    with ZipFile(file) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with ZipFile(file, "w") as archive:
+        for name, content in records.items():
+            archive.writestr(name, content[:length] if name.endswith("data.pkl") else content)
+    with pytest.raises(UserError) as caught:
+        read(file)
+    assert str(caught.value).startswith(f"{file}: cannot be read: ")
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from intermoe.errors import UserError
@@ -86,3 +88,22 @@ def test_a_text_that_nobody_wrote_is_refused_unread(tmp_path):
     length = MAX_CHARACTERS + 1
     message = f": has {length} characters (allowed: up to {MAX_CHARACTERS} of YAML)"
     assert refused(b"#" * length, tmp_path) == message
+
+
+def test_a_pipe_a_device_and_a_file_of_any_size_are_refused_unread(tmp_path):
+    file = tmp_path / "a.yaml"
+    for put in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        put(file)
+        with pytest.raises(UserError) as caught:
+            read_mapping(file)
+        assert str(caught.value) == f"{file}: cannot be read: not a regular file"
+        file.unlink()
+    with file.open("wb") as stream:
+        stream.truncate(10**12)
+    with pytest.raises(UserError) as caught:
+        read_mapping(file)
+    assert str(caught.value) == f"{file}: has {10**12} bytes (allowed: up to {4 * MAX_CHARACTERS} of YAML)"
+
+
+def test_half_a_character_is_refused(tmp_path):
+    assert refused(b'a: 1\n"\\ud800": 1', tmp_path) == ":2: holds half a character (a surrogate)"

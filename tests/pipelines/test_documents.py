@@ -3,7 +3,17 @@
 import pandas as pd
 import pytest
 
-from pipelines.documents import BulletList, Document, Paragraph, Picture, Section, TextTable, interval_texts
+from pipelines.documents import (
+    Block,
+    BulletList,
+    Document,
+    Paragraph,
+    Picture,
+    Section,
+    TextTable,
+    code,
+    interval_texts,
+)
 
 HOSTILE = "<b>|&</b>"
 
@@ -18,10 +28,10 @@ def cells() -> pd.DataFrame:
 
 def test_a_table_in_markdown_is_aligned_and_no_cell_ends_early(cells):
     assert TextTable(cells).markdown().splitlines() == [
-        r"| row   |         FID ↓ |   <b>\|&</b> |",
-        r"|:------|--------------:|-------------:|",
-        r"| real  |  2.000 ±1.386 |         1\|2 |",
-        r"| a\|b  | 10.000 ±0.100 |          <i> |",
+        r"| row   |         FID ↓ |   &lt;b>\|&&lt;/b> |",
+        r"|:------|--------------:|-------------------:|",
+        r"| real  |  2.000 ±1.386 |               1\|2 |",
+        r"| a\|b  | 10.000 ±0.100 |             &lt;i> |",
     ]
     assert TextTable(cells[["FID ↓"]], numeric=False).markdown().splitlines()[1] == "|:------|:--------------|"
 
@@ -78,9 +88,9 @@ def test_a_document_has_its_sections_in_both_forms(cells):
         "# Title & more\n\n"
         "## Numbers\n\n"
         "| row   |         FID ↓ |\n|:------|--------------:|\n| real  |  2.000 ±1.386 |\n| a|b  | 10.000 ±0.100 |\n\n"
-        "A < B.\n\n"
+        "A &lt; B.\n\n"
         '## Seen\n\n![a "plot"](plot.png)\n\n'
-        "## Notes\n\n- one\n- two <3\n"
+        "## Notes\n\n- one\n- two &lt;3\n"
     ).replace("a|b", r"a\|b")
     page = document.html()
     assert page.startswith('<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Title &amp; more</title>')
@@ -89,3 +99,28 @@ def test_a_document_has_its_sections_in_both_forms(cells):
     assert '<h2>Seen</h2><img alt="a &quot;plot&quot;" src="data:image/png;base64,UE5H">' in page
     assert "<h2>Only in HTML</h2><img" in page
     assert "<ul><li>one</li><li>two &lt;3</li></ul>" in page
+
+
+def test_no_name_adds_anything_to_markdown():
+    hostile = "a\n# b `c` <script>|x</script> ![y](http://z)"
+    safe = r"a # b \`c\` &lt;script>\|x&lt;/script> ![y]\(http://z)"
+    cells = pd.DataFrame({hostile: [hostile]}, index=pd.Index([hostile], name=hostile))
+    blocks: list[Block] = [
+        TextTable(cells),
+        Paragraph(hostile),
+        BulletList([hostile]),
+        Picture(b"PNG", hostile, "plot.png"),
+    ]
+    lines = Document(hostile, [Section(hostile, blocks)]).markdown().splitlines()
+    assert [line for line in lines if line and not line.startswith("|")] == [
+        f"# {safe}",
+        f"## {safe}",
+        safe,
+        f"- {safe}",
+        f"![{safe}](plot.png)",
+    ]
+    assert [line.count(safe) for line in lines if line.startswith("|")] == [2, 0, 2]
+
+
+def test_a_code_holds_what_it_is_given():
+    assert (code("a\nb"), code("`"), code("a ``` b")) == ("`a b`", "`` ` ``", "```` a ``` b ````")

@@ -225,7 +225,7 @@ def test_a_file_that_may_not_be_read_is_told(file, monkeypatch):
     def deny(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", deny)
+    monkeypatch.setattr(Path, "read_bytes", deny)
     assert refused(file) == f"{file}: cannot be read: Permission denied"
 
 
@@ -255,3 +255,9 @@ import {module}
     done = subprocess.run([sys.executable, "-c", watch], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()
     assert all(line.endswith(" True") for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("word", [b"\xcb=1", b"name=\xcb"])
+def test_an_override_that_is_not_utf8_is_told(file, word):
+    text = os.fsdecode(word)
+    assert refused(file, text) == f"{text!r} is not an override (allowed: text in UTF-8)"

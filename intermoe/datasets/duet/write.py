@@ -14,7 +14,7 @@ from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.datasets.recordings import Recording
 from intermoe.errors import UserError
 from intermoe.files import local_draft, whole_folder
-from intermoe.places import Place
+from intermoe.places import Place, read_bytes
 
 # A row of InterHuman: 62 positions, then 51 local rotations in 6D; ours are the first 22 and the first 21.
 _WIDTH, _ROTATIONS = 492, 62 * 3
@@ -43,7 +43,7 @@ def write_duet(root: Place, *, count: int, seed: int) -> None:
 def check_duet(root: Place, *, count: int, seed: int) -> None:
     """Raise ``UserError`` where the folder ``root`` is not what ``write_duet`` would make of ``count`` and ``seed``."""
     try:
-        note = json.loads((root / _NOTE).read_text(encoding="utf-8"))
+        note = json.loads(read_bytes(root / _NOTE))
     except FileNotFoundError:
         raise UserError(
             "was not made by duet", where=root, allowed="another --root, or a folder made by duet"

@@ -329,3 +329,33 @@ def test_salsa_written_as_bvh_and_read_again_is_the_same(salsa, tmp_path):
     assert distance.mean() < 1e-3
     turned = angle_between(*(matrix_from_6d(torch.from_numpy(x.rotation_TPR6).double()) for x in (again, piece)))
     assert turned.max() < 1.0
+
+
+# Links.
+
+
+def test_a_file_that_leads_out_of_the_folder_is_read_only_if_asked_for(tmp_path):
+    inside, outside = tmp_path / "inside", tmp_path / "b.bvh"
+    inside.mkdir()
+    folder(inside, a=(*swaying(30, 30), 30), b=(*swaying(30, 30, seed=1), 30))
+    (inside / "b.bvh").rename(outside)
+    (inside / "b.bvh").symlink_to(outside)
+    reader = open_folder(inside)
+    with pytest.raises(BadRecording) as caught:
+        reader.read(reader.sources()[0])
+    assert str(caught.value) == "b.bvh leads outside the data set, where only --follow-links goes"
+    reader.follow_links = True
+    assert [recording.id for recording in reader.read(reader.sources()[0])] == ["duo"]
+
+
+def test_an_index_that_leads_out_of_the_folder_is_refused(tmp_path):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (tmp_path / "other.csv").write_text("id,person1,person2,split,captions\n")
+    (inside / "pairs.csv").symlink_to(tmp_path / "other.csv")
+    with pytest.raises(UserError) as caught:
+        BvhPairReader(inside)
+    assert str(caught.value) == (
+        f"{inside / 'pairs.csv'}: leads outside the data set (allowed: --follow-links, or files in its folder)"
+    )
+    assert BvhPairReader(inside, follow_links=True).sources() == []

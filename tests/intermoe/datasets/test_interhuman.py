@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -34,9 +35,9 @@ def root(tmp_path):
     return tmp_path
 
 
-def reason(root, id, split="train"):
+def reason(root, id, split="train", *, follow_links=False):
     with pytest.raises(BadRecording) as caught:
-        InterHumanReader(root).read(Source(id, split))
+        InterHumanReader(root, follow_links=follow_links).read(Source(id, split))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -286,3 +287,76 @@ def test_lists_may_lie_in_the_root_with_any_line_ends_and_marks(tmp_path, encode
     with pytest.raises(UserError) as caught:
         reader.sources()
     assert str(caught.value) == f"{root / 'split/val.txt'}: there is no such file (allowed: it, or val.txt in the root)"
+
+
+@pytest.mark.parametrize("header", ["{'descr': '<f4', 'shape': (", "(" * 100, "'''", "{'descr': [('a', '<f4', (2,"])
+def test_a_motion_whose_header_is_not_python_is_set_aside_by_name(root, header):
+    add(root, "7")
+    text = header.encode().ljust(117) + b"\n"
+    (root / "motions_processed/person2/7.npy").write_bytes(
+        b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(400)
+    )
+    assert reason(root, "7") == "motions_processed/person2/7.npy cannot be read: its header is not one of a .npy file"
+
+
+def test_an_id_too_long_for_a_file_is_set_aside(root):
+    add(root, "7")
+    assert reason(root, "7" * 300) == f"id {'7' * 40!r}... has 300 letters; up to 200 are allowed"
+
+
+@pytest.mark.parametrize("file", ["motions_processed/person1/7.npy", "annots/7.txt"])
+def test_a_pipe_or_a_device_in_place_of_a_file_is_set_aside_and_not_waited_for(root, file):
+    add(root, "7")
+    for put in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (root / file).unlink()
+        put(root / file)
+        assert reason(root, "7", follow_links=True) == f"{file} cannot be read: not a regular file"
+
+
+@pytest.mark.parametrize("file", ["split/val.txt", "ignore_list.txt", "labels.jsonl"])
+def test_a_list_that_is_a_pipe_is_refused(root, file):
+    (root / file).unlink(missing_ok=True)
+    os.mkfifo(root / file)
+    with pytest.raises(UserError) as caught:
+        InterHumanReader(root).sources()
+    assert str(caught.value) == f"{root / file}: cannot be read: not a regular file"
+
+
+@pytest.mark.parametrize("file", ["motions_processed/person2/7.npy", "annots/7.txt"])
+def test_a_link_out_of_the_data_set_is_followed_only_if_asked_for(root, tmp_path_factory, file):
+    add(root, "7")
+    outside = tmp_path_factory.mktemp("outside") / "target"
+    (root / file).rename(outside)
+    (root / file).symlink_to(outside)
+    assert reason(root, "7") == f"{file} leads outside the data set, where only --follow-links goes"
+    (recording,) = InterHumanReader(root, follow_links=True).read(Source("7", "train"))
+    assert recording.captions == ("They bow.",)
+    # Not whether the link's end exists, which would say something about this machine.
+    outside.unlink()
+    assert reason(root, "7") == f"{file} leads outside the data set, where only --follow-links goes"
+
+
+def test_links_within_the_data_set_and_to_its_root_are_followed(root, tmp_path_factory):
+    add(root, "7")
+    (root / "annots/7.txt").rename(root / "texts")
+    (root / "annots/7.txt").symlink_to("../texts")
+    link = tmp_path_factory.mktemp("links") / "root"
+    link.symlink_to(root)
+    reader = InterHumanReader(link)
+    (recording,) = reader.read(*reader.sources())
+    assert recording.captions == ("They bow.",)
+
+
+@pytest.mark.parametrize("name", ["annots", "split/val.txt", "ignore_list.txt", "labels.jsonl"])
+def test_a_list_or_folder_that_leads_out_of_the_data_set_is_refused(root, tmp_path_factory, name):
+    outside = tmp_path_factory.mktemp("outside") / "target"
+    (root / "ignore_list.txt").touch()
+    (root / "labels.jsonl").touch()
+    (root / name).rename(outside)
+    (root / name).symlink_to(outside)
+    with pytest.raises(UserError) as caught:
+        InterHumanReader(root).sources()
+    assert str(caught.value) == (
+        f"{root / name}: leads outside the data set (allowed: --follow-links, or files in its folder)"
+    )
+    assert InterHumanReader(root, follow_links=True).sources() == []

@@ -1,5 +1,7 @@
 """pairs.csv as people type it."""
 
+import os
+
 import pytest
 
 from intermoe.datasets.bad_recording import BadRecording
@@ -96,3 +98,16 @@ def test_a_name_that_no_file_can_have_does_not_exist(tmp_path):
     with pytest.raises(BadRecording) as caught:
         pair.files(tmp_path)
     assert str(caught.value) == f"pairs.csv, line 2: person1 {'a' * 300 + '.bvh'!r} does not exist"
+
+
+def test_a_pipe_among_the_files_is_not_waited_for(tmp_path):
+    (pair,) = read(tmp_path, HEADER + "a,a.bvh,b.bvh,train,They bow.\n")
+    os.mkfifo(tmp_path / "a.bvh")
+    with pytest.raises(BadRecording) as caught:
+        pair.files(tmp_path)
+    assert str(caught.value) == "pairs.csv, line 2: person1 'a.bvh' is not a regular file"
+    (tmp_path / "pairs.csv").unlink()
+    os.mkfifo(tmp_path / "pairs.csv")
+    with pytest.raises(UserError) as refused:
+        read_index(tmp_path)
+    assert str(refused.value) == f"{tmp_path / 'pairs.csv'}: cannot be read (not a regular file)"

@@ -185,6 +185,10 @@ class FakeReader:
             raise BadRecording(f"{len(source.id)} numbers instead of '132'", where=f"{source.id}, line 3")
         if source.id == "bug":
             raise ZeroDivisionError("by zero")
+        if source.id == "vast":
+            np.empty(1 << 60, np.uint8)
+        if source.id == "long":
+            raise BadRecording("'" + "\x1bx" * 1000 + "' is no number")
         if source.id == "none":
             return []
         names = {"cut": ["cut_0", "cut_1"], "twin": ["solo"], "half": ["../half", "half_1"]}.get(source.id, [source.id])
@@ -199,7 +203,21 @@ class FakeReader:
         return Recording(id, split, position, rotation, captions, label, notes)
 
 
-TROUBLE = ["solo", "bad", "file_0", "bug", "none", "cut", "twin", "half", "surrogate", "unwritable", "dev"]
+TROUBLE = [
+    "solo",
+    "bad",
+    "file_0",
+    "bug",
+    "vast",
+    "long",
+    "none",
+    "cut",
+    "twin",
+    "half",
+    "surrogate",
+    "unwritable",
+    "dev",
+]
 
 
 def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
@@ -211,6 +229,9 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
     assert reasons.pop("bad") == "holds nothing"
     assert reasons.pop("file_0") == "file_0, line 3: 6 numbers instead of '132'"
     assert reasons.pop("bug") == "ZeroDivisionError: by zero"
+    vast = "'vast' needs more memory than there is (Unable to allocate 1.00 EiB for an array with shape "
+    assert reasons.pop("vast") == f"{vast}({1 << 60},) and data type uint8)"
+    assert reasons.pop("long") == "'" + "\ufffdx" * 98 + "\ufffd..." + "\ufffdx" * 42 + "' is no number"
     assert reasons.pop("none") == "holds no recording"
     assert reasons.pop("solo") == "an earlier recording has the same id"
     assert reasons.pop("../half").startswith("id '../half' may hold only letters")
@@ -218,7 +239,7 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
     assert reasons.pop("unwritable").startswith("TypeError")
     assert reasons.pop("dev") == "split 'dev' is not one of train, val, test"
     assert not reasons
-    assert card.quarantined == 9
+    assert card.quarantined == 11
     assert (tmp_path / "toy/notes.jsonl").read_text() == '{"id": "cut_1", "note": "the header lies"}\n'
     assert card.noted == 1
     assert [data.caption(row).text for row in range(3)] == ["The left one waves.", "The right one waves.", "They bow."]

@@ -113,7 +113,8 @@ def test_a_request_is_checked_before_anything_is_written(tmp_path):
 
 def test_the_options_of_bvh_reach_its_reader(tmp_path):
     (tmp_path / "pairs.csv").write_text("id,person1,person2,split,captions\n")
-    source = SourceConfig(format="bvh", root=tmp_path, mapping="lafan1", scale=0.01, fps=24)
+    source = SourceConfig(format="bvh", root=tmp_path, mapping="lafan1", scale=0.01, fps=24, follow_links=True)
     with source.reader(tmp_path) as reader:
         assert isinstance(reader, BvhPairReader)
         assert (reader.scale, reader.fps, reader.mapping.tpose["Hips"]) == (0.01, 24, (90, 0, 90))
+        assert reader.follow_links

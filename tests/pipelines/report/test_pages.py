@@ -55,9 +55,9 @@ def test_the_pages_have_tables_plots_costs_and_notes(data):
     text, page = report_document(data).markdown(), report_document(data).html()
     assert [line for line in text.splitlines() if line.startswith("#")] == [
         "# toy",
-        "## Table 4: Experts & <such>",
+        "## Table 4: Experts & &lt;such>",
         "## All points",
-        "## Cost <of it>",
+        "## Cost &lt;of it>",
         "## Cost",
         "## Notes",
     ]
