@@ -231,7 +231,7 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
     assert reasons.pop("bug") == "ZeroDivisionError: by zero"
     vast = "'vast' needs more memory than there is (Unable to allocate 1.00 EiB for an array with shape "
     assert reasons.pop("vast") == f"{vast}({1 << 60},) and data type uint8)"
-    assert reasons.pop("long") == "'" + "\ufffdx" * 98 + "\ufffd..." + "\ufffdx" * 42 + "' is no number"
+    assert reasons.pop("long") == "'" + "\ufffdx" * 98 + "\ufffd...x" + "\ufffdx" * 42 + "' is no number"
     assert reasons.pop("none") == "holds no recording"
     assert reasons.pop("solo") == "an earlier recording has the same id"
     assert reasons.pop("../half").startswith("id '../half' may hold only letters")
