@@ -29,6 +29,8 @@ from intermoe.errors import UserError
 from intermoe.places import Place, absolute, cache, exists, is_file, is_folder, is_remote, read_bytes, storage_errors
 
 INCOMPLETE = ".incomplete"
+LOCK = ".lock"
+"""Name of the lock in a folder beside which there is none (locks.py)."""
 # Of the copies on this machine; those that were not used for longest go first.
 _CACHE_BYTES = 50 * 1024**3
 _HIDDEN = re.compile(r"\.(.+)\.[0-9a-f]{32}((?:\.\w+)?)")
@@ -221,7 +223,7 @@ def is_taken(path: Place) -> bool:
         except FileNotFoundError:
             return True
         return is_file(path / seal)
-    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+    return path.exists() and (not path.is_dir() or any(file.name != LOCK for file in path.iterdir()))
 
 
 def check_free(path: Place, allowed: str = "a new or an empty folder") -> None:
@@ -250,9 +252,12 @@ def contents(folder: Place) -> list[Place]:
 
 
 def sha256(file: Place) -> str:
-    """Checksum of a file's bytes."""
-    with storage_errors(file), file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+    """Checksum of a file's bytes; ``UserError`` where they cannot be read."""
+    try:
+        with storage_errors(file), file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror or error}", where=file) from error
 
 
 def local_copy(file: Place, checksum: str) -> Path | None:

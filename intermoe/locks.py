@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from intermoe.errors import UserError, UserNote
-from intermoe.files import make_folder
+from intermoe.files import LOCK, make_folder
 from intermoe.places import Place, is_remote
 
 
@@ -47,9 +47,9 @@ def locked(out: Place) -> Iterator[None]:
             except FileNotFoundError:
                 # Its last holder has removed it in the moment before it was taken over.
                 continue
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            with suppress(OSError):  # a full disk: then the lock does not say whose it is
+                os.truncate(file.fileno(), 0)
+                os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
             try:
                 yield
             finally:
@@ -67,6 +67,10 @@ def check_unlocked(out: Place) -> None:
 
 
 def _lock_file(out: Path) -> Path:
+    """Beside the folder, which may not be there yet; in it, where nobody but others may write beside it."""
+    out = out.resolve()
+    if not out.name or (out.is_dir() and not os.access(out.parent, os.W_OK)):
+        return out / LOCK
     return out.with_name(f".{out.name}.lock")
 
 

@@ -157,7 +157,7 @@ def _kind(at: UPath) -> str | None:
 
 def _raise_without_bucket(error: FileNotFoundError) -> None:
     """Raise the error again where the storage has answered that there is no such bucket, and not only no such file."""
-    if error.__cause__ is not None:
+    if error.__cause__ is not None and "bucket" in str(error):
         raise error
 
 

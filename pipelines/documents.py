@@ -175,8 +175,10 @@ def escaped(text: str) -> str:
     Example:
         >>> print(escaped("<b>a|b</b> `x`"))
         &lt;b>a\|b&lt;/b> \`x\`
+        >>> print(escaped(r"a\|b"))
+        a\\\|b
     """
-    for mark, written in (("<", "&lt;"), ("|", r"\|"), ("`", r"\`"), ("](", r"]\(")):
+    for mark, written in (("\\", r"\\"), ("<", "&lt;"), ("|", r"\|"), ("`", r"\`"), ("](", r"]\(")):
         text = text.replace(mark, written)
     return " ".join(text.splitlines())
 

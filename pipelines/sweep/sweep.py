@@ -171,6 +171,7 @@ def _run(request: SweepRequest, trials: Sequence[TrialRequest]) -> dict[str, str
         for trial in trials:
             if not _finished(trial, request.plan):
                 _tag(trial, {}, end=True)
+        deliver_left(request.out / "trials", request.site.tracking_uri, _END_SECONDS)
         raise KeyboardInterrupt("`--resume` does what is missing") from None
     failed = {}
     for trial in trials:
@@ -254,10 +255,7 @@ def _tag(trial: TrialRequest, tags: Mapping[str, str], *, end: bool = False) -> 
     if run_id:
         run = Run(trial.site.tracking_uri, run_id, trial.training.out, part="sweep")
         run.set_tags(tags)
-        if end:
-            run.finish("KILLED", _END_SECONDS)
-        else:
-            run.leave()
+        run.leave("KILLED" if end else None)
 
 
 def _finished(trial: TrialRequest, plan: SweepPlan) -> bool:

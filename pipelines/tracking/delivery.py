@@ -24,6 +24,9 @@ _FAILURES_TO_TELL = 3
 # A wait ends even if the store goes on taking a little now and then: after so many times its patience.
 _LONGEST_WAIT = 10
 
+BYTES_PER_SECOND = 10**6
+"""Of a file that is sent: so much longer is waited for it."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -33,6 +36,7 @@ class Delivery:
     Attributes:
         failure: why the last request failed; None where it did not.
         refused: what MLflow will never take, each with the reason.
+        is_elsewhere: whether another process delivers this spool.
     """
 
     def __init__(self, uri: str, spool: Spool) -> None:
@@ -44,6 +48,7 @@ class Delivery:
         """
         self.failure: str | None = None
         self.refused: list[str] = []
+        self.is_elsewhere = False
         self._spool, self._writer = spool, StoreWriter(uri, spool)
         self._num_failures = 0
         # Of the last line that was taken.
@@ -87,6 +92,7 @@ class Delivery:
     def _run(self) -> None:
         while True:
             with self._spool.delivering() as alone:
+                self.is_elsewhere = not alone
                 if alone and self._deliver():
                     return
             if self._ending.is_set() and not self._is_left():

@@ -22,7 +22,7 @@ from intermoe.places import Place, cache, is_remote
 from pipelines.settings import flatten
 from pipelines.tracking.address import check_reachable, shown, sqlite_file
 from pipelines.tracking.client import batches_of, child_run, experiment_named, explained, param_text
-from pipelines.tracking.delivery import Delivery
+from pipelines.tracking.delivery import BYTES_PER_SECOND, Delivery
 from pipelines.tracking.spools import FOLDER, spool_of
 from pipelines.tracking.sync import deliver_left
 from pipelines.tracking.system_load import SystemLoad
@@ -32,8 +32,6 @@ PATIENCE = 30.0
 """The end of a run waits so many seconds for a store that takes nothing."""
 # After Ctrl-C.
 _IMPATIENCE = 5.0
-# Of a file that is sent; so much longer is waited for it.
-_BYTES_PER_SECOND = 10**6
 # To ask whether a run is there before going on with it; where nobody answers, it goes on.
 _ASK_SECONDS = 10.0
 # What MLflow takes at once.
@@ -250,11 +248,16 @@ class Run:
         if self._delivery is None:
             return
         delivery, self._delivery = self._delivery, None
-        patience += self._spool.undelivered().bytes / _BYTES_PER_SECOND
+        if patience > _IMPATIENCE and delivery.failure is None:
+            patience += self._spool.undelivered().bytes / BYTES_PER_SECOND
         delivery.end()
-        if not delivery.wait(min(patience, _IMPATIENCE)) and patience > _IMPATIENCE:
+        delivered = delivery.wait(min(patience, _IMPATIENCE))
+        if not delivered and delivery.is_elsewhere:
+            # The process that has the run delivers this too.
+            return
+        if not delivered and patience > _IMPATIENCE:
             _note(
-                f"MLflow at {shown(self.uri)}: {delivery.failure or 'does not answer'}; "
+                f"MLflow at {shown(self.uri)}: {delivery.failure or 'is slow, or does not answer'}; "
                 f"waiting up to {patience - _IMPATIENCE:.0f} s for it to take {self._spool.undelivered()}"
             )
             delivery.wait(patience - _IMPATIENCE)
@@ -271,8 +274,14 @@ class Run:
         if delivery.refused:
             _note(f"MLflow did not take {len(delivery.refused)} of what was logged, such as {delivery.refused[0]}")
 
-    def leave(self) -> None:
-        """Stop writing, and wait for nothing: what was logged is delivered for as long as the process lives."""
+    def leave(self, status: Status | None = None) -> None:
+        """Stop writing, and wait for nothing: what was logged is delivered for as long as the process lives.
+
+        Args:
+            status: how the run ended, if it has.
+        """
+        if status is not None:
+            self._log("status", status=status)
         self._deliver()
         if self._delivery is not None:
             self._delivery.end()

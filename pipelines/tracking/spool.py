@@ -10,6 +10,7 @@ MLflow has everything, all of it is removed.
 import fcntl
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ from intermoe.files import flush, read_note, write_json
 from intermoe.places import Place, is_remote, on_disk
 
 _HEAD = "store"
+# The path of a file or folder that is kept, in the spool's folder.
+_HELD = re.compile(r"[0-9a-f]{32}/(?!\.{1,2}$)[^/\0]+")
 _FILES = ("artifact", "checkpoint", "document", "table")
 
 
@@ -128,7 +131,8 @@ class Spool:
     def hold(self, path: Place) -> str:
         """Keep a file or folder as it is now, whatever becomes of it; its path below the spool's folder.
 
-        On one file system that takes no room: it is the same file by a second name.
+        The files of a folder, such as a checkpoint's, are never written to again: on one file system they are the same
+        files by a second name, and take no room.
         """
         name = uuid4().hex
         with on_disk(path) as local:
@@ -138,7 +142,7 @@ class Spool:
                 if local.is_dir():
                     shutil.copytree(local, copy, copy_function=_link)
                 else:
-                    _link(local, copy)
+                    shutil.copy2(local, copy)
             except OSError as error:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
                 raise UserError(f"cannot be kept for MLflow: {error.strerror or error}", where=path) from None
@@ -163,10 +167,8 @@ class Spool:
                 begin += len(line)
                 if not line.endswith(b"\n"):
                     return
-                with suppress(ValueError, KeyError, TypeError, AttributeError):
-                    fields = json.loads(line)
-                    if fields["kind"] != _HEAD:
-                        yield Entry(fields.pop("kind"), fields.pop("time"), fields, begin)
+                if (entry := _entry(line, begin)) is not None:
+                    yield entry
 
     @property
     def store(self) -> str:
@@ -265,7 +267,24 @@ class Spool:
 
     def head(self) -> bytes:
         """The first line."""
-        return _line({"kind": _HEAD, "time": 0, "uri": self._store})
+        return _line({"kind": _HEAD, "time": 0, "uri": self._store or self.store})
+
+
+def _entry(line: bytes, end: int) -> Entry | None:
+    """What a line says; None where it is the first one, or damaged: what it speaks of lies in the spool's folder."""
+    try:
+        fields = json.loads(line)
+        kind, at = str(fields.pop("kind")), int(fields.pop("time"))
+        if kind == _HEAD or ("held" in fields and not _HELD.fullmatch(fields["held"])):
+            return None
+        if kind == "points":
+            fields = {
+                "step": int(fields["step"]),
+                "values": {name: float(value) for name, value in fields["values"].items()},
+            }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return Entry(kind, at, fields, end)
 
 
 def _line(fields: Mapping[str, Any]) -> bytes:
@@ -275,7 +294,7 @@ def _line(fields: Mapping[str, Any]) -> bytes:
 def _link(source: str | Path, target: str | Path) -> None:
     """A second name of a file, or a copy where the file system is another one or has no second names."""
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)
     except OSError:
         shutil.copy2(source, target)
 

@@ -6,6 +6,7 @@ one that resumes. A process has a spool of its own there, named after its part i
 from delivering the same one.
 """
 
+import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -108,7 +109,9 @@ def spools_below(folder: Place) -> list[Spool]:
             paths = [folder / path.removeprefix(folder.path).strip("/") for path in folder.fs.find(folder.path)]
             files = [file for file in sorted(paths, key=str) if file.parent.parent.name == FOLDER and _is_spool(file)]
             return [RemoteSpool(file.parent, file.stem) for file in files]
-    return [Spool(file.parent, file.stem) for file in sorted(folder.rglob(f"{FOLDER}/*.jsonl")) if _is_spool(file)]
+    # Folders may go while this looks at them, which `rglob` does not bear.
+    found = (Path(root, name) for root, _, names in os.walk(folder) if Path(root).name == FOLDER for name in names)
+    return [Spool(file.parent, file.stem) for file in sorted(found) if _is_spool(file)]
 
 
 def _is_spool(file: Place) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from intermoe.errors import UserError, UserNote
 from intermoe.places import Place, exists
 from pipelines.tracking.address import as_noted, check_reachable, shown, tracking_uri
-from pipelines.tracking.delivery import Delivery
+from pipelines.tracking.delivery import BYTES_PER_SECOND, Delivery
 from pipelines.tracking.spool import Spool, Undelivered
 from pipelines.tracking.spools import spools_below
 
@@ -76,7 +76,7 @@ def _deliver(spool: Spool, uri: str, patience: float) -> str | None:
     """Deliver a spool; why not all of it was delivered, None where it was."""
     delivery = Delivery(uri, spool)
     delivery.end()
-    if delivery.wait(patience):
+    if delivery.wait(patience + spool.undelivered().bytes / BYTES_PER_SECOND):
         return f"MLflow does not take it: {delivery.refused[0]}" if delivery.refused else None
     spool.save()
     return delivery.failure or "another process is at it, or MLflow does not answer"

@@ -2,10 +2,13 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+from intermoe.errors import UserError
 
 _PREFIX = "system/"
 _SECONDS = 10.0
@@ -46,7 +49,9 @@ class SystemLoad:
                 step = self._first_step()
             if step is None or self._stopped.is_set():
                 continue
-            self._log({f"{_PREFIX}{name}": value for name, value in monitor.aggregate_metrics().items()}, step)
+            # A full disk is said by who writes what matters.
+            with suppress(UserError):
+                self._log({f"{_PREFIX}{name}": value for name, value in monitor.aggregate_metrics().items()}, step)
             step += 1
             for part in monitor.monitors:
                 part.clear_metrics()

@@ -4,6 +4,7 @@ Every method may be repeated: it is called again after a request that has failed
 server did it before it failed.
 """
 
+import inspect
 import json
 import re
 import time
@@ -55,6 +56,10 @@ class StoreWriter:
             raise CannotBeWritten(f"a line of an unknown kind, {entry.kind}")
         if (held := entry.arguments.get("held")) and not self._is_there(held):
             raise CannotBeWritten(f"{held.rpartition('/')[2]} is gone")
+        try:
+            inspect.signature(write).bind(entry.time, **entry.arguments)
+        except TypeError as error:
+            raise CannotBeWritten(f"a damaged line: {error}") from None
         write(entry.time, **entry.arguments)
 
     def write_points(self, entries: Sequence[Entry]) -> None:

@@ -157,7 +157,11 @@ def _interruptible(out: Place) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        raise KeyboardInterrupt(f"`--resume` goes on from step {resumable_step(out)}") from None
+        try:
+            step = f"step {resumable_step(out)}"
+        except UserError:
+            step = "its newest whole checkpoint"
+        raise KeyboardInterrupt(f"`--resume` goes on from {step}") from None
     finally:
         if main:
             signal.signal(signal.SIGINT, handler)

@@ -79,6 +79,13 @@ class Worker:
     def run(self) -> None:
         """Train from the newest checkpoint, or from the start, to the end."""
         try:
+            self._run()
+        finally:
+            if self.tracking:
+                self.tracking.close()
+
+    def _run(self) -> None:
+        try:
             first = self._restore()
         except DamagedCheckpoint as error:
             ray.get(self.board.fail.remote(str(error), key=self.key))
@@ -88,8 +95,6 @@ class Worker:
         # One batch ahead of the training, and already under way during the first validation.
         with ThreadPoolExecutor(1) as ahead:
             self._train(first, partial(ahead.submit, next, batches, None))
-        if self.tracking:
-            self.tracking.close()
 
     def _note_attempt(self) -> None:
         """Say on which nodes the workers are, and in MLflow also why they were started again, if they were."""

@@ -8,6 +8,7 @@ import pytest
 
 from intermoe import locks
 from intermoe.errors import UserError, UserNote
+from intermoe.files import is_taken
 from intermoe.locks import check_unlocked, locked
 
 
@@ -57,3 +58,22 @@ def test_a_file_system_without_locks_is_a_note(tmp_path, monkeypatch):
     monkeypatch.setattr(locks.fcntl, "flock", none)
     with pytest.warns(UserNote, match=f"{tmp_path}/out: this file system has no locks"), locked(tmp_path / "out"):
         pass
+
+
+def test_where_nothing_may_be_written_beside_a_folder_its_lock_is_in_it(tmp_path, monkeypatch):
+    out = tmp_path / "mounted"
+    out.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with locked(out):
+        assert [path.name for path in out.iterdir()] == [".lock"]
+        assert not is_taken(out)
+        with pytest.raises(UserError, match="is at work here"):
+            check_unlocked(out)
+    assert list(out.iterdir()) == []
+
+
+def test_a_name_that_is_a_link_has_the_lock_of_what_it_means(tmp_path):
+    (tmp_path / "name").symlink_to(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "name"), pytest.raises(UserError, match="is at work here"):
+        check_unlocked(tmp_path / "out")

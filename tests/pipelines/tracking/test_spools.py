@@ -154,3 +154,38 @@ def test_sync_of_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "tracking").mkdir()
     (tmp_path / "tracking" / "notes.jsonl").write_text(json.dumps({"kind": "points"}))
     assert list(sync([tmp_path])) == [f"{tmp_path}: nothing is left to deliver"]
+
+
+def test_a_damaged_line_is_left_out_and_touches_nothing_outside_the_spool(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "file").touch()
+    spool = Spool(tmp_path / "tracking", RUN_ID, "store")
+    spool.append("points", 1, step=1, values={"loss": 1.0})
+    for held in (str(mine / "file"), "../mine/file", "0" * 32, f"{'0' * 32}/..", f"{'0' * 32}/a/b", 3):
+        spool.append("artifact", 1, held=held, folder=None)
+    for damaged in (
+        {"step": 2},
+        {"step": "x", "values": {}},
+        {"step": 2, "values": {"loss": "x"}},
+        {"step": 2, "values": 3},
+    ):
+        spool.append("points", 1, **damaged)
+    with spool.file.open("ab") as file:
+        file.write(b"[]\n" + b"[" * 100_000 + b"\n")
+    spool.append("points", 1, step=3, values={"loss": 2.0})
+    assert steps(spool) == [1, 3]
+    assert spool.undelivered() == Undelivered(points=2)
+    for entry in spool.entries():
+        spool.note_delivered(entry)
+    assert (mine / "file").exists()
+
+
+def test_arguments_that_a_kind_does_not_have_are_refused(tmp_path: Path, uri: str) -> None:
+    run = Run.start(uri, "tests", "run", params={}, folder=tmp_path)
+    spool = Spool(tmp_path / "tracking", run.id, uri)
+    spool.append("tags", 1, labels={})
+    run.log_metrics({"loss": 1.0}, 1)
+    with pytest.warns(UserNote, match="MLflow did not take 1 of what was logged, such as tags: a damaged line"):
+        run.finish()
+    assert MlflowClient(uri).get_run(run.id).info.status == "FINISHED"
