@@ -1,6 +1,6 @@
 # The environment, the demo and the checks. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all ui clean
+.PHONY: help demo test test-all test-faults ui clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,11 +25,14 @@ demo: $(VENV)/.installed  ## everything once, small, on this machine
 
 test: $(VENV)/.installed  ## format, lint, types, import rules and the quick tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -m 'not slow and not faults'
 
 test-all: $(VENV)/.installed  ## what `test` does, and the slow tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not faults'
+
+test-faults: $(VENV)/.installed  ## the long tests of outages
+	$(BIN)/pytest -m faults
 
 .PHONY: lint
 lint: $(VENV)/.installed

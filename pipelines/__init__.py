@@ -16,6 +16,9 @@ _DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # What failed is tried again by whoever knows whether the server may have done it (tracking/delivery.py): MLflow's
+    # own retries send it again as it is, and take minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     # Without it, the profiler prints lines of its own.
     "KINETO_LOG_LEVEL": "99",
 }

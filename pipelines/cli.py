@@ -2,17 +2,13 @@
 
 import argparse
 import json
-import signal
 import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from intermoe.errors import UserError, UserNote
+from intermoe.errors import UserError
 from pipelines.cluster.job_environment import check_in_job, check_sources, in_ray_job
+from pipelines.console import notes, terminable
 
 # What a verb needs is imported when it runs: `--help` answers at once.
 
@@ -49,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         options = parse(arguments)
         check_in_job(options)
-        with _notes(), _terminable(terminated):
+        with notes(), terminable(terminated):
             return _COMMANDS[options.verb](options) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -67,41 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
         return 143 if terminated else 130
-
-
-@contextmanager
-def _terminable(terminated: list[int]) -> Iterator[None]:
-    """SIGTERM, by which schedulers end a job, ends the block as Ctrl-C does, and is added to the list."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: object) -> None:  # noqa: ARG001
-        terminated.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _notes() -> Iterator[None]:
-    """Print each ``UserNote`` as one line on standard error."""
-    show = warnings.showwarning
-
-    def print_note(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
-        if issubclass(category, UserNote):
-            print(f"note: {message}", file=sys.stderr)
-        else:
-            show(message, category, *where, **options)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserNote)
-        warnings.showwarning = print_note
-        yield
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -386,6 +347,13 @@ def _register(options: argparse.Namespace) -> None:
     print(f"{made.uri} is version {made.version} of {made.name}: `intermoe generate --model {made.uri}` uses it")
 
 
+def _sync(options: argparse.Namespace) -> None:
+    from pipelines.tracking.sync import sync
+
+    for line in sync(options.folders):
+        print(line)
+
+
 def _ui(options: argparse.Namespace) -> None:
     from pipelines.tracking.ui import ui
 
@@ -409,6 +377,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "jobs": _jobs,
     "logs": _logs,
     "stop": _stop,
+    "sync": _sync,
     "ui": _ui,
 }
 

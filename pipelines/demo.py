@@ -58,7 +58,7 @@ def demo(out: Path) -> None:
     values = settings.load("duet")
     site, console = Site.here(), Console()
     shards = out / "shards"
-    parent = Run.start(site.tracking_uri, values.name, "demo", params=values.model_dump(mode="json"))
+    parent = Run.start(site.tracking_uri, values.name, "demo", params=values.model_dump(mode="json"), folder=out)
     label = RunLabel(parent=parent.id)
     # Each step shows its own progress and nothing else does then: a terminal has room for one display.
     with parent, ray_session(values.workers):

@@ -164,6 +164,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--alias", required=True, help="what the new version is called from now on, such as best")
     verb.add_argument("--name", help="name of the registered model (default: the name in the run's settings)")
 
+    verb = verbs.add_parser("sync", help="deliver to MLflow what runs logged while it was away")
+    verb.add_argument("folders", nargs="+", type=as_place, metavar="FOLDER", help="folder of a run, or of a sweep")
+
     verb = verbs.add_parser("ui", help="serve MLflow on loopback")
     verb.add_argument("--port", type=_port, default=5000, help="port (default: 5000)")
     return top

@@ -70,6 +70,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "describe --config",
         "train vae",
         "train denoiser",
+        "sync runs/denoiser",
         "verify data/duet",
         "train evaluator",
         "evaluate --model",

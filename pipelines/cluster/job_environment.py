@@ -40,7 +40,7 @@ _MAY_BE_A_RUN = ("model", "evaluator", "run")
 _POSITIONAL = ("sweep", "run", "folders")
 # Options whose default is a folder below the working directory.
 _DEFAULTS = {"train": "out", "sweep": "out", "evaluate": "evaluator"}
-_TRACKED = ("train", "evaluate", "sweep", "register")
+_TRACKED = ("train", "evaluate", "sweep", "register", "sync")
 
 
 def in_ray_job() -> bool:

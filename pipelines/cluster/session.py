@@ -6,7 +6,8 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,7 +22,8 @@ from pipelines.environment import environment_of
 from pipelines.settings import WorkersConfig
 
 _OBJECT_STORE_BYTES = 2 * 1024**3
-_DASHBOARD_HOST = "127.0.0.1"
+_LOOPBACK = "127.0.0.1"
+_TOKEN = Path.home() / ".ray" / "auth_token"
 _CONNECT_SECONDS = 10.0
 # The path of a socket may have so many bytes; Ray's lie below its temporary folder, in the folder of the session.
 _SOCKET_PATH, _SOCKET = 107, "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
@@ -77,7 +79,7 @@ def _start(workers: WorkersConfig, jobs: int) -> None:
             "RAY_worker_maximum_startup_concurrency": str(own),
             # Where several Rays run on one machine, Ray Train does not find its own by itself, and what a trial that
             # was stopped had taken would never be free again.
-            "RAY_API_SERVER_ADDRESS": f"http://{_DASHBOARD_HOST}:{port}",
+            "RAY_API_SERVER_ADDRESS": f"http://{_LOOPBACK}:{port}",
         }
         with environment_of(**variables):
             # "local": not one that somebody happens to have started here, whose CPUs are not ours to plan with.
@@ -86,10 +88,13 @@ def _start(workers: WorkersConfig, jobs: int) -> None:
                 num_cpus=own,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 include_dashboard=True,
-                dashboard_host=_DASHBOARD_HOST,
+                dashboard_host=_LOOPBACK,
                 dashboard_port=port,
                 **options,
             )
+        # Ray makes it readable for everybody.
+        with suppress(FileNotFoundError):
+            _TOKEN.chmod(0o600)
 
 
 @contextmanager
@@ -106,7 +111,7 @@ def _same_signals() -> Iterator[None]:
 def _free_port() -> int:
     """A port of this machine that nobody listens on."""
     with socket.socket() as candidate:
-        candidate.bind((_DASHBOARD_HOST, 0))
+        candidate.bind((_LOOPBACK, 0))
         port: int = candidate.getsockname()[1]
     return port
 

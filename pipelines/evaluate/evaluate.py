@@ -59,6 +59,8 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
         results = Results(values=values, about={**plan.about, "run": run.id})
         run.log_metrics(results.metrics() | {"seconds_generating": seconds}, request.step)
         files = publish(results, out)
+        if request.run_folder is None:
+            run.move(out)
         remove_folder(partial)
         for file in files:
             run.log_artifact(file)
@@ -83,7 +85,7 @@ def _begun(plan: EvaluationPlan, out: Place, partial: Place) -> Run:
             raise UserError(
                 "holds a half-made evaluation of something else", where=partial, allowed="delete it, or another --out"
             )
-        return Run.reopen(as_noted(before["tracking_uri"], uri), before["run_id"])
+        return Run.reopen(as_noted(before["tracking_uri"], uri), before["run_id"], request.run_folder or partial)
     if request.run_id is None:
         tags = {
             "intermoe.target": "evaluate",
@@ -93,9 +95,17 @@ def _begun(plan: EvaluationPlan, out: Place, partial: Place) -> Run:
             **request.label.tags,
         }
         name = request.label.name or "evaluate"
-        run = Run.start(uri, plan.settings.name, name, params=identity, tags=tags, parent=request.label.parent)
+        run = Run.start(
+            uri,
+            plan.settings.name,
+            name,
+            params=identity,
+            tags=tags,
+            parent=request.label.parent,
+            folder=partial,
+        )
     else:
-        run = Run.reopen(uri, request.run_id)
+        run = Run.reopen(uri, request.run_id, request.run_folder or partial)
     data = DatasetFolder.open(plan.spec.dataset)
     digest = plan.about["data_sha256"][:16]
     profile = {str(split): count for split, count in data.card.recordings.items()}

@@ -43,6 +43,7 @@ class EvaluateRequest:
         guidance: scale of classifier-free guidance; the model's own if None.
         label: of a new run in MLflow.
         run_id: the MLflow run to record in; a new one if None.
+        run_folder: the folder of that run; of a new one, ``out``.
         step: of what is measured in that run's curves: how many evaluations it had before.
     """
 
@@ -58,6 +59,7 @@ class EvaluateRequest:
     guidance: float | None = None
     label: RunLabel = field(default_factory=RunLabel)
     run_id: str | None = None
+    run_folder: Place | None = None
     step: int = 0
 
     def checked(self) -> "EvaluationPlan":

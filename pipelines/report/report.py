@@ -41,11 +41,12 @@ def report(folder: Place, out: Place) -> list[Place]:
     with locked(out):
         files = write_report(ReportData.of(note, Outcomes.joined(outcomes)), out)
     # Not reopened: whether the sweep's run is at its end is not for a report to say.
-    run = Run.attach(uri, note["run_id"])
+    run = Run.attach(uri, note["run_id"], folder, part="report")
     for file in files:
         run.log_artifact(file)
     text = (out / _MARKDOWN).read_text("utf-8")
     run.describe(re.sub(r"!\[(.*?)\]\((.*?)\)", lambda link: run.picture(link[2], link[1]), text))
+    run.close()
     return [out / name for name in _FILES]
 
 

@@ -30,10 +30,13 @@ from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, TrialRequest, run_tr
 from pipelines.tracking.address import shown
 from pipelines.tracking.label import RunLabel
 from pipelines.tracking.runs import Run
+from pipelines.tracking.sync import deliver_left
 from pipelines.train.run_folder import run_note
 
 # Ray Tune starts a trial again so often before it counts as failed.
 _RETRIES = 1
+# Where MLflow is away, the end of a trial waits so long for it; it is delivered when MLflow is back.
+_END_SECONDS = 3.0
 # What a trial's own process asks for, since Tune wants something: a byte. Its workers ask for themselves, and may take
 # all CPUs of the cluster.
 _DRIVER_RESOURCES = {"CPU": 0.0, "memory": 1.0}
@@ -74,7 +77,10 @@ def sweep(request: SweepRequest) -> dict[str, str]:
             if trial not in missing:
                 # It may stand for other rows now.
                 _tag(trial, trial.label.tags)
+        deliver_left(out / "trials", request.site.tracking_uri)
         failed = _run(request, missing) if missing else {}
+        # Of trials whose process was ended in the middle.
+        deliver_left(out / "trials", request.site.tracking_uri)
         _note_plan(request, shared | {"failed": failed})
     return failed
 
@@ -103,7 +109,7 @@ def _parent(request: SweepRequest) -> Run:
     make_folder(out)
     note = sweep_note(out)
     if request.resume:
-        run = Run.reopen(request.site.tracking_uri, note["run_id"])
+        run = Run.reopen(request.site.tracking_uri, note["run_id"], out)
     else:
         config = plan.config
         run = Run.start(
@@ -112,6 +118,7 @@ def _parent(request: SweepRequest) -> Run:
             config.name,
             params={"profile": config.profile, "trials": len(plan.trials), **plan.base.model_dump(mode="json")},
             tags={"intermoe.target": "sweep", "intermoe.out": str(out)},
+            folder=out,
         )
         note = {"name": config.name, "profile": config.profile, "run_id": run.id, "tracking_uri": shown(run.uri)}
     write_json(out / SWEEP_NOTE, note | {"overrides": dict(plan.overrides)})
@@ -245,10 +252,12 @@ def _tag(trial: TrialRequest, tags: Mapping[str, str], *, end: bool = False) -> 
     """Set tags of a trial's run, if it has one; with ``end``, say that it was ended, as its own process did not."""
     run_id = run_note(trial.training.out).get("run_id")
     if run_id:
-        run = Run.attach(trial.site.tracking_uri, run_id)
+        run = Run(trial.site.tracking_uri, run_id, trial.training.out, part="sweep")
         run.set_tags(tags)
         if end:
-            run.finish("KILLED")
+            run.finish("KILLED", _END_SECONDS)
+        else:
+            run.leave()
 
 
 def _finished(trial: TrialRequest, plan: SweepPlan) -> bool:

@@ -92,6 +92,7 @@ class TrialRequest:
             overrides={name: values[name] for name in ("evaluation", "workers")},
             rows=("recorded", "generated", "raw"),
             run_id=run_id,
+            run_folder=self.training.out,
             step=step,
         )
 

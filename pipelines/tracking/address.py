@@ -4,9 +4,12 @@ import os
 import re
 import socket
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from intermoe.errors import UserError
+
+# For a connection, and then for the first byte of an answer.
+_SECONDS = 8.0
 
 
 def tracking_uri() -> str:
@@ -28,26 +31,35 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def check_reachable(uri: str) -> None:
-    """Say at once what MLflow would try for minutes.
+    """Say at once what MLflow would try for minutes, and make a database that is not there yet.
 
     Raises:
-        UserError: no server answers there, or the database cannot be written.
+        UserError: no server answers there, or the database cannot be used.
     """
     address = urlsplit(uri)
     database = sqlite_file(uri)
     if address.scheme in ("http", "https"):
         try:
-            port = address.port or (443 if address.scheme == "https" else 80)
-            socket.create_connection((address.hostname or "", port), timeout=10).close()
+            _call(address)
         except (OSError, ValueError) as error:
             raise UserError(f"MLflow does not answer: {error}", where=shown(uri)) from None
     elif database is not None:
-        try:
-            database.parent.mkdir(parents=True, exist_ok=True)
-            with database.open("ab"):
-                pass
-        except OSError as error:
-            raise UserError(f"cannot be written: {error.strerror}", where=database) from None
+        # Here, so that an address can be named in a Python that has no package but this one.
+        from pipelines.tracking.database import make_database
+
+        make_database(database)
+
+
+def _call(address: SplitResult) -> None:
+    """Return when a server answers, whatever it says; one that takes connections may still be standing still."""
+    secure = address.scheme == "https"
+    with socket.create_connection(
+        (address.hostname or "", address.port or (443 if secure else 80)), timeout=_SECONDS
+    ) as connection:
+        if not secure:
+            request = f"GET {address.path.rstrip('/')}/health HTTP/1.0\r\nHost: {address.hostname}\r\n\r\n"
+            connection.sendall(request.encode())
+            connection.recv(1)
 
 
 def as_noted(noted: str, here: str) -> str:

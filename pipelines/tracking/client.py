@@ -19,6 +19,7 @@ from pipelines.tracking.address import shown, sqlite_file
 
 # What MLflow stores of a value.
 _PARAM_LENGTH, DIGEST_LENGTH = 6000, 36
+_FAILURE_LENGTH = 200
 RUN_ID = re.compile("[0-9a-f]{32}")
 EVALUATED = "evaluated/"
 """How the names of the metrics begin that an evaluation notes on a checkpoint."""
@@ -79,6 +80,14 @@ def explained(uri: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         raise UserError(f"MLflow: {shown(reason_of(error))}", where=shown(uri)) from error
+
+
+def failure_of(error: Exception) -> str:
+    """Why a request to a store has failed, in a few words, without credentials."""
+    text = shown(reason_of(error))
+    # What the system says, in the middle of whole stories of those between.
+    system = re.search(r"\[Errno -?\d+\] ([\w ]+)", text)
+    return system[1] if system else text[:_FAILURE_LENGTH]
 
 
 def param_text(value: Any) -> str:

@@ -4,58 +4,47 @@ A run is addressed by the address of its store and its id, two plain strings, so
 worker on another machine can write to it. Nothing relies on MLflow's notion of an active run.
 """
 
-import json
-import logging
-import re
 import time
+import warnings
 from collections.abc import Mapping, Sequence
+from threading import Thread
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import urlencode
 
 from mlflow import MlflowClient
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    LoggedModelInput,
-    LoggedModelOutput,
-    Metric,
-    Param,
-)
+from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
 
-from intermoe.errors import reason_of
-from intermoe.places import Place, on_disk
+from intermoe.errors import UserError, UserNote
+from intermoe.places import Place, cache, is_remote
 from pipelines.settings import flatten
-from pipelines.tracking.address import check_reachable
-from pipelines.tracking.client import (
-    DIGEST_LENGTH,
-    EVALUATED,
-    batches_of,
-    child_run,
-    experiment_named,
-    explained,
-    logged_models,
-    newest_checkpoint,
-    param_text,
-)
+from pipelines.tracking.address import check_reachable, shown, sqlite_file
+from pipelines.tracking.client import batches_of, child_run, experiment_named, explained, param_text
+from pipelines.tracking.delivery import Delivery
+from pipelines.tracking.spools import FOLDER, spool_of
+from pipelines.tracking.sync import deliver_left
+from pipelines.tracking.system_load import SystemLoad
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-FLUSH_SECONDS = 10.0
+PATIENCE = 30.0
+"""The end of a run waits so many seconds for a store that takes nothing."""
+# After Ctrl-C.
+_IMPATIENCE = 5.0
+# Of a file that is sent; so much longer is waited for it.
+_BYTES_PER_SECOND = 10**6
+# To ask whether a run is there before going on with it; where nobody answers, it goes on.
+_ASK_SECONDS = 10.0
 # What MLflow takes at once.
-_BATCH = 1000
 _PARAMS = 100
-# Characters of a tag.
-_NOTE_LENGTH = 8000
-
-_log = logging.getLogger(__name__)
 
 
 class Run:
     """One run in MLflow that this process writes to.
+
+    What is logged goes to the spool in the run's folder (spool.py), and from there to MLflow by a thread
+    (delivery.py): nothing here waits for MLflow but :meth:`start` and, for a bounded time, the end.
 
     Attributes:
         uri: of the store.
@@ -64,16 +53,23 @@ class Run:
     Leaving a ``with`` block finishes the run: as FINISHED, as KILLED on Ctrl-C, as FAILED on any other exception.
     """
 
-    def __init__(self, uri: str, id: str) -> None:
+    def __init__(self, uri: str, id: str, folder: Place | None, *, part: str = "driver", delivers: bool = True) -> None:
+        """Take up a run that is there; nothing is asked of the store.
+
+        Args:
+            uri: of the store.
+            id: of the run.
+            folder: of the run, where its spool is; one in the user's cache if None.
+            part: of this process in the run (``spool_of``).
+            delivers: whether this process hands on what it logs; otherwise another one does, which has the folder too.
+        """
         self.uri, self.id = uri, id
-        self._client = MlflowClient(uri)
-        self._waiting: list[Metric] = []
-        self._flushed = time.monotonic()
-        self._system: SystemMetricsMonitor | None = None
-        run = self._client.get_run(id)
-        self._experiment, self._name = run.info.experiment_id, str(run.info.run_name)
-        # A resumed worker computes again what it has logged since its checkpoint; those points are there already.
-        self._logged = {metric.key: metric.step for metric in run.data._metric_objs}
+        self._folder, self._part, self._delivers = folder or cache() / "runs" / id, part, delivers
+        self._spool = spool_of(self._folder, id, shown(uri), part)
+        self._delivery: Delivery | None = None
+        self._load: SystemLoad | None = None
+        # What another process has left there.
+        self._deliver()
 
     @classmethod
     def start(
@@ -85,6 +81,7 @@ class Run:
         params: Mapping[str, Any],
         tags: Mapping[str, str] | None = None,
         parent: str | None = None,
+        folder: Place | None = None,
     ) -> Self:
         """Open a new run.
 
@@ -95,6 +92,7 @@ class Run:
             params: the config, nested as it is; logged as ``moe.experts`` and so on.
             tags: what the run is found by, such as the run whose VAE it uses.
             parent: id of the run that this one belongs to.
+            folder: of the run; what it logs is kept there until MLflow has it.
 
         Raises:
             UserError: the store does not answer or refuses.
@@ -113,73 +111,68 @@ class Run:
             flat = [Param(key, param_text(value)) for key, value in flatten(params).items()]
             for part in batches_of(flat, _PARAMS):
                 client.log_batch(run.info.run_id, params=part)
-            return cls(uri, run.info.run_id)
+        return cls(uri, run.info.run_id, folder)
 
     @classmethod
-    def reopen(cls, uri: str, id: str) -> Self:
-        """Go on with a run, from another process or after an interruption.
+    def reopen(cls, uri: str, id: str, folder: Place | None = None) -> Self:
+        """Go on with a run, after an interruption; the store need not answer.
 
-        A point that the run has already, or of an earlier step, is not logged again.
+        What the interrupted process has logged and could not deliver is delivered now. A point of a step that its curve
+        has passed is not logged again.
 
         Raises:
-            UserError: the store does not answer, or has no such run.
+            UserError: the store has no such run.
         """
-        run = cls.attach(uri, id)
-        with explained(uri):
-            run._client.update_run(id, status="RUNNING")
+        _check_known(uri, id)
+        run = cls(uri, id, folder)
+        run._log("status", status="RUNNING")
         return run
 
     @classmethod
-    def attach(cls, uri: str, id: str) -> Self:
-        """Attach to a run without changing its status.
+    def attach(cls, uri: str, id: str, folder: Place | None = None, *, part: str = "driver") -> Self:
+        """Attach to a run without changing its status; the store need not answer.
 
         Raises:
-            UserError: the store does not answer, or has no such run.
+            UserError: the store has no such run.
         """
-        with explained(uri):
-            check_reachable(uri)
-            return cls(uri, id)
+        _check_known(uri, id)
+        return cls(uri, id, folder, part=part)
+
+    @classmethod
+    def join(cls, uri: str, id: str, folder: Place) -> Self:
+        """Log to a run that another process has opened and delivers, from a worker of it.
+
+        In the storage of a URI, which cannot be added to, the worker delivers what it logs itself.
+        """
+        return cls(uri, id, folder, part="worker", delivers=is_remote(folder))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Add a point to each named curve; points are sent together every ``FLUSH_SECONDS``."""
-        now = int(time.time() * 1000)
-        for name, value in metrics.items():
-            if step > self._logged.get(name, -1):
-                self._logged[name] = step
-                self._waiting.append(Metric(name, float(value), now, step))
-        if time.monotonic() - self._flushed > FLUSH_SECONDS or len(self._waiting) >= _BATCH:
-            self.flush()
+        """Add a point to each named curve; points are delivered together every few seconds (``delivery.SECONDS``)."""
+        if metrics:
+            self._log("points", step=step, values={name: float(value) for name, value in metrics.items()})
 
-    def flush(self) -> None:
-        """Send what waits; call it before a checkpoint is written, so that a restart from there misses no point.
+    def save(self) -> None:
+        """Wait until the disk has what was logged; call it before a checkpoint is written.
 
-        A store that is away does not stop the training: after MLflow's own retries the points wait for the next flush.
+        A run that goes on from the checkpoint then misses no point, even if the machine has died.
         """
-        self._flushed = time.monotonic()
-        try:
-            self._send()
-        except MlflowException as error:
-            if error.error_code == "INVALID_PARAMETER_VALUE":
-                raise
-            _log.warning("MLflow does not answer, %d points wait: %s", len(self._waiting), reason_of(error))
+        self._spool.save()
+
+    def flush(self, patience: float = PATIENCE) -> bool:
+        """Wait until MLflow has what was logged, or has taken nothing for so many seconds; whether it has."""
+        self._deliver()
+        return self._delivery is None or self._delivery.wait(patience)
 
     def log_artifact(self, path: Place, folder: str | None = None) -> None:
-        """Add a file, or a folder with all it holds, below the named folder of the run's artifacts."""
-        with on_disk(path) as local:
-            if local.is_dir():
-                self._client.log_artifacts(self.id, str(local), "/".join(filter(None, (folder, local.name))))
-            else:
-                self._client.log_artifact(self.id, str(local), folder)
+        """Add a file, or a folder with all it holds, as it is now, below the named folder of the run's artifacts."""
+        self._log("artifact", held=self._spool.hold(path), folder=folder)
 
     def describe(self, markdown: str) -> None:
-        """Set the description on the page of the run, in place of an earlier one; cut to what MLflow takes."""
-        lines, room = [], _NOTE_LENGTH
-        for line in markdown.splitlines(keepends=True):
-            room -= len(line)
-            if room < 0:
-                break
-            lines.append(line)
-        self._client.set_tag(self.id, "mlflow.note.content", "".join(lines))
+        """Set the description on the page of the run, in place of an earlier one.
+
+        It is cut to what MLflow takes; ``writer.MEASURED`` in it becomes a table of the newest measures.
+        """
+        self._log("describe", markdown=markdown)
 
     def artifact_link(self, path: str) -> str:
         """The address of a file among the run's artifacts."""
@@ -189,28 +182,18 @@ class Run:
         """A picture among the run's artifacts as Markdown for a description; ``text`` is for who does not see it."""
         return f"![{path if text is None else text}]({self.artifact_link(path)})"
 
-    def newest_metrics(self) -> dict[str, float]:
-        """The newest value of each curve that has been sent."""
-        self.flush()
-        return dict(self._client.get_run(self.id).data.metrics)
-
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
-        for name, value in tags.items():
-            self._client.set_tag(self.id, name, value)
+        if tags:
+            self._log("tags", tags=dict(tags))
 
     def log_dict(self, document: Mapping[str, Any], file: str) -> None:
         """Add a document as a .json or .yaml file."""
-        self._client.log_dict(self.id, dict(document), file)
+        self._log("document", document=dict(document), file=file)
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], file: str) -> None:
         """Add a table as a .json file, which the page of the run shows as one; an earlier one is replaced."""
-        if any(found.path == file for found in self._client.list_artifacts(self.id)):
-            # MLflow would add its rows to those that are there.
-            rows = list(zip(*columns.values(), strict=True))
-            self._client.log_dict(self.id, {"columns": list(columns), "data": rows}, file)
-        else:
-            self._client.log_table(self.id, {name: list(values) for name, values in columns.items()}, file)
+        self._log("table", columns={name: list(values) for name, values in columns.items()}, file=file)
 
     def log_dataset(self, name: str, digest: str, source: str, *, profile: Mapping[str, Any], context: str) -> None:
         """Note which data the run used.
@@ -222,40 +205,17 @@ class Run:
             profile: its counts and whatever else describes it.
             context: what for, such as "training".
         """
-        dataset = Dataset(
-            name, digest[:DIGEST_LENGTH], "local", json.dumps({"uri": source}), profile=json.dumps(profile)
-        )
-        self._client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+        self._log("dataset", name=name, digest=digest, source=source, profile=dict(profile), context=context)
 
-    def log_checkpoint(self, folder: Place, step: int, metrics: Mapping[str, float]) -> str:
+    def log_checkpoint(self, folder: Place, step: int, metrics: Mapping[str, float]) -> None:
         """Add a checkpoint as a logged model that belongs to the run; once a step, however often it is called.
 
         Args:
-            folder: the checkpoint, copied as it is.
+            folder: the checkpoint, added as it is now.
             step: at which it was taken.
             metrics: what was measured of it; they are points of the run's curves too, not to be logged again.
-
-        Returns:
-            The id of the model in MLflow.
         """
-        for output in logged_models(self._client, self.id):
-            if output.step == step:
-                return output.model_id
-        model = self._client.create_logged_model(
-            self._experiment,
-            name=re.sub(r"[/:.%\"']", "-", f"{self._name}-{step}"),
-            source_run_id=self.id,
-            model_type="intermoe checkpoint",
-            params={"step": str(step)},
-        )
-        with on_disk(folder) as local:
-            self._client.log_model_artifacts(model.model_id, str(local))
-        self._client.finalize_logged_model(model.model_id, "READY")
-        now = int(time.time() * 1000)
-        points = [Metric(name, float(value), now, step, model_id=model.model_id) for name, value in metrics.items()]
-        self._client.log_batch(self.id, metrics=points)
-        self._client.log_outputs(self.id, [LoggedModelOutput(model.model_id, step)])
-        return model.model_id
+        self._log("checkpoint", held=self._spool.hold(folder), step=step, metrics=dict(metrics))
 
     def log_evaluated(self, model_run: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Record metrics of this run on the newest checkpoint of another run.
@@ -263,43 +223,68 @@ class Run:
         The numbers then stand on the page of the checkpoint too. Nothing is said where the store does not know the
         other run, or no checkpoint of it.
         """
-        try:
-            newest = newest_checkpoint(self._client, model_run)
-        except MlflowException:
-            return
-        if newest is None:
-            return
-        self._client.log_inputs(self.id, models=[LoggedModelInput(newest.model_id)])
-        now = int(time.time() * 1000)
-        points = [
-            Metric(f"{EVALUATED}{name}", float(value), now, step, model_id=newest.model_id)
-            for name, value in metrics.items()
-            if step > self._logged.get(f"{EVALUATED}{name}", -1)
-        ]
-        self._client.log_batch(self.id, metrics=points)
+        self._log("evaluated", model_run=model_run, metrics=dict(metrics), step=step)
 
     def measure_system(self) -> None:
         """Log the load of this machine (processors, memory, disk, network, GPUs) every 10 seconds until the end."""
-        self._system = SystemMetricsMonitor(self.id, resume_logging=True, tracking_uri=self.uri)
-        self._system.start()
+        self._load = SystemLoad(self.uri, self.id, self.log_metrics)
 
-    def close(self) -> None:
-        """Flush and stop writing; the run continues elsewhere.
+    def move(self, folder: Place) -> None:
+        """Keep what MLflow does not have yet in another folder of the same file system from now on."""
+        self._spool.move(folder / FOLDER / self._part if is_remote(folder) else folder / FOLDER)
+        self._folder = folder
 
-        Raises:
-            UserError: the store does not take the last points.
+    def close(self, patience: float = PATIENCE) -> None:
+        """Stop writing; the run continues elsewhere.
+
+        Waits for MLflow to take what was logged, and says what it has not taken after so many seconds without taking
+        any; a process that does not deliver waits for nothing. Delivering goes on for as long as the process lives.
         """
-        if self._system is not None:
-            self._system.finish()
-            self._system = None
-        with explained(self.uri):
-            self._send()
+        if self._load is not None:
+            self._load.stop()
+            self._load = None
+        if not self._delivers:
+            self._spool.save()
+            return
+        self._deliver()
+        if self._delivery is None:
+            return
+        delivery, self._delivery = self._delivery, None
+        patience += self._spool.undelivered().bytes / _BYTES_PER_SECOND
+        delivery.end()
+        if not delivery.wait(min(patience, _IMPATIENCE)) and patience > _IMPATIENCE:
+            _note(
+                f"MLflow at {shown(self.uri)}: {delivery.failure or 'does not answer'}; "
+                f"waiting up to {patience - _IMPATIENCE:.0f} s for it to take {self._spool.undelivered()}"
+            )
+            delivery.wait(patience - _IMPATIENCE)
+        if left := self._spool.undelivered():
+            self._spool.save()
+            reason = delivery.failure or "it is slow, or does not answer"
+            _note(
+                f"not in MLflow at {shown(self.uri)} yet: {left} ({reason}); "
+                f"`intermoe sync {self._folder}` delivers what is left"
+            )
+        elif is_remote(self._folder) and self._part == "driver":
+            # There a worker has a spool of its own, and may have ended before all of it was delivered.
+            deliver_left(self._folder, self.uri, patience)
+        if delivery.refused:
+            _note(f"MLflow did not take {len(delivery.refused)} of what was logged, such as {delivery.refused[0]}")
 
-    def finish(self, status: Status = "FINISHED") -> None:
-        """Close the run and say how it ended."""
-        self.close()
-        with explained(self.uri):
-            self._client.set_terminated(self.id, status)
+    def leave(self) -> None:
+        """Stop writing, and wait for nothing: what was logged is delivered for as long as the process lives."""
+        self._deliver()
+        if self._delivery is not None:
+            self._delivery.end()
+            self._delivery = None
+
+    def finish(self, status: Status = "FINISHED", patience: float = PATIENCE) -> None:
+        """Say how the run ended, and close it."""
+        if self._load is not None:
+            self._load.stop()
+            self._load = None
+        self._log("status", status=status)
+        self.close(patience)
 
     def __enter__(self) -> Self:
         return self
@@ -307,12 +292,45 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        status: Status = "FINISHED"
-        if kind is not None:
-            status = "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
-        self.finish(status)
+        if kind is None:
+            self.finish()
+        else:
+            interrupted = issubclass(kind, KeyboardInterrupt)
+            self.finish("KILLED" if interrupted else "FAILED", _IMPATIENCE)
 
-    def _send(self) -> None:
-        while self._waiting:
-            self._client.log_batch(self.id, metrics=self._waiting[:_BATCH])
-            del self._waiting[:_BATCH]
+    def _log(self, kind: str, **arguments: Any) -> None:
+        self._spool.append(kind, int(time.time() * 1000), **arguments)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Have a thread deliver, where there is anything to deliver."""
+        if self._delivers and self._delivery is None and self._spool.file.exists():
+            self._delivery = Delivery(self.uri, self._spool)
+
+
+def _check_known(uri: str, run_id: str) -> None:
+    """Raise ``UserError`` where a store says that it has no such run; one that does not answer says nothing."""
+    if sqlite_file(uri) is not None:
+        check_reachable(uri)
+    answers: list[UserError] = []
+
+    def ask() -> None:
+        try:
+            with explained(uri):
+                check_reachable(uri)
+                MlflowClient(uri).get_run(run_id)
+        except UserError as error:
+            cause = error.__cause__
+            if isinstance(cause, MlflowException) and cause.error_code == "RESOURCE_DOES_NOT_EXIST":
+                answers.append(error)
+
+    # A server that stands still takes the request.
+    asking = Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_ASK_SECONDS)
+    if answers:
+        raise answers[0]
+
+
+def _note(text: str) -> None:
+    warnings.warn(UserNote(text), stacklevel=3)

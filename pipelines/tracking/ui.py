@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 from intermoe.errors import UserError
 from pipelines.tracking.address import shown, sqlite_file, tracking_uri
+from pipelines.tracking.database import make_database
 
 # The name under which pyproject.toml offers pages.py to MLflow.
 _PAGES = "intermoe"
@@ -41,7 +42,7 @@ def ui(host: str = "127.0.0.1", port: int = 5000) -> None:
     url = f"http://{host}:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     if (database := sqlite_file(uri)) is not None:
-        database.parent.mkdir(parents=True, exist_ok=True)
+        make_database(database)
         command += ["--artifacts-destination", str(database.parent / "mlruns")]
     # An installation that is older than the entry point has MLflow's own pages.
     if entry_points(group="mlflow.app", name=_PAGES):

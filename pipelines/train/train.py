@@ -25,6 +25,7 @@ from pipelines.cluster.resources import Demand
 from pipelines.environment import environment_of
 from pipelines.generate import save_routing_map
 from pipelines.tracking.runs import Run
+from pipelines.tracking.writer import MEASURED
 from pipelines.train.examples import example_motions
 from pipelines.train.process_group import ProcessGroupConfig
 from pipelines.train.request import TrainingJob
@@ -68,7 +69,7 @@ def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ())
         run.log_checkpoint(best, checkpoint.documents(best)["state"]["step"], {})
         example = _log_examples(job, run)
         maps = map(run.picture, log_routing(run, request.out))
-        run.describe("\n\n".join([_description(job), example, _measured(run), *maps]))
+        run.describe("\n\n".join([_description(job), example, MEASURED, *maps]))
     return run.id
 
 
@@ -83,13 +84,6 @@ def _description(job: TrainingJob) -> str:
         f"{training.epochs:g} epochs, {training.batch_size} samples per step, {settings.workers.count} workers."
         f"{vae}\n\nFolder: `{request.out}`. All settings: `config.json` among the artifacts."
     )
-
-
-def _measured(run: Run) -> str:
-    """The newest measures of the validation split as a Markdown table."""
-    newest = {name: value for name, value in run.newest_metrics().items() if "validation" in name}
-    rows = [f"| {name} | {value:.4g} |" for name, value in sorted(newest.items())]
-    return "\n".join(["| measure | at the end |", "|---|---|", *rows]) if rows else ""
 
 
 def _log_examples(job: TrainingJob, run: Run) -> str:
@@ -187,6 +181,7 @@ def _started(job: TrainingJob) -> Run:
             params=request.settings.model_dump(mode="json"),
             tags=tags,
             parent=label.parent,
+            folder=request.out,
         )
     except BaseException:
         if not is_remote(request.out):
@@ -198,4 +193,5 @@ def _started(job: TrainingJob) -> Run:
 
 
 def _reopened(job: TrainingJob) -> Run:
-    return Run.reopen(job.request.site.tracking_uri, run_note(job.request.out)["run_id"])
+    out = job.request.out
+    return Run.reopen(job.request.site.tracking_uri, run_note(out)["run_id"], out)

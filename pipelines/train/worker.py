@@ -71,7 +71,7 @@ class Worker:
         self.window = Means()
         self.best = math.inf
         self.routing, self.mapped_at = RoutingHistory(request.out), time.monotonic()
-        self.tracking = Run.reopen(request.site.tracking_uri, run_id) if self.rank == 0 else None
+        self.tracking = Run.join(request.site.tracking_uri, run_id, request.out) if self.rank == 0 else None
         self.gauges = Gauges(run=run_id, target=request.target)
         held_out = self.stream.held_out("val")
         self.validation = held_out if held_out.num_samples else None
@@ -181,7 +181,7 @@ class Worker:
             return
         if self.tracking:
             # A run that goes on from here will not log what came before.
-            self.tracking.flush()
+            self.tracking.save()
         # First, so that a run that goes on from this checkpoint has it.
         if self.validation is None:
             self._write(self.request.out / "best", step)

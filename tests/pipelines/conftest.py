@@ -239,6 +239,8 @@ def run_workers(together: Together, shards: Path, store: str) -> Callable[..., H
         with progress_board() as board:
             ended = together(world, lambda host, _rank: host.work.remote(job, runs[out], board, stop))
             assert ended == [stop is None] * world
+            # What the driver of a training does: its workers only write down what they log.
+            Run.attach(store, runs[out], out).close()
             history = History(store, runs[out])
             history.failure = ray.get(board.failure.remote(str(out)))
         return history

@@ -69,6 +69,7 @@ COMMANDS = {
     "jobs": ("--address",),
     "logs": ("ID", "--follow", "--address"),
     "stop": ("ID", "--address"),
+    "sync": ("FOLDER",),
     "ui": ("--port",),
 }
 
@@ -180,7 +181,7 @@ def test_the_version_is_that_of_the_package(capsys):
             (
                 "intermoe: argument COMMAND: invalid choice: 'trian' (choose from 'demo', 'preprocess', 'import', "
                 "'train', 'generate', 'evaluate', 'sweep', 'report', 'verify', 'describe', 'bench', 'submit', 'jobs', "
-                "'logs', 'stop', 'register', 'ui') (allowed: see `intermoe --help`)"
+                "'logs', 'stop', 'register', 'sync', 'ui') (allowed: see `intermoe --help`)"
             ),
         ),
         (

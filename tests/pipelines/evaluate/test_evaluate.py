@@ -174,11 +174,12 @@ def test_the_checkpoint_in_mlflow_shows_what_was_found(reference, ask, denoiser,
     copy = tmp_path / "run"
     shutil.copytree(denoiser, copy)
     with Run.start(store, "tests", "denoiser", params={}) as run:
-        model_id = run.log_checkpoint(copy / "best", 3, {})
+        run.log_checkpoint(copy / "best", 3, {})
     (copy / "run.json").write_text(json.dumps({"run_id": run.id}))
     results = ask(tmp_path / "shown", model=copy, rows=("generated",))
     client = MlflowClient(store)
     evaluation = client.get_run(results.about["run"])
+    (model_id,) = [model.model_id for model in client.get_run(run.id).outputs.model_outputs]
     assert [model.model_id for model in evaluation.inputs.model_inputs] == [model_id]
     shown = {metric.key: metric.value for metric in client.get_logged_model(model_id).metrics}
     assert shown["evaluated/fid"] == pytest.approx(results.metrics("generated")["fid"])

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
-from intermoe.errors import UserError
-from pipelines.tracking import runs
+from intermoe.errors import UserError, UserNote
+from pipelines.tracking import delivery
 from pipelines.tracking.address import tracking_uri
 from pipelines.tracking.queries import model_folder
 from pipelines.tracking.runs import Run
@@ -42,6 +41,7 @@ def start(uri, **options):
 
 
 def points(client, run, name):
+    assert run.flush()
     return [(metric.step, metric.value) for metric in client.get_metric_history(run.id, name)]
 
 
@@ -100,7 +100,9 @@ def test_a_report_adds_to_a_run_that_has_ended_and_leaves_it_so(uri, client, tmp
     run = start(uri)
     run.finish("KILLED")
     (tmp_path / "report.md").write_text("x")
-    Run.attach(uri, run.id).log_artifact(tmp_path / "report.md")
+    report = Run.attach(uri, run.id)
+    report.log_artifact(tmp_path / "report.md")
+    report.close()
     assert client.get_run(run.id).info.status == "KILLED"
     assert [file.path for file in client.list_artifacts(run.id)] == ["report.md"]
     with pytest.raises(UserError, match="not found"):
@@ -112,29 +114,40 @@ def test_what_an_evaluation_says_is_said_once(uri, client, tmp_path):
     (tmp_path / "weights").write_text("x")
     trained = start(uri)
     trained.log_checkpoint(tmp_path, 5, {})
+    trained.close()
     for step, fid in ((0, 1.5), (0, 1.5), (1, 2.5)):
         run = Run.reopen(uri, trained.id)
         run.log_table({"row": ["a"], "fid": [str(fid)]}, "table.json")
         run.log_evaluated(trained.id, {"fid": fid}, step)
+        run.close()
     table = json.loads(Path(client.download_artifacts(trained.id, "table.json")).read_text())
     assert table == {"columns": ["row", "fid"], "data": [["a", "2.5"]]}
     assert points(client, trained, "evaluated/fid") == [(0, 1.5), (1, 2.5)]
 
 
 def test_points_wait_and_are_sent_together(uri, client, monkeypatch):
+    monkeypatch.setattr(delivery, "SECONDS", 3600.0)
+    batches = []
+    log_batch = MlflowClient.log_batch
+
+    def count(self, run_id, metrics=(), **options):
+        batches.append(len(metrics))
+        return log_batch(self, run_id, metrics=metrics, **options)
+
     run = start(uri)
+    run.log_metrics({"first": 0.0}, 0)
+    assert run.flush()
+    monkeypatch.setattr(MlflowClient, "log_batch", count)
+    time.sleep(0.2)
     run.log_metrics({"loss": 2.0, "odd": math.nan}, 0)
     run.log_metrics({"loss": 1.5}, 10)
-    assert points(client, run, "loss") == []
-    run.flush()
     assert points(client, run, "loss") == [(0, 2.0), (10, 1.5)]
     assert math.isnan(points(client, run, "odd")[0][1])
-    monkeypatch.setattr(runs, "FLUSH_SECONDS", 0.0)
-    run.log_metrics({"loss": 1.0}, 20)
-    assert points(client, run, "loss")[-1] == (20, 1.0)
-    monkeypatch.setattr(runs, "FLUSH_SECONDS", 3600.0)
+    assert batches == [3]
     run.log_metrics({f"many/{name}": 0.0 for name in range(1001)}, 30)
-    assert len(client.get_run(run.id).data.metrics) == 1003
+    assert run.flush()
+    assert len(client.get_run(run.id).data.metrics) == 1004
+    assert batches == [3, 1000, 1]
 
 
 def test_a_reopened_run_misses_no_point_and_has_none_twice(uri, client):
@@ -144,11 +157,11 @@ def test_a_reopened_run_misses_no_point_and_has_none_twice(uri, client):
         run.log_metrics({"loss": float(step)}, step)
         if step < 30:
             run.log_metrics({"validation": float(step)}, step)
-    run.flush()
-    run.log_metrics({"loss": 40.0}, 40)
+    run.close()
     client.set_terminated(run.id, "FAILED")
 
     again = Run.reopen(uri, run.id)
+    assert again.flush()
     assert client.get_run(run.id).info.status == "RUNNING"
     for step in (30, 40, 50):
         again.log_metrics({"loss": float(step), "validation": float(step)}, step)
@@ -167,6 +180,7 @@ def test_files_documents_and_tables(uri, client, tmp_path):
     run.log_artifact(tmp_path / "videos", "all")
     run.log_dict({"moe": {"experts": 8}}, "config.yaml")
     run.log_table({"metric": ["FID", "R@1"], "ours": [0.5, 0.25]}, "table.json")
+    run.close()
     place = Path(client.download_artifacts(run.id, "", str(tmp_path)))
     for name in ("motion/bow.mp4", "videos/deep/bow.mp4", "all/videos/deep/bow.mp4"):
         assert (place / name).read_bytes() == b"\0\1"
@@ -178,6 +192,7 @@ def test_files_documents_and_tables(uri, client, tmp_path):
 def test_the_data_set_is_an_input_of_the_run(uri, client):
     run = start(uri)
     run.log_dataset("duet", "0123456789abcdef" * 4, "data/duet", profile={"train": 160, "val": 20}, context="training")
+    run.close()
     (found,) = client.get_run(run.id).inputs.dataset_inputs
     assert (found.dataset.name, found.dataset.digest) == ("duet", ("0123456789abcdef" * 4)[:36])
     assert json.loads(found.dataset.profile) == {"train": 160, "val": 20}
@@ -189,14 +204,18 @@ def test_a_checkpoint_is_a_logged_model_once_a_step(uri, client, tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(b"w")
     (tmp_path / "manifest.json").write_text("{}")
     run = start(uri, params={"seed": 1})
-    first = run.log_checkpoint(tmp_path, 100, {"fid": 0.5})
-    assert Run.reopen(uri, run.id).log_checkpoint(tmp_path, 100, {"fid": 0.5}) == first
-    second = run.log_checkpoint(tmp_path, 200, {})
+    run.log_checkpoint(tmp_path, 100, {"fid": 0.5})
+    run.close()
+    again = Run.reopen(uri, run.id)
+    again.log_checkpoint(tmp_path, 100, {"fid": 0.5})
+    again.log_checkpoint(tmp_path, 200, {})
+    again.close()
+    outputs = client.get_run(run.id).outputs.model_outputs
+    first, second = (output.model_id for output in sorted(outputs, key=lambda output: output.step))
     model = client.get_logged_model(first)
     assert (model.name, model.status.value, model.source_run_id) == ("a run-100", "READY", run.id)
     assert [(metric.key, metric.value) for metric in model.metrics] == [("fid", 0.5)]
     assert {file.path for file in client.list_logged_model_artifacts(first)} == {"weights.safetensors", "manifest.json"}
-    outputs = client.get_run(run.id).outputs.model_outputs
     assert {(output.model_id, output.step) for output in outputs} == {(first, 100), (second, 200)}
     assert points(client, run, "fid") == [(100, 0.5)]
 
@@ -209,6 +228,7 @@ def test_a_model_is_found_by_folder_or_run(uri, tmp_path):
     for step in (200, 1000):
         (tmp_path / "config.json").write_text(str(step))
         run.log_checkpoint(tmp_path, step, {})
+    assert run.flush()
     assert (model_folder(run.id, uri) / "config.json").read_text() == "1000"
     with pytest.raises(UserError, match="not found"):
         model_folder("0" * 32, uri)
@@ -263,26 +283,18 @@ def test_what_cannot_be_reached_is_told_in_one_line(uri, tmp_path):
         Run.start(uri, "tests", "x", params={"not a name?": 1})
 
 
-def test_a_store_that_goes_away_stops_nothing_and_loses_nothing(uri, client, monkeypatch, caplog):
+def test_what_a_store_refuses_keeps_nothing_else_from_it(uri, client, caplog):
     run = start(uri)
-    log_batch = MlflowClient.log_batch
-
-    def away(*args, **kwargs):
-        raise MlflowException("API request failed\nwith a long story")
-
-    monkeypatch.setattr(MlflowClient, "log_batch", away)
-    with caplog.at_level(logging.WARNING):
-        run.log_metrics({"loss": 1.0}, 1)
-        run.flush()
-        run.log_metrics({"loss": 2.0}, 2)
-    assert [record.getMessage() for record in caplog.records] == [
-        "MLflow does not answer, 1 points wait: API request failed"
-    ]
-    with pytest.raises(UserError, match="API request failed"):
-        run.close()
-    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
-    run.flush()
-    assert points(client, run, "loss") == [(1, 1.0), (2, 2.0)]
+    run.log_metrics({"loss": 1.0}, 1)
+    run.log_metrics({"not a name?": 1.0, "loss": 2.0}, 2)
+    run.log_metrics({"loss": 3.0}, 3)
+    with caplog.at_level(logging.WARNING), pytest.warns(UserNote) as notes:
+        run.finish()
+    assert points(client, run, "loss") == [(1, 1.0), (3, 3.0)]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith('MLflow does not take it, left out: points: Invalid value "not a name?"')
+    (note,) = [str(note.message) for note in notes]
+    assert note.startswith("MLflow did not take 1 of what was logged, such as points: Invalid value")
 
 
 def test_mlflow_says_nothing_on_its_own(tmp_path):
@@ -310,6 +322,7 @@ def test_a_description_is_replaced_and_cut_at_a_line(uri, client):
     run = Run.start(uri, "described", "one", params={})
     run.describe("before")
     run.describe("".join(f"{number:09d}\n" for number in range(1000)))
+    assert run.flush()
     text = client.get_run(run.id).data.tags["mlflow.note.content"]
     assert text == "".join(f"{number:09d}\n" for number in range(800))
     assert run.artifact_link("samples/a b.gif") == f"get-artifact?path=samples%2Fa+b.gif&run_uuid={run.id}"

@@ -220,7 +220,8 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(run_worker
         f"{root}: no checkpoint of 2 is whole; {folders[1]}: optimizer.safetensors does not match its checksum in "
         "manifest.json: the checkpoint is damaged (allowed: delete this folder to begin again from step 0)"
     )
-    assert [step for step, _ in history("loss/train")] == [1, 2, 3, 4, 5], "those of the first attempt"
+    # Those of the first attempt alone; the point after its last checkpoint may have gone with it.
+    assert [step for step, _ in history("loss/train")] in ([1, 2, 3, 4], [1, 2, 3, 4, 5])
     assert sorted(root.iterdir()) == folders
 
 
@@ -260,7 +261,8 @@ def poisoned(shards, tmp_path):
     for row in rows:
         row |= {name: np.array(row[name], np.float32) for name in ("position", "rotation")}
     name = "motions/train-00000.parquet"
-    change_card(copy, files=DatasetFolder.open(copy).card.files | {name: write_rows(copy / name, MOTION_SCHEMA, rows)})
+    files = DatasetFolder.open(shards).card.files
+    change_card(copy, files=files | {name: write_rows(copy / name, MOTION_SCHEMA, rows)})
     return copy, rows[3]["id"]
 
 
@@ -292,7 +294,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_sample(
         for tensors in newest(out).tensors.values():
             assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
     else:
-        assert not out.exists()
+        assert list(out.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from small_model import save_model, small_model
 
 from intermoe import checkpoint
@@ -100,11 +101,12 @@ def test_shards(ray_session, disk, tmp_path, kib):
 
 
 @pytest.mark.slow
-def test_a_training(shards, tiny, disk, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    words = [f"{key}={value}" for key, value in _overrides(tiny("vae", 6, "train.vae.checkpoint_every=2"))]
-    command = ["train", "vae", "--config", "duet", "--data", str(shards), *words, "--out"]
-    assert main([*command, str(tmp_path / "whole")]) == 0
+def test_a_training(shards, tiny, run_workers, store, disk, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    values = tiny("vae", 6, "train.vae.checkpoint_every=2", "workers.count=1")
+    run_workers("vae", values, tmp_path / "whole")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values.model_dump(mode="json")))
+    command = ["train", "vae", "--config", str(tmp_path / "tiny.yaml"), "--data", str(shards), "--out"]
     disk.resize(80)
     assert main([*command, str(disk.root / "run")]) == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error"))
@@ -117,10 +119,3 @@ def test_a_training(shards, tiny, disk, tmp_path, monkeypatch, capsys):
         assert files
         for file in files:
             assert sha256(disk.root / "run" / name / file.name) == sha256(file)
-
-
-def _overrides(values):
-    from pipelines.settings import flatten, load
-
-    default = flatten(load("duet", {}).model_dump(mode="json"))
-    return [(key, value) for key, value in flatten(values.model_dump(mode="json")).items() if default[key] != value]

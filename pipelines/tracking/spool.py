@@ -1,0 +1,298 @@
+"""The spool of a run: all that it logs, in a file of its folder, until MLflow has taken it.
+
+A line of ``tracking/RUN_ID.jsonl`` is JSON: ``{"kind": "points", "time": 1767225600000, "step": 20, "values": {...}}``.
+Lines are only ever added, by whatever process of the run, each with the operating system before ``append`` returns: a
+process that is killed loses none. ``RUN_ID.json`` says how many bytes of them MLflow has, and ``tracking/<32 hex
+digits>/`` holds the files that lines speak of, as they were. The first line names the store, without credentials. When
+MLflow has everything, all of it is removed.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from errno import ENOLCK, ENOSYS, EOPNOTSUPP
+from io import FileIO
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from intermoe.errors import UserError
+from intermoe.files import flush, read_note, write_json
+from intermoe.places import Place, is_remote, on_disk
+
+_HEAD = "store"
+_FILES = ("artifact", "checkpoint", "document", "table")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a spool.
+
+    Attributes:
+        kind: what is to be done, by the name of a method of ``StoreWriter``.
+        time: when it was logged, in milliseconds since 1970.
+        arguments: of the method.
+        end: where the next line begins, in bytes.
+    """
+
+    kind: str
+    time: int
+    arguments: dict[str, Any]
+    end: int
+
+
+@dataclass(frozen=True)
+class Undelivered:
+    """A count of what MLflow does not have yet.
+
+    Attributes:
+        points: of curves.
+        files: and folders, documents, tables and checkpoints.
+        notes: tags, descriptions, data sets, and how the run ended.
+        bytes: of the files.
+    """
+
+    points: int = 0
+    files: int = 0
+    notes: int = 0
+    bytes: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.points or self.files or self.notes)
+
+    def __add__(self, other: "Undelivered") -> "Undelivered":
+        return Undelivered(
+            self.points + other.points, self.files + other.files, self.notes + other.notes, self.bytes + other.bytes
+        )
+
+    def __str__(self) -> str:
+        counts = {"point": self.points, "file": self.files, "note": self.notes}
+        return ", ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items() if count)
+
+
+class Spool:
+    """The spool of one run in a folder on this machine; several processes may add to it at once.
+
+    Attributes:
+        folder: where it is.
+        run_id: of the run in MLflow.
+    """
+
+    def __init__(self, folder: Path, run_id: str, store: str = "") -> None:
+        """Name a spool, which is made with its first line.
+
+        Args:
+            folder: where it is.
+            run_id: of the run in MLflow.
+            store: the address of MLflow's store, without credentials; not needed where nothing is added.
+        """
+        self.folder, self.run_id, self._store = folder, run_id, store
+        self._stream: FileIO | None = None
+        self._adding = threading.Lock()
+
+    @property
+    def file(self) -> Path:
+        """The file of lines; absent where nothing waits."""
+        return self.folder / f"{self.run_id}.jsonl"
+
+    @property
+    def place(self) -> Place:
+        """Where it is kept, for a message."""
+        return self.folder
+
+    def append(self, kind: str, time: int, **arguments: Any) -> None:
+        """Add a line; it is with the operating system when this returns.
+
+        Raises:
+            UserError: the disk refuses to be written.
+        """
+        line = _line({"kind": kind, "time": time, **arguments})
+        try:
+            with self._locked() as descriptor:
+                size = os.fstat(descriptor).st_size
+                if not size:
+                    line = self.head() + line
+                # A process that was killed, or a disk that was full, may have left half a line.
+                if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                    line = b"\n" + line
+                while line:
+                    line = line[os.write(descriptor, line) :]
+        except OSError as error:
+            raise UserError(f"cannot be written: {error.strerror or error}", where=self.file) from None
+
+    def hold(self, path: Place) -> str:
+        """Keep a file or folder as it is now, whatever becomes of it; its path below the spool's folder.
+
+        On one file system that takes no room: it is the same file by a second name.
+        """
+        name = uuid4().hex
+        with on_disk(path) as local:
+            try:
+                (self.folder / name).mkdir(parents=True)
+                copy = self.folder / name / local.name
+                if local.is_dir():
+                    shutil.copytree(local, copy, copy_function=_link)
+                else:
+                    _link(local, copy)
+            except OSError as error:
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+                raise UserError(f"cannot be kept for MLflow: {error.strerror or error}", where=path) from None
+        return f"{name}/{local.name}"
+
+    def save(self) -> None:
+        """Wait until the disk holds what was added, so that it survives the machine's end too."""
+        with suppress(FileNotFoundError):
+            flush(self.file)
+            flush(self.folder)
+
+    def entries(self) -> Iterator[Entry]:
+        """The lines that MLflow does not have, oldest first; half a line at the end is not there yet."""
+        begin = self.delivered
+        try:
+            stream = self.file.open("rb")
+        except FileNotFoundError:
+            return
+        with stream:
+            stream.seek(begin)
+            for line in stream:
+                begin += len(line)
+                if not line.endswith(b"\n"):
+                    return
+                with suppress(ValueError, KeyError, TypeError, AttributeError):
+                    fields = json.loads(line)
+                    if fields["kind"] != _HEAD:
+                        yield Entry(fields.pop("kind"), fields.pop("time"), fields, begin)
+
+    @property
+    def store(self) -> str:
+        """The address of MLflow's store as the first line has it, without credentials; empty where that is damaged."""
+        with suppress(OSError, ValueError, KeyError, TypeError), self.file.open("rb") as stream:
+            return str(json.loads(stream.readline())["uri"])
+        return ""
+
+    @property
+    def delivered(self) -> int:
+        """How many bytes of the lines MLflow has."""
+        with suppress(UserError, ValueError, TypeError):
+            return int(read_note(self._note).get("delivered", 0))
+        return 0
+
+    def note_delivered(self, entry: Entry) -> None:
+        """MLflow has all lines up to the end of this one, and the files that they speak of."""
+        write_json(self._note, {"delivered": entry.end})
+        if held := entry.arguments.get("held"):
+            shutil.rmtree((self.folder / held).parent, ignore_errors=True)
+
+    def undelivered(self) -> Undelivered:
+        """A count of what MLflow does not have."""
+        total = Undelivered()
+        for entry in self.entries():
+            if entry.kind == "points":
+                total += Undelivered(points=len(entry.arguments["values"]))
+            elif entry.kind in _FILES:
+                total += Undelivered(files=1, bytes=_size(self.folder / entry.arguments.get("held", "nothing")))
+            else:
+                total += Undelivered(notes=1)
+        return total
+
+    def remove_if_delivered(self) -> bool:
+        """Remove the spool if MLflow has all of it; whether it was so. Only for who holds ``delivering``."""
+        if self.file.exists():
+            with self._locked():
+                if any(True for _ in self.entries()):
+                    return False
+                # In this order: a spool that is begun anew has no note of an earlier one.
+                self._note.unlink(missing_ok=True)
+                self.file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._lock.unlink(missing_ok=True)
+            self.folder.rmdir()
+        return True
+
+    @contextmanager
+    def delivering(self) -> Iterator[bool]:
+        """Whether this process alone may deliver for as long as the block runs; another one may be at it."""
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:  # the folder is gone, or not ours to write
+            yield False
+            return
+        try:
+            yield _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB) and os.fstat(descriptor).st_nlink > 0
+        finally:
+            os.close(descriptor)
+
+    def move(self, folder: Place) -> None:
+        """Go on in another folder of the same file system."""
+        assert not is_remote(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if self.folder.exists():
+            self.folder.rename(folder)
+        self.folder = folder
+
+    @property
+    def _note(self) -> Path:
+        return self.folder / f"{self.run_id}.json"
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / f"{self.run_id}.lock"
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """The file, opened to add to it, with no other thread or process adding."""
+        with self._adding:
+            while True:
+                if self._stream is None:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    self._stream = FileIO(self.file, "a+")
+                descriptor = self._stream.fileno()
+                _flock(descriptor, fcntl.LOCK_EX)
+                # It may have been removed since it was opened.
+                if os.fstat(descriptor).st_nlink:
+                    break
+                self._stream.close()
+                self._stream = None
+            try:
+                yield descriptor
+            finally:
+                _flock(descriptor, fcntl.LOCK_UN)
+
+    def head(self) -> bytes:
+        """The first line."""
+        return _line({"kind": _HEAD, "time": 0, "uri": self._store})
+
+
+def _line(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """A second name of a file, or a copy where the file system is another one or has no second names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _flock(descriptor: int, operation: int) -> bool:
+    """Whether the lock was had; a file system without locks gives it to everybody."""
+    try:
+        fcntl.flock(descriptor, operation)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (ENOLCK, ENOSYS, EOPNOTSUPP):
+            raise
+    return True
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,156 @@
+"""The spool of a run: what is in it, however its processes end, on a disk and in the storage of a URI."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from intermoe.errors import UserError, UserNote
+from intermoe.places import as_place
+from pipelines.tracking import delivery
+from pipelines.tracking.runs import Run
+from pipelines.tracking.spool import Spool, Undelivered
+from pipelines.tracking.spools import spools_below
+from pipelines.tracking.sync import sync
+
+RUN_ID = "0123456789abcdef" * 2
+APPEND = """
+import sys
+from pathlib import Path
+from pipelines.tracking.spool import Spool
+spool = Spool(Path(sys.argv[1]), sys.argv[2], "store")
+for step in range(300):
+    spool.append("points", 1, step=step, values={sys.argv[3]: 1.0})
+"""
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    """A store."""
+    return f"sqlite:///{tmp_path}/store/mlflow.db"
+
+
+def steps(spool: Spool) -> list[int]:
+    return [entry.arguments["step"] for entry in spool.entries()]
+
+
+def test_lines_of_several_processes_are_all_there_and_whole(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", APPEND, str(tmp_path / "tracking"), RUN_ID]
+    processes = [subprocess.Popen([*command, name]) for name in ("a", "b", "c")]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    (spool,) = spools_below(tmp_path)
+    assert (spool.run_id, spool.store) == (RUN_ID, "store")
+    logged = [(name, entry.arguments["step"]) for entry in spool.entries() for name in entry.arguments["values"]]
+    assert sorted(logged) == [(name, step) for name in ("a", "b", "c") for step in range(300)]
+    assert spool.undelivered() == Undelivered(points=900)
+
+
+def test_half_a_line_spoils_no_other(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, RUN_ID)
+    spool.append("points", 1, step=1, values={})
+    with spool.file.open("a") as file:
+        file.write('{"kind": "poin')
+    assert steps(spool) == [1]
+    Spool(tmp_path, RUN_ID).append("points", 1, step=2, values={})
+    assert steps(spool) == [1, 2]
+
+
+def test_what_was_delivered_is_not_there_any_more(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "tracking", RUN_ID)
+    (tmp_path / "picture.png").write_bytes(b"1234")
+    held = spool.hold(tmp_path / "picture.png")
+    spool.append("artifact", 1, held=held, folder=None)
+    spool.append("tags", 1, tags={"a": "b"})
+    assert spool.undelivered() == Undelivered(files=1, notes=1, bytes=4)
+    assert str(spool.undelivered()) == "1 file, 1 note"
+    first, second = spool.entries()
+    spool.note_delivered(first)
+    assert not (spool.folder / held).exists()
+    assert str(Spool(tmp_path / "tracking", RUN_ID).undelivered()) == "1 note"
+    assert not spool.remove_if_delivered()
+    spool.note_delivered(second)
+    with spool.delivering() as alone, Spool(tmp_path / "tracking", RUN_ID).delivering() as other:
+        assert (alone, other) == (True, False)
+        assert spool.remove_if_delivered()
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+    spool.append("points", 1, step=3, values={})
+    assert steps(spool) == [3]
+
+
+def test_no_password_is_in_a_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.tracking.runs._ASK_SECONDS", 0.1)
+    run = Run("http://user:secret@127.0.0.1:9", RUN_ID, tmp_path)
+    run.log_metrics({"loss": 1.0}, 1)
+    with pytest.warns(UserNote) as notes:
+        run.finish(patience=0.1)
+    assert "http://127.0.0.1:9" in (tmp_path / "tracking" / f"{RUN_ID}.jsonl").read_text()
+    texts = [file.read_text() for file in (tmp_path / "tracking").iterdir()]
+    assert not any("secret" in text for text in (*texts, *(str(note.message) for note in notes)))
+
+
+def test_in_a_storage_what_waits_is_saved_with_each_checkpoint(
+    bucket: str, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    folder = as_place(f"{bucket}/spooled")
+    (folder / "run.json").write_text("{}")
+    run = Run.start(uri, "stored", "a run", params={}, folder=folder)
+    (tmp_path / "picture.png").write_bytes(b"1234")
+    with monkeypatch.context() as away:
+        away.setattr(delivery.Delivery, "_send", _fail)
+        for step in (10, 20):
+            run.log_metrics({"loss": 1.0 * step}, step)
+        run.log_artifact(tmp_path / "picture.png")
+        run.save()
+        # After the checkpoint, before the process is killed.
+        run.log_metrics({"loss": 30.0}, 30)
+        del run
+        (name,) = [path.name for path in (folder / "tracking" / "driver").iterdir() if path.name.endswith(".jsonl")]
+        again = Run.reopen(uri, name.removesuffix(".jsonl"), folder)
+        again.log_metrics({"loss": 30.0}, 30)
+        with pytest.warns(UserNote, match=r"yet: 3 points, 1 file, 2 notes \(away\); `intermoe sync s3://"):
+            again.finish(patience=2.0)
+    (line,) = sync([folder])
+    assert line.endswith(f"delivered 3 points, 1 file, 2 notes to run {again.id} in MLflow at {uri}")
+    client = MlflowClient(uri)
+    history = client.get_metric_history(again.id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(10, 10.0), (20, 20.0), (30, 30.0)]
+    assert [file.path for file in client.list_artifacts(again.id)] == ["picture.png"]
+    assert client.get_run(again.id).info.status == "FINISHED"
+    assert list(sync([folder])) == [f"{folder}: nothing is left to deliver"]
+
+
+def test_the_driver_delivers_what_a_worker_has_left_in_a_storage(
+    bucket: str, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = as_place(f"{bucket}/left")
+    driver = Run.start(uri, "stored", "a run", params={}, folder=folder)
+    with monkeypatch.context() as away:
+        away.setattr(delivery.Delivery, "_send", _fail)
+        worker = Run.join(uri, driver.id, folder)
+        worker.log_metrics({"loss": 1.0}, 10)
+        with pytest.warns(UserNote, match=r"yet: 1 point \(away\)"):
+            worker.close(patience=2.0)
+    # Its process has ended.
+    monkeypatch.setattr(worker._spool, "entries", lambda: iter(()))
+    driver.finish()
+    history = MlflowClient(uri).get_metric_history(driver.id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(10, 1.0)]
+    assert not folder.exists()
+
+
+def _fail(*_: object) -> None:
+    raise OSError("away")
+
+
+def test_sync_of_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        list(sync([tmp_path / "nothing"]))
+    where = tmp_path / "nothing"
+    assert str(error.value) == f"{where}: no such folder (allowed: the folder of a run or of a sweep)"
+    (tmp_path / "tracking").mkdir()
+    (tmp_path / "tracking" / "notes.jsonl").write_text(json.dumps({"kind": "points"}))
+    assert list(sync([tmp_path])) == [f"{tmp_path}: nothing is left to deliver"]
