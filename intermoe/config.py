@@ -10,7 +10,9 @@ from typing import Annotated, Any, Self, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from intermoe.errors import UserError
+from intermoe.errors import UserError, shortened
+
+_LONGEST_INPUT = 80  # of a value that is repeated in a message
 
 
 class Config(BaseModel):
@@ -48,7 +50,10 @@ def _explain(config: type[Config], error: ValidationError, where: object) -> Use
     first = errors[0]
     at = first["loc"]
     path = [str(part) for part in at]
-    key = ".".join(path)
+    key = shortened(".".join(path), _LONGEST_INPUT)
+    if first["type"] == "invalid_key" or (first["type"] == "string_unicode" and _fields_at(config, path)):
+        # Such as a number, or half a character, for which pydantic names the section alone.
+        return UserError(f"key {_repeated(first['input'])}", where=where, allowed="text in UTF-8", key=at)
     if first["type"] == "extra_forbidden":
         known = list(_fields_at(config, path[:-1]))
         nearest = _nearest(config, path, known)
@@ -67,7 +72,11 @@ def _explain(config: type[Config], error: ValidationError, where: object) -> Use
         kinds = [other["msg"] for other in errors if other["loc"][:-1] == at[:-1]]
         key, message = ".".join(path[:-1]), " or ".join(text.removeprefix("Input should be ") for text in kinds)
         at = at[:-1]
-    return UserError(f"{key} = {first['input']!r}", where=where, allowed=message, key=at)
+    return UserError(f"{key} = {_repeated(first['input'])}", where=where, allowed=message, key=at)
+
+
+def _repeated(value: Any) -> str:
+    return shortened(repr(value), _LONGEST_INPUT)
 
 
 def _nearest(config: type[Config], path: list[str], known: list[str]) -> str | None:

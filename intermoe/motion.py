@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from intermoe.body.skeletons import Skeleton, skeleton_named
-from intermoe.errors import UserError
+from intermoe.errors import UserError, reason_of
 from intermoe.files import make_folder, whole_file
-from intermoe.places import Place, as_place
+from intermoe.places import Place, StorageError, as_place, check_regular, is_remote
+
+# An hour of motion, unpacked: a file of a few kilobytes may promise any size.
+_MAX_BYTES = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,14 +83,23 @@ class Motion:
         """Read what ``save`` wrote as ``.npz``; ``UserError`` where the file is no such motion."""
         path = as_place(path)
         try:
+            if not is_remote(path):
+                check_regular(path)
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                if (size := sum(item.file_size for item in file.zip.infolist())) > _MAX_BYTES:
+                    raise ValueError(f"{size} bytes once unpacked, more than {_MAX_BYTES}")
                 skeleton = skeleton_named(str(file["skeleton"]))
                 joints, rotations = file["joints"].astype(np.float32), file["rotations"].astype(np.float32)
                 return cls(joints, rotations, int(file["fps"]), str(file["caption"]), skeleton)
         except FileNotFoundError:
             raise UserError("no such file", where=path) from None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, UserError) as error:
-            raise UserError(f"not a saved motion: {error}", where=path, allowed="a .npz file of Motion.save") from error
+        except StorageError:
+            raise
+        except Exception as error:  # readers of zip and of arrays raise what a byte leads them to
+            reason = reason_of(error)
+            raise UserError(
+                f"not a saved motion: {reason}", where=path, allowed="a .npz file of Motion.save"
+            ) from error
 
 
 def _write_npz(motion: Motion, path: Place) -> list[Place]:

@@ -13,7 +13,7 @@ from intermoe.places import read_bytes
 
 MAX_CHARACTERS = 200_000
 MAX_DEPTH = 32
-MAX_VALUES = 100_000
+MAX_VALUES = 10_000
 _MAX_BYTES = 4 * MAX_CHARACTERS
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 

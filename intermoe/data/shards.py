@@ -132,17 +132,20 @@ class DatasetFolder:
         """
         if not 0 <= row < self._rows(split):
             raise IndexError(f"row {row} of {self._rows(split)} in split {split!r}")
-        values = self._row(f"motions/{split}", row)
-        frames, num_joints = values["frames"].as_py(), self._skeleton.num_joints
-        return MotionRow(
-            **_header({name: values[name].as_py() for name in _HEADER}),
-            position_TPJ3=_array(values["position"]).reshape(frames, 2, num_joints, 3),
-            rotation_TPR6=_array(values["rotation"]).reshape(frames, 2, num_joints - 1, 6),
-        )
+        values, num_joints = self._row(f"motions/{split}", row), self._skeleton.num_joints
+        with self._value_errors(f"motions/{split}", row):
+            frames = values["frames"].as_py()
+            return MotionRow(
+                **_header({name: values[name].as_py() for name in _HEADER}),
+                position_TPJ3=_array(values["position"]).reshape(frames, 2, num_joints, 3),
+                rotation_TPR6=_array(values["rotation"]).reshape(frames, 2, num_joints - 1, 6),
+            )
 
     def texts(self) -> list[str]:
         """The texts of all captions, by their rows; reads no states."""
-        return self._columns("captions/", self.card.captions, ["text"])["text"].to_pylist()
+        table = self._columns("captions/", self.card.captions, ["text"])
+        with self._value_errors("captions/"):
+            return table["text"].to_pylist()
 
     def normaliser(self) -> Normaliser:
         """The normaliser of the training split's features."""
@@ -158,18 +161,21 @@ class DatasetFolder:
         if not 0 <= row < self.card.captions:
             raise IndexError(f"caption {row} of {self.card.captions}")
         values = self._row("captions/", row)
-        state_KW = _array(values["state"]).reshape(values["tokens"].as_py(), self.card.encoder.width)
-        return CaptionRow(values["text"].as_py(), state_KW, values["eot"].as_py())
+        with self._value_errors("captions/", row):
+            state_KW = _array(values["state"]).reshape(values["tokens"].as_py(), self.card.encoder.width)
+            return CaptionRow(values["text"].as_py(), state_KW, values["eot"].as_py())
 
     def _index(self, split: str) -> SplitIndex:
         """Ids and lengths of all recordings of a split; reads no motion."""
         table = self._columns(f"motions/{split}", self._rows(split), ["id", "frames"])
-        return SplitIndex(np.array(table["id"].to_pylist(), dtype=np.str_), table["frames"].to_numpy())
+        with self._value_errors(f"motions/{split}"):
+            return SplitIndex(np.array(table["id"].to_pylist(), dtype=np.str_), table["frames"].to_numpy())
 
     def _headers(self, split: str) -> list[RecordingHeader]:
         """The headers of all recordings of a split, by their rows; reads no motion."""
-        rows = self._columns(f"motions/{split}", self._rows(split), _HEADER).to_pylist()
-        return [RecordingHeader(**_header(values)) for values in rows]
+        table = self._columns(f"motions/{split}", self._rows(split), _HEADER)
+        with self._value_errors(f"motions/{split}"):
+            return [RecordingHeader(**_header(values)) for values in table.to_pylist()]
 
     def _rows(self, split: str) -> int:
         if split not in SPLITS:
@@ -181,7 +187,7 @@ class DatasetFolder:
         file = shard_name(stem, number)
         with self._reading, _read_errors(self.path, file):
             table = self._file(file).read_row_group(group, use_threads=False)
-        return {name: table[name][0] for name in table.column_names}
+            return {name: table[name][0] for name in table.column_names}
 
     def _columns(self, stem: str, rows: int, names: list[str]) -> pa.Table:
         """Columns of all rows, of which there are so many."""
@@ -193,11 +199,22 @@ class DatasetFolder:
                 tables.append(self._file(file).read(names))
         return pa.concat_tables(tables)
 
+    @contextmanager
+    def _value_errors(self, stem: str, row: int = 0) -> Iterator[None]:
+        """Turn what the values of a file raise, where they are not those of a data set, into one line."""
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise _damaged(self.path, shard_name(stem, row // self.card.rows_per_file), error) from None
+
     def _open_file(self, file: str) -> pq.ParquetFile:
         # At a URI, where a few rows are asked for and not the file, the pages have checksums of their own.
         if not is_remote(self.path) and _checksum(self.path / file) != self.card.files.get(file):
             raise _changed(self.path, file)
-        return open_parquet(self.path / file)
+        parquet = open_parquet(self.path / file)
+        if not parquet.schema_arrow.equals(CAPTION_SCHEMA if file.startswith("captions/") else MOTION_SCHEMA):
+            raise ValueError("its columns are not those of a data set")
+        return parquet
 
 
 @contextmanager
@@ -206,7 +223,7 @@ def _read_errors(folder: Place, file: str) -> Iterator[None]:
     with storage_errors(folder):
         try:
             yield
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, LookupError, ValueError) as error:
             # What Arrow finds wrong with a file has no number of an error of the system.
             if is_remote(folder) and isinstance(error, OSError) and (error.errno or isinstance(error, TimeoutError)):
                 raise

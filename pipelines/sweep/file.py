@@ -4,7 +4,9 @@ The file is validated as a whole before anything starts; errors name the line.
 """
 
 import itertools
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ from pipelines.sweep.yaml_lines import Lines
 
 Value = bool | int | float | str
 Where = tuple[str | int, ...]
+# Points of a file, each with each seed: more would be months of a cluster, and minutes to resolve.
+MAX_TRIALS = 1000
 # What all points of a sweep have in common.
 _SHARED = ("data", "vae", "evaluator", "evaluation", "train.vae", "train.evaluator")
 
@@ -42,7 +46,8 @@ class ProfileDataConfig(SourceConfig):
 
     def identity(self) -> dict[str, Any]:
         """The plain values that determine the contents of the shards; the location of CLIP's weights does not."""
-        return self.model_dump(mode="json", exclude={"text_folder"})
+        # Left out unless it is set, so that the keys of older sweeps stay.
+        return self.model_dump(mode="json", exclude={"text_folder", *(() if self.follow_links else ("follow_links",))})
 
 
 class AshaConfig(Config):
@@ -204,6 +209,7 @@ def load(file: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Swe
     _check_data(profile.data, base, lines, (*path, "data"))
     _check_tables(config, lines)
     points: list[tuple[PointConfig, Where]] = [(p, ("points", number)) for number, p in enumerate(config.points)]
+    _check_number(len(points), profile, config.grid, lines)
     points += [(point, ("grid",)) for point in _grid(config.grid)]
     _check_names(points, lines)
     resolver = _Resolver(profile, base, common, lines)
@@ -283,8 +289,8 @@ def _settings(preset: str, values: Mapping[str, Any], lines: Lines, section: Whe
 def _flat(values: Mapping[str, Any], lines: Lines, section: Where) -> dict[str, Any]:
     """Values by their dotted keys: a nested mapping as a whole would take the place of a preset's section."""
     leaves = lines.leaves(*section) if values else []
-    for leaf in leaves:
-        if leaves.count(leaf) > 1:
+    for leaf, times in Counter(leaves).items():
+        if times > 1:
             raise UserError(f"key {leaf!r} is given twice", where=lines.place(*section, *leaf.split(".")))
     return flatten(values)
 
@@ -297,6 +303,14 @@ def _grid(grid: Mapping[str, Sequence[Value]]) -> list[PointConfig]:
         name = re.sub(r"[^a-z0-9._-]+", "-", words.lower()).lstrip("._-") or "grid"
         points.append(PointConfig(name=name, set=chosen))
     return points
+
+
+def _check_number(num_points: int, profile: ProfileConfig, grid: Mapping[str, Sequence[Value]], lines: Lines) -> None:
+    """Raise where the points, the grid's among them, are more than anybody trains."""
+    in_grid = math.prod(len(values) for values in grid.values()) if grid else 0
+    if (trials := (num_points + in_grid) * len(profile.seeds)) > MAX_TRIALS:
+        where = lines.place("grid" if in_grid > num_points else "points")
+        raise UserError(f"{trials} trials", where=where, allowed=f"up to {MAX_TRIALS}: points, each with each seed")
 
 
 def _check_names(points: Sequence[tuple[PointConfig, Where]], lines: Lines) -> None:

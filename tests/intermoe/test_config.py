@@ -86,6 +86,9 @@ def test_a_resolved_config_parses_back():
         ({"name": "x", "inner": {"rates": [0.5, float("nan")]}}, "inner.rates.1 = nan (allowed: a finite number)"),
         ({"name": "x", "inner": {"rates": [0.5]}}, "key 'inner.rates.1' is missing"),
         ({"name": "x", "inner": {"heads": 3}}, "inner: width = 4 is not divided by heads = 3"),
+        ({"name": "x", "\udccb": 1}, r"key '\udccb' (allowed: text in UTF-8)"),
+        ({"name": "x", "inner": {1: 1}}, "key 1 (allowed: text in UTF-8)"),
+        ({"name": ["x"] * 99}, f"name = {repr(['x'] * 99)[:52]}...{repr(['x'] * 99)[-25:]} (allowed: a valid string)"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(values, message):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -98,6 +99,23 @@ def test_load_refuses_what_is_no_saved_motion(motion, tmp_path, make, message):
         Motion.load(tmp_path / "a.npz")
     assert message in str(error.value)
     assert "a.npz" in str(error.value)
+
+
+def test_a_file_that_would_fill_the_memory_or_never_end_is_refused_unread(motion, tmp_path):
+    file = tmp_path / "a.npz"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("joints.npy", "w") as member:
+        for _ in range(300):
+            member.write(bytes(2**20))
+    said = f"not a saved motion: {300 * 2**20} bytes once unpacked, more than {2**28}"
+    allowed = "(allowed: a .npz file of Motion.save)"
+    with pytest.raises(UserError) as error:
+        Motion.load(file)
+    assert str(error.value) == f"{file}: {said} {allowed}"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(UserError) as error:
+        Motion.load(file)
+    assert str(error.value) == f"{file}: not a saved motion: not a regular file {allowed}"
 
 
 def test_bvh_becomes_one_file_a_person_with_the_same_joints(motion, tmp_path):

@@ -1,6 +1,7 @@
 import copy
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from toy_shards import change_card, write_shards
@@ -266,6 +268,40 @@ def test_a_damaged_file_is_told_when_it_is_read_and_the_others_are_read(folder, 
             "damaged"
         )
     assert data.recording("train", 3).id == "r3"
+
+
+@pytest.mark.parametrize("change", [{"label": "{"}, {"frames": 9}, {"position": np.zeros(4, np.float32)}])
+def test_values_that_no_data_set_holds_are_told_with_their_file(folder, change):
+    name = "motions/train-00001.parquet"
+    rows = [motion(number) | change for number in (3, 4, 5)]
+    checksum = write_rows(folder / name, MOTION_SCHEMA, rows)
+    change_card(folder, files=DatasetFolder.open(folder).card.files | {name: checksum})
+    data = DatasetFolder.open(folder)
+    with pytest.raises(UserError) as caught:
+        data.recording("train", 3)
+    assert re.fullmatch(rf"{folder}: {name} cannot be read \(.+\): the data set is damaged", str(caught.value))
+    assert data.recording("train", 0).id == "r0"
+
+
+@pytest.mark.parametrize("wrong", ["columns", "rows", "types"])
+def test_a_table_that_no_data_set_holds_is_told_with_its_file(folder, wrong):
+    file = folder / "motions/train-00000.parquet"
+    table = pq.read_table(file)
+    table = {
+        "columns": table.drop_columns(["frames", "label"]),
+        "rows": table.slice(0, 0),
+        "types": table.set_column(0, "id", pa.array([[1]] * len(table))),
+    }[wrong]
+    pq.write_table(table, file)
+    name = "motions/train-00000.parquet"
+    change_card(folder, files=DatasetFolder.open(folder).card.files | {name: sha256(file)})
+    data = DatasetFolder.open(folder)
+    reads: list[Any] = [lambda: data.recording("train", 0)]
+    reads += [] if wrong == "rows" else [lambda: data.index("train"), lambda: data.headers("train")]
+    for read in reads:
+        with pytest.raises(UserError) as caught:
+            read()
+        assert re.fullmatch(rf"{folder}: {name} cannot be read \(.+\): the data set is damaged", str(caught.value))
 
 
 def test_a_file_is_read_for_its_checksum_once_and_again_when_it_has_changed(folder, monkeypatch):

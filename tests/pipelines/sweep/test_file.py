@@ -298,3 +298,19 @@ def test_a_sweep_without_points_is_refused(tmp_path):
 def test_files_name_no_machine():
     for file in (ABLATIONS, SMOKE):
         assert "/" not in json.dumps(yaml.safe_load(file.read_text())).replace("w/o", "").replace("w/ CS-VAE", "")
+
+
+def test_more_trials_than_anybody_trains_are_refused_before_they_are_resolved(tmp_path):
+    values = [number / 1000 for number in range(100)]
+    file = write(tmp_path, lambda sweep: sweep.update(grid={"moe.sigma": values, "moe.alpha": values, "seed": [0]}))
+    line = file.read_text().splitlines().index("grid:") + 1
+    with pytest.raises(UserError) as caught:
+        load(file)
+    allowed = "up to 1000: points, each with each seed"
+    assert str(caught.value) == f"{file}:{line}: {load_count(file)} trials (allowed: {allowed})"
+
+
+def load_count(file):
+    sweep = yaml.safe_load(file.read_text())
+    seeds = sweep["profiles"][sweep["profile"]].get("seeds", [0])
+    return (len(sweep["points"]) + 10_000) * len(seeds)
