@@ -31,7 +31,7 @@ test-all: $(VENV)/.installed  ## what `test` does, and the slow tests
 	$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -m 'not faults'
 
-test-faults: $(VENV)/.installed  ## the long tests of outages
+test-faults: $(VENV)/.installed  ## outages of a minute each, thousands of damaged inputs
 	$(BIN)/pytest -m faults
 
 .PHONY: lint

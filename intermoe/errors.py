@@ -2,7 +2,8 @@
 
 LONGEST_MESSAGE = 300
 """Letters of a message; what a message repeats of a file is shortened to that."""
-_LONGEST_PATH, _SHORTEST = 4096, 120
+# Messages may name a path within what they say: so much of it stays beside a long list of what is allowed.
+_LONGEST_PATH, _KEPT = 4096, 240
 
 
 def shortened(text: str, limit: int = LONGEST_MESSAGE) -> str:
@@ -26,7 +27,7 @@ def shortened(text: str, limit: int = LONGEST_MESSAGE) -> str:
 class UserError(Exception):
     """Something the user can put right, in one line: what, where and what is allowed.
 
-    What it says is shortened to ``LONGEST_MESSAGE`` in all, but never the path in which it is.
+    What it says is shortened so that it has, without the path before it, about ``LONGEST_MESSAGE`` letters at most.
 
     The command line prints it as ``error: <message>`` and exits with 2; it never shows a traceback.
 
@@ -45,8 +46,8 @@ class UserError(Exception):
     ) -> None:
         self.key = key
         before = "" if where is None else f"{shortened(str(where), _LONGEST_PATH)}: "
-        after = "" if allowed is None else f" (allowed: {shortened(allowed)})"
-        super().__init__(before + shortened(what, max(_SHORTEST, LONGEST_MESSAGE - len(before + after))) + after)
+        after = "" if allowed is None else f" (allowed: {shortened(allowed, LONGEST_MESSAGE - 12)})"
+        super().__init__(before + shortened(what, max(_KEPT, LONGEST_MESSAGE - len(after))) + after)
 
 
 def first_line(text: str) -> str:

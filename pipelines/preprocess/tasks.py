@@ -164,7 +164,8 @@ def _described(recording: Recording, part: str, row: int) -> ReadRecording:
 def _set_aside(id: str, error: Exception) -> SetAside:
     if isinstance(error, BadRecording):
         return {"id": id, "reason": shortened(error.reason), "where": shortened(error.where)}
-    if isinstance(error, MemoryError):
+    # What torch raises has no class of its own.
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         reason = f"{id!r} needs more memory than there is ({reason_of(error)})"
     else:
         reason = f"{type(error).__name__}: {error}"

@@ -11,7 +11,14 @@ from rich.console import Console
 from intermoe.errors import UserError
 from intermoe.evaluation.measures import MEASURES, PLAUSIBILITY, TEXT_AND_MOTION, WHO_ACTS
 from intermoe.evaluation.metrics import Interval
-from pipelines.evaluate.results import Results, publish, replications_frame, results_document, terminal_table
+from pipelines.evaluate.results import (
+    Results,
+    description,
+    publish,
+    replications_frame,
+    results_document,
+    terminal_table,
+)
 
 ABOUT = {
     "name": "<b>toy</b>",
@@ -179,3 +186,8 @@ def test_shorter_replications_are_the_first_ones():
     assert frame.index.names == ["row", "replication"]
     assert frame.loc[("generated", 0), "identity"] == 0.5
     assert frame["identity"].notna().sum() == 1
+
+
+def test_names_add_nothing_to_the_description_of_a_run(results):
+    hostile = Results(results.values, ABOUT | {"model": "a`b", "split": "<i>", "data": "d\n# x"})
+    assert description(hostile).splitlines()[0] == "Evaluation of `` a`b `` on the &lt;i> split of `d # x`."

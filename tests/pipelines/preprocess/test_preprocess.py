@@ -187,6 +187,8 @@ class FakeReader:
             raise ZeroDivisionError("by zero")
         if source.id == "vast":
             np.empty(1 << 60, np.uint8)
+        if source.id == "wide":
+            torch.empty(1 << 60, dtype=torch.uint8)
         if source.id == "long":
             raise BadRecording("'" + "\x1bx" * 1000 + "' is no number")
         if source.id == "none":
@@ -209,6 +211,7 @@ TROUBLE = [
     "file_0",
     "bug",
     "vast",
+    "wide",
     "long",
     "none",
     "cut",
@@ -231,7 +234,8 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
     assert reasons.pop("bug") == "ZeroDivisionError: by zero"
     vast = "'vast' needs more memory than there is (Unable to allocate 1.00 EiB for an array with shape "
     assert reasons.pop("vast") == f"{vast}({1 << 60},) and data type uint8)"
-    assert reasons.pop("long") == "'" + "\ufffdx" * 98 + "\ufffd..." + "\ufffdx" * 42 + "' is no number"
+    assert reasons.pop("wide").startswith("'wide' needs more memory than there is (")
+    assert reasons.pop("long") == "'" + "\ufffdx" * 98 + "\ufffd...x" + "\ufffdx" * 42 + "' is no number"
     assert reasons.pop("none") == "holds no recording"
     assert reasons.pop("solo") == "an earlier recording has the same id"
     assert reasons.pop("../half").startswith("id '../half' may hold only letters")
@@ -239,7 +243,7 @@ def test_no_trouble_of_one_recording_stops_the_others(tmp_path):
     assert reasons.pop("unwritable").startswith("TypeError")
     assert reasons.pop("dev") == "split 'dev' is not one of train, val, test"
     assert not reasons
-    assert card.quarantined == 11
+    assert card.quarantined == 12
     assert (tmp_path / "toy/notes.jsonl").read_text() == '{"id": "cut_1", "note": "the header lies"}\n'
     assert card.noted == 1
     assert [data.caption(row).text for row in range(3)] == ["The left one waves.", "The right one waves.", "They bow."]
