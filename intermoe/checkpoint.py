@@ -126,7 +126,7 @@ def documents(folder: Place) -> dict[str, Any]:
     for file in _verified(as_place(folder), ".json"):
         try:
             found[file.stem] = json.loads(file.read_bytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{file.name} cannot be read: {error}", where=folder) from None
     return found
 
@@ -277,7 +277,9 @@ def _listed(folder: Place) -> dict[str, dict[str, Any]]:
         sums = [entry["sha256"] for entry in files.values()]
     except FileNotFoundError:
         raise DamagedCheckpoint(f"has no {MANIFEST}: not a checkpoint", where=folder) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except OSError as error:
+        raise DamagedCheckpoint(f"{MANIFEST} cannot be read: {error.strerror or error}", where=folder) from None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DamagedCheckpoint(f"{MANIFEST} cannot be read: the checkpoint is damaged", where=folder) from None
     if not all(_SHA256.fullmatch(str(checksum)) for checksum in sums):
         raise DamagedCheckpoint(f"{MANIFEST} cannot be read: the checkpoint is damaged", where=folder)

@@ -119,7 +119,7 @@ def read_card(folder: Place) -> DatasetCard:
     where = folder / CARD
     try:
         values = json.loads(read_bytes(where))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError("not valid JSON", where=where) from None
     if not isinstance(values, dict):
         raise UserError("holds no keys", where=where)

@@ -45,6 +45,7 @@ class InputReader:
         damaged: glob of the files that are damaged.
         whole: what becomes of the input before it is damaged.
         seal: makes the checksums fit the damaged files, as one who means harm would.
+        of_files: whether it reads files; the words of a command line only come from one here.
     """
 
     build: Callable[[Path], None]
@@ -52,6 +53,7 @@ class InputReader:
     damaged: str = "**/*"
     whole: str = "read"
     seal: Callable[[Path], None] | None = None
+    of_files: bool = True
 
 
 def set_aside(reader: Reader) -> list[str]:
@@ -181,7 +183,7 @@ READERS = {
         copied(settings.PRESETS / "duet.yaml", "a.yaml"),
         quietly(lambda folder: settings.load(str(folder / "a.yaml"))),
     ),
-    "overrides": InputReader(overrides, read_overrides),
+    "overrides": InputReader(overrides, read_overrides, of_files=False),
     "sweep": InputReader(
         copied(_ROOT / "sweeps/smoke.yaml", "a.yaml"), quietly(lambda folder: sweep_file.load(folder / "a.yaml"))
     ),
