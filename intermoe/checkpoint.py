@@ -278,7 +278,7 @@ def _listed(folder: Place) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         raise DamagedCheckpoint(f"has no {MANIFEST}: not a checkpoint", where=folder) from None
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror or error}", where=folder / MANIFEST) from None
+        raise DamagedCheckpoint(f"{MANIFEST} cannot be read: {error.strerror or error}", where=folder) from None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DamagedCheckpoint(f"{MANIFEST} cannot be read: the checkpoint is damaged", where=folder) from None
     if not all(_SHA256.fullmatch(str(checksum)) for checksum in sums):

@@ -165,7 +165,7 @@ def parse_bvh(path: Place, fps: float | None = None) -> Bvh:
     try:
         text = read_text(path, errors="replace")
     except OSError as error:
-        raise BadRecording(f"cannot be read ({error.strerror})", where=path.name) from None
+        raise BadRecording(f"cannot be read ({error.strerror or error})", where=path.name) from None
     if "\0" in text:
         raise BadRecording("is not text, or UTF-16 without a byte order mark; UTF-8 is read", where=path.name)
     return _Parser(path.name, text).parse(fps)

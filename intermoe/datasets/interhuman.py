@@ -40,6 +40,8 @@ from intermoe.places import (
 # A line of a motion file: 62 x 3 positions, then 51 x 6 rotations; the body's joints come first in both.
 _WIDTH = 492
 _ROTATIONS = 186
+# An hour. A file of a few kilobytes may have any length, most of it never written.
+_MOST_FRAMES = 3600 * FPS
 _PERSONS = ("motions_processed/person1", "motions_processed/person2")
 _FOLDERS = (*_PERSONS, "annots")
 # What a second download or upload of the same file is called.
@@ -164,6 +166,8 @@ class InterHumanReader:
             raise BadRecording(f"{name} cannot be read: its header is not one of a .npy file") from None
         if motion.ndim != 2 or motion.shape[1] != _WIDTH:
             raise BadRecording(f"{name} has the shape {motion.shape} instead of (frames, {_WIDTH})")
+        if len(motion) > _MOST_FRAMES:
+            raise BadRecording(f"{name} has {len(motion)} frames; up to {_MOST_FRAMES}, an hour, are read")
         if motion.dtype.kind != "f":
             raise BadRecording(f"{name} holds {motion.dtype} instead of floating-point numbers")
         with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite, which the check refuses

@@ -16,7 +16,16 @@ import torch
 from torch import nn
 
 from intermoe import checkpoint, files
-from intermoe.checkpoint import latest, load, load_optimizer, optimizer_tensors, prune, save, step_folder
+from intermoe.checkpoint import (
+    DamagedCheckpoint,
+    latest,
+    load,
+    load_optimizer,
+    optimizer_tensors,
+    prune,
+    save,
+    step_folder,
+)
 from intermoe.errors import UserError
 
 
@@ -256,6 +265,37 @@ def test_a_manifest_that_has_lost_a_line_is_damage(tmp_path):
     assert str(caught.value) == (
         f"{tmp_path}/model: manifest.json does not list config.json: the checkpoint is damaged"
     )
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"files": {"config.json": {"bytes": 1e999, "sha256": ""}}}', "\udcff"]
+)
+def test_a_manifest_that_is_none_is_damage(tmp_path, content):
+    write(tmp_path / "model")
+    (tmp_path / "model/manifest.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(DamagedCheckpoint) as caught:
+        load(tmp_path / "model")
+    assert str(caught.value) == f"{tmp_path}/model: manifest.json cannot be read: the checkpoint is damaged"
+
+
+def test_a_pipe_in_place_of_a_manifest_is_not_waited_for(tmp_path):
+    write(tmp_path / "model")
+    (tmp_path / "model/manifest.json").unlink()
+    os.mkfifo(tmp_path / "model/manifest.json")
+    with pytest.raises(DamagedCheckpoint) as caught:
+        load(tmp_path / "model")
+    assert str(caught.value) == f"{tmp_path}/model: manifest.json cannot be read: not a regular file"
+
+
+def test_a_document_nested_without_end_is_told(tmp_path):
+    write(tmp_path / "model")
+    document, manifest = tmp_path / "model/config.json", tmp_path / "model/manifest.json"
+    document.write_text("[" * 100_000)
+    listed = json.loads(manifest.read_text())["files"]
+    listed["config.json"] = {"bytes": 100_000, "sha256": hashlib.sha256(document.read_bytes()).hexdigest()}
+    manifest.write_text(json.dumps({"files": listed}))
+    with pytest.raises(UserError, match=r"model: config\.json cannot be read: maximum recursion depth exceeded"):
+        load(tmp_path / "model")
 
 
 def test_prune_keeps_complete_ones_and_clears_leftovers(tmp_path):

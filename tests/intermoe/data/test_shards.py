@@ -227,7 +227,7 @@ def test_what_is_no_data_set_is_told(tmp_path):
         DatasetFolder.open(tmp_path / "absent")
     with pytest.raises(UserError, match=r"holds no dataset\.json"):
         DatasetFolder.open(tmp_path)
-    for text in ("{", "[]", "\udcff"):
+    for text in ("{", "[]", "[" * 100_000, "\udcff"):
         (tmp_path / "dataset.json").write_bytes(text.encode(errors="surrogateescape"))
         with pytest.raises(UserError):
             DatasetFolder.open(tmp_path)

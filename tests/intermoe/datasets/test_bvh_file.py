@@ -1,6 +1,7 @@
 """The BVH text format and frame rates, against closed forms worked out here."""
 
 import math
+import os
 import time
 
 import numpy as np
@@ -207,3 +208,17 @@ def test_underscores_in_numbers_are_damage(tmp_path, damaged):
     with pytest.raises(BadRecording) as caught:
         parse_bvh(tmp_path / "a.bvh")
     assert f"'{damaged}' is not a number" in str(caught.value)
+
+
+def test_a_pipe_and_a_file_of_any_length_are_refused_unread(tmp_path):
+    file = tmp_path / "a.bvh"
+    os.mkfifo(file)
+    with pytest.raises(BadRecording) as caught:
+        parse_bvh(file)
+    assert str(caught.value) == "a.bvh: cannot be read (not a regular file)"
+    file.unlink()
+    with file.open("wb") as stream:
+        stream.truncate(10**11)
+    with pytest.raises(BadRecording) as caught:
+        parse_bvh(file)
+    assert str(caught.value) == f"a.bvh: cannot be read ({10**11} bytes are more than {2**28})"
