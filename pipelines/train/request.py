@@ -109,12 +109,13 @@ def _vae_checkpoint(settings: Settings, path: Place | None) -> Place:
         raise UserError("the denoiser needs a trained VAE", where="--vae", allowed="a run of `intermoe train vae`")
     folder = trained_folder(path)
     parts = {file.stem for file in checkpoint.verify(folder) if file.suffix == ".safetensors"}
-    config = checkpoint.documents(folder)["config"]
+    config = checkpoint.documents(folder).get("config")
     missing = [part for part in VAE_PARTS if part not in parts]
-    if missing:
-        raise UserError(f"has no {' and no '.join(missing)}", where=folder, allowed="a run of `intermoe train vae`")
+    if missing or not isinstance(config, dict):
+        lacks = " and no ".join(missing) or "config"
+        raise UserError(f"has no {lacks}", where=folder, allowed="a run of `intermoe train vae`")
     for key in ("data", "vae"):
-        stored, configured = config[key], settings.model_dump(mode="json")[key]
+        stored, configured = config.get(key) or {}, settings.model_dump(mode="json")[key]
         for name in configured:
             # A VAE knows nothing of text, nor of how long a motion is.
             if name not in ("encoder", "max_frames", "dropout") and stored.get(name) != configured[name]:

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+import torch
 from toy_shards import write_shards
 
 from intermoe import checkpoint
@@ -389,6 +390,11 @@ def test_training_is_checked_before_ray_is_started(refused, saved, shards, tmp_p
     weights = other / "best" / "vae.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert "vae.safetensors does not match its checksum" in refused("train", "denoiser", *tiny, "--vae", other)
+    tensors = {part: {"w": torch.ones(1)} for part in VAE_PARTS}
+    checkpoint.save(tmp_path / "bare", tensors=tensors, documents={"state": {"step": 1}})
+    assert refused("train", "denoiser", *tiny, "--vae", tmp_path / "bare") == (
+        f"{tmp_path}/bare: has no config (allowed: a run of `intermoe train vae`)"
+    )
     clip = refused("train", "vae", *tiny, "data.encoder=clip")
     assert "data.encoder of the data set is 'minilm' (allowed: 'clip', as in the config)" in clip
 
