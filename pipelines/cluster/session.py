@@ -25,6 +25,7 @@ _OBJECT_STORE_BYTES = 2 * 1024**3
 _LOOPBACK = "127.0.0.1"
 _TOKEN = Path.home() / ".ray" / "auth_token"
 _CONNECT_SECONDS = 10.0
+_IDLE_SECONDS = 120
 # The path of a socket may have so many bytes; Ray's lie below its temporary folder, in the folder of the session.
 _SOCKET_PATH, _SOCKET = 107, "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 
@@ -77,6 +78,9 @@ def _start(workers: WorkersConfig, jobs: int) -> None:
             # Ray warns of eight times as many processes as it may start at once, by default one per core; a sweep has
             # more.
             "RAY_worker_maximum_startup_concurrency": str(own),
+            # Ray ends a process that has been idle for a second, and the feed's tasks come every half minute: each would
+            # import everything again, which takes as long as a dozen steps.
+            "RAY_idle_worker_killing_time_threshold_ms": str(_IDLE_SECONDS * 1000),
             # Where several Rays run on one machine, Ray Train does not find its own by itself, and what a trial that
             # was stopped had taken would never be free again.
             "RAY_API_SERVER_ADDRESS": f"http://{_LOOPBACK}:{port}",
