@@ -78,8 +78,8 @@ def _start(workers: WorkersConfig, jobs: int) -> None:
             # Ray warns of eight times as many processes as it may start at once, by default one per core; a sweep has
             # more.
             "RAY_worker_maximum_startup_concurrency": str(own),
-            # Ray ends a process that has been idle for a second, and the feed's tasks come every half minute: each would
-            # import everything again, which takes as long as a dozen steps.
+            # Ray ends a process that has been idle for a second. The feed's tasks come every half minute, and each
+            # would import everything again, which takes as long as a dozen steps.
             "RAY_idle_worker_killing_time_threshold_ms": str(_IDLE_SECONDS * 1000),
             # Where several Rays run on one machine, Ray Train does not find its own by itself, and what a trial that
             # was stopped had taken would never be free again.
