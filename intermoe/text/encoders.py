@@ -31,8 +31,7 @@ MAX_TOKENS = 77
 _WEIGHTS = "model.safetensors"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _HOW_TO_GET_CLIP = (
-    "once, where there is a network, load CLIPTextModel and CLIPTokenizer of transformers with "
-    f"from_pretrained('{CLIP_REPOSITORY}'), call save_pretrained('clip') on both, and name that folder as text folder"
+    f"with a network, save_pretrained(FOLDER) of transformers' CLIPTextModel and CLIPTokenizer of {CLIP_REPOSITORY!r}"
 )
 
 
