@@ -30,9 +30,7 @@ CLIP_REPOSITORY = "openai/clip-vit-large-patch14-336"
 MAX_TOKENS = 77
 _WEIGHTS = "model.safetensors"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_HOW_TO_GET_CLIP = (
-    f"with a network, save_pretrained(FOLDER) of transformers' CLIPTextModel and CLIPTokenizer of {CLIP_REPOSITORY!r}"
-)
+_HOW_TO_GET_CLIP = f"save_pretrained(FOLDER) of transformers' CLIPTextModel, CLIPTokenizer of {CLIP_REPOSITORY!r}"
 
 
 @dataclass(frozen=True)

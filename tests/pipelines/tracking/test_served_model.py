@@ -99,8 +99,8 @@ def test_a_model_that_reads_with_clip_does_not_load_without_its_weights(reads_wi
     with pytest.raises(UserError) as caught:
         loaded(reads_with_clip)
     assert str(caught.value) == (
-        f"{tmp_path}/empty: no weights of CLIP (model.safetensors) here; with a network, save_pretrained(FOLDER) of "
-        "transformers' CLIPTextModel and CLIPTokenizer of 'openai/clip-vit-large-patch14-336' "
+        f"{tmp_path}/empty: no weights of CLIP (model.safetensors) here; save_pretrained(FOLDER) of "
+        "transformers' CLIPTextModel, CLIPTokenizer of 'openai/clip-vit-large-patch14-336' "
         "(allowed: INTERMOE_TEXT_FOLDER: the folder of CLIP's weights, where the model reads with CLIP)"
     )
 
