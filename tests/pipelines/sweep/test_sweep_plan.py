@@ -26,6 +26,7 @@ from pipelines.sweep.request import SWEEP_NOTE, SweepRequest, sweep_note
 from pipelines.sweep.sweep import _finished, _NoteEnds, plan_table, sweep
 from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, seconds
 from pipelines.tracking.runs import Run
+from pipelines.tracking.sync import deliver_left
 from pipelines.train.run_folder import resumable_step
 
 SMOKE = Path(__file__).resolve().parents[3] / "sweeps" / "smoke.yaml"
@@ -130,6 +131,8 @@ def test_a_trial_that_is_stopped_or_fails_is_noted_at_once(tmp_path, store):
     assert json.loads((tmp_path / FAILED).read_text()) == {"reason": "OSError: no space left"}
     ends.on_trial_complete(3, [], Stopped("k"))
     assert json.loads((tmp_path / STOPPED).read_text()) == {"step": 8}
+    # As a sweep does at its end.
+    deliver_left(tmp_path, store)
     found = MlflowClient(store).get_run(run.id)
     assert found.info.status == "KILLED"
     assert found.data.tags["intermoe.stopped"] == "behind the others at step 8"
