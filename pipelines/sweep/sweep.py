@@ -35,7 +35,7 @@ from pipelines.train.run_folder import run_note
 
 # Ray Tune starts a trial again so often before it counts as failed.
 _RETRIES = 1
-# Where MLflow is away, the end of a trial waits so long for it; it is delivered when MLflow is back.
+# After Ctrl-C, an MLflow that is away is waited for so long; `--resume` or `intermoe sync` delivers the rest.
 _END_SECONDS = 3.0
 # What a trial's own process asks for, since Tune wants something: a byte. Its workers ask for themselves, and may take
 # all CPUs of the cluster.

@@ -79,15 +79,12 @@ class Delivery:
 
     def _watch(self, patience: float) -> bool:
         began = time.monotonic()
-        while self._is_left():
+        while self._spool.is_left():
             now = time.monotonic()
             if now > min(max(began, self._progressed) + patience, began + _LONGEST_WAIT * patience):
                 return False
             time.sleep(_LOOK)
         return True
-
-    def _is_left(self) -> bool:
-        return any(True for _ in self._spool.entries())
 
     def _run(self) -> None:
         while True:
@@ -95,7 +92,7 @@ class Delivery:
                 self.is_elsewhere = not alone
                 if alone and self._deliver():
                     return
-            if self._ending.is_set() and not self._is_left():
+            if self._ending.is_set() and not self._spool.is_left():
                 return
             self._rest(1.0)
 

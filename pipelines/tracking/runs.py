@@ -238,9 +238,7 @@ class Run:
         Waits for MLflow to take what was logged, and says what it has not taken after so many seconds without taking
         any; a process that does not deliver waits for nothing. Delivering goes on for as long as the process lives.
         """
-        if self._load is not None:
-            self._load.stop()
-            self._load = None
+        self._stop_measuring()
         if not self._delivers:
             self._spool.save()
             return
@@ -289,9 +287,8 @@ class Run:
 
     def finish(self, status: Status = "FINISHED", patience: float = PATIENCE) -> None:
         """Say how the run ended, and close it."""
-        if self._load is not None:
-            self._load.stop()
-            self._load = None
+        # Before the status, which is the last that is said of a run.
+        self._stop_measuring()
         self._log("status", status=status)
         self.close(patience)
 
@@ -306,6 +303,11 @@ class Run:
         else:
             interrupted = issubclass(kind, KeyboardInterrupt)
             self.finish("KILLED" if interrupted else "FAILED", _IMPATIENCE)
+
+    def _stop_measuring(self) -> None:
+        if self._load is not None:
+            self._load.stop()
+            self._load = None
 
     def _log(self, kind: str, **arguments: Any) -> None:
         self._spool.append(kind, int(time.time() * 1000), **arguments)

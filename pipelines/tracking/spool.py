@@ -202,11 +202,15 @@ class Spool:
                 total += Undelivered(notes=1)
         return total
 
+    def is_left(self) -> bool:
+        """Whether there is anything that MLflow does not have."""
+        return any(True for _ in self.entries())
+
     def remove_if_delivered(self) -> bool:
         """Remove the spool if MLflow has all of it; whether it was so. Only for who holds ``delivering``."""
         if self.file.exists():
             with self._locked():
-                if any(True for _ in self.entries()):
+                if self.is_left():
                     return False
                 # In this order: a spool that is begun anew has no note of an earlier one.
                 self._note.unlink(missing_ok=True)

@@ -3,16 +3,15 @@
 import contextlib
 import http.client
 import os
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.request import urlopen
+
+from mlflow_server import running
 
 _SECONDS = 60
 FAULTS = ("refuse", "hang", "slow", "500", "401", "stored, then 500")
@@ -35,21 +34,8 @@ def plain_server(folder: Path) -> Iterator[int]:
         str(folder / "files"),
     ]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + _SECONDS
-        while True:
-            with contextlib.suppress(OSError):
-                urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
-                break
-            assert server.poll() is None, (folder / "log").read_text("utf-8")
-            assert time.monotonic() < deadline, (folder / "log").read_text("utf-8")
-            time.sleep(0.1)
+    with running(command, folder, environment, f"http://127.0.0.1:{port}", _SECONDS):
         yield port
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
 
 
 class Door:

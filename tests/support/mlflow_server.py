@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import requests
@@ -54,17 +54,27 @@ def mlflow_server(
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": compose["environment"]["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"],
         **(env or {}),
     }
-    log = (folder / "log").open("w")
-    started = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *command],
-        cwd=folder,
-        env=environment,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
     address = f"http://{host}:{port}"
-    deadline = time.monotonic() + _SECONDS
+    with running([sys.executable, "-m", "mlflow", *command], folder, environment, address, _SECONDS):
+        yield address
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], address: str, seconds: float
+) -> Iterator[None]:
+    """A server that answers, for as long as the block runs.
+
+    Args:
+        command: that starts it.
+        folder: in which it runs and where its log is.
+        environment: of its process.
+        address: that it listens on.
+        seconds: that it may take to answer.
+    """
+    with (folder / "log").open("w") as log:
+        started = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + seconds
     try:
         while True:
             try:
@@ -73,9 +83,8 @@ def mlflow_server(
             except requests.RequestException:
                 assert started.poll() is None, (folder / "log").read_text("utf-8")
                 assert time.monotonic() < deadline, (folder / "log").read_text("utf-8")
-                time.sleep(0.5)
-        yield address
+                time.sleep(0.1)
+        yield
     finally:
         os.killpg(started.pid, signal.SIGTERM)
         started.wait()
-        log.close()
