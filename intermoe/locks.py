@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,9 +14,11 @@ from intermoe.errors import UserError, UserNote
 from intermoe.files import LOCK, make_folder
 from intermoe.places import Place, is_remote
 
+_LOOK_SECONDS = 0.1
+
 
 @contextmanager
-def locked(out: Place) -> Iterator[None]:
+def locked(out: Place, *, patience: float = 0.0) -> Iterator[None]:
     """Keep other processes that ask for the same away from a folder that this one writes, there already or not.
 
     The lock, a hidden file beside the folder, ends with the process, however it ends. The storage of a URI has no
@@ -23,23 +26,31 @@ def locked(out: Place) -> Iterator[None]:
 
     Args:
         out: the folder; its parents are made.
+        patience: seconds to wait for another process that has it.
 
     Raises:
-        UserError: another process has it, or the disk refuses to be written.
+        UserError: another process has it still, or the disk refuses to be written.
     """
     if is_remote(out):
         yield
         return
     out = out.absolute()
     make_folder(out.parent)
-    path = _lock_file(out)
+    path, latest = _lock_file(out), time.monotonic() + patience
     while True:
         try:
             file = path.open("a+", encoding="utf-8")
         except OSError as error:
             raise UserError(f"cannot be written: {error.strerror or error}", where=path) from None
         with file:
-            if not _taken_over(file, out):
+            try:
+                has_locks = _taken_over(file, out)
+            except UserError:
+                if time.monotonic() > latest:
+                    raise
+                time.sleep(_LOOK_SECONDS)
+                continue
+            if not has_locks:
                 warnings.warn(UserNote(f"{out}: this file system has no locks; nothing keeps others out"), stacklevel=2)
             try:
                 if path.stat().st_ino != os.fstat(file.fileno()).st_ino:

@@ -31,6 +31,8 @@ _DEPENDENCIES = (
     "upath",
 )
 _PIPELINES_EXTRA = ("mlflow", "psutil", "ray", "rich", "scipy", "tabulate")
+# For a report that somebody else writes at the end of a sweep.
+_REPORT_SECONDS = 60.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -249,7 +251,8 @@ def _sweep(options: argparse.Namespace) -> None:
         )
         failed = sweep(request)
     if len(failed) < len(plan.trials):
-        print(f"{report(out, out / 'report')[0]} has the tables and plots")
+        # Somebody may have asked for one in this moment.
+        print(f"{report(out, out / 'report', patience=_REPORT_SECONDS)[0]} has the tables and plots")
     if failed:
         raise UserError(f"{len(failed)} trials failed: {', '.join(failed)}", where=out, allowed="--resume tries again")
 

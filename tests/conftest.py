@@ -80,6 +80,8 @@ def ray_session(bucket: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         # Ray's workers inherit it: they import what tests share, as pytest does.
         patch.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)
+        # The processes of the feed's tasks serve the next test too, as in a Ray that a command starts (session.py).
+        patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "300000")
         ray.init(
             num_cpus=2,
             object_store_memory=10**9,

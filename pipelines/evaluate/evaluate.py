@@ -13,18 +13,18 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.protocol import GENERATING, score
 from intermoe.evaluation.runner import read_parts
-from intermoe.files import check_free, contents, make_folder, read_note, remove_folder, write_json
+from intermoe.files import contents, discard, make_folder, read_note, remove_folder, write_json
 from intermoe.locks import locked
 from intermoe.places import Place, absolute
 from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
 from pipelines.evaluate.actor import EvaluationActor
-from pipelines.evaluate.request import EvaluationPlan
+from pipelines.evaluate.request import PLAN, EvaluationPlan, check_out, partial_folder
 from pipelines.evaluate.results import Results, description, publish
 from pipelines.tracking.address import as_noted, shown
 from pipelines.tracking.runs import Run
 
-_PLAN, _PARTS = "plan.json", "parts"
+_PARTS = "parts"
 
 
 def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
@@ -42,7 +42,7 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
     """
     request = plan.request
     out = absolute(request.out)
-    partial = out.with_name(f".{out.name}.partial")
+    partial = partial_folder(out)
     with locked(out), _begun(plan, out, partial) as run:
         try:
             seconds = _compute(plan, partial / _PARTS, progress)
@@ -75,9 +75,9 @@ def _begun(plan: EvaluationPlan, out: Place, partial: Place) -> Run:
     """The MLflow run of this evaluation: a new one, or that of the interrupted one that goes on."""
     request, uri = plan.request, plan.request.site.tracking_uri
     # Again: another process may have been at work since it was checked.
-    check_free(out, "another --out")
+    check_out(out)
     make_folder(partial / _PARTS)
-    note = partial / _PLAN
+    note = partial / PLAN
     # As JSON gives it back.
     identity = json.loads(json.dumps(dict(plan.about)))
     if before := read_note(note):
@@ -85,6 +85,8 @@ def _begun(plan: EvaluationPlan, out: Place, partial: Place) -> Run:
             raise UserError(
                 "holds a half-made evaluation of something else", where=partial, allowed="delete it, or another --out"
             )
+        # It was killed before MLflow had the results: they are made again, of what is there.
+        discard(out)
         return Run.reopen(as_noted(before["tracking_uri"], uri), before["run_id"], request.run_folder or partial)
     if request.run_id is None:
         tags = {

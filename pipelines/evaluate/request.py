@@ -12,17 +12,21 @@ from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import Evaluator
 from intermoe.evaluation.protocol import ROWS, EvaluationJob, Row
 from intermoe.evaluation.runner import EvaluationSpec
-from intermoe.files import check_free, sha256
+from intermoe.files import check_free, read_note, sha256
 from intermoe.locks import check_unlocked
 from intermoe.model import InterMoE, trained_folder
-from intermoe.places import Place, as_place, check_storage
+from intermoe.places import Place, absolute, as_place, check_storage
 from intermoe.text.encoders import load_encoder
 from pipelines import settings
+from pipelines.evaluate.results import RESULTS
 from pipelines.settings import Settings
 from pipelines.site import Site
 from pipelines.tracking.label import RunLabel
 from pipelines.tracking.queries import model_folder, names_run, trained_on
 from pipelines.train.run_folder import run_note
+
+PLAN = "plan.json"
+"""Name of the note in the folder of what is done already (``partial_folder``)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class EvaluateRequest:
         """
         check_storage(self.out)
         check_unlocked(self.out)
-        check_free(self.out, "another --out")
+        check_out(self.out)
         if self.seed < 0:
             raise UserError(f"seed {self.seed}", allowed="0 or more")
         uri = self.site.tracking_uri
@@ -130,6 +134,18 @@ class EvaluateRequest:
         }
         jobs = spec.jobs(model.config.data.max_frames, judge.data.persons)
         return EvaluationPlan(self, spec, values, jobs, about, note.get("run_id"))
+
+
+def partial_folder(out: Place) -> Place:
+    """Where an evaluation keeps what it has done, until all of it is in its folder and in MLflow."""
+    return absolute(out).with_name(f".{absolute(out).name}.partial")
+
+
+def check_out(out: Place) -> None:
+    """Raise ``UserError`` where the folder of results is taken, unless by an evaluation that was killed at its end."""
+    before = read_note(partial_folder(out) / PLAN)
+    if not before or read_note(out / RESULTS).get("about", {}).get("run") != before["run_id"]:
+        check_free(out, "another --out")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from intermoe.files import read_note, whole_folder, write_json
 from intermoe.places import Place
 from pipelines.documents import BulletList, Document, Picture, Section, TextTable, code, escaped, interval_texts, png
 
-_JSON, _MARKDOWN, _HTML = "results.json", "results.md", "results.html"
+RESULTS = "results.json"
+"""Name of the file of all numbers in a folder of results."""
+_MARKDOWN, _HTML = "results.md", "results.html"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,7 @@ class Results:
     @classmethod
     def read(cls, folder: Place) -> Self:
         """The results that :func:`publish` wrote into a folder."""
-        document = read_note(folder / _JSON)
+        document = read_note(folder / RESULTS)
         values = {
             row: {name: summary["replications"] for name, summary in measures.items()}
             for row, measures in document["rows"].items()
@@ -221,11 +223,11 @@ def publish(results: Results, out: Place) -> list[Place]:
         ValueError: a number is not finite.
     """
     document = results_document(results)
-    with whole_folder(out, seal=_JSON) as folder:
+    with whole_folder(out, seal=RESULTS) as folder:
         (folder / _MARKDOWN).write_text(document.markdown(), "utf-8")
         (folder / _HTML).write_text(document.html(), "utf-8")
-        write_json(folder / _JSON, results.json_document())
-    return [out / name for name in (_JSON, _MARKDOWN, _HTML)]
+        write_json(folder / RESULTS, results.json_document())
+    return [out / name for name in (RESULTS, _MARKDOWN, _HTML)]
 
 
 def _title(name: str) -> str:

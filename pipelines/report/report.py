@@ -19,12 +19,13 @@ _HTML, _MARKDOWN, _CSV = "report.html", "report.md", "tables.csv"
 _FILES = (_HTML, _MARKDOWN, _CSV)
 
 
-def report(folder: Place, out: Place) -> list[Place]:
+def report(folder: Place, out: Place, *, patience: float = 0.0) -> list[Place]:
     """Write the report of a sweep, also of one that is running, and record it on the sweep's MLflow run.
 
     Args:
         folder: of the sweep; trials that are not done are left out.
         out: the folder of the report; one of an earlier report is replaced.
+        patience: seconds to wait for another process that writes there.
 
     Returns:
         ``report.html``, ``report.md`` and ``tables.csv``.
@@ -38,7 +39,7 @@ def report(folder: Place, out: Place) -> list[Place]:
     outcomes = [read_outcome(folder, trial, uri) for trial in note["trials"] if is_done(folder, trial)]
     if not outcomes:
         raise UserError("no trial is done", where=folder, allowed="`intermoe sweep --resume`")
-    with locked(out):
+    with locked(out, patience=patience):
         files = write_report(ReportData.of(note, Outcomes.joined(outcomes)), out)
         # Not reopened: whether the sweep's run is at its end is not for a report to say.
         run = Run.attach(uri, note["run_id"], folder, part="report")

@@ -7,8 +7,10 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 
 from mlflow.exceptions import MlflowException
+from requests import HTTPError
 
 from pipelines.tracking.client import failure_of
 from pipelines.tracking.spool import Entry, Spool
@@ -132,7 +134,7 @@ class Delivery:
     def _write(self, entries: Sequence[Entry]) -> None:
         try:
             self._send(entries)
-        except (MlflowException, CannotBeWritten) as error:
+        except (MlflowException, HTTPError, CannotBeWritten) as error:
             if not _is_refusal(error):
                 raise
             self._writer.forget()
@@ -177,9 +179,14 @@ class Delivery:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether a store, or MLflow's own check, says of a line that it is wrong; a proxy's answer is no judgement."""
+    """Whether a line will never be taken: the store, or MLflow's own check, says that it is wrong, or it is too large.
+
+    Another answer of a proxy says nothing about the line.
+    """
     if isinstance(error, CannotBeWritten):
         return True
+    if isinstance(error, HTTPError):
+        return error.response is not None and error.response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     return (
         isinstance(error, MlflowException)
         and error.error_code == "INVALID_PARAMETER_VALUE"

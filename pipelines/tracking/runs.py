@@ -6,7 +6,7 @@ worker on another machine can write to it. Nothing relies on MLflow's notion of 
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from threading import Thread
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -225,7 +225,7 @@ class Run:
 
     def measure_system(self) -> None:
         """Log the load of this machine (processors, memory, disk, network, GPUs) every 10 seconds until the end."""
-        self._load = SystemLoad(self.uri, self.id, self.log_metrics)
+        self._load = SystemLoad(self.uri, self.id, self.log_metrics, self._waiting_points)
 
     def move(self, folder: Place) -> None:
         """Keep what MLflow does not have yet in another folder of the same file system from now on."""
@@ -308,6 +308,12 @@ class Run:
         if self._load is not None:
             self._load.stop()
             self._load = None
+
+    def _waiting_points(self) -> Iterator[tuple[int, list[str]]]:
+        """Step and names of the points that MLflow does not have yet."""
+        for entry in self._spool.entries():
+            if entry.kind == "points":
+                yield int(entry.arguments["step"]), list(entry.arguments["values"])
 
     def _log(self, kind: str, **arguments: Any) -> None:
         self._spool.append(kind, int(time.time() * 1000), **arguments)

@@ -23,11 +23,12 @@ def sync(folders: list[Place]) -> Iterator[str]:
         A line for each run of which something was left, and for each folder where nothing was.
 
     Raises:
-        UserError: no such folder, or MLflow does not take what is left.
+        UserError: no such folder, or, after all have been tried, MLflow does not take what some of them have left.
     """
     for folder in folders:
         if not exists(folder):
             raise UserError("no such folder", where=folder, allowed="the folder of a run or of a sweep")
+    failures: list[UserError] = []
     for folder in folders:
         nothing = True
         for spool in spools_below(folder):
@@ -39,17 +40,32 @@ def sync(folders: list[Place]) -> Iterator[str]:
                         spool.remove_if_delivered()
                 continue
             nothing = False
-            uri = as_noted(spool.store, tracking_uri())
-            check_reachable(uri)
-            if reason := _deliver(spool, uri, _PATIENCE):
-                raise UserError(
-                    f"{spool.undelivered()} of run {spool.run_id} are left: {reason}",
-                    where=spool.place,
-                    allowed="`intermoe sync` again, when MLflow answers",
-                )
-            yield f"{spool.place}: delivered {left} to run {spool.run_id} in MLflow at {shown(uri)}"
+            try:
+                uri = _deliver_all(spool)
+            except UserError as error:
+                failures.append(error)
+            else:
+                yield f"{spool.place}: delivered {left} to run {spool.run_id} in MLflow at {shown(uri)}"
         if nothing:
             yield f"{folder}: nothing is left to deliver"
+    if failures:
+        first = failures[0]
+        raise (
+            first if len(failures) == 1 else UserError(f"{len(failures)} runs have something left; the first: {first}")
+        )
+
+
+def _deliver_all(spool: Spool) -> str:
+    """Deliver a spool; the address of its store. Raises ``UserError`` where something is left."""
+    uri = as_noted(spool.store, tracking_uri())
+    check_reachable(uri)
+    if reason := _deliver(spool, uri, _PATIENCE):
+        raise UserError(
+            f"run {spool.run_id} still has {spool.undelivered()} to deliver: {reason}",
+            where=spool.place,
+            allowed="`intermoe sync` again, when MLflow takes it",
+        )
+    return uri
 
 
 def deliver_left(folder: Place, here: str, patience: float = _PATIENCE) -> None:

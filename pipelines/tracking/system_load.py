@@ -1,7 +1,7 @@
 """The load of this machine as curves of a run: processors, memory, disk, network, GPUs."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from mlflow import MlflowClient
@@ -21,15 +21,22 @@ class SystemLoad:
     measuring are used here.
     """
 
-    def __init__(self, uri: str, run_id: str, log: Callable[[Mapping[str, float], int], None]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        run_id: str,
+        log: Callable[[Mapping[str, float], int], None],
+        waiting: Callable[[], Iterable[tuple[int, Iterable[str]]]],
+    ) -> None:
         """Begin to measure.
 
         Args:
             uri: of the store, which says how far the curves are.
             run_id: of the run.
             log: takes the measures and their step.
+            waiting: gives step and names of the points that the store does not have yet.
         """
-        self._uri, self._run_id, self._log = uri, run_id, log
+        self._uri, self._run_id, self._log, self._waiting = uri, run_id, log, waiting
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="system-load", daemon=True)
         self._thread.start()
@@ -59,8 +66,10 @@ class SystemLoad:
     def _first_step(self) -> int | None:
         """The step after those of earlier attempts; None where the store does not say."""
         try:
+            # In this order: what is delivered between the two is seen twice.
+            waiting = [step for step, names in self._waiting() if any(name.startswith(_PREFIX) for name in names)]
             metrics = MlflowClient(self._uri).get_run(self._run_id).data._metric_objs
         except Exception:
             # Whatever it is, the next measurement asks again.
             return None
-        return max((metric.step for metric in metrics if metric.key.startswith(_PREFIX)), default=-1) + 1
+        return max([-1, *waiting, *(metric.step for metric in metrics if metric.key.startswith(_PREFIX))]) + 1

@@ -4,8 +4,10 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ from pipelines.train.run_folder import note_run, resumable_step, run_identity, r
 from pipelines.train.worker import work
 
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+# A trial that begins while MLflow is away does not fail for that; who types a command learns it at once.
+_START_SECONDS, _PAUSE_SECONDS = 600.0, 5.0
 
 
 def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ()) -> str:
@@ -53,7 +57,7 @@ def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ())
             loss is not finite.
     """
     request, card = job.request, job.card
-    with locked(request.out), _reopened(job) if request.resume else _started(job) as run:
+    with locked(request.out), _reopened(job) if request.resume else _started(job, board) as run:
         profile = card.recordings | {"frames": card.frames, "quarantined": card.quarantined}
         digest = sha256(request.dataset / CARD)[:16]
         run.log_dataset(card.name, digest, str(request.dataset), profile=profile, context="training")
@@ -167,8 +171,8 @@ def _interruptible(out: Place) -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-def _started(job: TrainingJob) -> Run:
-    """A new run in MLflow and its folder."""
+def _started(job: TrainingJob, board: Any) -> Run:
+    """A new run in MLflow and its folder; for a job that somebody else shows on a board, MLflow may be away a while."""
     request, label = job.request, job.request.label
     # Again: the job may have waited for its workers since it was checked.
     check_free(request.out)
@@ -177,16 +181,18 @@ def _started(job: TrainingJob) -> Run:
     if request.vae:
         vae_run = str(run_note(request.vae.parent).get("run_id", ""))
         tags |= {"intermoe.vae": str(request.vae), "intermoe.vae_run": vae_run}
+    start = partial(
+        Run.start,
+        request.site.tracking_uri,
+        request.settings.name,
+        label.name or request.target,
+        params=request.settings.model_dump(mode="json"),
+        tags=tags,
+        parent=label.parent,
+        folder=request.out,
+    )
     try:
-        run = Run.start(
-            request.site.tracking_uri,
-            request.settings.name,
-            label.name or request.target,
-            params=request.settings.model_dump(mode="json"),
-            tags=tags,
-            parent=label.parent,
-            folder=request.out,
-        )
+        run = start() if board is None else _patiently(start, board, str(request.out))
     except BaseException:
         if not is_remote(request.out):
             request.out.rmdir()
@@ -194,6 +200,21 @@ def _started(job: TrainingJob) -> Run:
     identity = run_identity(request.target, request.settings, request.dataset, request.vae)
     note_run(request.out, run_id=run.id, tracking_uri=run.uri, data=request.dataset, identity=identity)
     return run
+
+
+def _patiently(start: Callable[[], Run], board: Any, key: str) -> Run:
+    """Start a run; where MLflow does not answer, say so once on the board, and try again for some minutes."""
+    latest, told = time.monotonic() + _START_SECONDS, False
+    while True:
+        try:
+            return start()
+        except UserError as error:
+            if time.monotonic() > latest:
+                raise
+            if not told:
+                board.note.remote(f"train: {error}; asking again for up to {_START_SECONDS / 60:.0f} minutes", key)
+                told = True
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _reopened(job: TrainingJob) -> Run:

@@ -3,6 +3,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -33,6 +35,28 @@ def test_a_folder_is_for_one_at_a_time_and_free_when_its_process_ends(tmp_path):
     with locked(out):
         pass
     assert list(out.parent.iterdir()) == []
+
+
+def test_who_has_patience_waits_for_the_end_of_another(tmp_path):
+    out = tmp_path / "out"
+    order = []
+
+    def hold():
+        with locked(out):
+            held.set()
+            time.sleep(0.5)
+            order.append("other")
+
+    held = threading.Event()
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    with pytest.raises(UserError, match="is at work here"), locked(out, patience=0.2):
+        pass
+    with locked(out, patience=10):
+        order.append("this")
+    other.join()
+    assert order == ["other", "this"]
 
 
 def test_a_lock_that_its_holder_has_just_removed_is_not_held(tmp_path, monkeypatch):

@@ -44,6 +44,7 @@ class Door:
     Attributes:
         fault: one of ``FAULTS``; None while all is well.
         slowness: seconds that a request takes while it is ``slow``.
+        largest: bytes of a request, above which it is answered with 413, as a proxy does; None for no bound.
         requests: the paths of all that was asked for.
     """
 
@@ -51,6 +52,7 @@ class Door:
         self._behind = port
         self.fault: str | None = None
         self.slowness = 0.3
+        self.largest: int | None = None
         self.requests: list[str] = []
         self._opened: ThreadingHTTPServer | None = None
         self._port = 0
@@ -117,6 +119,8 @@ class Door:
         status, content, kind = 500, b"Internal Server Error", "text/plain"
         if fault == "401":
             status, content = 401, b"You are not authenticated."
+        elif self.largest is not None and len(body) > self.largest:
+            status, content = 413, b"Request Entity Too Large"
         elif fault != "500":
             connection = http.client.HTTPConnection("127.0.0.1", self._behind, timeout=60)
             headers = {name: value for name, value in handler.headers.items() if name not in ("Host", "Connection")}

@@ -145,6 +145,37 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(reference, request_of, a
     assert run.info.status == "FINISHED"
 
 
+def test_one_that_was_killed_at_its_very_end_tells_mlflow_what_it_found(
+    reference, request_of, ask, tmp_path, monkeypatch, store
+):
+    """Between the folder of results and what MLflow is to have of it; somebody else's folder stays as it is."""
+    out = tmp_path / "late"
+    with monkeypatch.context() as killed:
+        killed.setattr(Run, "move", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ask(out)
+    plan = json.loads((tmp_path / ".late.partial" / "plan.json").read_text())
+    assert rows_of(out) == rows_of(reference[0])
+    assert MlflowClient(store).list_artifacts(plan["run_id"], "") == []
+    out.rename(tmp_path / "aside")
+    out.mkdir()
+    (out / "results.json").write_text('{"about": {"run": "another"}}')
+    with pytest.raises(UserError, match="late: exists already and is not overwritten"):
+        ask(out)
+    shutil.rmtree(out)
+    (tmp_path / "aside").rename(out)
+    assert ask(out).about["run"] == plan["run_id"]
+    assert rows_of(out) == rows_of(reference[0])
+    assert not (tmp_path / ".late.partial").exists()
+    names = {file.path for file in MlflowClient(store).list_artifacts(plan["run_id"])}
+    assert {"results.json", "results.md", "results.html", "results_table.json"} <= names
+    assert MlflowClient(store).get_run(plan["run_id"]).info.status == "FINISHED"
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_another_evaluation_does_not_go_on_with_what_lies_there(reference, ask, tmp_path):
     (tmp_path / ".x.partial").mkdir()
     document = {"about": {"seed": 5}, "run_id": "0" * 32, "tracking_uri": "nowhere"}

@@ -147,3 +147,22 @@ def test_a_process_that_is_killed_during_an_outage_leaves_all_to_be_delivered(
     assert main(["sync", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path}: nothing is left to deliver\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_a_proxy_finds_too_large_keeps_nothing_else_from_the_store(
+    door: Door, client: MlflowClient, tmp_path: Path
+) -> None:
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "weights").write_bytes(bytes(20_000))
+    run = start(door, tmp_path)
+    assert run.flush()
+    door.largest = 10_000
+    run.log_artifact(tmp_path / "best" / "weights", "samples")
+    run.log_checkpoint(tmp_path / "best", 10, {"fid": 0.5})
+    log(run, LOSSES)
+    with pytest.warns(UserNote) as notes:
+        run.finish()
+    assert points(client, run.id) == LOSSES
+    assert client.get_run(run.id).info.status == "FINISHED"
+    *_, note = [str(note.message) for note in notes]
+    assert note.startswith("MLflow did not take 2 of what was logged, such as artifact: 413 ")

@@ -261,6 +261,20 @@ def test_system_metrics_are_logged(uri, client, monkeypatch):
     assert "system/cpu_utilization_percentage" in client.get_run(run.id).data.metrics
 
 
+def test_system_metrics_go_on_after_those_that_wait(uri, client, monkeypatch, tmp_path):
+    """A process that was killed while the server was away has left some, and the store does not know how far it was."""
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    run = Run.start(uri, "tests", "a run", params={}, folder=tmp_path)
+    with monkeypatch.context() as away:
+        away.setattr(delivery.Delivery, "_send", lambda *_: time.sleep(60))
+        run.log_metrics({"system/waiting": 1.0}, 7)
+        run.measure_system()
+        while run._load is not None and not (logged := [step for step, _ in run._waiting_points()][1:]):
+            time.sleep(0.05)
+    assert logged[0] == 8
+    run.leave()
+
+
 def test_what_cannot_be_reached_is_told_in_one_line(uri, tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

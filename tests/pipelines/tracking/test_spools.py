@@ -156,6 +156,22 @@ def test_sync_of_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert list(sync([tmp_path])) == [f"{tmp_path}: nothing is left to deliver"]
 
 
+def test_sync_delivers_the_other_runs_too_where_one_cannot_be(tmp_path: Path, uri: str) -> None:
+    run = Run.start(uri, "stored", "a run", params={}, folder=tmp_path / "b")
+    run.close()
+    for folder, run_id in ((tmp_path / "a", "0" * 32), (tmp_path / "b", run.id), (tmp_path / "c", "1" * 32)):
+        Spool(folder / "tracking", run_id, uri).append("points", 1, step=3, values={"loss": 0.5})
+    lines = []
+    with pytest.raises(UserError) as error:
+        lines.extend(iter(sync([tmp_path / name for name in "abc"])))
+    assert str(error.value) == (
+        f"2 runs have something left; the first: {tmp_path}/a/tracking: run {'0' * 32} still has 1 point "
+        f"to deliver: Run with id={'0' * 32} not found (allowed: `intermoe sync` again, when MLflow takes it)"
+    )
+    assert lines == [f"{tmp_path}/b/tracking: delivered 1 point to run {run.id} in MLflow at {uri}"]
+    assert [point.step for point in MlflowClient(uri).get_metric_history(run.id, "loss")] == [3]
+
+
 def test_a_damaged_line_is_left_out_and_touches_nothing_outside_the_spool(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
