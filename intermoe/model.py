@@ -30,7 +30,7 @@ from intermoe.layers.stored_weights import check_fit
 from intermoe.moe.config import MoeConfig
 from intermoe.motion import Motion
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
-from intermoe.networks.vae import STRIDE, CausalSkeletalVae, VaeConfig
+from intermoe.networks.vae import STRIDE, CausalSkeletalVae, Posterior, VaeConfig
 from intermoe.places import Place, as_place, is_folder
 from intermoe.text.captions import named_first, swap_caption
 from intermoe.text.encoders import TextEncoder, TextStates, encoder_width, load_encoder
@@ -173,19 +173,26 @@ class InterMoE(nn.Module):
             noise_BLPZ: what a sample of the posterior is drawn with; without it, the latents are its mean.
             mask_BT: bool, valid frames; all where none is given. Latents beyond them are zero.
         """
-        batch, frames, persons, _ = features_BTPF.shape
         if mask_BT is None:
-            mask_BT = features_BTPF.new_ones(batch, frames, dtype=torch.bool)
-        # Padding is zero once it is normalised: raw zeros would be far outside of what the VAE knows.
-        x_BTPF = self.normaliser.normalise(features_BTPF).where(mask_BT[:, :, None, None], 0)
-        x_BTF = x_BTPF.transpose(1, 2).flatten(0, 1)
-        posterior = self.vae.encode(x_BTF)
+            mask_BT = features_BTPF.new_ones(features_BTPF.shape[:2], dtype=torch.bool)
+        latent_BLPZ = self.drawn(self.posterior(features_BTPF, mask_BT), noise_BLPZ)
+        mask_BL = mask_BT[:, : latent_BLPZ.shape[1] * STRIDE].unflatten(1, (-1, STRIDE)).all(dim=2)
+        return latent_BLPZ.where(mask_BL[:, :, None, None], 0)
+
+    def posterior(self, features_BTPF: Tensor, mask_BT: Tensor | None = None) -> Posterior:
+        """The posterior of raw features, each person a row of it; arguments as for :meth:`encode`."""
+        x_BTPF = self.normaliser.normalise(features_BTPF)
+        if mask_BT is not None:
+            # Padding is zero once it is normalised: raw zeros would be far outside of what the VAE knows.
+            x_BTPF = x_BTPF.where(mask_BT[:, :, None, None], 0)
+        return self.vae.encode(x_BTPF.transpose(1, 2).flatten(0, 1))
+
+    def drawn(self, posterior: Posterior, noise_BLPZ: Tensor | None = None) -> Tensor:
+        """Latents [B, L, 2, Z] drawn from a posterior that :meth:`posterior` gave, or its mean without noise."""
         latent_BLNC = posterior.mean_BLNC
         if noise_BLPZ is not None:
             latent_BLNC = posterior.sample(noise_BLPZ.transpose(1, 2).flatten(0, 1).view_as(latent_BLNC))
-        latent_BLPZ = latent_BLNC.flatten(2).unflatten(0, (batch, persons)).transpose(1, 2)
-        mask_BL = mask_BT[:, : frames // STRIDE * STRIDE].unflatten(1, (-1, STRIDE)).all(dim=2)
-        return latent_BLPZ.where(mask_BL[:, :, None, None], 0)
+        return latent_BLNC.flatten(2).unflatten(0, (-1, 2)).transpose(1, 2)
 
     def decode(self, latent_BLPZ: Tensor) -> Tensor:
         """Raw features [B, 4L, 2, F] of latents [B, L, 2, Z]."""

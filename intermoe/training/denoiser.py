@@ -19,6 +19,7 @@ from intermoe.places import Place
 from intermoe.text.encoders import TextStates
 from intermoe.training.config import TrainingConfig
 from intermoe.training.objective import Diagnostics, Objective, Sums, means_over
+from intermoe.training.posteriors import PosteriorMemory
 from intermoe.training.samples import Batch, SampleStream, interaction_stream
 
 
@@ -34,6 +35,7 @@ class DenoiserObjective(Objective):
         self.model, self.config = model, config
         self.weights = {"diffusion": 1.0}
         model.vae.requires_grad_(requires_grad=False)
+        self._posteriors = PosteriorMemory(model)
 
     def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
         """Interactions of the training split."""
@@ -50,10 +52,7 @@ class DenoiserObjective(Objective):
         mask_BT = whole_latents(batch["frames"], batch["features"].shape[1])
         mask_BL = mask_BT[:, ::STRIDE]
         shape = (mask_BL.shape[1], 2, model.latent)
-        with torch.no_grad():
-            model.vae.eval()
-            noise_BLPZ = normal(seeds, shape, Stream.LATENT).to(device)
-            clean_BLPZ = model.encode(batch["features"], noise_BLPZ, mask_BT)
+        clean_BLPZ = self._latents(batch, normal(seeds, shape, Stream.LATENT).to(device), mask_BT)
         drawn_B2 = uniform(seeds, 2, Stream.TIMESTEP).to(device)
         t_B = (drawn_B2[:, 0] * model.diffusion.config.steps).long()
         keep_B = drawn_B2[:, 1] >= model.diffusion.config.condition_drop
@@ -61,6 +60,15 @@ class DenoiserObjective(Objective):
         noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, normal(seeds, shape, Stream.DIFFUSION).to(device))
         found_BLPZ = model.denoiser(noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL)
         return {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL)[0]}
+
+    @torch.no_grad()
+    def _latents(self, batch: Batch, noise_BLPZ: Tensor, mask_BT: Tensor) -> Tensor:
+        """What is to be predicted, drawn from the posteriors of a batch."""
+        self.model.vae.eval()
+        if noise_BLPZ.device.type == "cpu":
+            return self._posteriors.sample(batch, noise_BLPZ)
+        # There the VAE takes a thirtieth of a step, and many motions at once take no longer than one.
+        return self.model.encode(batch["features"], noise_BLPZ, mask_BT)
 
     def after_step(self, all_reduce: Callable[[Tensor], Tensor]) -> None:
         """Moves what the experts' selections learn, such as their biases (eqs. 8 and 9)."""

@@ -28,7 +28,8 @@ Batch = dict[str, Tensor]
 """One worker's samples of a step.
 
 Of interactions: features [B, T, 2, F] (raw, T a multiple of 4), frames [B], states [B, K, W], mask [B, K], eot [B],
-caption [B] (its row in the data set), seed [B], item [B]. Of windows: features [B, T, F], frames [B], seed [B],
+caption [B] (its row in the data set), form [B] (a number for each motion that comes again, -1 for a crop and
+for what is held out), seed [B], item [B]. Of windows: features [B, T, F], frames [B], seed [B],
 item [B].
 """
 Arrays = dict[str, NDArray[Any]]
@@ -84,7 +85,7 @@ class SampleStream:
             return 4 * self.window * num_features + integers
         frames = self.max_frames + -self.max_frames % STRIDE
         text = card.max_tokens * (4 * card.encoder.width + 1)  # states and their mask
-        return 4 * frames * 2 * num_features + text + integers + 8 * len(("eot", "caption"))
+        return 4 * frames * 2 * num_features + text + integers + 8 * len(("eot", "caption", "form"))
 
     def held_out(self, split: str) -> "SampleStream":
         """The same samples of another split, without augmentation."""
@@ -156,7 +157,15 @@ class SampleStream:
             states, mask = pad_text([caption.state_KW for caption in captions], folder.card.max_tokens)
             columns |= {"states": states, "mask": mask, "eot": torch.tensor([caption.eot for caption in captions])}
             columns["caption"] = torch.tensor(numbers)
+            forms = zip(keys, samples, draws, strict=True)
+            columns["form"] = torch.tensor(
+                [self._form(len(motions[key].position_TPJ3), sample.row, drawn) for key, sample, drawn in forms]
+            )
         return {name: tensor.numpy() for name, tensor in (columns | {"features": features, "frames": frames}).items()}
+
+    def _form(self, frames: int, row: int, drawn: Draw) -> int:
+        """The number of a recording that is used whole, as it is, swapped, mirrored or both."""
+        return 4 * row + 2 * drawn.swap + drawn.mirror if self.augment and frames <= self.max_frames else -1
 
 
 def interaction_stream(dataset: str, training: TrainingConfig, data: DataConfig, seed: int) -> SampleStream:

@@ -81,6 +81,8 @@ class TrainingStep:
             [group for group in groups if group["params"]],
             betas=self.config.betas,
             weight_decay=self.config.weight_decay,
+            # One pass over the weights instead of a dozen.
+            fused=True,
         )
         self.num_steps = max(1, math.ceil(self.config.epochs * stream.steps_per_epoch))
 

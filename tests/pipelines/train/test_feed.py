@@ -168,7 +168,13 @@ def test_shapes_and_types(config, whole):
             "features": torch.float32,
             "frames": torch.int64,
         } | (
-            {"states": torch.float32, "mask": torch.bool, "eot": torch.int64, "caption": torch.int64}
+            {
+                "states": torch.float32,
+                "mask": torch.bool,
+                "eot": torch.int64,
+                "caption": torch.int64,
+                "form": torch.int64,
+            }
             if config.kind == "interactions"
             else {}
         )

@@ -1,0 +1,55 @@
+"""Posteriors of a frozen VAE, computed once for each motion that a training sees again and again.
+
+Legend: B batch, T frames, L latent frames, P = 2 persons, Z latent numbers of a person-frame, F features.
+"""
+
+import torch
+from torch import Tensor
+
+from intermoe.model import InterMoE
+from intermoe.networks.vae import STRIDE, Posterior
+from intermoe.training.samples import Batch
+
+_BYTES = 2**30
+
+
+class PosteriorMemory:
+    """The latents of batches; what the VAE made of a recording that is not cropped is kept.
+
+    A motion is encoded alone and at its own length: its numbers do not hang on which others are in the batch, so
+    neither on what is kept already, such as nothing after an interruption, nor on the number of workers.
+    """
+
+    def __init__(self, model: InterMoE, num_bytes: int = _BYTES) -> None:
+        """Keep nothing yet.
+
+        Args:
+            model: whose VAE does not change any more.
+            num_bytes: to keep at most; what comes later is computed every time.
+        """
+        self._model, self._room = model, num_bytes
+        self._kept: dict[int, Posterior] = {}
+
+    @torch.no_grad()
+    def sample(self, batch: Batch, noise_BLPZ: Tensor) -> Tensor:
+        """Latents [B, L, 2, Z] drawn from the posteriors of a batch of interactions; zero beyond the valid frames.
+
+        Args:
+            batch: its ``features``, ``frames`` and ``form`` are used.
+            noise_BLPZ: what they are drawn with.
+        """
+        latent_BLPZ = torch.zeros_like(noise_BLPZ)
+        for row, (frames, form) in enumerate(zip(batch["frames"].tolist(), batch["form"].tolist(), strict=True)):
+            num_latents = frames // STRIDE
+            posterior = self._kept.get(form)
+            if posterior is None:
+                posterior = self._model.posterior(batch["features"][row : row + 1, : num_latents * STRIDE])
+                self._keep(form, posterior)
+            latent_BLPZ[row, :num_latents] = self._model.drawn(posterior, noise_BLPZ[row : row + 1, :num_latents])[0]
+        return latent_BLPZ
+
+    def _keep(self, form: int, posterior: Posterior) -> None:
+        size = 2 * posterior.mean_BLNC.nbytes
+        if form >= 0 and size <= self._room:
+            self._kept[form] = posterior
+            self._room -= size
