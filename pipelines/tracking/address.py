@@ -8,6 +8,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from intermoe.errors import UserError
 
+RUN_ID = re.compile("[0-9a-f]{32}")
+
 # For a connection, and then for the first byte of an answer.
 _SECONDS = 8.0
 

@@ -20,7 +20,6 @@ from pipelines.tracking.address import shown, sqlite_file
 # What MLflow stores of a value.
 _PARAM_LENGTH, DIGEST_LENGTH = 6000, 36
 _FAILURE_LENGTH = 200
-RUN_ID = re.compile("[0-9a-f]{32}")
 EVALUATED = "evaluated/"
 """How the names of the metrics begin that an evaluation notes on a checkpoint."""
 REGISTERED = "models:/"

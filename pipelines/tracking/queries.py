@@ -11,10 +11,9 @@ from mlflow.artifacts import download_artifacts
 from intermoe.errors import UserError
 from intermoe.files import contents, whole_folder
 from intermoe.places import Place, as_place, cache
-from pipelines.tracking.address import check_reachable, shown
+from pipelines.tracking.address import RUN_ID, check_reachable, shown
 from pipelines.tracking.client import (
     REGISTERED,
-    RUN_ID,
     explained,
     newest_checkpoint,
 )

@@ -1,16 +1,13 @@
-"""MLflow: runs with their parameters, curves, files, data sets and checkpoints.
+"""MLflow: opening runs, and delivering what is logged of them: parameters, curves, files, data sets, checkpoints.
 
-A run is addressed by the address of its store and its id, two plain strings, so that a driver can open it and a Ray
-worker on another machine can write to it. Nothing relies on MLflow's notion of an active run.
+Nothing relies on MLflow's notion of an active run.
 """
 
-import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from threading import Thread
 from types import TracebackType
 from typing import Any, Literal, Self
-from urllib.parse import urlencode
 
 from mlflow import MlflowClient
 from mlflow.entities import Param
@@ -18,12 +15,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
 from intermoe.errors import UserError, UserNote
-from intermoe.places import Place, cache, is_remote
+from intermoe.places import Place, is_remote
 from pipelines.settings import flatten
 from pipelines.tracking.address import check_reachable, shown, sqlite_file
 from pipelines.tracking.client import batches_of, child_run, experiment_named, explained, param_text
 from pipelines.tracking.delivery import BYTES_PER_SECOND, Delivery
-from pipelines.tracking.spools import FOLDER, spool_of
+from pipelines.tracking.run_log import RunLog
 from pipelines.tracking.sync import deliver_left
 from pipelines.tracking.system_load import SystemLoad
 
@@ -38,32 +35,18 @@ _ASK_SECONDS = 10.0
 _PARAMS = 100
 
 
-class Run:
-    """One run in MLflow that this process writes to.
+class Run(RunLog):
+    """One run in MLflow that this process writes to and delivers.
 
     What is logged goes to the spool in the run's folder (spool.py), and from there to MLflow by a thread
     (delivery.py): nothing here waits for MLflow but :meth:`start` and, for a bounded time, the end.
 
-    Attributes:
-        uri: of the store.
-        id: of the run.
-
     Leaving a ``with`` block finishes the run: as FINISHED, as KILLED on Ctrl-C, as FAILED on any other exception.
     """
 
-    def __init__(self, uri: str, id: str, folder: Place | None, *, part: str = "driver", delivers: bool = True) -> None:
-        """Take up a run that is there; nothing is asked of the store.
-
-        Args:
-            uri: of the store.
-            id: of the run.
-            folder: of the run, where its spool is; one in the user's cache if None.
-            part: of this process in the run (``spool_of``).
-            delivers: whether this process hands on what it logs; otherwise another one does, which has the folder too.
-        """
-        self.uri, self.id = uri, id
-        self._folder, self._part, self._delivers = folder or cache() / "runs" / id, part, delivers
-        self._spool = spool_of(self._folder, id, shown(uri), part)
+    def __init__(self, uri: str, id: str, folder: Place | None, *, part: str = "driver") -> None:
+        """Take up a run that is there; nothing is asked of the store. Arguments as for ``RunLog``."""
+        super().__init__(uri, id, folder, part=part)
         self._delivery: Delivery | None = None
         self._load: SystemLoad | None = None
         # What another process has left there.
@@ -136,112 +119,22 @@ class Run:
         _check_known(uri, id)
         return cls(uri, id, folder, part=part)
 
-    @classmethod
-    def join(cls, uri: str, id: str, folder: Place) -> Self:
-        """Log to a run that another process has opened and delivers, from a worker of it.
-
-        In the storage of a URI, which cannot be added to, the worker delivers what it logs itself.
-        """
-        return cls(uri, id, folder, part="worker", delivers=is_remote(folder))
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Add a point to each named curve; points are delivered together every few seconds (``delivery.SECONDS``)."""
-        if metrics:
-            self._log("points", step=step, values={name: float(value) for name, value in metrics.items()})
-
-    def save(self) -> None:
-        """Wait until the disk has what was logged; call it before a checkpoint is written.
-
-        A run that goes on from the checkpoint then misses no point, even if the machine has died.
-        """
-        self._spool.save()
-
     def flush(self, patience: float = PATIENCE) -> bool:
         """Wait until MLflow has what was logged, or has taken nothing for so many seconds; whether it has."""
         self._deliver()
         return self._delivery is None or self._delivery.wait(patience)
 
-    def log_artifact(self, path: Place, folder: str | None = None) -> None:
-        """Add a file, or a folder with all it holds, as it is now, below the named folder of the run's artifacts."""
-        self._log("artifact", held=self._spool.hold(path), folder=folder)
-
-    def describe(self, markdown: str) -> None:
-        """Set the description on the page of the run, in place of an earlier one.
-
-        It is cut to what MLflow takes; ``writer.MEASURED`` in it becomes a table of the newest measures.
-        """
-        self._log("describe", markdown=markdown)
-
-    def artifact_link(self, path: str) -> str:
-        """The address of a file among the run's artifacts."""
-        return f"get-artifact?{urlencode({'path': path, 'run_uuid': self.id})}"
-
-    def picture(self, path: str, text: str | None = None) -> str:
-        """A picture among the run's artifacts as Markdown for a description; ``text`` is for who does not see it."""
-        return f"![{path if text is None else text}]({self.artifact_link(path)})"
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the run."""
-        if tags:
-            self._log("tags", tags=dict(tags))
-
-    def log_dict(self, document: Mapping[str, Any], file: str) -> None:
-        """Add a document as a .json or .yaml file."""
-        self._log("document", document=dict(document), file=file)
-
-    def log_table(self, columns: Mapping[str, Sequence[Any]], file: str) -> None:
-        """Add a table as a .json file, which the page of the run shows as one; an earlier one is replaced."""
-        self._log("table", columns={name: list(values) for name, values in columns.items()}, file=file)
-
-    def log_dataset(self, name: str, digest: str, source: str, *, profile: Mapping[str, Any], context: str) -> None:
-        """Note which data the run used.
-
-        Args:
-            name: of the data set.
-            digest: a hash of what it holds.
-            source: where it lies.
-            profile: its counts and whatever else describes it.
-            context: what for, such as "training".
-        """
-        self._log("dataset", name=name, digest=digest, source=source, profile=dict(profile), context=context)
-
-    def log_checkpoint(self, folder: Place, step: int, metrics: Mapping[str, float]) -> None:
-        """Add a checkpoint as a logged model that belongs to the run; once a step, however often it is called.
-
-        Args:
-            folder: the checkpoint, added as it is now.
-            step: at which it was taken.
-            metrics: what was measured of it; they are points of the run's curves too, not to be logged again.
-        """
-        self._log("checkpoint", held=self._spool.hold(folder), step=step, metrics=dict(metrics))
-
-    def log_evaluated(self, model_run: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Record metrics of this run on the newest checkpoint of another run.
-
-        The numbers then stand on the page of the checkpoint too. Nothing is said where the store does not know the
-        other run, or no checkpoint of it.
-        """
-        self._log("evaluated", model_run=model_run, metrics=dict(metrics), step=step)
-
     def measure_system(self) -> None:
         """Log the load of this machine (processors, memory, disk, network, GPUs) every 10 seconds until the end."""
         self._load = SystemLoad(self.uri, self.id, self.log_metrics, self._waiting_points)
-
-    def move(self, folder: Place) -> None:
-        """Keep what MLflow does not have yet in another folder of the same file system from now on."""
-        self._spool.move(folder / FOLDER / self._part if is_remote(folder) else folder / FOLDER)
-        self._folder = folder
 
     def close(self, patience: float = PATIENCE) -> None:
         """Stop writing; the run continues elsewhere.
 
         Waits for MLflow to take what was logged, and says what it has not taken after so many seconds without taking
-        any; a process that does not deliver waits for nothing. Delivering goes on for as long as the process lives.
+        any. Delivering goes on for as long as the process lives.
         """
         self._stop_measuring()
-        if not self._delivers:
-            self._spool.save()
-            return
         self._deliver()
         if self._delivery is None:
             return
@@ -316,12 +209,12 @@ class Run:
                 yield int(entry.arguments["step"]), list(entry.arguments["values"])
 
     def _log(self, kind: str, **arguments: Any) -> None:
-        self._spool.append(kind, int(time.time() * 1000), **arguments)
+        super()._log(kind, **arguments)
         self._deliver()
 
     def _deliver(self) -> None:
         """Have a thread deliver, where there is anything to deliver."""
-        if self._delivers and self._delivery is None and self._spool.file.exists():
+        if self._delivery is None and self._spool.file.exists():
             self._delivery = Delivery(self.uri, self._spool)
 
 

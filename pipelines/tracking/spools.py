@@ -15,7 +15,7 @@ from upath import UPath
 
 from intermoe.files import discard
 from intermoe.places import Place, is_file, is_remote, storage_errors
-from pipelines.tracking.client import RUN_ID
+from pipelines.tracking.address import RUN_ID
 from pipelines.tracking.spool import Spool
 
 FOLDER = "tracking"

@@ -17,7 +17,7 @@ from intermoe.files import whole_file
 from intermoe.moe.selection import LayerRouting
 from intermoe.places import Place, is_file
 from pipelines.documents import png
-from pipelines.tracking.runs import Run
+from pipelines.tracking.run_log import RunLog
 
 ROUTING = "routing.jsonl"
 """Name of the file in the folder of a run."""
@@ -62,7 +62,7 @@ class RoutingHistory:
         }
 
 
-def log_routing(run: Run, folder: Place) -> list[str]:
+def log_routing(run: RunLog, folder: Place) -> list[str]:
     """Add the history in a run's folder and its heat maps to the artifacts; the paths of the heat maps there."""
     maps = RoutingHistory(folder).heat_maps()
     if not maps:

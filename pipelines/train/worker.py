@@ -28,7 +28,7 @@ from intermoe.places import Place
 from intermoe.training.objective import Means
 from intermoe.training.samples import Batch
 from intermoe.training.step import TrainingStep, gather
-from pipelines.tracking.runs import Run
+from pipelines.tracking import run_log
 from pipelines.train import feed
 from pipelines.train.gauges import Gauges
 from pipelines.train.objectives import build
@@ -71,7 +71,7 @@ class Worker:
         self.window = Means()
         self.best = math.inf
         self.routing, self.mapped_at = RoutingHistory(request.out), time.monotonic()
-        self.tracking = Run.join(request.site.tracking_uri, run_id, request.out) if self.rank == 0 else None
+        self.tracking = run_log.join(request.site.tracking_uri, run_id, request.out) if self.rank == 0 else None
         self.gauges = Gauges(run=run_id, target=request.target)
         held_out = self.stream.held_out("val")
         self.validation = held_out if held_out.num_samples else None

@@ -23,9 +23,9 @@ WORKER = """
 import statistics, sys, time
 from pathlib import Path
 import torch
-from pipelines.tracking.runs import Run
+from pipelines.tracking.run_log import join
 uri, run_id, folder, seconds = sys.argv[1:]
-worker = Run.join(uri, run_id, Path(folder))
+worker = join(uri, run_id, Path(folder))
 torch.set_num_threads(1)
 matrix_NN = torch.randn(256, 256)
 first = int(Path(folder, "step").read_text()) if Path(folder, "step").exists() else 0

@@ -95,9 +95,10 @@ def _files(client: MlflowClient, model_id: str) -> str:
 SCRIPT = """
 import sys, time
 from pathlib import Path
+from pipelines.tracking.run_log import join
 from pipelines.tracking.runs import Run
 uri, run_id, folder, ready = sys.argv[1:]
-run = Run.join(uri, run_id, Path(folder)) if ready == "worker" else Run.reopen(uri, run_id, Path(folder))
+run = join(uri, run_id, Path(folder)) if ready == "worker" else Run.reopen(uri, run_id, Path(folder))
 for step in range(50, 120, 10):
     run.log_metrics({"loss": 100.0 - step, "norm": 1.0}, step)
 print("logged", flush=True)

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from intermoe.errors import UserError, UserNote
 from intermoe.places import as_place
 from pipelines.tracking import delivery
+from pipelines.tracking.run_log import join
 from pipelines.tracking.runs import Run
 from pipelines.tracking.spool import Spool, Undelivered
 from pipelines.tracking.spools import spools_below
@@ -130,7 +131,8 @@ def test_the_driver_delivers_what_a_worker_has_left_in_a_storage(
     driver = Run.start(uri, "stored", "a run", params={}, folder=folder)
     with monkeypatch.context() as away:
         away.setattr(delivery.Delivery, "_send", _fail)
-        worker = Run.join(uri, driver.id, folder)
+        worker = join(uri, driver.id, folder)
+        assert isinstance(worker, Run)
         worker.log_metrics({"loss": 1.0}, 10)
         with pytest.warns(UserNote, match=r"yet: 1 point \(away\)"):
             worker.close(patience=2.0)
@@ -156,7 +158,10 @@ def test_sync_of_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert list(sync([tmp_path])) == [f"{tmp_path}: nothing is left to deliver"]
 
 
-def test_sync_delivers_the_other_runs_too_where_one_cannot_be(tmp_path: Path, uri: str) -> None:
+def test_sync_delivers_the_other_runs_too_where_one_cannot_be(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.tracking.sync._PATIENCE", 1.0)
     run = Run.start(uri, "stored", "a run", params={}, folder=tmp_path / "b")
     run.close()
     for folder, run_id in ((tmp_path / "a", "0" * 32), (tmp_path / "b", run.id), (tmp_path / "c", "1" * 32)):
