@@ -111,7 +111,11 @@ def spools_below(folder: Place) -> list[Spool]:
             return [RemoteSpool(file.parent, file.stem) for file in files]
     # Folders may go while this looks at them, which `rglob` does not bear.
     found = (Path(root, name) for root, _, names in os.walk(folder) if Path(root).name == FOLDER for name in names)
-    return [Spool(file.parent, file.stem) for file in sorted(found) if _is_spool(file)]
+    # Of one whose file is missing, its note may be left.
+    spools = {
+        file.with_suffix("") for file in found if file.suffix in (".jsonl", ".json") and RUN_ID.fullmatch(file.stem)
+    }
+    return [Spool(path.parent, path.name) for path in sorted(spools)]
 
 
 def _is_spool(file: Place) -> bool:

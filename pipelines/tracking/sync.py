@@ -28,28 +28,36 @@ def sync(folders: list[Place]) -> Iterator[str]:
     for folder in folders:
         if not exists(folder):
             raise UserError("no such folder", where=folder, allowed="the folder of a run or of a sweep")
+    left_out = []
     for folder in folders:
         nothing = True
         for spool in spools_below(folder):
-            left = spool.undelivered()
-            if not left:
+            if loss := spool.loss:
+                warnings.warn(UserNote(f"{_file(spool)}: {loss}; what stood there is not delivered"), stacklevel=2)
+            if not spool.is_left():
                 # A process was killed between delivering the last line and removing the spool.
                 with spool.delivering() as alone:
                     if alone:
                         spool.remove_if_delivered()
                 continue
             nothing = False
-            uri = as_noted(spool.store, tracking_uri())
+            # Where it does not say whose it is, the run is known to its own store alone.
+            uri = as_noted(spool.store or shown(tracking_uri()), tracking_uri())
             check_reachable(uri)
-            if reason := _deliver(spool, uri, _PATIENCE):
+            left = spool.undelivered()
+            failure, refused = _deliver(spool, uri, _PATIENCE)
+            if failure:
                 raise UserError(
-                    f"{spool.undelivered()} of run {spool.run_id} are left: {reason}",
+                    f"{spool.undelivered()} of run {spool.run_id} are left: {failure}",
                     where=spool.place,
                     allowed="`intermoe sync` again, when MLflow answers",
                 )
-            yield f"{spool.place}: delivered {left} to run {spool.run_id} in MLflow at {shown(uri)}"
+            left_out += [f"{_file(spool)}: {reason}" for reason in refused]
+            yield f"{spool.place}: delivered {left or 'nothing'} to run {spool.run_id} in MLflow at {shown(uri)}"
         if nothing:
             yield f"{folder}: nothing is left to deliver"
+    if left_out:
+        raise UserError(f"{left_out[0]}; left out: {len(left_out)}, all else is delivered")
 
 
 def deliver_left(folder: Place, here: str, patience: float = _PATIENCE) -> None:
@@ -63,8 +71,12 @@ def deliver_left(folder: Place, here: str, patience: float = _PATIENCE) -> None:
     left, reason = Undelivered(), None
     for spool in spools_below(folder):
         # Where it does not answer for the first, it is not asked for long for the others.
-        reason = _deliver(spool, as_noted(spool.store, here), patience if reason is None else 1.0) or reason
+        uri = as_noted(spool.store or shown(here), here)
+        failure, refused = _deliver(spool, uri, patience if reason is None else 1.0)
+        reason = failure or reason
         left += spool.undelivered()
+        for damage in refused:
+            warnings.warn(UserNote(f"{_file(spool)}: left out: {damage}"), stacklevel=2)
     if left:
         warnings.warn(
             UserNote(f"not in MLflow yet: {left} ({reason}); `intermoe sync {folder}` delivers what is left"),
@@ -72,11 +84,16 @@ def deliver_left(folder: Place, here: str, patience: float = _PATIENCE) -> None:
         )
 
 
-def _deliver(spool: Spool, uri: str, patience: float) -> str | None:
-    """Deliver a spool; why not all of it was delivered, None where it was."""
+def _deliver(spool: Spool, uri: str, patience: float) -> tuple[str | None, list[str]]:
+    """Deliver a spool; why not all of it was delivered (None where it was), and what MLflow will never take."""
     delivery = Delivery(uri, spool)
     delivery.end()
     if delivery.wait(patience + spool.undelivered().bytes / BYTES_PER_SECOND):
-        return f"MLflow does not take it: {delivery.refused[0]}" if delivery.refused else None
+        return None, delivery.refused
     spool.save()
-    return delivery.failure or "another process is at it, or MLflow does not answer"
+    return delivery.failure or "another process is at it, or MLflow does not answer", delivery.refused
+
+
+def _file(spool: Spool) -> Place:
+    """The file of lines, where it is kept."""
+    return spool.place / spool.file.name

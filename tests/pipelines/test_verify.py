@@ -7,7 +7,7 @@ from toy_shards import write_shards
 from intermoe import checkpoint
 from intermoe.checkpoint import MANIFEST
 from intermoe.data.card import CARD
-from intermoe.files import write_json
+from intermoe.files import write_note
 from pipelines.cli import main
 
 DATA_SET, CHECKPOINT = "the data set is damaged", "the checkpoint is damaged"
@@ -20,7 +20,7 @@ def sweep(tmp_path):
     run = tmp_path / "trials/one/denoiser"
     for folder in (run / "best", *(checkpoint.step_folder(run / "checkpoints", step) for step in (2, 4))):
         checkpoint.save(folder, tensors={"weights": {"w": torch.ones(2)}}, documents={"config": {}})
-    write_json(run / "run.json", {})
+    write_note(run / "run.json", {})
     (run / "checkpoints" / f".step-00000006.{'0' * 32}").mkdir()
     return tmp_path
 

@@ -9,10 +9,11 @@ import pytest
 from mlflow import MlflowClient
 
 from intermoe.errors import UserError, UserNote
+from intermoe.files import write_note
 from intermoe.places import as_place
 from pipelines.tracking import delivery
 from pipelines.tracking.runs import Run
-from pipelines.tracking.spool import Spool, Undelivered
+from pipelines.tracking.spool import DAMAGED, Spool, Undelivered
 from pipelines.tracking.spools import spools_below
 from pipelines.tracking.sync import sync
 
@@ -62,13 +63,13 @@ def test_what_was_delivered_is_not_there_any_more(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "tracking", RUN_ID)
     (tmp_path / "picture.png").write_bytes(b"1234")
     held = spool.hold(tmp_path / "picture.png")
-    spool.append("artifact", 1, held=held, folder=None)
+    spool.append("artifact", 1, **held, folder=None)
     spool.append("tags", 1, tags={"a": "b"})
     assert spool.undelivered() == Undelivered(files=1, notes=1, bytes=4)
     assert str(spool.undelivered()) == "1 file, 1 note"
     first, second = spool.entries()
     spool.note_delivered(first)
-    assert not (spool.folder / held).exists()
+    assert not (spool.folder / held["held"]).exists()
     assert str(Spool(tmp_path / "tracking", RUN_ID).undelivered()) == "1 note"
     assert not spool.remove_if_delivered()
     spool.note_delivered(second)
@@ -96,7 +97,7 @@ def test_in_a_storage_what_waits_is_saved_with_each_checkpoint(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     folder = as_place(f"{bucket}/spooled")
-    (folder / "run.json").write_text("{}")
+    write_note(folder / "run.json", {})
     run = Run.start(uri, "stored", "a run", params={}, folder=folder)
     (tmp_path / "picture.png").write_bytes(b"1234")
     with monkeypatch.context() as away:
@@ -174,7 +175,8 @@ def test_a_damaged_line_is_left_out_and_touches_nothing_outside_the_spool(tmp_pa
     with spool.file.open("ab") as file:
         file.write(b"[]\n" + b"[" * 100_000 + b"\n")
     spool.append("points", 1, step=3, values={"loss": 2.0})
-    assert steps(spool) == [1, 3]
+    kinds = [entry.kind for entry in spool.entries()]
+    assert kinds == ["points", *[DAMAGED] * 12, "points"]
     assert spool.undelivered() == Undelivered(points=2)
     for entry in spool.entries():
         spool.note_delivered(entry)

@@ -27,7 +27,7 @@ def test_a_line_holds_the_routing_of_all_layers_of_a_step(tmp_path: Path) -> Non
     history = RoutingHistory(tmp_path)
     history.add(20, [layer([0.75, 0.25]), layer([0.5, 0.5], name="threshold")])
     history.save()
-    (line,) = (tmp_path / ROUTING).read_text().splitlines()
+    line, _checksum = (tmp_path / ROUTING).read_text().splitlines()
     summary = {"experts_per_token": 1.0, "unselected": 0.25, "router_entropy": 1.0}
     assert json.loads(line) == {
         "step": 20,
