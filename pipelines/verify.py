@@ -1,4 +1,4 @@
-"""Checks every checksum below a folder: of data sets, of checkpoints, and of all else in runs and sweeps that has one."""
+"""Checks every checksum below a folder: of data sets, of checkpoints, and of what else lies in runs and sweeps."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -46,7 +46,8 @@ def verify(folder: Place, progress: Callable[[str, int, int], None]) -> Verified
     folder = absolute(folder)
     if not is_folder(folder):
         raise UserError("no such folder", where=folder, allowed="a data set, a checkpoint, a run or a sweep")
-    datasets, checkpoints, others = [], [], []
+    datasets, checkpoints = [], []
+    others: list[Callable[[], object]] = []
     for found in _folders(folder):
         names = {path.name for path in contents(found)}
         if CARD in names:

@@ -25,9 +25,8 @@ def run_note(folder: Place) -> dict[str, Any]:
 
 def note_run(folder: Place, *, run_id: str, tracking_uri: str, data: Place, identity: dict[str, Any]) -> None:
     """Write the note of a run that begins."""
-    write_note(
-        folder / RUN_NOTE, {"run_id": run_id, "tracking_uri": shown(tracking_uri), "data": str(data), **identity}
-    )
+    begun = {"run_id": run_id, "tracking_uri": shown(tracking_uri), "data": str(data)}
+    write_note(folder / RUN_NOTE, {**begun, **identity})
 
 
 def run_identity(target: str, settings: Settings, dataset: Place, vae: Place | None) -> dict[str, Any]:
