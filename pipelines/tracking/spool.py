@@ -180,24 +180,27 @@ class Spool:
                 if (entry := _entry(line, begin)) is not None:
                     yield entry
 
-    @property
-    def loss(self) -> str | None:
-        """How lines were lost, if any were: a process that is killed leaves half of one, and damage may take more."""
+    def damages(self) -> list[str]:
+        """What is wrong beside single lines: a damaged note, or a cut end, which a process that is killed leaves too."""
+        lines, file = [], self.place / self.file.name
         try:
-            with self.file.open("rb") as stream:
-                size = stream.seek(0, os.SEEK_END)
-                stream.seek(max(size - 1, 0))
-                is_cut = size < max(self.delivered, 1) or stream.read() != b"\n"
-                return "its end is cut off" if is_cut else None
+            read_note(self._note)
+        except UserError as error:
+            lines.append(str(error))
+        try:
+            text = self.file.read_bytes()
+            if len(text) < self.delivered or not text.endswith(b"\n"):
+                lines.append(f"{file}: its end is cut off")
         except FileNotFoundError:
-            return "is missing" if self._note.exists() else None
+            if self._note.exists():
+                lines.append(f"{file}: is missing")
+        return lines
 
     def check(self) -> None:
         """Raise ``UserError`` where the spool, or a file that it keeps, is damaged."""
         where = self.place / self.file.name
-        read_note(self._note)
-        if loss := self.loss:
-            raise UserError(loss, where=where)
+        for damage in self.damages():
+            raise UserError(damage)
         with suppress(FileNotFoundError), self.file.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 if (entry := _entry(line, 0)) is not None and entry.kind == DAMAGED:

@@ -32,8 +32,8 @@ def sync(folders: list[Place]) -> Iterator[str]:
     for folder in folders:
         nothing = True
         for spool in spools_below(folder):
-            if loss := spool.loss:
-                warnings.warn(UserNote(f"{_file(spool)}: {loss}; what stood there is not delivered"), stacklevel=2)
+            for damage in spool.damages():
+                warnings.warn(UserNote(f"{damage}; what is left is delivered"), stacklevel=2)
             if not spool.is_left():
                 # A process was killed between delivering the last line and removing the spool.
                 with spool.delivering() as alone:

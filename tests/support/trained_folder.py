@@ -10,12 +10,12 @@ import pytest
 import torch
 import yaml
 from mlflow.exceptions import MlflowException
-from small_model import CONFIG, WordEncoder, small_evaluator, small_model
+from small_model import CONFIG, WordEncoder, small_evaluator
 from toy_shards import write_shards
 
 from intermoe import checkpoint
 from intermoe.files import write_note
-from intermoe.model import InterMoE
+from intermoe.model import InterMoE, ModelConfig
 from intermoe.moe.selection import LayerRouting
 from intermoe.places import Place
 from pipelines import settings
@@ -57,6 +57,15 @@ class NotingMlflow:
             raise MlflowException("no such run", error_code=5)
         data = SimpleNamespace(metrics={"loss/train": 1.0, "train/samples_per_second": 3.0}, _metric_objs=[])
         return SimpleNamespace(data=data, info=SimpleNamespace(run_id=run_id, experiment_id="1", run_name="r"))
+
+    def create_run(self, _experiment_id: str, **_named: Any) -> Any:
+        return self.get_run(SWEEP)
+
+    def search_runs(self, *_: Any, **__: Any) -> list[Any]:
+        return []
+
+    def get_experiment_by_name(self, _name: str) -> Any:
+        return SimpleNamespace(experiment_id="1", lifecycle_stage="active")
 
     def get_metric_history(self, _run_id: str, _name: str) -> list[Any]:
         return [SimpleNamespace(step=step, value=1.0 + step) for step in (10, 20)]
@@ -108,8 +117,10 @@ def small_settings() -> Settings:
 def write_sweep(root: Path) -> Path:
     """Write ``sweep`` and, beside it, what it names: ``shards``, ``vae``, ``evaluator`` and ``config.yaml``."""
     write_shards(root / "shards", {"train": 3, "val": 1, "test": 4})
-    values, model = small_settings(), small_model()
+    values = small_settings()
     config = values.model_dump(mode="json")
+    torch.manual_seed(0)
+    model = InterMoE(ModelConfig.parse({name: config[name] for name in ModelConfig.model_fields}))
     (root / "config.yaml").write_text(yaml.safe_dump(config))
     parts = {name: part.state_dict() for name, part in model.parts().items()}
 
@@ -190,18 +201,30 @@ class Begun(BaseException):
         self.job = job
 
 
-def stop_before_ray(patch: pytest.MonkeyPatch) -> None:
-    """Let ``train`` and ``evaluate`` of the command line end by ``Begun`` where they would begin."""
+def without_ray(patch: pytest.MonkeyPatch) -> None:
+    """Start no Ray for a command, write motions in one form alone, and encode text by toys."""
+    for module in ("cluster.session", "demo"):
+        patch.setattr(f"pipelines.{module}.ray_session", lambda *_, **__: nullcontext())
+    patch.setattr("pipelines.cluster.nodes.check_nodes", lambda **_: None)
+    patch.setattr("pipelines.generate.SUFFIXES", (".npz",))
+    patch.setattr(InterMoE, "encoder", property(lambda _model: WordEncoder()))
 
-    def begin(job: Any, **_named: Any) -> None:
+
+def stop_before_ray(patch: pytest.MonkeyPatch) -> None:
+    """Let a command end by ``Begun`` where it would have Ray work; the rest as for ``without_ray``."""
+    without_ray(patch)
+
+    def begin(job: Any, *_: Any, **__: Any) -> None:
         raise Begun(job)
 
-    patch.setattr("pipelines.cluster.session.ray_session", lambda *_, **__: nullcontext())
-    patch.setattr("pipelines.cluster.nodes.check_nodes", lambda **_: None)
-    patch.setattr("pipelines.train.train.train", begin)
-    patch.setattr("pipelines.evaluate.evaluate.evaluate", begin)
-    patch.setattr("pipelines.generate.SUFFIXES", (".npz",))
-    patch.setattr(InterMoE, "encoder", property(lambda _model: WordEncoder()), raising=True)
+    for job in (
+        "preprocess.preprocess.preprocess",
+        "train.train.train",
+        "evaluate.evaluate.evaluate",
+        "sweep.sweep.sweep",
+    ):
+        patch.setattr(f"pipelines.{job}", begin)
+    patch.setattr("pipelines.demo.preprocess", begin)
 
 
 def all_files(folder: Path) -> Iterator[Path]:
