@@ -181,7 +181,7 @@ class Spool:
                     yield entry
 
     def damages(self) -> list[str]:
-        """What is wrong beside single lines: a damaged note, or a cut end, which a process that is killed leaves too."""
+        """What is wrong beside single lines: a damaged note, or a cut end, which a killed process leaves too."""
         lines, file = [], self.place / self.file.name
         try:
             read_note(self._note)

@@ -1,4 +1,4 @@
-"""Two commands for one folder: while one works, the other is refused in a line; once it has ended, however, it is not."""
+"""Two commands for one folder: while one works, the other is refused in a line; once it has ended, it is not."""
 
 import os
 import shlex
@@ -36,9 +36,13 @@ COMMANDS = {
     "sweep": (f"sweep {SMOKE} --out {{out}}", "{out}"),
     "sweep --resume": (f"sweep {SMOKE} --out {{root}}/begun --resume", "{root}/begun"),
 }
-HOLD = (
-    "import sys; from pathlib import Path; from intermoe.locks import locked\nwith locked(Path(sys.argv[1])): input()"
-)
+HOLD = """
+import sys
+from pathlib import Path
+from intermoe.locks import locked
+with locked(Path(sys.argv[1])):
+    input()
+"""
 
 
 @pytest.fixture(scope="module")

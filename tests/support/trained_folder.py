@@ -70,7 +70,7 @@ class NotingMlflow:
     def get_metric_history(self, _run_id: str, _name: str) -> list[Any]:
         return [SimpleNamespace(step=step, value=1.0 + step) for step in (10, 20)]
 
-    def log_batch(self, run_id: str, metrics: Any = ()) -> None:
+    def log_batch(self, run_id: str, metrics: Any = (), **_named: Any) -> None:
         self.written.append(("log_batch", (run_id, [(m.key, m.value, m.step) for m in metrics])))
 
     def __getattr__(self, name: str) -> Any:
@@ -87,6 +87,7 @@ class NotingMlflow:
 def install_mlflow(patch: pytest.MonkeyPatch) -> NotingMlflow:
     """Have all that writes to MLflow or asks it use a new ``NotingMlflow``."""
     client = NotingMlflow()
+    patch.setenv("MLFLOW_TRACKING_URI", STORE)
     for module in ("queries", "runs", "writer"):
         patch.setattr(f"pipelines.tracking.{module}.MlflowClient", client)
     for module in ("queries", "runs", "sync"):
@@ -217,13 +218,8 @@ def stop_before_ray(patch: pytest.MonkeyPatch) -> None:
     def begin(job: Any, *_: Any, **__: Any) -> None:
         raise Begun(job)
 
-    for job in (
-        "preprocess.preprocess.preprocess",
-        "train.train.train",
-        "evaluate.evaluate.evaluate",
-        "sweep.sweep.sweep",
-    ):
-        patch.setattr(f"pipelines.{job}", begin)
+    for job in ("preprocess", "train", "evaluate", "sweep"):
+        patch.setattr(f"pipelines.{job}.{job}.{job}", begin)
     patch.setattr("pipelines.demo.preprocess", begin)
 
 
