@@ -24,7 +24,7 @@ from pipelines.train.routing_history import ROUTING, RoutingHistory
 
 T = TypeVar("T")
 PAGES = ("results.md", "results.html")
-USED, OLDER, REFUSED, NOTED = "used as before", "the older one used", "refused", "delivered but for what is named"
+USED, OLDER, REFUSED, NOTED = "used as before", "the older one used", "refused", "named, and the rest used"
 
 
 def digest(*parts: object) -> str:
