@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from mlflow.exceptions import MlflowException
 
 from pipelines.tracking.client import failure_of
-from pipelines.tracking.spool import Entry, Spool
+from pipelines.tracking.lines import Entry
+from pipelines.tracking.spool import Spool
 from pipelines.tracking.writer import BATCH, CannotBeWritten, StoreWriter
 
 SECONDS = 10.0

@@ -7,6 +7,7 @@ worker on another machine can write to it. Nothing relies on MLflow's notion of 
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from threading import Thread
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -302,7 +303,9 @@ class Run:
             self.finish()
         else:
             interrupted = issubclass(kind, KeyboardInterrupt)
-            self.finish("KILLED" if interrupted else "FAILED", _IMPATIENCE)
+            # What the block was left with is what there is to say.
+            with suppress(UserError):
+                self.finish("KILLED" if interrupted else "FAILED", _IMPATIENCE)
 
     def _stop_measuring(self) -> None:
         if self._load is not None:

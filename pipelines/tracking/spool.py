@@ -11,11 +11,9 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import threading
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import ENOLCK, ENOSYS, EOPNOTSUPP
@@ -27,31 +25,9 @@ from uuid import uuid4
 from intermoe.errors import UserError
 from intermoe.files import flush, read_note, sha256, write_note
 from intermoe.places import Place, is_remote, on_disk
+from pipelines.tracking.lines import DAMAGED, HEAD, NO_LINE, Entry, entry_of, fields_of, line_of
 
-_HEAD = "store"
-DAMAGED = "damaged"
-"""Kind of a line that is not as it was written."""
-# The path of a file or folder that is kept, in the spool's folder.
-_HELD = re.compile(r"[0-9a-f]{32}/(?!\.{1,2}$)[^/\0]+")
-_NO_LINE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _FILES = ("artifact", "checkpoint", "document", "table")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of a spool.
-
-    Attributes:
-        kind: what is to be done, by the name of a method of ``StoreWriter``; or ``DAMAGED``.
-        time: when it was logged, in milliseconds since 1970.
-        arguments: of the method.
-        end: where the next line begins, in bytes.
-    """
-
-    kind: str
-    time: int
-    arguments: dict[str, Any]
-    end: int
 
 
 @dataclass(frozen=True)
@@ -119,7 +95,7 @@ class Spool:
         Raises:
             UserError: the disk refuses to be written.
         """
-        line = _line({"kind": kind, "time": time, **arguments})
+        line = line_of({"kind": kind, "time": time, **arguments})
         try:
             with self._locked() as descriptor:
                 size = os.fstat(descriptor).st_size
@@ -130,9 +106,17 @@ class Spool:
                     os.ftruncate(descriptor, size)
                 if not size:
                     line = self.head() + line
-                while line:
-                    line = line[os.write(descriptor, line) :]
+                try:
+                    while line:
+                        line = line[os.write(descriptor, line) :]
+                except OSError:
+                    os.ftruncate(descriptor, size)
+                    if not size:
+                        self.file.unlink(missing_ok=True)
+                    raise
         except OSError as error:
+            with suppress(OSError):
+                self.folder.rmdir()
             raise UserError(f"cannot be written: {error.strerror or error}", where=self.file) from None
 
     def hold(self, path: Place) -> dict[str, str]:
@@ -155,7 +139,9 @@ class Spool:
                     shutil.copy2(local, copy)
             except OSError as error:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
-                raise UserError(f"cannot be kept for MLflow: {error.strerror or error}", where=path) from None
+                raise UserError(
+                    f"{local.name}: cannot be written: {error.strerror or error}", where=self.place
+                ) from None
         return {"held": f"{name}/{local.name}", "checksum": _checksum(copy)}
 
     def save(self) -> None:
@@ -177,7 +163,7 @@ class Spool:
                 begin += len(line)
                 if not line.endswith(b"\n"):
                     return
-                if (entry := _entry(line, begin)) is not None:
+                if (entry := entry_of(line, begin)) is not None:
                     yield entry
 
     def damages(self) -> list[str]:
@@ -203,7 +189,7 @@ class Spool:
             raise UserError(damage)
         with suppress(FileNotFoundError), self.file.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
-                if (entry := _entry(line, 0)) is not None and entry.kind == DAMAGED:
+                if (entry := entry_of(line, 0)) is not None and entry.kind == DAMAGED:
                     raise UserError(f"line {number} is damaged", where=where)
         for entry in self.entries():
             if (held := entry.arguments.get("held")) and not self.keeps(held, entry.arguments.get("checksum")):
@@ -216,8 +202,8 @@ class Spool:
     @property
     def store(self) -> str:
         """The address of MLflow's store as the first line has it, without credentials; empty where that is damaged."""
-        with suppress(OSError, *_NO_LINE), self.file.open("rb") as stream:
-            return str(_fields(stream.readline())["uri"])
+        with suppress(OSError, *NO_LINE), self.file.open("rb") as stream:
+            return str(fields_of(stream.readline())["uri"])
         return ""
 
     @property
@@ -317,7 +303,7 @@ class Spool:
 
     def head(self) -> bytes:
         """The first line."""
-        return _line({"kind": _HEAD, "time": 0, "uri": self._store or self.store})
+        return line_of({"kind": HEAD, "time": 0, "uri": self._store or self.store})
 
 
 def _checksum(path: Path) -> str:
@@ -325,41 +311,6 @@ def _checksum(path: Path) -> str:
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     sums = [[file.relative_to(path).as_posix(), sha256(file)] for file in files]
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
-
-
-def _entry(line: bytes, end: int) -> Entry | None:
-    """What a line says; None where it is the first one. What it speaks of lies in the spool's folder."""
-    try:
-        fields = _fields(line)
-        kind, at = str(fields.pop("kind")), int(fields.pop("time"))
-        if kind == _HEAD:
-            return None
-        if "held" in fields and not _HELD.fullmatch(fields["held"]):
-            raise ValueError("a path out of the folder")
-        if kind == "points":
-            fields = {
-                "step": int(fields["step"]),
-                "values": {name: float(value) for name, value in fields["values"].items()},
-            }
-    except _NO_LINE:
-        return Entry(DAMAGED, 0, {}, end)
-    return Entry(kind, at, fields, end)
-
-
-def _line(fields: Mapping[str, Any]) -> bytes:
-    return _text({**fields, "crc32": zlib.crc32(_text(fields))}) + b"\n"
-
-
-def _fields(line: bytes) -> dict[str, Any]:
-    """What stands in a line; raises one of ``_NO_LINE`` where it is damaged."""
-    fields: dict[str, Any] = json.loads(line)
-    if fields.pop("crc32") != zlib.crc32(_text(fields)):
-        raise ValueError("another checksum")
-    return fields
-
-
-def _text(fields: Mapping[str, Any]) -> bytes:
-    return json.dumps(fields, ensure_ascii=False).encode()
 
 
 def _end_of_lines(descriptor: int, size: int) -> int:

@@ -16,7 +16,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModel, Logged
 from mlflow.exceptions import MlflowException
 
 from pipelines.tracking.client import DIGEST_LENGTH, EVALUATED, logged_models, newest_checkpoint
-from pipelines.tracking.spool import DAMAGED, Entry, Spool
+from pipelines.tracking.lines import DAMAGED, Entry
+from pipelines.tracking.spool import Spool
 
 MEASURED = "<!-- measured -->"
 """In a description: here stands a table of the newest measures of the validation split."""

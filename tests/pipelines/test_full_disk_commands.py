@@ -1,6 +1,8 @@
 """Full disks under whole commands, without Ray; test_full_disk.py has the writers and those that need it."""
 
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +12,13 @@ import numpy as np
 import pytest
 from published_files import SMALL_WORDS, small_files, write_stats
 from small_disk import SmallDisk
-from trained_folder import TRIAL, install_mlflow, without_ray, write_sweep
+from trained_folder import TRIAL, Begun, install_mlflow, stop_before_ray, without_ray, write_sweep
 
 from intermoe.body.skeletons import SMPL22
 from intermoe.errors import UserError
 from intermoe.motion import _WRITERS, Motion
 from pipelines.cli import main
+from pipelines.tracking.database import make_database
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_ROOM = "cannot be written: No space left on device"
@@ -144,3 +147,73 @@ def test_evaluate(refused, root, disk, tmp_path, monkeypatch):
     works([*words, disk.root / "out"])
     before, after = (contents(folder)["results.json"] for folder in (tmp_path / "whole", disk.root / "out"))
     assert after == before
+
+
+def test_sweep(refused, root, disk, tmp_path, monkeypatch):
+    """Its notes; what it makes are trainings and evaluations."""
+    made = (root / "shards", root / "vae", root / "evaluator")
+    monkeypatch.setattr("pipelines.sweep.sweep.make_shared", lambda *_: made)
+    monkeypatch.setattr("pipelines.sweep.sweep._run", lambda *_: {})
+    monkeypatch.setattr("pipelines.report.report.report", lambda _folder, out: [out])
+    words = ["sweep", ROOT / "sweeps/smoke.yaml", "--out"]
+    works([*words, tmp_path / "whole"])
+    refused([*words, disk.root / "out"], below=r"out/sweep\.json")
+    refused([*words, disk.root / "out"], below=r"out/tracking: smoke\.yaml", kib=8, left=["out/sweep.json"])
+    works([*words, disk.root / "out", "--resume"])
+    assert contents(disk.root / "out") == contents(tmp_path / "whole")
+
+
+def test_demo(refused, disk, monkeypatch):
+    refused(["demo", "--out", disk.root / "out"], below="out/duet")
+    stop_before_ray(monkeypatch)
+    with pytest.raises(Begun):
+        main(["demo", "--out", str(disk.root / "out")])
+
+
+def test_sync(root, disk, monkeypatch, capsys):
+    client = install_mlflow(monkeypatch)
+    monkeypatch.setattr("pipelines.tracking.sync._PATIENCE", 1.0)
+    disk.resize(ROOMY)
+    run = disk.root / "run"
+    (run / "tracking").mkdir(parents=True)
+    shutil.copytree(root / "sweep" / TRIAL / "denoiser/tracking", run / "tracking", dirs_exist_ok=True)
+    # In memory a file takes whole pages.
+    disk.resize(4 * sum(-(-path.stat().st_size // 4096) for path in run.rglob("*") if path.is_file()))
+    assert main(["sync", str(run)]) == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error"))
+    assert line.startswith(f"error: {run}/tracking: ")
+    assert "No space left on device" in line
+    disk.resize(ROOMY)
+    works(["sync", run])
+    assert disk.files() == []
+    # What could not be noted as delivered is written again, which MLflow takes for the same.
+    assert list(dict.fromkeys(name for name, _ in client.written)) == [
+        "log_batch",
+        "set_tag",
+        "log_artifact",
+        "set_terminated",
+    ]
+
+
+def test_the_database_of_mlflow(disk):
+    database = disk.root / "mlflow.db"
+    with pytest.raises(UserError) as caught:
+        make_database(database)
+    assert str(caught.value) == f"{database}: cannot be written: database or disk is full"
+    assert disk.files() == [".mlflow.db.lock"]
+    disk.resize(ROOMY)
+    make_database(database)
+    assert disk.files() == ["mlflow.db"]
+
+
+def test_register(root, disk, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.undo()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setattr(tempfile, "tempdir", str(disk.root))
+    words = ["register", str(root / "vae"), "--alias", "best", "--name", "full-disk"]
+    assert main(words) == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error"))
+    assert re.fullmatch(f"error: {disk.root}.*: {NO_ROOM}", line), line
+    assert disk.files() == []
+    disk.resize(ROOMY)
+    works(words)

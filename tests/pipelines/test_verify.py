@@ -3,6 +3,7 @@
 import pytest
 import torch
 from toy_shards import write_shards
+from trained_folder import RUN, TRIAL, write_sweep
 
 from intermoe import checkpoint
 from intermoe.checkpoint import MANIFEST
@@ -52,6 +53,30 @@ def test_each_damage_is_a_line_and_the_status_is_2(sweep, capsys):
         "error: 4 damaged",
     ]
     assert [line for line in printed.err.splitlines() if not line.startswith("verify")] == damages
+
+
+def test_notes_spools_and_the_history_of_routing_are_checked_too(tmp_path, capsys):
+    run = write_sweep(tmp_path) / TRIAL / "denoiser"
+    assert main(["verify", str(tmp_path / "sweep")]) == 0
+    capsys.readouterr()
+    for file in ("run.json", "routing.jsonl", f"tracking/{RUN}.jsonl", "../trial.json", "../evaluation-1/results.json"):
+        (run / file).write_bytes((run / file).read_bytes().replace(b"0", b"1", 3).replace(b"5", b"4", 3))
+    (run / "../../two/checkpoints").mkdir(parents=True)
+    assert main(["verify", str(tmp_path / "sweep")]) == 2
+    trial = tmp_path / "sweep" / TRIAL
+    damaged = "does not match its own checksum: it is damaged"
+    history = (
+        "does not match its checksum, its last line: it is damaged (allowed: delete it; the heat maps begin anew then)"
+    )
+    assert [line for line in capsys.readouterr().err.splitlines() if not line.startswith("verify")] == [
+        f"{trial}/trial.json: {damaged}",
+        f"{trial}/denoiser/run.json: {damaged}",
+        f"{trial}/denoiser/routing.jsonl: {history}",
+        f"{trial}/evaluation-1/results.json: {damaged}",
+        f"{trial.parent}/two: has checkpoints, but no run.json: the run is damaged",
+        f"{trial}/denoiser/tracking/{RUN}.jsonl: line 2 is damaged",
+        "error: 6 damaged",
+    ]
 
 
 def test_what_has_no_checksums_is_refused(tmp_path, capsys):
