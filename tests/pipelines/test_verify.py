@@ -59,8 +59,15 @@ def test_notes_spools_and_the_history_of_routing_are_checked_too(tmp_path, capsy
     run = write_sweep(tmp_path) / TRIAL / "denoiser"
     assert main(["verify", str(tmp_path / "sweep")]) == 0
     capsys.readouterr()
-    for file in ("run.json", "routing.jsonl", f"tracking/{RUN}.jsonl", "../trial.json", "../evaluation-1/results.json"):
-        (run / file).write_bytes((run / file).read_bytes().replace(b"0", b"1", 3).replace(b"5", b"4", 3))
+    changes = {
+        "run.json": (b"denoiser", b"denoisex"),
+        "routing.jsonl": (b"0.25", b"0.35"),
+        f"tracking/{RUN}.jsonl": (b'"step": 10', b'"step": 11'),
+        "../trial.json": (b"30.0", b"31.0"),
+        "../evaluation-1/results.json": (b"0.5", b"0.4"),
+    }
+    for file, change in changes.items():
+        (run / file).write_bytes((run / file).read_bytes().replace(*change, 1))
     (run / "../../two/checkpoints").mkdir(parents=True)
     assert main(["verify", str(tmp_path / "sweep")]) == 2
     trial = tmp_path / "sweep" / TRIAL
@@ -71,7 +78,7 @@ def test_notes_spools_and_the_history_of_routing_are_checked_too(tmp_path, capsy
     assert [line for line in capsys.readouterr().err.splitlines() if not line.startswith("verify")] == [
         f"{trial}/trial.json: {damaged}",
         f"{trial}/denoiser/run.json: {damaged}",
-        f"{trial}/denoiser/routing.jsonl: {history}",
+        f"{trial}/denoiser/routing.jsonl: does not match its checksum, its last line: it is damaged {allowed}",
         f"{trial}/evaluation-1/results.json: {damaged}",
         f"{trial.parent}/two: has checkpoints, but no run.json: the run is damaged",
         f"{trial}/denoiser/tracking/{RUN}.jsonl: line 2 is damaged",
