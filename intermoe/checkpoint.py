@@ -89,7 +89,7 @@ def save(
                 try:
                     save_file({key: _plain(tensor) for key, tensor in part.items()}, file)
                 except SafetensorError as error:
-                    reason = str(error).rpartition("I/O error: ")[2]
+                    reason = str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
                     raise UserError(f"cannot be written: {reason}", where=folder / file.name) from error
                 # safetensors writes for the owner alone; whoever may read the folder may read what is in it.
                 file.chmod(draft.stat().st_mode & 0o666)

@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -31,6 +31,8 @@ from intermoe.places import Place, absolute, cache, exists, is_file, is_folder, 
 INCOMPLETE = ".incomplete"
 LOCK = ".lock"
 """Name of the lock in a folder beside which there is none (locks.py)."""
+# The key under which the checksum of a note stands in it.
+_CHECKSUM = "sha256"
 # Of the copies on this machine; those that were not used for longest go first.
 _CACHE_BYTES = 50 * 1024**3
 _HIDDEN = re.compile(r"\.(.+)\.[0-9a-f]{32}((?:\.\w+)?)")
@@ -194,11 +196,16 @@ def write_json(file: Place, document: Any) -> None:
         partial.write_text(text + "\n", "utf-8")
 
 
+def write_note(file: Place, note: Mapping[str, Any]) -> None:
+    """Publish a JSON object with its checksum, for ``read_note``; errors as for ``write_json``."""
+    write_json(file, {**note, _CHECKSUM: _note_checksum(file, json.loads(json.dumps(note)))})
+
+
 def read_note(file: Place) -> dict[str, Any]:
-    """The JSON object that a file holds; empty where there is no file.
+    """The JSON object that ``write_note`` wrote; empty where there is no file.
 
     Raises:
-        UserError: it cannot be read, or holds something else.
+        UserError: it cannot be read, holds something else, or was changed since.
     """
     try:
         note = json.loads(read_bytes(file))
@@ -210,7 +217,16 @@ def read_note(file: Place) -> dict[str, Any]:
         note = None
     if not isinstance(note, dict):
         raise UserError("cannot be read: it is damaged, or no JSON object", where=file)
+    if _CHECKSUM not in note:
+        raise UserError("has no checksum: an older version wrote it, or it is damaged", where=file)
+    if note.pop(_CHECKSUM) != _note_checksum(file, note):
+        raise UserError("does not match its own checksum: it is damaged", where=file)
     return note
+
+
+def _note_checksum(file: Place, note: dict[str, Any]) -> str:
+    """Of a note under its name: what was written for another one does not pass for it."""
+    return hashlib.sha256(json.dumps([file.name, note], sort_keys=True).encode()).hexdigest()
 
 
 def is_taken(path: Place) -> bool:

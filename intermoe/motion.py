@@ -124,7 +124,8 @@ def _write_bvh(motion: Motion, path: Place) -> list[Place]:
     files = [path.with_name(f"{path.stem}_person{person + 1}.bvh") for person in range(2)]
     # Both are written before either takes its name.
     with ExitStack() as stack:
-        for person, partial in enumerate([stack.enter_context(whole_file(file)) for file in files]):
+        for person, file in enumerate(files):
+            partial = stack.enter_context(whole_file(file))
             joints_TJ3 = torch.from_numpy(motion.joints[:, person].astype(np.float32))
             rotation_TR6 = torch.from_numpy(motion.rotations[:, person].astype(np.float32))
             offset_J3 = rest_offsets(joints_TJ3, rotation_TR6, motion.skeleton)

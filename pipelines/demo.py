@@ -15,6 +15,7 @@ from intermoe.data.draws import UNDRAWN
 from intermoe.data.shards import DatasetFolder
 from intermoe.evaluation.ranges import Joints, Range
 from intermoe.files import check_free
+from intermoe.locks import locked
 from intermoe.model import InterMoE
 from intermoe.motion import Motion
 from intermoe.places import Place
@@ -52,9 +53,14 @@ def demo(out: Path) -> None:
         out: folder of all that is made; must not exist, or be empty.
 
     Raises:
-        UserError: ``out`` is taken.
+        UserError: ``out`` is taken, or another process works in it.
     """
-    check_free(out)
+    with locked(out):
+        check_free(out)
+        _run(out)
+
+
+def _run(out: Path) -> None:
     values = settings.load("duet")
     site, console = Site.here(), Console()
     shards = out / "shards"

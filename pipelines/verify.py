@@ -1,6 +1,6 @@
-"""Checks every checksum below a folder: of data sets and of checkpoints, alone or in runs and sweeps."""
+"""Checks every checksum below a folder: of data sets, of checkpoints, and of what else lies in runs and sweeps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,9 +10,12 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.files import contents, read_note
 from intermoe.places import Place, absolute, is_file, is_folder
+from pipelines.tracking.spools import spools_below
+from pipelines.train.routing_history import ROUTING, RoutingHistory
+from pipelines.train.run_folder import CHECKPOINTS, RUN_NOTE
 
-# Notes of the runs and sweeps that hold what is checked.
-_NOTES = ("run.json", "sweep.json")
+# Notes of runs, sweeps and their trials, and of evaluations.
+_NOTES = (RUN_NOTE, "sweep.json", "trial.json", "results.json")
 
 
 @dataclass(frozen=True)
@@ -43,18 +46,20 @@ def verify(folder: Place, progress: Callable[[str, int, int], None]) -> Verified
     folder = absolute(folder)
     if not is_folder(folder):
         raise UserError("no such folder", where=folder, allowed="a data set, a checkpoint, a run or a sweep")
-    datasets, checkpoints, notes = [], [], []
+    datasets, checkpoints = [], []
+    others: list[Callable[[], object]] = []
     for found in _folders(folder):
         names = {path.name for path in contents(found)}
         if CARD in names:
             datasets.append(found)
         elif checkpoint.MANIFEST in names or checkpoint.is_named_as_one(found):
             checkpoints.append(found)
-        notes += [found / name for name in _NOTES if name in names]
+        others += _other_checks(found, names)
     if not datasets and not checkpoints:
         raise UserError("holds nothing that has checksums", where=folder, allowed="a data set or a checkpoint in it")
     checks: list[Callable[[], object]] = [
-        *(partial(read_note, note) for note in notes),
+        *others,
+        *(spool.check for spool in spools_below(folder)),
         *(partial(_verify_dataset, dataset) for dataset in datasets),
         *(partial(checkpoint.verify, saved) for saved in checkpoints),
     ]
@@ -67,6 +72,19 @@ def verify(folder: Place, progress: Callable[[str, int, int], None]) -> Verified
             damages.append(str(error))
     progress("verify", len(checks), len(checks))
     return Verified(len(datasets), len(checkpoints), tuple(damages))
+
+
+def _other_checks(folder: Place, names: Collection[str]) -> Iterator[Callable[[], object]]:
+    """The checks of what else lies in a folder of these files and folders."""
+    yield from (partial(read_note, folder / name) for name in _NOTES if name in names)
+    if ROUTING in names:
+        yield partial(RoutingHistory, folder)
+    if CHECKPOINTS in names and RUN_NOTE not in names:
+        yield partial(_refuse, f"has {CHECKPOINTS}, but no {RUN_NOTE}: the run is damaged", folder)
+
+
+def _refuse(what: str, where: Place) -> None:
+    raise UserError(what, where=where)
 
 
 def _verify_dataset(folder: Place) -> None:

@@ -13,7 +13,7 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.protocol import GENERATING, score
 from intermoe.evaluation.runner import read_parts
-from intermoe.files import contents, discard, make_folder, read_note, remove_folder, write_json
+from intermoe.files import contents, discard, make_folder, read_note, remove_folder, write_note
 from intermoe.locks import locked
 from intermoe.places import Place, absolute
 from pipelines.cluster.progress import ProgressCallback
@@ -112,7 +112,7 @@ def _begun(plan: EvaluationPlan, out: Place, partial: Place) -> Run:
     digest = plan.about["data_sha256"][:16]
     profile = {str(split): count for split, count in data.card.recordings.items()}
     run.log_dataset(data.card.name, digest, str(data.path), profile=profile, context="evaluation")
-    write_json(note, {"about": identity, "run_id": run.id, "tracking_uri": shown(run.uri)})
+    write_note(note, {"about": identity, "run_id": run.id, "tracking_uri": shown(run.uri)})
     return run
 
 

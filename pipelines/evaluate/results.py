@@ -11,7 +11,7 @@ from rich.table import Table
 
 from intermoe.evaluation.measures import MEASURES, TABLES
 from intermoe.evaluation.metrics import Interval
-from intermoe.files import read_note, whole_folder, write_json
+from intermoe.files import read_note, whole_file, whole_folder, write_note
 from intermoe.places import Place
 from pipelines.documents import BulletList, Document, Picture, Section, TextTable, code, escaped, interval_texts, png
 
@@ -224,9 +224,10 @@ def publish(results: Results, out: Place) -> list[Place]:
     """
     document = results_document(results)
     with whole_folder(out, seal=RESULTS) as folder:
-        (folder / _MARKDOWN).write_text(document.markdown(), "utf-8")
-        (folder / _HTML).write_text(document.html(), "utf-8")
-        write_json(folder / RESULTS, results.json_document())
+        for name, text in ((_MARKDOWN, document.markdown()), (_HTML, document.html())):
+            with whole_file(folder / name) as file:
+                file.write_text(text, "utf-8")
+        write_note(folder / RESULTS, results.json_document())
     return [out / name for name in (RESULTS, _MARKDOWN, _HTML)]
 
 

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from intermoe.errors import UserError
-from intermoe.files import contents, whole_folder
+from intermoe.files import contents, whole_file, whole_folder
 from intermoe.locks import locked
 from intermoe.places import Place, exists, is_folder
 from pipelines.report.outcomes import Outcomes, is_done, read_outcome
@@ -62,7 +62,8 @@ def write_report(data: ReportData, out: Place) -> list[Place]:
     }
     with whole_folder(out, seal=_HTML, replace=True) as partial:
         for name, content in reversed(pages.items()):
-            (partial / name).write_bytes(content)
+            with whole_file(partial / name) as file:
+                file.write_bytes(content)
     return [out / name for name in pages]
 
 

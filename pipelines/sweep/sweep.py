@@ -16,7 +16,7 @@ from ray.tune.schedulers import ASHAScheduler
 from rich.console import Console
 from rich.table import Table
 
-from intermoe.files import make_folder, read_note, write_json
+from intermoe.files import make_folder, read_note, write_note
 from intermoe.locks import locked
 from intermoe.places import is_file
 from intermoe.training.denoiser import DenoiserObjective
@@ -121,7 +121,7 @@ def _parent(request: SweepRequest) -> Run:
             folder=out,
         )
         note = {"name": config.name, "profile": config.profile, "run_id": run.id, "tracking_uri": shown(run.uri)}
-    write_json(out / SWEEP_NOTE, note | {"overrides": dict(plan.overrides)})
+    write_note(out / SWEEP_NOTE, note | {"overrides": dict(plan.overrides)})
     run.log_artifact(plan.file)
     run.describe(
         f"Sweep `{plan.config.name}` with the profile `{plan.config.profile}`: {len(plan.trials)} trials, each a child "
@@ -139,7 +139,7 @@ def _note_plan(request: SweepRequest, progress: Mapping[str, Any]) -> None:
     ]
     tables = {name: table.model_dump(mode="json") for name, table in plan.config.tables.items()}
     note = sweep_note(request.out) | {"trials": trials, "tables": tables, **progress}
-    write_json(request.out / SWEEP_NOTE, note)
+    write_note(request.out / SWEEP_NOTE, note)
 
 
 def _label(trial: Trial, parent: Run) -> RunLabel:
@@ -222,13 +222,13 @@ class _NoteEnds(tune.Callback):
         request = self._trials[_trial_key(trial)]
         if not is_file(request.folder / OUTCOME):
             step = trial.last_result.get("step")
-            write_json(request.folder / STOPPED, {"step": step})
+            write_note(request.folder / STOPPED, {"step": step})
             _tag(request, {"intermoe.stopped": f"behind the others at step {step}"}, end=True)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """It has failed for the last time."""
         error = str(trial.get_error() or "its process ended").strip().splitlines()[-1]
-        write_json(self._trials[_trial_key(trial)].folder / FAILED, {"reason": error})
+        write_note(self._trials[_trial_key(trial)].folder / FAILED, {"reason": error})
 
 
 def _trial_key(trial: Any) -> str:

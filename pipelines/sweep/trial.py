@@ -15,7 +15,7 @@ from typing import Any
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from intermoe.errors import UserError
-from intermoe.files import contents, digest, discard, read_note, write_json
+from intermoe.files import contents, digest, discard, read_note, write_note
 from intermoe.places import Place, is_file, is_folder
 from pipelines.describe import describe
 from pipelines.evaluate.evaluate import evaluate
@@ -123,7 +123,7 @@ def run_trial(trial: TrialRequest, board: Any) -> None:
         "seconds_training": seconds(training.out),
         "seconds_evaluating": seconds(evaluation.out),
     }
-    write_json(trial.folder / OUTCOME, outcome)
+    write_note(trial.folder / OUTCOME, outcome)
 
 
 def train_to_the_end(request: TrainRequest, *, board: Any = None, callbacks: Sequence[Any] = ()) -> None:
@@ -153,7 +153,7 @@ def done(folder: Place) -> bool:
 
 def mark_done(folder: Place) -> None:
     """Note that the step that makes the folder is done."""
-    write_json(folder.with_name(f"{folder.name}.done"), {})
+    write_note(folder.with_name(f"{folder.name}.done"), {})
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def timed(folder: Place) -> Iterator[None]:
             last = ended.wait(_NOTE_SECONDS)
             # A storage that does not answer for a moment stops no clock.
             with suppress(UserError):
-                write_json(_clock(folder), {"seconds": before + time.monotonic() - began})
+                write_note(_clock(folder), {"seconds": before + time.monotonic() - began})
 
     thread = threading.Thread(target=note, name="clock", daemon=True)
     thread.start()

@@ -85,7 +85,7 @@ def failure_of(error: Exception) -> str:
     """Why a request to a store has failed, in a few words, without credentials."""
     text = shown(reason_of(error))
     # What the system says, in the middle of whole stories of those between.
-    system = re.search(r"\[Errno -?\d+\] ([\w ]+)", text)
+    system = re.search(r"\[Errno -?\d+\] ([\w ]+)", str(error))
     return system[1] if system else text[:_FAILURE_LENGTH]
 
 

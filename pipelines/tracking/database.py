@@ -49,6 +49,7 @@ def _is_missing(database: Path) -> bool:
 def _make(database: Path) -> None:
     from mlflow.exceptions import MlflowException
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy.exc import DBAPIError
 
     # Of processes that were killed here. MLflow's own files have other names.
     remove_leftovers(database.parent, database.name)
@@ -58,6 +59,8 @@ def _make(database: Path) -> None:
             store = SqlAlchemyStore(f"sqlite:///{draft}", str(database.parent / "mlruns"))
         except MlflowException as error:
             raise UserError(f"MLflow cannot make its tables: {error}", where=database) from None
+        except DBAPIError as error:
+            raise UserError(f"cannot be written: {error.orig}", where=database) from None
         # Closes the file.
         store.engine.dispose()
         SqlAlchemyStore._engine_map.pop(f"sqlite:///{draft}", None)

@@ -13,7 +13,8 @@ from mlflow.exceptions import MlflowException
 from requests import HTTPError
 
 from pipelines.tracking.client import failure_of
-from pipelines.tracking.spool import Entry, Spool
+from pipelines.tracking.lines import Entry
+from pipelines.tracking.spool import Spool
 from pipelines.tracking.writer import BATCH, CannotBeWritten, StoreWriter
 
 SECONDS = 10.0

@@ -18,6 +18,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import intermoe
 import pipelines
+from intermoe.errors import UserError
 from intermoe.places import Place, on_disk
 from pipelines.environment import environment_of
 from pipelines.tracking.address import check_reachable
@@ -28,6 +29,7 @@ from pipelines.tracking.client import (
     REGISTERED,
     experiment_named,
     explained,
+    failure_of,
     newest_checkpoint,
 )
 
@@ -80,8 +82,11 @@ def register(
         check_reachable(uri)
         client = MlflowClient(uri)
         folder = Path(scratch) / "model"
-        _write(checkpoint, folder)
-        (folder / "README.md").write_text(card, "utf-8")
+        try:
+            _write(checkpoint, folder)
+            (folder / "README.md").write_text(card, "utf-8")
+        except (OSError, MlflowException) as error:
+            raise UserError(f"cannot be written: {failure_of(error)}", where=folder) from error
         experiment_id = (
             client.get_run(run_id).info.experiment_id if run_id else experiment_named(client, uri, experiment)
         )

@@ -49,7 +49,7 @@ class RunLog:
 
     def log_artifact(self, path: Place, folder: str | None = None) -> None:
         """Add a file, or a folder with all it holds, as it is now, below the named folder of the run's artifacts."""
-        self._log("artifact", held=self._spool.hold(path), folder=folder)
+        self._log("artifact", **self._spool.hold(path), folder=folder)
 
     def describe(self, markdown: str) -> None:
         """Set the description on the page of the run, in place of an earlier one.
@@ -99,7 +99,7 @@ class RunLog:
             step: at which it was taken.
             metrics: what was measured of it; they are points of the run's curves too, not to be logged again.
         """
-        self._log("checkpoint", held=self._spool.hold(folder), step=step, metrics=dict(metrics))
+        self._log("checkpoint", **self._spool.hold(folder), step=step, metrics=dict(metrics))
 
     def log_evaluated(self, model_run: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Record metrics of this run on the newest checkpoint of another run.

@@ -5,6 +5,7 @@ Nothing relies on MLflow's notion of an active run.
 
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from threading import Thread
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -195,7 +196,9 @@ class Run(RunLog):
             self.finish()
         else:
             interrupted = issubclass(kind, KeyboardInterrupt)
-            self.finish("KILLED" if interrupted else "FAILED", _IMPATIENCE)
+            # What the block was left with is what there is to say.
+            with suppress(UserError):
+                self.finish("KILLED" if interrupted else "FAILED", _IMPATIENCE)
 
     def _stop_measuring(self) -> None:
         if self._load is not None:

@@ -1,19 +1,19 @@
 """The spool of a run: all that it logs, in a file of its folder, until MLflow has taken it.
 
-A line of ``tracking/RUN_ID.jsonl`` is JSON: ``{"kind": "points", "time": 1767225600000, "step": 20, "values": {...}}``.
-Lines are only ever added, by whatever process of the run, each with the operating system before ``append`` returns: a
-process that is killed loses none. ``RUN_ID.json`` says how many bytes of them MLflow has, and ``tracking/<32 hex
-digits>/`` holds the files that lines speak of, as they were. The first line names the store, without credentials. When
-MLflow has everything, all of it is removed.
+A line of ``tracking/RUN_ID.jsonl`` is JSON with a checksum of the rest: ``{"kind": "points", "time": 1767225600000,
+"step": 20, "values": {...}, "crc32": 2212294583}``. Lines are only ever added, by whatever process of the run, each
+with the operating system before ``append`` returns: a process that is killed loses none. ``RUN_ID.json`` says how many
+bytes of them MLflow has, and ``tracking/<32 hex digits>/`` holds the files that lines speak of, as they were. The first
+line names the store, without credentials. When MLflow has everything, all of it is removed.
 """
 
 import fcntl
+import hashlib
 import json
 import os
-import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import ENOLCK, ENOSYS, EOPNOTSUPP
@@ -23,30 +23,11 @@ from typing import Any
 from uuid import uuid4
 
 from intermoe.errors import UserError
-from intermoe.files import flush, read_note, write_json
+from intermoe.files import flush, read_note, sha256, write_note
 from intermoe.places import Place, is_remote, on_disk
+from pipelines.tracking.lines import DAMAGED, HEAD, NO_LINE, Entry, entry_of, fields_of, line_of
 
-_HEAD = "store"
-# The path of a file or folder that is kept, in the spool's folder.
-_HELD = re.compile(r"[0-9a-f]{32}/(?!\.{1,2}$)[^/\0]+")
 _FILES = ("artifact", "checkpoint", "document", "table")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of a spool.
-
-    Attributes:
-        kind: what is to be done, by the name of a method of ``StoreWriter``.
-        time: when it was logged, in milliseconds since 1970.
-        arguments: of the method.
-        end: where the next line begins, in bytes.
-    """
-
-    kind: str
-    time: int
-    arguments: dict[str, Any]
-    end: int
 
 
 @dataclass(frozen=True)
@@ -114,22 +95,35 @@ class Spool:
         Raises:
             UserError: the disk refuses to be written.
         """
-        line = _line({"kind": kind, "time": time, **arguments})
+        line = line_of({"kind": kind, "time": time, **arguments})
         try:
             with self._locked() as descriptor:
                 size = os.fstat(descriptor).st_size
+                # A process that was killed, or a disk that was full, may have left half a line, which was never said to
+                # be kept.
+                if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                    size = _end_of_lines(descriptor, size)
+                    os.ftruncate(descriptor, size)
                 if not size:
                     line = self.head() + line
-                # A process that was killed, or a disk that was full, may have left half a line.
-                if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                    line = b"\n" + line
-                while line:
-                    line = line[os.write(descriptor, line) :]
+                try:
+                    while line:
+                        line = line[os.write(descriptor, line) :]
+                except OSError:
+                    os.ftruncate(descriptor, size)
+                    if not size:
+                        self.file.unlink(missing_ok=True)
+                    raise
         except OSError as error:
+            with suppress(OSError):
+                self.folder.rmdir()
             raise UserError(f"cannot be written: {error.strerror or error}", where=self.file) from None
 
-    def hold(self, path: Place) -> str:
-        """Keep a file or folder as it is now, whatever becomes of it; its path below the spool's folder.
+    def hold(self, path: Place) -> dict[str, str]:
+        """Keep a file or folder as it is now, whatever becomes of it.
+
+        Returns:
+            The arguments of its line: ``held``, its path below the spool's folder, and ``checksum``.
 
         The files of a folder, such as a checkpoint's, are never written to again: on one file system they are the same
         files by a second name, and take no room.
@@ -145,8 +139,10 @@ class Spool:
                     shutil.copy2(local, copy)
             except OSError as error:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
-                raise UserError(f"cannot be kept for MLflow: {error.strerror or error}", where=path) from None
-        return f"{name}/{local.name}"
+                raise UserError(
+                    f"{local.name}: cannot be written: {error.strerror or error}", where=self.place
+                ) from None
+        return {"held": f"{name}/{local.name}", "checksum": _checksum(copy)}
 
     def save(self) -> None:
         """Wait until the disk holds what was added, so that it survives the machine's end too."""
@@ -167,14 +163,47 @@ class Spool:
                 begin += len(line)
                 if not line.endswith(b"\n"):
                     return
-                if (entry := _entry(line, begin)) is not None:
+                if (entry := entry_of(line, begin)) is not None:
                     yield entry
+
+    def damages(self) -> list[str]:
+        """What is wrong beside single lines: a damaged note, or a cut end, which a killed process leaves too."""
+        lines, file = [], self.place / self.file.name
+        try:
+            read_note(self._note)
+        except UserError as error:
+            lines.append(str(error))
+        try:
+            text = self.file.read_bytes()
+            if len(text) < self.delivered or not text.endswith(b"\n"):
+                lines.append(f"{file}: its end is cut off")
+        except FileNotFoundError:
+            if self._note.exists():
+                lines.append(f"{file}: is missing")
+        return lines
+
+    def check(self) -> None:
+        """Raise ``UserError`` where the spool, or a file that it keeps, is damaged."""
+        where = self.place / self.file.name
+        for damage in self.damages():
+            raise UserError(damage)
+        with suppress(FileNotFoundError), self.file.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if (entry := entry_of(line, 0)) is not None and entry.kind == DAMAGED:
+                    raise UserError(f"line {number} is damaged", where=where)
+        for entry in self.entries():
+            if (held := entry.arguments.get("held")) and not self.keeps(held, entry.arguments.get("checksum")):
+                raise UserError(f"{held} does not match its checksum: it is damaged", where=where)
+
+    def keeps(self, held: str, checksum: str | None) -> bool:
+        """Whether a file or folder is there as it was when it was held."""
+        return _checksum(self.folder / held) == checksum
 
     @property
     def store(self) -> str:
         """The address of MLflow's store as the first line has it, without credentials; empty where that is damaged."""
-        with suppress(OSError, ValueError, KeyError, TypeError), self.file.open("rb") as stream:
-            return str(json.loads(stream.readline())["uri"])
+        with suppress(OSError, *NO_LINE), self.file.open("rb") as stream:
+            return str(fields_of(stream.readline())["uri"])
         return ""
 
     @property
@@ -186,7 +215,7 @@ class Spool:
 
     def note_delivered(self, entry: Entry) -> None:
         """MLflow has all lines up to the end of this one, and the files that they speak of."""
-        write_json(self._note, {"delivered": entry.end})
+        write_note(self._note, {"delivered": entry.end})
         if held := entry.arguments.get("held"):
             shutil.rmtree((self.folder / held).parent, ignore_errors=True)
 
@@ -196,6 +225,8 @@ class Spool:
         for entry in self.entries():
             if entry.kind == "points":
                 total += Undelivered(points=len(entry.arguments["values"]))
+            elif entry.kind == DAMAGED:
+                continue
             elif entry.kind in _FILES:
                 total += Undelivered(files=1, bytes=_size(self.folder / entry.arguments.get("held", "nothing")))
             else:
@@ -215,6 +246,7 @@ class Spool:
                 # In this order: a spool that is begun anew has no note of an earlier one.
                 self._note.unlink(missing_ok=True)
                 self.file.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
         with suppress(OSError):
             self._lock.unlink(missing_ok=True)
             self.folder.rmdir()
@@ -271,28 +303,24 @@ class Spool:
 
     def head(self) -> bytes:
         """The first line."""
-        return _line({"kind": _HEAD, "time": 0, "uri": self._store or self.store})
+        return line_of({"kind": HEAD, "time": 0, "uri": self._store or self.store})
 
 
-def _entry(line: bytes, end: int) -> Entry | None:
-    """What a line says; None where it is the first one, or damaged: what it speaks of lies in the spool's folder."""
-    try:
-        fields = json.loads(line)
-        kind, at = str(fields.pop("kind")), int(fields.pop("time"))
-        if kind == _HEAD or ("held" in fields and not _HELD.fullmatch(fields["held"])):
-            return None
-        if kind == "points":
-            fields = {
-                "step": int(fields["step"]),
-                "values": {name: float(value) for name, value in fields["values"].items()},
-            }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    return Entry(kind, at, fields, end)
+def _checksum(path: Path) -> str:
+    """Of a file, or of a folder with all it holds."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    sums = [[file.relative_to(path).as_posix(), sha256(file)] for file in files]
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
-def _line(fields: Mapping[str, Any]) -> bytes:
-    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+def _end_of_lines(descriptor: int, size: int) -> int:
+    """Where the last whole line of a file ends."""
+    while size:
+        begin = max(size - 65536, 0)
+        if end := os.pread(descriptor, size - begin, begin).rfind(b"\n") + 1:
+            return begin + end
+        size = begin
+    return 0
 
 
 def _link(source: str | Path, target: str | Path) -> None:

@@ -20,6 +20,8 @@ from pipelines.tracking.spool import Spool
 
 FOLDER = "tracking"
 """Name of the folder of spools in the folder of a run."""
+# Of a spool's lines, and of its note.
+_SUFFIXES = (".jsonl", ".json")
 
 
 class RemoteSpool(Spool):
@@ -111,7 +113,9 @@ def spools_below(folder: Place) -> list[Spool]:
             return [RemoteSpool(file.parent, file.stem) for file in files]
     # Folders may go while this looks at them, which `rglob` does not bear.
     found = (Path(root, name) for root, _, names in os.walk(folder) if Path(root).name == FOLDER for name in names)
-    return [Spool(file.parent, file.stem) for file in sorted(found) if _is_spool(file)]
+    # Of one whose file is missing, its note may be left.
+    stems = {file.with_suffix("") for file in found if file.suffix in _SUFFIXES and RUN_ID.fullmatch(file.stem)}
+    return [Spool(stem.parent, stem.name) for stem in sorted(stems)]
 
 
 def _is_spool(file: Place) -> bool:

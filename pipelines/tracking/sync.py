@@ -29,11 +29,13 @@ def sync(folders: list[Place]) -> Iterator[str]:
         if not exists(folder):
             raise UserError("no such folder", where=folder, allowed="the folder of a run or of a sweep")
     failures: list[UserError] = []
+    left_out: list[str] = []
     for folder in folders:
         nothing = True
         for spool in spools_below(folder):
-            left = spool.undelivered()
-            if not left:
+            for damage in spool.damages():
+                warnings.warn(UserNote(f"{damage}; what is left is delivered"), stacklevel=2)
+            if not spool.is_left():
                 # A process was killed between delivering the last line and removing the spool.
                 with spool.delivering() as alone:
                     if alone:
@@ -41,31 +43,38 @@ def sync(folders: list[Place]) -> Iterator[str]:
                 continue
             nothing = False
             try:
-                uri = _deliver_all(spool)
+                yield _delivered(spool, left_out)
             except UserError as error:
                 failures.append(error)
-            else:
-                yield f"{spool.place}: delivered {left} to run {spool.run_id} in MLflow at {shown(uri)}"
         if nothing:
             yield f"{folder}: nothing is left to deliver"
+    if len(failures) == 1:
+        raise failures[0]
     if failures:
-        first = failures[0]
-        raise (
-            first if len(failures) == 1 else UserError(f"{len(failures)} runs have something left; the first: {first}")
-        )
+        raise UserError(f"{len(failures)} runs have something left; the first: {failures[0]}")
+    if left_out:
+        raise UserError(f"{left_out[0]}; left out: {len(left_out)}, all else is delivered")
 
 
-def _deliver_all(spool: Spool) -> str:
-    """Deliver a spool; the address of its store. Raises ``UserError`` where something is left."""
-    uri = as_noted(spool.store, tracking_uri())
+def _delivered(spool: Spool, left_out: list[str]) -> str:
+    """Deliver a spool, adding to ``left_out`` what is damaged; a line for the user.
+
+    Raises:
+        UserError: something is left.
+    """
+    # Where it does not say whose it is, the run is known to its own store alone.
+    uri = as_noted(spool.store or shown(tracking_uri()), tracking_uri())
     check_reachable(uri)
-    if reason := _deliver(spool, uri, _PATIENCE):
+    left = spool.undelivered()
+    failure, refused = _deliver(spool, uri, _PATIENCE)
+    if failure:
         raise UserError(
-            f"run {spool.run_id} still has {spool.undelivered()} to deliver: {reason}",
+            f"run {spool.run_id} still has {spool.undelivered()} to deliver: {failure}",
             where=spool.place,
             allowed="`intermoe sync` again, when MLflow takes it",
         )
-    return uri
+    left_out += [f"{_file(spool)}: {reason}" for reason in refused]
+    return f"{spool.place}: delivered {left or 'nothing'} to run {spool.run_id} in MLflow at {shown(uri)}"
 
 
 def deliver_left(folder: Place, here: str, patience: float = _PATIENCE) -> None:
@@ -79,8 +88,12 @@ def deliver_left(folder: Place, here: str, patience: float = _PATIENCE) -> None:
     left, reason = Undelivered(), None
     for spool in spools_below(folder):
         # Where it does not answer for the first, it is not asked for long for the others.
-        reason = _deliver(spool, as_noted(spool.store, here), patience if reason is None else 1.0) or reason
+        uri = as_noted(spool.store or shown(here), here)
+        failure, refused = _deliver(spool, uri, patience if reason is None else 1.0)
+        reason = failure or reason
         left += spool.undelivered()
+        for damage in refused:
+            warnings.warn(UserNote(f"{_file(spool)}: left out: {damage}"), stacklevel=2)
     if left:
         warnings.warn(
             UserNote(f"not in MLflow yet: {left} ({reason}); `intermoe sync {folder}` delivers what is left"),
@@ -88,11 +101,16 @@ def deliver_left(folder: Place, here: str, patience: float = _PATIENCE) -> None:
         )
 
 
-def _deliver(spool: Spool, uri: str, patience: float) -> str | None:
-    """Deliver a spool; why not all of it was delivered, None where it was."""
+def _deliver(spool: Spool, uri: str, patience: float) -> tuple[str | None, list[str]]:
+    """Deliver a spool; why not all of it was delivered (None where it was), and what MLflow will never take."""
     delivery = Delivery(uri, spool)
     delivery.end()
     if delivery.wait(patience + spool.undelivered().bytes / BYTES_PER_SECOND):
-        return f"MLflow does not take it: {delivery.refused[0]}" if delivery.refused else None
+        return None, delivery.refused
     spool.save()
-    return delivery.failure or "another process is at it, or MLflow does not answer"
+    return delivery.failure or "another process is at it, or MLflow does not answer", delivery.refused
+
+
+def _file(spool: Spool) -> Place:
+    """The file of lines, where it is kept."""
+    return spool.place / spool.file.name

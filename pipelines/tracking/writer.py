@@ -16,7 +16,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModel, Logged
 from mlflow.exceptions import MlflowException
 
 from pipelines.tracking.client import DIGEST_LENGTH, EVALUATED, logged_models, newest_checkpoint
-from pipelines.tracking.spool import Entry, Spool
+from pipelines.tracking.lines import DAMAGED, Entry
+from pipelines.tracking.spool import Spool
 
 MEASURED = "<!-- measured -->"
 """In a description: here stands a table of the newest measures of the validation split."""
@@ -49,18 +50,24 @@ class StoreWriter:
         """Do what a line says that is not about points.
 
         Raises:
-            CannotBeWritten: a later version has written the line, or its file is gone.
+            CannotBeWritten: a later version has written the line, it is damaged, or its file is damaged or gone.
         """
+        if entry.kind == DAMAGED:
+            raise CannotBeWritten("not as it was written")
         write = getattr(self, f"_write_{entry.kind}", None)
         if write is None:
             raise CannotBeWritten(f"a line of an unknown kind, {entry.kind}")
         if (held := entry.arguments.get("held")) and not self._is_there(held):
             raise CannotBeWritten(f"{held.rpartition('/')[2]} is gone")
+        arguments = dict(entry.arguments)
+        checksum = arguments.pop("checksum", None)
+        if held and not self._spool.keeps(held, checksum):
+            raise CannotBeWritten(f"{held} does not match its checksum")
         try:
-            inspect.signature(write).bind(entry.time, **entry.arguments)
+            inspect.signature(write).bind(entry.time, **arguments)
         except TypeError as error:
             raise CannotBeWritten(f"a damaged line: {error}") from None
-        write(entry.time, **entry.arguments)
+        write(entry.time, **arguments)
 
     def write_points(self, entries: Sequence[Entry]) -> None:
         """Add the points that the store does not have: a step at or before the newest of its curve is there already.

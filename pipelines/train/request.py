@@ -17,6 +17,7 @@ from pipelines.site import Site
 from pipelines.tracking.address import as_noted
 from pipelines.tracking.label import RunLabel
 from pipelines.train.objectives import OBJECTIVES
+from pipelines.train.routing_history import RoutingHistory
 from pipelines.train.run_folder import check_same, run_identity, run_note
 
 
@@ -49,7 +50,7 @@ class TrainRequest:
 
         Raises:
             UserError: unknown target, data set or VAE that do not fit the settings, ``out`` is taken, holds no such
-                run to resume, or another process works in it.
+                run to resume or a damaged one, or another process works in it.
         """
         if self.target not in OBJECTIVES:
             raise UserError(f"unknown target {self.target!r}", allowed=", ".join(OBJECTIVES))
@@ -68,6 +69,8 @@ class TrainRequest:
             # A run goes on in the store that it began in.
             uri = as_noted(note["tracking_uri"], self.site.tracking_uri)
             check_noted_store(uri)
+            # What the workers read first, so that its damage is said before they are started.
+            RoutingHistory(self.out)
             resolved = replace(resolved, site=replace(self.site, tracking_uri=uri))
         else:
             check_free(self.out, "a new or an empty folder, or --resume to go on with the run in it")

@@ -2,20 +2,23 @@
 
 A line of the file is JSON: ``{"step": 20, "layers": [{"load": [...], "share": [...], "bias": [...],
 "experts_per_token": 1.0, "unselected": 0.3, "router_entropy": 1.2}, ...]}``, lists with a number per expert. As curves
-in MLflow these would be hundreds; there stand their summaries (``DenoiserObjective.pop_diagnostics``).
+in MLflow these would be hundreds; there stand their summaries (``DenoiserObjective.pop_diagnostics``). The last line is
+the checksum of those before: ``{"sha256": "..."}``.
 
 Legend: E experts.
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from intermoe.errors import UserError
 from intermoe.files import whole_file
 from intermoe.moe.selection import LayerRouting
-from intermoe.places import Place, is_file
+from intermoe.places import Place, read_bytes
 from pipelines.documents import png
 from pipelines.tracking.run_log import RunLog
 
@@ -28,8 +31,26 @@ class RoutingHistory:
     """The file ``routing.jsonl`` of a run; made when the first routing is saved."""
 
     def __init__(self, run: Place) -> None:
+        """Read what is there of a run.
+
+        Raises:
+            UserError: the file was changed since it was written.
+        """
         self._file = run / ROUTING
-        self._lines = self._file.read_text("utf-8").splitlines() if is_file(self._file) else []
+        try:
+            *lines, seal = read_bytes(self._file).decode(errors="replace").splitlines(keepends=True) or [""]
+        except FileNotFoundError:
+            self._lines: list[str] = []
+            return
+        except OSError as error:
+            raise UserError(f"cannot be read: {error.strerror or error}", where=self._file) from None
+        if seal != _seal("".join(lines)):
+            raise UserError(
+                "does not match its checksum, its last line: it is damaged",
+                where=self._file,
+                allowed="delete it; the heat maps begin anew then",
+            )
+        self._lines = [line.rstrip("\n") for line in lines]
 
     def add(self, step: int, layers: Sequence[LayerRouting]) -> None:
         """Take note of the routing of all layers since the step before."""
@@ -40,7 +61,8 @@ class RoutingHistory:
         """Write the file anew; what is added between two checkpoints is lost with a process, and computed again."""
         if self._lines:
             with whole_file(self._file) as partial:
-                partial.write_text("".join(f"{line}\n" for line in self._lines), "utf-8")
+                text = "".join(f"{line}\n" for line in self._lines)
+                partial.write_text(text + _seal(text), "utf-8")
 
     def forget_after(self, step: int) -> None:
         """Drop what came after a step: a run that is resumed there computes it again."""
@@ -73,6 +95,11 @@ def log_routing(run: RunLog, folder: Place) -> list[str]:
             (Path(pictures) / name).write_bytes(picture)
             run.log_artifact(Path(pictures) / name, _ARTIFACTS)
     return [f"{_ARTIFACTS}/{name}" for name in maps]
+
+
+def _seal(text: str) -> str:
+    """The last line of a file of such lines."""
+    return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest()}) + "\n"
 
 
 def _as_json(layer: LayerRouting) -> dict[str, Any]:

@@ -6,12 +6,13 @@ from typing import Any
 from intermoe import checkpoint
 from intermoe.data.card import CARD
 from intermoe.errors import UserError
-from intermoe.files import read_note, sha256, write_json
+from intermoe.files import read_note, sha256, write_note
 from intermoe.places import Place
 from pipelines.settings import Settings, flatten
 from pipelines.tracking.address import shown
 
-_NOTE = "run.json"
+RUN_NOTE, CHECKPOINTS = "run.json", "checkpoints"
+"""Names of the note and of the folder of checkpoints in the folder of a run."""
 
 
 def run_note(folder: Place) -> dict[str, Any]:
@@ -19,12 +20,13 @@ def run_note(folder: Place) -> dict[str, Any]:
 
     The keys are those of :func:`note_run` and :func:`run_identity`.
     """
-    return read_note(folder / _NOTE)
+    return read_note(folder / RUN_NOTE)
 
 
 def note_run(folder: Place, *, run_id: str, tracking_uri: str, data: Place, identity: dict[str, Any]) -> None:
     """Write the note of a run that begins."""
-    write_json(folder / _NOTE, {"run_id": run_id, "tracking_uri": shown(tracking_uri), "data": str(data), **identity})
+    begun = {"run_id": run_id, "tracking_uri": shown(tracking_uri), "data": str(data)}
+    write_note(folder / RUN_NOTE, {**begun, **identity})
 
 
 def run_identity(target: str, settings: Settings, dataset: Place, vae: Place | None) -> dict[str, Any]:
@@ -67,5 +69,5 @@ def as_begun(settings: Settings, folder: Place) -> Settings:
 
 def resumable_step(folder: Place) -> int:
     """The step that a resumed run goes on from."""
-    newest = checkpoint.latest(folder / "checkpoints")
+    newest = checkpoint.latest(folder / CHECKPOINTS)
     return int(checkpoint.documents(newest)["state"]["step"]) if newest else 0

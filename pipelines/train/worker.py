@@ -34,6 +34,7 @@ from pipelines.train.gauges import Gauges
 from pipelines.train.objectives import build
 from pipelines.train.request import TrainingJob
 from pipelines.train.routing_history import RoutingHistory, log_routing
+from pipelines.train.run_folder import CHECKPOINTS
 
 # While a training runs, its heat maps are drawn anew at checkpoints, at most so often.
 _MAP_SECONDS = 300.0
@@ -190,7 +191,7 @@ class Worker:
         # First, so that a run that goes on from this checkpoint has it.
         if self.validation is None:
             self._write(self.request.out / "best", step)
-        folder = checkpoint.step_folder(self.request.out / "checkpoints", step)
+        folder = checkpoint.step_folder(self.request.out / CHECKPOINTS, step)
         state = checkpoint.optimizer_tensors(self.take_step.optimizer, self.take_step.named_parameters)
         progress = {"best": self.best if math.isfinite(self.best) else None, "window": asdict(self.window)}
         self._write(folder, step, tensors={"optimizer": state}, documents={"progress": progress})
@@ -222,7 +223,7 @@ class Worker:
             remove_leftovers(self.request.out, "best")
         documents, parts = ("config", "state", "progress"), (*self.objective.saved, "optimizer")
         folder = checkpoint.latest(
-            self.request.out / "checkpoints",
+            self.request.out / CHECKPOINTS,
             holding=[*(f"{name}.json" for name in documents), *(f"{name}.safetensors" for name in parts)],
             report=self._note_damage,
         )

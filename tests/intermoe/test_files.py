@@ -14,6 +14,7 @@ from intermoe.files import (
     whole_file,
     whole_folder,
     write_json,
+    write_note,
 )
 from intermoe.places import Place
 
@@ -41,8 +42,17 @@ def fail_after(file: Place, error: BaseException) -> None:
 def test_a_note_is_an_object_or_one_line(tmp_path):
     file = tmp_path / "run.json"
     assert read_note(file) == read_note(file / "below") == {}
+    note = {"a": 1, "b": (0.1, None), "c": {2: "é"}}
+    write_note(file, note)
+    assert read_note(file) == {"a": 1, "b": [0.1, None], "c": {"2": "é"}}
+    file.rename(tmp_path / "sweep.json")
+    with pytest.raises(UserError) as caught:
+        read_note(tmp_path / "sweep.json")
+    assert str(caught.value) == f"{tmp_path}/sweep.json: does not match its own checksum: it is damaged"
     write_json(file, {"a": 1})
-    assert read_note(file) == {"a": 1}
+    with pytest.raises(UserError) as caught:
+        read_note(file)
+    assert str(caught.value) == f"{file}: has no checksum: an older version wrote it, or it is damaged"
     for damaged in (b"", b'{"a": ', b"[1]", b"\xff\xfe{", b"[" * 100_000):
         file.write_bytes(damaged)
         with pytest.raises(UserError) as caught:

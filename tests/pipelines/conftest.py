@@ -12,6 +12,7 @@ import pytest
 import ray
 import torch
 from mlflow import MlflowClient
+from small_disk import SmallDisk, small_disk
 
 from intermoe.data.shards import DatasetFolder
 from intermoe.datasets.duet import write_duet
@@ -69,6 +70,13 @@ def clip_shards(ray_session: None, clip_folder: Path, tmp_path_factory: pytest.T
 def vocabulary(clip_folder: Path) -> int:
     """The number of tokens of the small CLIP."""
     return len(json.loads((clip_folder / "vocab.json").read_text()))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A file system of 16 KiB."""
+    with small_disk(tmp_path / "disk") as disk:
+        yield disk
 
 
 @pytest.fixture(scope="session")

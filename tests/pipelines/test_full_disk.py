@@ -1,8 +1,5 @@
 """A full disk is one line with the file's name and leaves nothing half-written; with room the same command works."""
 
-import subprocess
-from pathlib import Path
-
 import pytest
 import torch
 import yaml
@@ -15,32 +12,6 @@ from intermoe.errors import UserError
 from intermoe.files import sha256
 from pipelines.cli import main
 from pipelines.preprocess.preprocess import make_shards
-
-
-class SmallDisk:
-    """A file system in memory, of a size that can change."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def resize(self, kib: int) -> None:
-        subprocess.run(["mount", "-o", f"remount,size={kib}k", self.root], check=True)
-
-    def files(self) -> list[str]:
-        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
-
-
-@pytest.fixture
-def disk(tmp_path):
-    root = tmp_path / "disk"
-    root.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", root], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a file system")
-    try:
-        yield SmallDisk(root)
-    finally:
-        subprocess.run(["umount", "-l", root], check=True)
 
 
 def test_recordings(disk):

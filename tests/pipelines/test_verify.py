@@ -3,11 +3,12 @@
 import pytest
 import torch
 from toy_shards import write_shards
+from trained_folder import RUN, TRIAL, write_sweep
 
 from intermoe import checkpoint
 from intermoe.checkpoint import MANIFEST
 from intermoe.data.card import CARD
-from intermoe.files import write_json
+from intermoe.files import write_note
 from pipelines.cli import main
 
 DATA_SET, CHECKPOINT = "the data set is damaged", "the checkpoint is damaged"
@@ -20,7 +21,7 @@ def sweep(tmp_path):
     run = tmp_path / "trials/one/denoiser"
     for folder in (run / "best", *(checkpoint.step_folder(run / "checkpoints", step) for step in (2, 4))):
         checkpoint.save(folder, tensors={"weights": {"w": torch.ones(2)}}, documents={"config": {}})
-    write_json(run / "run.json", {})
+    write_note(run / "run.json", {})
     (run / "checkpoints" / f".step-00000006.{'0' * 32}").mkdir()
     return tmp_path
 
@@ -52,6 +53,35 @@ def test_each_damage_is_a_line_and_the_status_is_2(sweep, capsys):
         "error: 4 damaged",
     ]
     assert [line for line in printed.err.splitlines() if not line.startswith("verify")] == damages
+
+
+def test_notes_spools_and_the_history_of_routing_are_checked_too(tmp_path, capsys):
+    run = write_sweep(tmp_path) / TRIAL / "denoiser"
+    assert main(["verify", str(tmp_path / "sweep")]) == 0
+    capsys.readouterr()
+    changes = {
+        "run.json": (b"denoiser", b"denoisex"),
+        "routing.jsonl": (b"0.25", b"0.35"),
+        f"tracking/{RUN}.jsonl": (b'"step": 10', b'"step": 11'),
+        "../trial.json": (b"30.0", b"31.0"),
+        "../evaluation-1/results.json": (b"0.5", b"0.4"),
+    }
+    for file, change in changes.items():
+        (run / file).write_bytes((run / file).read_bytes().replace(*change, 1))
+    (run / "../../two/checkpoints").mkdir(parents=True)
+    assert main(["verify", str(tmp_path / "sweep")]) == 2
+    trial = tmp_path / "sweep" / TRIAL
+    damaged = "does not match its own checksum: it is damaged"
+    allowed = "(allowed: delete it; the heat maps begin anew then)"
+    assert [line for line in capsys.readouterr().err.splitlines() if not line.startswith("verify")] == [
+        f"{trial}/trial.json: {damaged}",
+        f"{trial}/denoiser/run.json: {damaged}",
+        f"{trial}/denoiser/routing.jsonl: does not match its checksum, its last line: it is damaged {allowed}",
+        f"{trial}/evaluation-1/results.json: {damaged}",
+        f"{trial.parent}/two: has checkpoints, but no run.json: the run is damaged",
+        f"{trial}/denoiser/tracking/{RUN}.jsonl: line 2 is damaged",
+        "error: 6 damaged",
+    ]
 
 
 def test_what_has_no_checksums_is_refused(tmp_path, capsys):

@@ -15,6 +15,7 @@ from intermoe.errors import UserError
 from intermoe.evaluation import runner
 from intermoe.evaluation.measures import MEASURES
 from intermoe.evaluation.protocol import ROWS
+from intermoe.files import write_note
 from pipelines.evaluate.evaluate import evaluate
 from pipelines.evaluate.request import EvaluateRequest
 from pipelines.evaluate.results import Results
@@ -179,7 +180,7 @@ def _interrupt(*_: object) -> None:
 def test_another_evaluation_does_not_go_on_with_what_lies_there(reference, ask, tmp_path):
     (tmp_path / ".x.partial").mkdir()
     document = {"about": {"seed": 5}, "run_id": "0" * 32, "tracking_uri": "nowhere"}
-    (tmp_path / ".x.partial" / "plan.json").write_text(json.dumps(document))
+    write_note(tmp_path / ".x.partial" / "plan.json", document)
     with pytest.raises(UserError, match="holds a half-made evaluation of something else"):
         ask(tmp_path / "x")
 
@@ -206,7 +207,7 @@ def test_the_checkpoint_in_mlflow_shows_what_was_found(reference, ask, denoiser,
     shutil.copytree(denoiser, copy)
     with Run.start(store, "tests", "denoiser", params={}) as run:
         run.log_checkpoint(copy / "best", 3, {})
-    (copy / "run.json").write_text(json.dumps({"run_id": run.id}))
+    write_note(copy / "run.json", {"run_id": run.id})
     results = ask(tmp_path / "shown", model=copy, rows=("generated",))
     client = MlflowClient(store)
     evaluation = client.get_run(results.about["run"])

@@ -12,7 +12,7 @@ from intermoe import checkpoint
 from intermoe.data.card import DatasetCard, EncoderCard, shard_name, write_card
 from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, write_rows
 from intermoe.errors import UserError
-from intermoe.files import sha256
+from intermoe.files import sha256, write_note
 from pipelines.evaluate.results import Results, publish, replications_frame
 from pipelines.report.report import report
 from pipelines.tracking.runs import Run
@@ -26,6 +26,9 @@ ABOUT = {
     "guidance": 1.0,
     "evaluation": {"replications": 2, "pool": 2, "diversity_pairs": 2, "multimodality": {"captions": 0}},
 }
+
+
+NOTHING_DONE = {"trials": [], "tables": {}, "tracking_uri": "y", "run_id": "x"}
 
 
 def write_data(folder: Path) -> Path:
@@ -73,7 +76,7 @@ def write_trial(folder: Path, data: Path, store: str) -> None:
         "moe": {"experts": 4, "c_exp": 1.0, "selection": "dynamic"},
     }
     checkpoint.save(folder / "denoiser/best", tensors={}, documents={"config": config, "state": {"step": 2}})
-    (folder / "denoiser/run.json").write_text(json.dumps({"data": str(data)}))
+    write_note(folder / "denoiser/run.json", {"data": str(data)})
     values = {
         "recorded": {"r_precision_top1": [0.75], "fid": [0.5]},
         "generated": {"r_precision_top1": [0.25], "fid": [3.0]},
@@ -90,7 +93,7 @@ def write_trial(folder: Path, data: Path, store: str) -> None:
         "seconds_training": 30.0,
         "seconds_evaluating": 10.0,
     }
-    (folder / "trial.json").write_text(json.dumps(outcome))
+    write_note(folder / "trial.json", outcome)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +125,7 @@ def sweep(store, tmp_path_factory) -> Path:
         "seconds_shared": {"vae": 1.0, "evaluator": 2.0},
         "failed": {"bad-seed0": "no such file"},
     }
-    (folder / "sweep.json").write_text(json.dumps(note))
+    write_note(folder / "sweep.json", note)
     return folder
 
 
@@ -155,17 +158,17 @@ def test_a_report_is_written_and_recorded_and_replaces_an_earlier_one(sweep, sto
 def test_a_sweep_of_which_nothing_is_done_has_no_report(tmp_path):
     with pytest.raises(UserError, match="holds no sweep"):
         report(tmp_path, tmp_path / "report")
-    (tmp_path / "sweep.json").write_text('{"run_id": "x", "tracking_uri": "y"}')
+    write_note(tmp_path / "sweep.json", {"run_id": "x", "tracking_uri": "y"})
     with pytest.raises(UserError, match="has not begun its trials yet"):
         report(tmp_path, tmp_path / "report")
-    (tmp_path / "sweep.json").write_text('{"trials": [], "tables": {}, "tracking_uri": "y", "run_id": "x"}')
+    write_note(tmp_path / "sweep.json", NOTHING_DONE)
     with pytest.raises(UserError, match="no trial is done"):
         report(tmp_path, tmp_path / "report")
     assert not (tmp_path / "report").exists()
 
 
 def test_nothing_but_an_earlier_report_is_replaced(tmp_path):
-    (tmp_path / "sweep.json").write_text('{"trials": [], "tables": {}, "tracking_uri": "y", "run_id": "x"}')
+    write_note(tmp_path / "sweep.json", NOTHING_DONE)
     for out in (tmp_path, tmp_path / "sweep.json"):
         with pytest.raises(UserError, match="holds something else than a report"):
             report(tmp_path, out)

@@ -1,7 +1,6 @@
 """What is shown of a sweep: where nobody watches lines, else a table."""
 
 import io
-import json
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import ray
 from rich.console import Console
 from trials import make_trial
 
+from intermoe.files import write_note
 from pipelines.cluster.progress import progress_board
 from pipelines.sweep import display
 from pipelines.sweep.display import TrialDisplay
@@ -36,7 +36,7 @@ def trials(tmp_path, board) -> list[TrialRequest]:
     evaluation = tmp_path / "done" / requests[3].evaluation
     evaluation.mkdir()
     results = {"rows": {"raw": {"fid": {"mean": 12.345}}}}
-    (evaluation / "results.json").write_text(json.dumps(results))
+    write_note(evaluation / "results.json", results)
     (tmp_path / "done" / OUTCOME).write_text("{}")
     (tmp_path / "stopped" / STOPPED).write_text("{}")
     return requests

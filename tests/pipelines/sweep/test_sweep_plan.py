@@ -15,7 +15,7 @@ from trials import make_trial
 from intermoe import checkpoint
 from intermoe.datasets.duet import write_duet
 from intermoe.errors import UserError
-from intermoe.files import discard
+from intermoe.files import discard, read_note, write_note
 from intermoe.locks import locked
 from pipelines.settings import parse_overrides
 from pipelines.site import Site
@@ -76,8 +76,9 @@ def test_a_folder_that_is_taken_or_holds_no_sweep_is_refused(tmp_path):
     # What a killed process left of its first note is nobody's work.
     (tmp_path / f".{SWEEP_NOTE}").write_text("{")
     request_of(found, tmp_path).checked()
-    (tmp_path / SWEEP_NOTE).write_text(
-        '{"name": "smoke", "profile": "tiny", "overrides": {"moe.sigma": 0.1}, "tracking_uri": "a"}'
+    write_note(
+        tmp_path / SWEEP_NOTE,
+        {"name": "smoke", "profile": "tiny", "overrides": {"moe.sigma": 0.1}, "tracking_uri": "a"},
     )
     request_of(found, tmp_path, resume=True).checked()
     assert sweep_note(tmp_path)["overrides"] == {"moe.sigma": 0.1}
@@ -85,10 +86,10 @@ def test_a_folder_that_is_taken_or_holds_no_sweep_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"exists already and is not overwritten \(allowed: another --out, or --resume"):
         request_of(found, tmp_path).checked()
     for note, message in (
-        ('{"name": "other", "profile": "tiny"}', "name 'smoke' (allowed: 'other', as in the sweep that is resumed)"),
-        ('{"name": "smoke", "profile": "paper"}', "profile 'tiny' (allowed: 'paper', as in the sweep"),
+        ({"name": "other", "profile": "tiny"}, "name 'smoke' (allowed: 'other', as in the sweep that is resumed)"),
+        ({"name": "smoke", "profile": "paper"}, "profile 'tiny' (allowed: 'paper', as in the sweep"),
     ):
-        (tmp_path / SWEEP_NOTE).write_text(note)
+        write_note(tmp_path / SWEEP_NOTE, note)
         with pytest.raises(UserError) as caught:
             request_of(found, tmp_path, resume=True).checked()
         assert message in str(caught.value)
@@ -124,13 +125,13 @@ class Stopped:
 def test_a_trial_that_is_stopped_or_fails_is_noted_at_once(tmp_path, store):
     run = Run.start(store, "tests", "slow", params={})
     (tmp_path / "denoiser").mkdir()
-    (tmp_path / "denoiser/run.json").write_text(json.dumps({"run_id": run.id}))
+    write_note(tmp_path / "denoiser/run.json", {"run_id": run.id})
     request = make_trial(tmp_path, "slow-seed0", site=Site(store))
     ends = _NoteEnds({"k": request})
     ends.on_trial_error(3, [], Stopped("k", "Traceback\n  File\nOSError: no space left\n"))
-    assert json.loads((tmp_path / FAILED).read_text()) == {"reason": "OSError: no space left"}
+    assert read_note(tmp_path / FAILED) == {"reason": "OSError: no space left"}
     ends.on_trial_complete(3, [], Stopped("k"))
-    assert json.loads((tmp_path / STOPPED).read_text()) == {"step": 8}
+    assert read_note(tmp_path / STOPPED) == {"step": 8}
     # As a sweep does at its end.
     deliver_left(tmp_path, store)
     found = MlflowClient(store).get_run(run.id)
@@ -142,7 +143,7 @@ def test_a_trial_that_is_stopped_or_fails_is_noted_at_once(tmp_path, store):
     assert _finished(request, with_asha)
     assert not _finished(request, plain)
     (tmp_path / STOPPED).unlink()
-    (tmp_path / OUTCOME).write_text(json.dumps({"evaluation": request.evaluation}))
+    write_note(tmp_path / OUTCOME, {"evaluation": request.evaluation})
     ends.on_trial_complete(3, [], Stopped("k"))
     assert not (tmp_path / STOPPED).exists()
     assert _finished(request, plain)

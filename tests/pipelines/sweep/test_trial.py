@@ -7,6 +7,7 @@ from contextlib import suppress
 from mlflow import MlflowClient
 from trials import make_trial
 
+from intermoe.files import write_note
 from pipelines.cluster.progress import progress_board
 from pipelines.site import Site
 from pipelines.sweep import trial
@@ -50,7 +51,7 @@ def test_a_trial_that_is_evaluated_otherwise_is_not_trained_again(run_workers, t
     values = tiny("denoiser", 2, "evaluation.multimodality.captions=0")
     run_workers("denoiser", values, tmp_path / "denoiser", vae=vae / "best")
     run = Run.start(store, "tests", "trial", params={})
-    (tmp_path / "denoiser/run.json").write_text(json.dumps({"run_id": run.id, "data": str(shards)}))
+    write_note(tmp_path / "denoiser/run.json", {"run_id": run.id, "data": str(shards)})
     mark_done(tmp_path / "denoiser")
     names = []
     for replications in (2, 2, 1):

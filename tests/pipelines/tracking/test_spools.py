@@ -9,8 +9,11 @@ import pytest
 from mlflow import MlflowClient
 
 from intermoe.errors import UserError, UserNote
+from intermoe.files import write_note
 from intermoe.places import as_place
+from pipelines.cli import main
 from pipelines.tracking import delivery
+from pipelines.tracking.lines import DAMAGED
 from pipelines.tracking.run_log import join
 from pipelines.tracking.runs import Run
 from pipelines.tracking.spool import Spool, Undelivered
@@ -63,13 +66,13 @@ def test_what_was_delivered_is_not_there_any_more(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "tracking", RUN_ID)
     (tmp_path / "picture.png").write_bytes(b"1234")
     held = spool.hold(tmp_path / "picture.png")
-    spool.append("artifact", 1, held=held, folder=None)
+    spool.append("artifact", 1, **held, folder=None)
     spool.append("tags", 1, tags={"a": "b"})
     assert spool.undelivered() == Undelivered(files=1, notes=1, bytes=4)
     assert str(spool.undelivered()) == "1 file, 1 note"
     first, second = spool.entries()
     spool.note_delivered(first)
-    assert not (spool.folder / held).exists()
+    assert not (spool.folder / held["held"]).exists()
     assert str(Spool(tmp_path / "tracking", RUN_ID).undelivered()) == "1 note"
     assert not spool.remove_if_delivered()
     spool.note_delivered(second)
@@ -97,7 +100,7 @@ def test_in_a_storage_what_waits_is_saved_with_each_checkpoint(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     folder = as_place(f"{bucket}/spooled")
-    (folder / "run.json").write_text("{}")
+    write_note(folder / "run.json", {})
     run = Run.start(uri, "stored", "a run", params={}, folder=folder)
     (tmp_path / "picture.png").write_bytes(b"1234")
     with monkeypatch.context() as away:
@@ -195,7 +198,8 @@ def test_a_damaged_line_is_left_out_and_touches_nothing_outside_the_spool(tmp_pa
     with spool.file.open("ab") as file:
         file.write(b"[]\n" + b"[" * 100_000 + b"\n")
     spool.append("points", 1, step=3, values={"loss": 2.0})
-    assert steps(spool) == [1, 3]
+    kinds = [entry.kind for entry in spool.entries()]
+    assert kinds == ["points", *[DAMAGED] * 12, "points"]
     assert spool.undelivered() == Undelivered(points=2)
     for entry in spool.entries():
         spool.note_delivered(entry)
@@ -210,3 +214,42 @@ def test_arguments_that_a_kind_does_not_have_are_refused(tmp_path: Path, uri: st
     with pytest.warns(UserNote, match="MLflow did not take 1 of what was logged, such as tags: a damaged line"):
         run.finish()
     assert MlflowClient(uri).get_run(run.id).info.status == "FINISHED"
+
+
+def test_what_was_changed_in_a_spool_is_named_and_all_else_delivered(
+    tmp_path: Path, uri: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    run = Run.start(uri, "tests", "run", params={})
+    spool = Spool(tmp_path / "tracking", run.id, uri)
+    for step in (1, 2, 3):
+        spool.append("points", step, step=step, values={"loss": 0.5})
+    (tmp_path / "picture.png").write_bytes(b"1234")
+    held = spool.hold(tmp_path / "picture.png")
+    spool.append("artifact", 4, **held, folder=None)
+    spool.file.write_bytes(spool.file.read_bytes().replace(b'"step": 2', b'"step": 9') + b'{"kind"')
+    (spool.folder / held["held"]).write_bytes(b"12345")
+    note = spool.folder / f"{run.id}.json"
+    note.write_text('{"delivered": 1')
+    assert main(["sync", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    left = "what is left is delivered"
+    assert printed.out == f"{spool.folder}: delivered 2 points, 1 file to run {run.id} in MLflow at {uri}\n"
+    assert [line for line in printed.err.splitlines() if line.startswith(("note", "error"))] == [
+        f"note: {note}: cannot be read: it is damaged, or no JSON object; {left}",
+        f"note: {spool.file}: its end is cut off; {left}",
+        f"error: {spool.file}: damaged: not as it was written; left out: 2, all else is delivered",
+    ]
+    history = MlflowClient(uri).get_metric_history(run.id, "loss")
+    assert [metric.step for metric in history] == [1, 3]
+    assert MlflowClient(uri).list_artifacts(run.id) == []
+
+
+def test_half_a_line_that_a_full_disk_has_left_is_gone_with_the_next_one(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, RUN_ID, "store")
+    spool.append("points", 1, step=1, values={})
+    with spool.file.open("ab") as file:
+        file.write(b'{"kind": "points", ' + b" " * 100_000)
+    spool.append("points", 1, step=2, values={})
+    assert steps(spool) == [1, 2]
+    assert spool.damages() == []

@@ -5,8 +5,10 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from intermoe.errors import UserError
 from intermoe.moe.selection import LayerRouting
 from pipelines.train.routing_history import ROUTING, RoutingHistory
 
@@ -27,7 +29,7 @@ def test_a_line_holds_the_routing_of_all_layers_of_a_step(tmp_path: Path) -> Non
     history = RoutingHistory(tmp_path)
     history.add(20, [layer([0.75, 0.25]), layer([0.5, 0.5], name="threshold")])
     history.save()
-    (line,) = (tmp_path / ROUTING).read_text().splitlines()
+    line, _checksum = (tmp_path / ROUTING).read_text().splitlines()
     summary = {"experts_per_token": 1.0, "unselected": 0.25, "router_entropy": 1.0}
     assert json.loads(line) == {
         "step": 20,
@@ -36,6 +38,26 @@ def test_a_line_holds_the_routing_of_all_layers_of_a_step(tmp_path: Path) -> Non
             {"load": [0.5, 0.5], "share": [0.5, 0.5], "threshold": [-0.5, -0.5], **summary},
         ],
     }
+
+
+def test_a_history_that_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:
+    history = RoutingHistory(tmp_path)
+    for step in (10, 20):
+        history.add(step, [layer([0.75, 0.25])])
+    history.save()
+    file, whole = tmp_path / ROUTING, (tmp_path / ROUTING).read_bytes()
+    for changed in (
+        whole.replace(b"0.75", b"0.85", 1),
+        whole.splitlines(keepends=True)[0],
+        whole + b"\n",
+        b"",
+        b"\xff",
+    ):
+        file.write_bytes(changed)
+        with pytest.raises(UserError) as caught:
+            RoutingHistory(tmp_path)
+        problem = "does not match its checksum, its last line: it is damaged"
+        assert str(caught.value) == f"{file}: {problem} (allowed: delete it; the heat maps begin anew then)"
 
 
 def test_without_experts_nothing_is_written(tmp_path: Path) -> None:
