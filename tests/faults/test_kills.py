@@ -15,7 +15,7 @@ from kills import HOOKS, ROOT, Run, StorageGate, environment_of_driver, plan_kil
 from standing_ray import StandingRay, standing_ray
 from tiny_training import tiny_overrides
 
-from intermoe.places import Place, as_place
+from intermoe.places import Place, as_place, is_remote
 
 pytestmark = pytest.mark.faults
 _KILLS = int(os.environ.get("INTERMOE_KILLS", "20"))
@@ -51,13 +51,15 @@ def environment(ray: StandingRay, tmp_path_factory: pytest.TempPathFactory) -> d
 
 @pytest.fixture(scope="module")
 def roots(bucket: str, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Place]:
-    """A folder on the disk and one in the storage, with shards."""
-    roots = {"disk": tmp_path_factory.mktemp("disk"), "storage": as_place(f"{bucket}/kills")}
-    for root in roots.values():
-        words = f"preprocess duet --count 24 --seed 1 --root {root}/raw --out {root}/tiny --encoder minilm"
-        command = [sys.executable, "-m", "pipelines.cli", *words.split()]
-        subprocess.run(command, env=environment, cwd=ROOT, check=True)
-    return roots
+    """A folder on the disk and one in the storage, each with the same shards."""
+    disk, storage = tmp_path_factory.mktemp("disk"), as_place(f"{bucket}/kills")
+    words = f"preprocess duet --count 24 --seed 1 --root {disk}/raw --out {disk}/tiny --encoder minilm"
+    subprocess.run([sys.executable, "-m", "pipelines.cli", *words.split()], env=environment, cwd=ROOT, check=True)
+    assert is_remote(storage)
+    for file in (disk / "tiny").rglob("*"):
+        if file.is_file():
+            storage.fs.put_file(str(file), f"{storage.path}/{file.relative_to(disk)}")
+    return {"disk": disk, "storage": storage}
 
 
 @pytest.fixture(scope="module")

@@ -268,7 +268,8 @@ class Run:
         odd = [line for line in lines if not line.startswith(_LINES)]
         assert not odd, odd[-20:]
         if code == 0:
-            assert answer[-1].startswith(f"{self.folder}/best holds the model; its MLflow run is ")
+            assert answer.pop().startswith(f"{self.folder}/best holds the model; its MLflow run is ")
+        assert not answer, answer
         if code not in (0, -signal.SIGKILL):
             assert lines[-1].startswith(("error: ", "interrupted: ")), lines
         return code
