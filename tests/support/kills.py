@@ -68,7 +68,10 @@ def plan_kills(seed: str, count: int, steps: int, world: int, where: str) -> lis
     # Ray Train starts workers again twice per command.
     row = [("worker", False)] * (3 if count >= 6 else 0)
     num_others = count - num_writes - len(row)
-    others = [(victim, False) for victim in (("driver", "worker", "all", "terminate") * num_others)[:num_others]]
+    others = [
+        (victim, False)
+        for victim in (("worker", "driver", "worker", "all", "worker", "terminate") * num_others)[:num_others]
+    ]
     mixed = [*writes, *others]
     draws.shuffle(mixed)
     begin = draws.randrange(len(mixed) + 1)
