@@ -52,6 +52,9 @@ class Kill:
     delay: float
 
 
+_NONE = Kill("none", sys.maxsize, 0, 0, 0.0)
+
+
 def plan_kills(seed: str, count: int, steps: int, world: int, where: str) -> list[Kill]:
     """So many kills at random steps, a quarter of them in a write; where there are six, three workers in a row.
 
@@ -179,7 +182,7 @@ class Run:
         try:
             for number, kill in enumerate(kills):
                 self._kill(number, kill)
-            self._plan(-1, Kill("nobody", 10**9, 0, 0, 0))
+            self._plan(-1, _NONE)
             ended = False
             while not ended:
                 if self._driver is None:
@@ -196,16 +199,13 @@ class Run:
         assert self._driver is not None
         time.sleep(kill.delay)
         driver = self._driver
-        others: list[psutil.Process] = []
         if kill.victim == "worker":
             worker.kill()
             psutil.wait_procs([worker], timeout=_PATIENCE)
         else:
-            # Those of a driver that was killed do not count for the next.
-            others = self.ray.processes()
             driver.send_signal(signal.SIGTERM if kill.victim == "terminate" else signal.SIGKILL)
         if kill.victim == "all":
-            for process in others:
+            for process in self.ray.processes():
                 process.kill()
         self.gate.release()
         with (self.watch / f"{self.name}.kills").open("a") as done:
@@ -214,9 +214,11 @@ class Run:
             expected = {"terminate": 143}.get(kill.victim, -signal.SIGKILL)
             code = self._ended()
             assert code == expected, (kill, code, self.lines[-3:])
+            # The workers of a driver that was killed do not count for the next, which is started while they may live.
+            workers = self.ray.processes("RayTrainWorker")
+            self._plan(-1, _NONE)
             self._start()
-            left = psutil.wait_procs(others, timeout=_PATIENCE)[1]
-            assert not left, [process.cmdline() for process in left]
+            assert not psutil.wait_procs(workers, timeout=_PATIENCE)[1]
 
     def _plan(self, number: int, kill: Kill) -> None:
         # Where a storage holds a request, the process only says that it has come to the step.

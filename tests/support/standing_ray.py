@@ -34,8 +34,8 @@ class StandingRay:
         self.environment = {"RAY_ADDRESS": process.stdout.readline().strip(), **token}
         self._process = psutil.Process(process.pid)
 
-    def processes(self) -> list[psutil.Process]:
-        """What its drivers have made it start: actors and tasks."""
+    def processes(self, name: str = "") -> list[psutil.Process]:
+        """Its actors and tasks whose title holds a name; some are Ray's own, and stay when a driver ends."""
         busy = []
         for process in self._process.children(recursive=True):
             try:
@@ -43,8 +43,10 @@ class StandingRay:
             except psutil.Error:
                 continue
             # Without its agents, Ray itself ends.
-            if title.startswith("ray::") and not title.startswith(
-                ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnv")
+            if (
+                title.startswith("ray::")
+                and name in title
+                and not title.startswith(("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnv"))
             ):
                 busy.append(process)
         return busy
@@ -53,8 +55,14 @@ class StandingRay:
 @contextmanager
 def standing_ray(variables: Mapping[str, str]) -> Iterator[StandingRay]:
     """A Ray for as long as the block runs; its processes have these environment variables, too."""
-    # Ray gives its processes a lower priority than those of other programs have.
-    variables = {"RAY_worker_niceness": "0", **variables}
+    variables = {
+        # Ray gives its processes a lower priority than those of other programs have.
+        "RAY_worker_niceness": "0",
+        # As a Ray of our own has them (pipelines/cluster/session.py).
+        "RAY_worker_maximum_startup_concurrency": "16",
+        "RAY_idle_worker_killing_time_threshold_ms": "120000",
+        **variables,
+    }
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex()}
     process = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM],
