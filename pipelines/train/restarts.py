@@ -6,8 +6,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, RayActorError
-from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from intermoe.errors import UserError
 from pipelines.train.request import TrainRequest

@@ -98,13 +98,13 @@ class StorageGate:
 
     def arm(self, operation: int, *, late: bool) -> None:
         """Hold the request of that number from now on; ``late``: when it is done, and before it is answered."""
-        self.reached.clear()
         self._released.clear()
         self._left, self._late = operation, late
 
     def release(self) -> None:
         """Let the request go on, whoever has sent it."""
         self._left = 0
+        self.reached.clear()
         self._released.set()
 
     @contextmanager
