@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOOKS = Path(__file__).resolve().parent / "kill_hooks"
 # Curves of time: no two runs have the same.
 TIMES = ("train/seconds_per_step", "train/samples_per_second", "train/share_waiting_for_data", "system/")
-_LINES = ("train ", "error: ", "interrupted: ", "Ray cluster of 1 node; ")
+_LINES = ("train ", "note: ", "error: ", "interrupted: ", "Ray cluster of 1 node; ")
 _PATIENCE = 600.0
 # A save of a checkpoint, and of the best, is so many operations at least: on files, and requests to a storage.
 _OPERATIONS = {"disk": 60, "storage": 12}
