@@ -9,6 +9,8 @@ _DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # A Ctrl-C is ours to handle: Tune would end its trials and go on as if they had come to their end.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A worker that ended is one line of ours (train/restarts.py), not a paragraph on standard output.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed while executing a task",
     # Tune's newer tables cannot be turned off.
     "RAY_AIR_NEW_OUTPUT": "0",
     # No calls home, no running commentary.

@@ -6,8 +6,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, RayActorError
-from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from intermoe.errors import UserError
 from pipelines.train.request import TrainRequest
@@ -17,6 +17,7 @@ from pipelines.train.run_folder import resumable_step
 MAX_RESTARTS = 2
 _LOST = (NodeDiedError, RayActorError)
 _SECONDS = 10.0
+_NODE_LOST, _PROCESS_ENDED, _OTHER_LOST = "its node is lost", "its process ended", "it has lost another worker"
 
 
 class ReportRestarts(ControllerCallback):
@@ -54,6 +55,12 @@ def failure(error: TrainingFailedError) -> str:
     return _reason(error)
 
 
+def is_lost(error: WorkerGroupError) -> bool:
+    """Whether a worker has gone, rather than raised something that its traceback would explain."""
+    reasons = {_reason(cause) for cause in error.worker_failures.values()}
+    return not reasons.isdisjoint((_NODE_LOST, _PROCESS_ENDED, _OTHER_LOST))
+
+
 def user_error(error: BaseException | None) -> UserError | None:
     """The ``UserError`` at the bottom of what Ray has wrapped it into."""
     while error is not None and not isinstance(error, UserError):
@@ -65,12 +72,12 @@ def _reason(error: BaseException) -> str:
     # By their words: Ray hands on some of them as other errors that hold these.
     text = str(error)
     if isinstance(error, NodeDiedError) or "node has died" in text:
-        return "its node is lost"
+        return _NODE_LOST
     if isinstance(error, _LOST) or "worker process has died" in text:
-        return "its process ended"
+        return _PROCESS_ENDED
     if "/gloo/transport/" in text or "ncclRemoteError" in text:
         # Of a worker that has seen another one's end before Ray has.
-        return "it has lost another worker"
+        return _OTHER_LOST
     if "is unavailable" in text:
         return "it does not answer"
     inner = user_error(error)

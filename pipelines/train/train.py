@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from intermoe import checkpoint
 from intermoe.data.card import CARD
@@ -31,7 +32,7 @@ from pipelines.tracking.writer import MEASURED
 from pipelines.train.examples import example_motions
 from pipelines.train.process_group import ProcessGroupConfig
 from pipelines.train.request import TrainingJob
-from pipelines.train.restarts import MAX_RESTARTS, ReportRestarts, user_error
+from pipelines.train.restarts import MAX_RESTARTS, ReportRestarts, failure, is_lost, user_error
 from pipelines.train.routing_history import log_routing
 from pipelines.train.run_folder import note_run, resumable_step, run_identity, run_note
 from pipelines.train.worker import work
@@ -53,8 +54,8 @@ def train(job: TrainingJob, *, board: Any = None, callbacks: Sequence[Any] = ())
         The id of the MLflow run.
 
     Raises:
-        UserError: another process works in the folder, the store does not answer, the folder cannot be made, or the
-            loss is not finite.
+        UserError: another process works in the folder, the store does not answer, the folder cannot be made, the loss
+            is not finite, or workers were lost too often.
     """
     request, card = job.request, job.card
     with locked(request.out), _reopened(job) if request.resume else _started(job, board) as run:
@@ -147,10 +148,12 @@ def _fit(job: TrainingJob, run: Run, board: Any, callbacks: Sequence[Any]) -> No
             for cause in error.worker_failures.values():
                 if mistake := user_error(cause):
                     raise UserError(str(mistake)) from None
+            if is_lost(error):
+                raise UserError(f"{failure(error)}; {_goes_on(request.out)}", where=f"train {request.target}") from None
             raise
-    failure = ray.get(board.failure.remote(key))
-    if failure:
-        raise UserError(failure, where=f"train {request.target}")
+    given_up = ray.get(board.failure.remote(key))
+    if given_up:
+        raise UserError(given_up, where=f"train {request.target}")
 
 
 @contextmanager
@@ -161,14 +164,19 @@ def _interruptible(out: Place) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        try:
-            step = f"step {resumable_step(out)}"
-        except UserError:
-            step = "its newest whole checkpoint"
-        raise KeyboardInterrupt(f"`--resume` goes on from {step}") from None
+        raise KeyboardInterrupt(_goes_on(out)) from None
     finally:
         if main:
             signal.signal(signal.SIGINT, handler)
+
+
+def _goes_on(out: Place) -> str:
+    """What a run that has ended early goes on from."""
+    try:
+        step = f"step {resumable_step(out)}"
+    except UserError:
+        step = "its newest whole checkpoint"
+    return f"`--resume` goes on from {step}"
 
 
 def _started(job: TrainingJob, board: Any) -> Run:

@@ -16,7 +16,7 @@ from ray.train.v2._internal.execution.controller.state import (
 
 from intermoe.errors import UserError
 from pipelines.train import restarts
-from pipelines.train.restarts import ReportRestarts, failure
+from pipelines.train.restarts import ReportRestarts, failure, is_lost
 
 GLOO = "[/build/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242"
 LOST = WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: ActorDiedError()})
@@ -38,6 +38,19 @@ LOST = WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: Ac
 )
 def test_a_failure_is_one_line_that_names_its_cause(error, line):
     assert failure(error) == line
+
+
+@pytest.mark.parametrize(
+    ("errors", "lost"),
+    [
+        ({0: RuntimeError(GLOO), 1: ActorDiedError()}, True),
+        ({0: NodeDiedError("gone")}, True),
+        ({0: RuntimeError(GLOO)}, True),
+        ({0: RuntimeError("CUDA out of memory")}, False),
+    ],
+)
+def test_a_worker_is_lost_that_raised_nothing_of_its_own(errors, lost):
+    assert is_lost(WorkerGroupError("", errors)) == lost
 
 
 def test_each_restart_is_reported_with_its_number_and_its_step(monkeypatch, tmp_path):
