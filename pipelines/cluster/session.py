@@ -52,7 +52,7 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
         _start(workers, jobs)
     try:
         if os.environ.get("RAY_ADDRESS"):
-            await_resources(Demand(workers, jobs), LiveCluster(), _tell)
+            await_resources(Demand(workers.fewest, jobs), LiveCluster(), _tell)
         yield
     finally:
         ray.shutdown()

@@ -6,8 +6,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, RayActorError
-from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2.api.exceptions import ControllerError, PreemptionError, TrainingFailedError, WorkerGroupError
 
 from intermoe.errors import UserError
 from pipelines.train.request import TrainRequest
@@ -26,15 +26,17 @@ class ReportRestarts(ControllerCallback):
         self._request, self._board = request, board
         self._counts: Counter[str] = Counter()
 
-    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:  # noqa: ARG002
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Ray Train has decided what to do next."""
         error = getattr(current_state, "training_failed_error", None)
-        if error is None or current_state.is_terminal():
+        # While the workers wait for a place, it is the same state again and again.
+        if error is None or current_state is previous_state or current_state.is_terminal():
             return
         # Ray counts failures of the workers and of their start apart, and those by a node's announced end not at all.
         kind = type(error).__name__
         self._counts[kind] += 1
-        limit = f" of {MAX_RESTARTS}" if self._counts[kind] <= MAX_RESTARTS else ""
+        counted = self._counts[kind] <= MAX_RESTARTS and not isinstance(error, PreemptionError)
+        limit = f" of {MAX_RESTARTS}" if counted else ""
         # What is raised here would end the training that is to go on.
         with suppress(Exception):
             step = resumable_step(self._request.out)
@@ -49,6 +51,8 @@ def failure(error: TrainingFailedError) -> str:
         failures = sorted(error.worker_failures.items(), key=lambda item: not isinstance(item[1], _LOST))
         for rank, cause in failures[:1]:
             return f"worker {rank}: {_reason(cause)}"
+    if isinstance(error, PreemptionError):
+        return "a node is taken away"
     if isinstance(error, ControllerError):
         return _reason(error.controller_failure)
     return _reason(error)
