@@ -1,12 +1,14 @@
 """Reports that Ray Train has started the workers again, and why: it does so without a word."""
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, RayActorError
 from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.controller.state import ResizingState
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError, TrainingFailedError, WorkerGroupError
 
 from intermoe.errors import UserError
@@ -20,7 +22,10 @@ _SECONDS = 10.0
 
 
 class ReportRestarts(ControllerCallback):
-    """Notes on the ``ProgressBoard`` every restart of a training with its reason; lives in Ray Train's controller."""
+    """Notes on the ``ProgressBoard`` every restart of a training with its reason, and every growth.
+
+    It lives in Ray Train's controller.
+    """
 
     def __init__(self, request: TrainRequest, board: Any) -> None:
         self._request, self._board = request, board
@@ -28,6 +33,10 @@ class ReportRestarts(ControllerCallback):
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Ray Train has decided what to do next."""
+        if isinstance(current_state, ResizingState):
+            count = getattr(current_state.scaling_decision, "num_workers", 0)
+            self._say(self._board.note, lambda step: f"goes on with {count} workers from step {step}")
+            return
         error = getattr(current_state, "training_failed_error", None)
         # While the workers wait for a place, it is the same state again and again.
         if error is None or current_state is previous_state or current_state.is_terminal():
@@ -37,11 +46,14 @@ class ReportRestarts(ControllerCallback):
         self._counts[kind] += 1
         counted = self._counts[kind] <= MAX_RESTARTS and not isinstance(error, PreemptionError)
         limit = f" of {MAX_RESTARTS}" if counted else ""
+        number = f"{self._counts[kind]}{limit}"
+        self._say(self._board.restarted, lambda step: f"started again ({number}) from step {step}: {failure(error)}")
+
+    def _say(self, post: Any, line_of: Callable[[int], str]) -> None:
         # What is raised here would end the training that is to go on.
         with suppress(Exception):
-            step = resumable_step(self._request.out)
-            line = f"started again ({self._counts[kind]}{limit}) from step {step}: {failure(error)}"
-            ray.get(self._board.restarted.remote(line, key=str(self._request.out)), timeout=_SECONDS)
+            line = line_of(resumable_step(self._request.out))
+            ray.get(post.remote(line, key=str(self._request.out)), timeout=_SECONDS)
 
 
 def failure(error: TrainingFailedError) -> str:

@@ -24,15 +24,12 @@ class RayNodes:
     """A cluster whose head has one CPU, as has every node that is added."""
 
     def __init__(self) -> None:
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **self._options})
-
-    @property
-    def _options(self) -> dict[str, int]:
-        return {"object_store_memory": _OBJECT_STORE_BYTES}
+        head = {"num_cpus": 1, "object_store_memory": _OBJECT_STORE_BYTES}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
 
     def add(self) -> "Node":
         """Start another node."""
-        return Node(self._cluster, self._cluster.add_node(num_cpus=1, **self._options))
+        return Node(self._cluster, self._cluster.add_node(num_cpus=1, object_store_memory=_OBJECT_STORE_BYTES))
 
     def intermoe(self, line: str, **environment: str) -> "Command":
         """Start a line of the command ``intermoe`` as a driver of the cluster."""
@@ -49,10 +46,17 @@ class Node:
     def __init__(self, cluster: Cluster, node: "ray._private.node.Node") -> None:  # type: ignore[name-defined] # noqa: F821
         self._cluster, self._node = cluster, node
 
+    @property
+    def _raylet(self) -> psutil.Process:
+        return psutil.Process(self._node.all_processes["raylet"][0].process.pid)
+
+    def trains(self) -> bool:
+        """Whether it has a worker of a training."""
+        return any("RayTrainWorker" in " ".join(process.cmdline()) for process in self._raylet.children())
+
     def kill(self) -> None:
-        """End its raylet as a machine ends that loses its power."""
-        for process in self._node.all_processes["raylet"]:
-            psutil.Process(process.process.pid).kill()
+        """End its raylet at once; its workers end themselves."""
+        self._raylet.kill()
 
     def drain(self, seconds: float) -> None:
         """Have Ray announce that the node is taken away in some seconds, as a cloud does with a spot instance."""
@@ -75,6 +79,10 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
 
     def ended(self, seconds: float) -> tuple[int, str]:
         """Wait for its end, so long at most; its exit code and what it has written on standard error."""
