@@ -52,7 +52,7 @@ class WorkersConfig(Config):
     @model_validator(mode="after")
     def _min_below_count(self) -> Self:
         if self.min_count is not None and self.min_count > self.count:
-            raise ValueError(f"workers.min_count = {self.min_count} (allowed: up to workers.count = {self.count})")
+            raise ValueError(f"min_count = {self.min_count} (allowed: up to count = {self.count})")
         return self
 
     @property

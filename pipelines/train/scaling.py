@@ -140,6 +140,7 @@ class ElasticPolicy(_Patient, ElasticScalingPolicy):
         return self._get_resize_decision(count) if count > worker_group_state.num_workers else NoopDecision()
 
     def _start(self) -> ScalingDecision:
+        self._grows = False
         return ElasticScalingPolicy.make_decision_for_non_running_worker_group(self)
 
     def _count_possible_workers(self, reserved_resources: Any) -> int:

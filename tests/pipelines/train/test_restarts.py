@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 import ray
 from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError
-from ray.train import ControllerError, WorkerGroupError
+from ray.train import ControllerError, PreemptionError, PreemptionInfo, WorkerGroupError
 from ray.train.v2._internal.execution.controller.state import (
     ErroredState,
     ReschedulingState,
+    ResizingState,
     RestartingState,
     RunningState,
 )
+from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
 
 from intermoe.errors import UserError
 from pipelines.train import restarts
@@ -33,6 +35,7 @@ LOST = WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: Ac
             WorkerGroupError("", {0: RayTaskError("f", "Traceback ...", UserError("the disk is full"))}),
             "worker 0: the disk is full",
         ),
+        (PreemptionError(PreemptionInfo(None, {"node": [1]})), "a node is taken away"),
         (ControllerError(RuntimeError("no room for the workers in 60 s")), "no room for the workers in 60 s"),
     ],
 )
@@ -42,24 +45,31 @@ def test_a_failure_is_one_line_that_names_its_cause(error, line):
 
 def test_each_restart_is_reported_with_its_number_and_its_step(monkeypatch, tmp_path):
     lines = []
-    board = SimpleNamespace(restarted=SimpleNamespace(remote=lambda line, key: lines.append((line, key))))
+    post = SimpleNamespace(remote=lambda line, key: lines.append((line, key)))
+    board = SimpleNamespace(restarted=post, note=post)
     monkeypatch.setattr(ray, "get", lambda answer, timeout: answer)
     monkeypatch.setattr(restarts, "resumable_step", lambda out: 8)
     request: Any = SimpleNamespace(out=tmp_path)
     report = ReportRestarts(request, board)
     running = RunningState()
     late = ControllerError(RuntimeError("no room"))
-    for state in (
-        running,
-        RestartingState(training_failed_error=LOST),
-        running,
-        ReschedulingState(training_failed_error=late),
-        ErroredState(training_failed_error=late),
+    waiting = RestartingState(training_failed_error=LOST)
+    announced = RestartingState(training_failed_error=PreemptionError(PreemptionInfo(None, {})))
+    for before, state in (
+        (running, running),
+        (running, waiting),
+        (waiting, waiting),
+        (running, ReschedulingState(training_failed_error=late)),
+        (running, announced),
+        (running, ResizingState(ResizeDecision(2, {}))),
+        (running, ErroredState(training_failed_error=late)),
     ):
-        report.after_controller_state_update(running, state)
+        report.after_controller_state_update(before, state)
     assert lines == [
         ("started again (1 of 2) from step 8: worker 1: its process ended", str(tmp_path)),
         ("started again (1 of 2) from step 8: no room", str(tmp_path)),
+        ("started again (1) from step 8: a node is taken away", str(tmp_path)),
+        ("goes on with 2 workers from step 8", str(tmp_path)),
     ]
 
 
