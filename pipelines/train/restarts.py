@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, RayActorError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller.state import ResizingState
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError, TrainingFailedError, WorkerGroupError
@@ -68,6 +69,12 @@ def failure(error: TrainingFailedError) -> str:
     if isinstance(error, ControllerError):
         return _reason(error.controller_failure)
     return _reason(error)
+
+
+def is_out_of_room(error: ControllerError) -> bool:
+    """Whether a training has ended because its workers found no place."""
+    cause = error.controller_failure
+    return user_error(cause) is not None or isinstance(cause, WorkerGroupStartupTimeoutError)
 
 
 def user_error(error: BaseException | None) -> UserError | None:

@@ -28,7 +28,7 @@ from pipelines.tracking.writer import MEASURED
 from pipelines.train.examples import example_motions
 from pipelines.train.process_group import ProcessGroupConfig
 from pipelines.train.request import TrainingJob
-from pipelines.train.restarts import MAX_RESTARTS, ReportRestarts, failure, user_error
+from pipelines.train.restarts import MAX_RESTARTS, ReportRestarts, failure, is_out_of_room, user_error
 from pipelines.train.routing_history import log_routing
 from pipelines.train.run_folder import note_run, resumable_step, run_identity, run_note
 from pipelines.train.scaling import Trainer
@@ -141,7 +141,9 @@ def _fit(job: TrainingJob, run: Run, board: Any, callbacks: Sequence[Any]) -> No
                     raise UserError(str(mistake)) from None
             raise
         except ControllerError as error:
-            raise UserError(f"{failure(error)}; {_goes_on(request.out)}") from None
+            if is_out_of_room(error):
+                raise UserError(f"{failure(error)}; {_goes_on(request.out)}") from None
+            raise
     given_up = ray.get(board.failure.remote(key))
     if given_up:
         raise UserError(given_up, where=f"train {request.target}")

@@ -7,6 +7,7 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError
 from ray.train import ControllerError, PreemptionError, PreemptionInfo, WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.controller.state import (
     ErroredState,
     ReschedulingState,
@@ -18,7 +19,7 @@ from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
 
 from intermoe.errors import UserError
 from pipelines.train import restarts
-from pipelines.train.restarts import ReportRestarts, failure
+from pipelines.train.restarts import ReportRestarts, failure, is_out_of_room
 
 GLOO = "[/build/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242"
 LOST = WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: ActorDiedError()})
@@ -41,6 +42,14 @@ LOST = WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: Ac
 )
 def test_a_failure_is_one_line_that_names_its_cause(error, line):
     assert failure(error) == line
+
+
+@pytest.mark.parametrize(
+    ("cause", "answer"),
+    [(UserError("no node"), True), (WorkerGroupStartupTimeoutError(2), True), (AttributeError("a mistake"), False)],
+)
+def test_workers_without_a_place_are_no_mistake_of_ours(cause, answer):
+    assert is_out_of_room(ControllerError(cause)) is answer
 
 
 def test_each_restart_is_reported_with_its_number_and_its_step(monkeypatch, tmp_path):
