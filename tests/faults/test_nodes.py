@@ -17,7 +17,8 @@ pytestmark = pytest.mark.faults
 
 SETTINGS = """
 vae.width=8 vae.latent=4 vae.blocks=1 train.vae.window=16 train.vae.batch_size=8 train.vae.epochs=35
-train.vae.log_every=1 train.vae.validate_every=100000 train.vae.checkpoint_every=40 train.vae.keep=1000 workers.count=2
+train.vae.learning_rate=1e-5 train.vae.log_every=1 train.vae.validate_every=100000 train.vae.checkpoint_every=40
+train.vae.keep=1000 workers.count=2
 """
 STEPS, LOST_AFTER = 499, 80
 # Ends a test that hangs.
@@ -127,8 +128,8 @@ def test_an_elastic_training_goes_on_with_one_worker_and_with_two_again_on_the_s
     counts = re.findall(r"train vae: (\d) workers? on ", err)
     assert counts == ["2", "1", "2"], err
     assert re.search(r"train vae: goes on with 2 workers from step \d+\n", err)
-    # Sums over one share and over two are rounded differently, which grows with the steps.
-    assert losses(out) == pytest.approx(losses(undisturbed), rel=0.02)
+    # The same batches, summed over one share or over two. Larger steps of the optimizer would magnify the rounding.
+    assert losses(out) == pytest.approx(losses(undisturbed), rel=1e-5)
     another.kill()
 
 
