@@ -135,8 +135,8 @@ def test_an_elastic_training_goes_on_with_one_worker_and_with_two_again_on_the_s
 
 def test_an_announced_loss_makes_a_checkpoint_that_the_training_goes_on_from(nodes, start, undisturbed):
     other = nodes.add()
-    out, command = start("announced", "train.vae.checkpoint_every=100000 train.vae.checkpoint_minutes=60")
-    time.sleep(30)
+    out, command = start("announced")
+    await_step(out, LOST_AFTER, command)
     other.drain(seconds=25)
     spare = nodes.add()
     code, err = command.ended(SECONDS)
@@ -145,6 +145,7 @@ def test_an_announced_loss_makes_a_checkpoint_that_the_training_goes_on_from(nod
     again = re.search(r"train vae: started again \(1\) from step (\d+): a node is taken away\n", err)
     assert announced, err
     assert again, err
-    assert int(again[1]) >= int(announced[1]) > 0
+    assert int(again[1]) >= int(announced[1]) > LOST_AFTER
+    assert (out / f"checkpoints/step-{int(announced[1]):08d}").is_dir()
     assert_same_end(out, undisturbed)
     spare.kill()
