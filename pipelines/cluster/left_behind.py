@@ -39,8 +39,8 @@ def end_left_behind(folder: Path) -> list[int]:
     """
     ended = []
     for note in folder.glob(f"session_*/{_NOTE}"):
-        # Ray's folders are open to everybody.
-        if note.is_symlink() or note.stat().st_uid != os.geteuid() or _runs(note):
+        # Ray's folders are open to everybody; `session_latest` is a second name of one of them.
+        if note.is_symlink() or note.parent.is_symlink() or note.stat().st_uid != os.geteuid() or _runs(note):
             continue
         for process in psutil.process_iter():
             with suppress(psutil.Error):

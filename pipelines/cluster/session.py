@@ -13,6 +13,7 @@ from typing import Any
 import ray
 import ray.data
 import torch
+from ray._private import ray_constants
 from ray._private.worker import global_worker
 from rich.console import Console
 
@@ -93,8 +94,11 @@ def _start_own(workers: WorkersConfig, jobs: int, options: dict[str, Any]) -> Pa
         # Where several Rays run on one machine, Ray Train does not find its own by itself, and what a trial that
         # was stopped had taken would never be free again.
         "RAY_API_SERVER_ADDRESS": f"http://{_LOOPBACK}:{port}",
+        # Of no use to other machines: its servers, and those of its processes, listen on loopback. Ray has that switch
+        # for systems whose firewall asks about every other server.
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
     }
-    with environment_of(**variables):
+    with environment_of(**variables), _on_loopback():
         # "local": not one that somebody happens to have started here, whose CPUs are not ours to plan with.
         ray.init(
             "local",
@@ -110,6 +114,17 @@ def _start_own(workers: WorkersConfig, jobs: int, options: dict[str, Any]) -> Pa
         _TOKEN.chmod(0o600)
     node = global_worker.node
     return note_driver(Path(node.get_session_dir_path())) if node else None
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """The Ray that is started in the block has the address of loopback; this process has read that switch already."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager

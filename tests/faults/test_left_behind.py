@@ -1,4 +1,4 @@
-"""A driver that is killed, and what the next one does with the agents of its Ray."""
+"""Where a Ray of our own listens; a driver that is killed, and what the next one does with the agents of its Ray."""
 
 import os
 import subprocess
@@ -35,6 +35,16 @@ def agents_of(session: Path) -> dict[str, psutil.Process]:
     return agents
 
 
+def addresses(processes: list[psutil.Process]) -> set[str]:
+    """Where processes listen for connections."""
+    listening = set()
+    for process in processes:
+        with suppress(psutil.Error):
+            sockets = [each for each in process.net_connections(kind="inet") if each.status == psutil.CONN_LISTEN]
+            listening |= {each.laddr.ip.removeprefix("::ffff:") for each in sockets}
+    return listening
+
+
 def start_driver() -> tuple[subprocess.Popen[str], Path]:
     variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     driver = subprocess.Popen(
@@ -44,15 +54,18 @@ def start_driver() -> tuple[subprocess.Popen[str], Path]:
     return driver, Path(driver.stdout.readline().strip())
 
 
-def test_the_agents_of_a_killed_drivers_ray_are_ended_when_another_starts_one():
+def test_a_ray_of_our_own_listens_on_loopback_and_the_agents_of_a_killed_drivers_ray_are_ended():
     driver, session = start_driver()
     agents = agents_of(session)
     assert sorted(agents) == ["ray::DashboardAgent", "ray::RuntimeEnvAgent"]
+    processes = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
+    assert addresses(processes) == {"127.0.0.1"}
     driver.kill()
     driver.wait()
     assert psutil.wait_procs(agents.values(), timeout=5)[0] == []
 
-    successor, _ = start_driver()
+    successor, another = start_driver()
+    assert another.is_dir()
 
     assert psutil.wait_procs(agents.values(), timeout=5)[1] == []
     assert not list(session.glob("*.json"))
