@@ -149,6 +149,15 @@ def _fit(job: TrainingJob, run: Run, board: Any, callbacks: Sequence[Any]) -> No
         raise UserError(given_up, where=f"train {request.target}")
 
 
+def _goes_on(out: Place) -> str:
+    """What a run that has ended early goes on from."""
+    try:
+        step = f"step {resumable_step(out)}"
+    except UserError:
+        step = "its newest whole checkpoint"
+    return f"`--resume` goes on from {step}"
+
+
 @contextmanager
 def _interruptible(out: Place) -> Iterator[None]:
     """Ctrl-C ends the block as ``KeyboardInterrupt`` with what to do next; Ray would leave the process with code 0."""
@@ -161,15 +170,6 @@ def _interruptible(out: Place) -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGINT, handler)
-
-
-def _goes_on(out: Place) -> str:
-    """What a run that has ended early goes on from."""
-    try:
-        step = f"step {resumable_step(out)}"
-    except UserError:
-        step = "its newest whole checkpoint"
-    return f"`--resume` goes on from {step}"
 
 
 def _started(job: TrainingJob) -> Run:
