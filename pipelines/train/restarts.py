@@ -91,6 +91,9 @@ def _reason(error: BaseException) -> str:
         return "its node is lost"
     if isinstance(error, _LOST) or "worker process has died" in text:
         return "its process ended"
+    if "NodeAffinitySchedulingStrategy doesn't exist any more" in text:
+        # The tasks of the feed belong on the worker's node, and one that is about to end takes none.
+        return "a node is taken away"
     if "/gloo/transport/" in text or "ncclRemoteError" in text:
         # Of a worker that has seen another one's end before Ray has.
         return "it has lost another worker"

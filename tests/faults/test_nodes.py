@@ -142,7 +142,8 @@ def test_an_announced_loss_makes_a_checkpoint_that_the_training_goes_on_from(nod
     code, err = command.ended(SECONDS)
     assert code == 0, err
     announced = re.search(r"train vae: a node is to be taken away: checkpoint at step (\d+)\n", err)
-    again = re.search(r"train vae: started again \(1\) from step (\d+): a node is taken away\n", err)
+    # By the end of the node, or before by the feed, whose next tasks find no place on it.
+    again = re.search(r"train vae: started again \(1(?: of 2)?\) from step (\d+): .*a node is taken away\n", err)
     assert announced, err
     assert again, err
     assert int(again[1]) >= int(announced[1]) > LOST_AFTER

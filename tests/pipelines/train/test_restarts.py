@@ -22,6 +22,10 @@ from pipelines.train import restarts
 from pipelines.train.restarts import ReportRestarts, failure, is_out_of_room
 
 GLOO = "[/build/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242"
+UNPLACED = (
+    "The task is not schedulable: The node specified via NodeAffinitySchedulingStrategy doesn't exist any more or is "
+    "infeasible, and soft=False was specified. lease_id=1000, name=_map_task"
+)
 LOST = WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: ActorDiedError()})
 
 
@@ -36,6 +40,7 @@ LOST = WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: Ac
             WorkerGroupError("", {0: RayTaskError("f", "Traceback ...", UserError("the disk is full"))}),
             "worker 0: the disk is full",
         ),
+        (WorkerGroupError("", {0: RuntimeError(UNPLACED)}), "worker 0: a node is taken away"),
         (PreemptionError(PreemptionInfo(None, {"node": [1]})), "a node is taken away"),
         (ControllerError(RuntimeError("no room for the workers in 60 s")), "no room for the workers in 60 s"),
     ],
