@@ -35,6 +35,7 @@ class WorkersConfig(Config):
 
     Attributes:
         count: number of workers; each takes an equal share of the batch.
+        min_count: on a cluster, how few will do where there is no room for more, and after a node is lost; none: all.
         cpus: CPUs, and threads, of a worker.
         gpu: whether each worker has a GPU.
         placement: on a cluster, whether the workers are packed on few nodes or spread over many.
@@ -42,10 +43,22 @@ class WorkersConfig(Config):
     """
 
     count: int = Field(default=1, ge=1)
+    min_count: int | None = Field(default=None, ge=1)
     cpus: int = Field(default=1, ge=1)
     gpu: bool = False
     placement: Literal["pack", "spread"] = "pack"
     wait_minutes: float = Field(default=10, ge=0)
+
+    @model_validator(mode="after")
+    def _min_below_count(self) -> Self:
+        if self.min_count is not None and self.min_count > self.count:
+            raise ValueError(f"min_count = {self.min_count} (allowed: up to count = {self.count})")
+        return self
+
+    @property
+    def fewest(self) -> "WorkersConfig":
+        """The fewest workers that will do."""
+        return self.model_copy(update={"count": self.min_count or self.count})
 
 
 class Settings(ModelConfig):
@@ -62,13 +75,14 @@ class Settings(ModelConfig):
     def _even_shares(self) -> Self:
         for name in TrainConfig.model_fields:
             training: TrainingConfig = getattr(self.train, name)
-            shares = self.workers.count * training.accumulate
-            if training.batch_size % shares:
-                raise ValueError(
-                    f"train.{name}.batch_size = {training.batch_size} is not divided by workers.count x "
-                    f"train.{name}.accumulate = {self.workers.count} x {training.accumulate} "
-                    f"(allowed: a multiple of {shares})"
-                )
+            for key, count in (("count", self.workers.count), ("min_count", self.workers.fewest.count)):
+                shares = count * training.accumulate
+                if training.batch_size % shares:
+                    raise ValueError(
+                        f"train.{name}.batch_size = {training.batch_size} is not divided by workers.{key} x "
+                        f"train.{name}.accumulate = {count} x {training.accumulate} "
+                        f"(allowed: a multiple of {shares})"
+                    )
         return self
 
 

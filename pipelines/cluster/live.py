@@ -1,6 +1,7 @@
 """The cluster that Ray is connected to, as pipelines/cluster/resources.py asks about it."""
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipelines.cluster.resources import Demand, NodeResources
 
 # Ray's label of nodes that the cluster launcher or KubeRay has started: the node type, or the group.
 _NODE_TYPE_LABEL = "ray.io/node-group"
+_CONNECT_SECONDS = 2.0
 
 
 class LiveCluster:
@@ -21,9 +23,17 @@ class LiveCluster:
 
     def nodes(self) -> list[NodeResources]:
         """The nodes that are alive, in the order of their addresses."""
-        free = state.available_resources_per_node()
-        alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeManagerAddress"])
-        return [NodeResources(n["NodeManagerAddress"], n["Resources"], free.get(n["NodeID"], {})) for n in alive]
+        return _resources(node for node in ray.nodes() if node["Alive"])
+
+    def staying_nodes(self) -> tuple[list[NodeResources], bool]:
+        """The nodes that answer and are not to be taken away, and whether others are held for alive and do not answer.
+
+        Ray notices within half a minute that a node is lost, and until then gives it work.
+        """
+        leaving = state.state.get_draining_nodes()
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        answering = [node for node in alive if _answers(node)]
+        return _resources(node for node in answering if node["NodeID"] not in leaving), len(answering) < len(alive)
 
     def grows(self) -> bool:
         """Whether nodes were started by a launcher, which has an autoscaler."""
@@ -37,6 +47,20 @@ class LiveCluster:
             yield GroupReservation(group)
         finally:
             remove_placement_group(group)
+
+
+def _resources(nodes: Iterable[Mapping[str, Any]]) -> list[NodeResources]:
+    free = state.available_resources_per_node()
+    ordered = sorted(nodes, key=lambda node: node["NodeManagerAddress"])
+    return [NodeResources(n["NodeManagerAddress"], n["Resources"], free.get(n["NodeID"], {})) for n in ordered]
+
+
+def _answers(node: Mapping[str, Any]) -> bool:
+    try:
+        socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), _CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 class GroupReservation:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import state
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -58,7 +59,7 @@ def check_nodes(
     Raises:
         UserError: a node differs; names the node, what is different there, and what is allowed.
     """
-    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    nodes = _staying()
     if len(nodes) < 2:
         return
     read = _local(reads)
@@ -96,6 +97,13 @@ def check_view(address: str, there: Mapping[str, Any], *, here: Mapping[str, Any
         raise UserError(there["server"], where=where, allowed=_SERVER)
 
 
+def _staying() -> dict[str, str]:
+    """The addresses of the nodes that are alive and not about to be taken away, by their ids."""
+    leaving = state.state.get_draining_nodes()
+    alive = (node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving)
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in alive}
+
+
 def _ask(nodes: Mapping[str, str], question: tuple[Any, ...], versions: Mapping[str, str]) -> dict[str, Any]:
     """What each node sees, by its address."""
     ray.cloudpickle.register_pickle_by_value(probe)
@@ -111,6 +119,9 @@ def _ask(nodes: Mapping[str, str], question: tuple[Any, ...], versions: Mapping[
         try:
             answers[address] = ray.get(answer, timeout=_SECONDS)
         except (RayError, TimeoutError) as error:
+            if address not in _staying().values():
+                # It was taken away meanwhile.
+                continue
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"does not answer: {reason}", where=f"node {address}") from None
     return answers

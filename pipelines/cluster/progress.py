@@ -49,10 +49,11 @@ class ProgressBoard:
         self._failure: dict[str, str] = {}
         self._notes: dict[str, list[str]] = {}
         self._restarts: dict[str, list[str]] = {}
+        self._checkpoint: dict[str, int] = {}
 
     def begin(self, key: str = "") -> None:
         """Forget an earlier attempt at a job."""
-        for kept in (self._latest, self._failure, self._notes, self._restarts):
+        for kept in (self._latest, self._failure, self._notes, self._restarts, self._checkpoint):
             kept.pop(key, None)
 
     def post(self, step: int, total: int, metrics: Mapping[str, float], stage: str = "train", key: str = "") -> None:
@@ -91,6 +92,14 @@ class ProgressBoard:
     def all_latest(self) -> dict[str, ProgressUpdate]:
         """The latest updates, by key."""
         return self._latest
+
+    def saved(self, step: int, key: str = "") -> None:
+        """Take note of a checkpoint."""
+        self._checkpoint[key] = step
+
+    def checkpoint(self, key: str = "") -> int | None:
+        """The step of the newest checkpoint since the job was begun, if there is one."""
+        return self._checkpoint.get(key)
 
     def failure(self, key: str = "") -> str | None:
         """Why a worker has given up, if one has."""

@@ -117,7 +117,7 @@ def await_resources(demand: Demand, cluster: Cluster, tell: Callable[[str], None
         return
     grows = cluster.grows()
     if not grows and not demand.fits(node.total for node in nodes):
-        raise _refusal(demand, nodes)
+        raise refusal(demand, nodes)
     limit = 60 * demand.workers.wait_minutes
     began, told = time.monotonic(), -math.inf
     if limit:
@@ -129,14 +129,15 @@ def await_resources(demand: Demand, cluster: Cluster, tell: Callable[[str], None
                 if reservation.ready(_POLL_SECONDS):
                     return
                 if reservation.refused():
-                    raise _refusal(demand, cluster.nodes(), ", and its autoscaler has no nodes that hold them")
+                    raise refusal(demand, cluster.nodes(), ", and its autoscaler has no nodes that hold them")
     raise UserError(
         f"{demand}: {_free(cluster.nodes())}, after a wait of {_clock(limit)}",
         allowed="fewer workers, or more minutes to wait: workers.wait_minutes",
     )
 
 
-def _refusal(demand: Demand, nodes: Sequence[NodeResources], besides: str = "") -> UserError:
+def refusal(demand: Demand, nodes: Sequence[NodeResources], besides: str = "") -> UserError:
+    """The error of a demand that nodes never hold, with what they would hold."""
     kinds = Counter(_amounts(node.total) for node in nodes)
     have = ", ".join(f"{number} {'node' if number == 1 else 'nodes'} of {kind}" for kind, number in kinds.items())
     return UserError(f"{demand}: the cluster has {have}{besides}", allowed=_alternatives(demand, nodes))

@@ -13,9 +13,12 @@ from typing import Any
 import ray
 import ray.data
 import torch
+from ray._private import ray_constants
+from ray._private.worker import global_worker
 from rich.console import Console
 
 from intermoe.errors import UserError
+from pipelines.cluster.left_behind import end_left_behind, note_driver
 from pipelines.cluster.live import LiveCluster
 from pipelines.cluster.resources import Demand, await_resources
 from pipelines.environment import environment_of
@@ -49,56 +52,79 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
         yield
         return
     with _same_signals():
-        _start(workers, jobs)
+        note = _start(workers, jobs)
     try:
         if os.environ.get("RAY_ADDRESS"):
-            await_resources(Demand(workers, jobs), LiveCluster(), _tell)
+            await_resources(Demand(workers.fewest, jobs), LiveCluster(), _tell)
         yield
     finally:
         ray.shutdown()
+        if note:
+            note.unlink(missing_ok=True)
 
 
-def _start(workers: WorkersConfig, jobs: int) -> None:
+def _start(workers: WorkersConfig, jobs: int) -> Path | None:
+    """Connect to a cluster, or start a Ray here; the note of whose it is, where one was started."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster:
         _connect(cluster, options)
-    else:
-        _check_temporary_folder()
-        gpus = torch.cuda.device_count()
-        if workers.gpu and workers.count > gpus:
-            raise UserError(
-                f"workers.count = {workers.count} with workers.gpu", allowed=f"as many as there are GPUs: {gpus}"
-            )
-        own = max(os.cpu_count() or 1, jobs * workers.count * workers.cpus)
-        port = _free_port()
-        # For the processes of this Ray and all that those start.
-        variables = {
-            # Ray warns of eight times as many processes as it may start at once, by default one per core; a sweep has
-            # more.
-            "RAY_worker_maximum_startup_concurrency": str(own),
-            # Ray ends a process that has been idle for a second. The feed's tasks come every half minute, and each
-            # would import everything again, which takes as long as a dozen steps.
-            "RAY_idle_worker_killing_time_threshold_ms": str(_IDLE_SECONDS * 1000),
-            # Where several Rays run on one machine, Ray Train does not find its own by itself, and what a trial that
-            # was stopped had taken would never be free again.
-            "RAY_API_SERVER_ADDRESS": f"http://{_LOOPBACK}:{port}",
-        }
-        with environment_of(**variables):
-            # "local": not one that somebody happens to have started here, whose CPUs are not ours to plan with.
-            ray.init(
-                "local",
-                num_cpus=own,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=True,
-                dashboard_host=_LOOPBACK,
-                dashboard_port=port,
-                **options,
-            )
-        # Ray makes it readable for everybody.
-        with suppress(FileNotFoundError):
-            _TOKEN.chmod(0o600)
+        return None
+    return _start_own(workers, jobs, options)
+
+
+def _start_own(workers: WorkersConfig, jobs: int, options: dict[str, Any]) -> Path | None:
+    end_left_behind(_temporary_folder() / "ray")
+    gpus = torch.cuda.device_count()
+    if workers.gpu and workers.count > gpus:
+        raise UserError(
+            f"workers.count = {workers.count} with workers.gpu", allowed=f"as many as there are GPUs: {gpus}"
+        )
+    own = max(os.cpu_count() or 1, jobs * workers.count * workers.cpus)
+    port = _free_port()
+    # For the processes of this Ray and all that those start.
+    variables = {
+        # Ray warns of eight times as many processes as it may start at once, by default one per core; a sweep has
+        # more.
+        "RAY_worker_maximum_startup_concurrency": str(own),
+        # Ray ends a process that has been idle for a second. The feed's tasks come every half minute, and each
+        # would import everything again, which takes as long as a dozen steps.
+        "RAY_idle_worker_killing_time_threshold_ms": str(_IDLE_SECONDS * 1000),
+        # Where several Rays run on one machine, Ray Train does not find its own by itself, and what a trial that
+        # was stopped had taken would never be free again.
+        "RAY_API_SERVER_ADDRESS": f"http://{_LOOPBACK}:{port}",
+        # Of no use to other machines: its servers, and those of its processes, listen on loopback. Ray has that switch
+        # for systems whose firewall asks about every other server.
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+    }
+    with environment_of(**variables), _on_loopback():
+        # "local": not one that somebody happens to have started here, whose CPUs are not ours to plan with.
+        ray.init(
+            "local",
+            num_cpus=own,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=True,
+            dashboard_host=_LOOPBACK,
+            dashboard_port=port,
+            **options,
+        )
+    # Ray makes it readable for everybody.
+    with suppress(FileNotFoundError):
+        _TOKEN.chmod(0o600)
+    node = global_worker.node
+    return note_driver(Path(node.get_session_dir_path())) if node else None
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """The Ray that is started in the block has the address of loopback; this process has read that switch already."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager
@@ -143,8 +169,8 @@ def _tell(line: str) -> None:
     Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _check_temporary_folder() -> None:
-    """Raise ``UserError`` where Ray's sockets would have too long a path, which Ray answers with a traceback."""
+def _temporary_folder() -> Path:
+    """Where Ray's folder is; ``UserError`` where its sockets would have too long a path, a traceback of Ray's."""
     folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     room = _SOCKET_PATH - len(_SOCKET)
     if len(os.fsencode(folder)) > room:
@@ -153,6 +179,7 @@ def _check_temporary_folder() -> None:
             where=folder,
             allowed=f"up to {room}: set RAY_TMPDIR to a shorter one",
         )
+    return Path(folder)
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 """Reports that Ray Train has started the workers again, and why: it does so without a word."""
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, RayActorError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2._internal.execution.controller.state import ResizingState
+from ray.train.v2.api.exceptions import ControllerError, PreemptionError, TrainingFailedError, WorkerGroupError
 
 from intermoe.errors import UserError
 from pipelines.train.request import TrainRequest
@@ -17,30 +20,43 @@ from pipelines.train.run_folder import resumable_step
 MAX_RESTARTS = 2
 _LOST = (NodeDiedError, RayActorError)
 _SECONDS = 10.0
-_NODE_LOST, _PROCESS_ENDED, _OTHER_LOST = "its node is lost", "its process ended", "it has lost another worker"
+_NODE_LOST, _NODE_TAKEN = "its node is lost", "a node is taken away"
+_PROCESS_ENDED, _OTHER_LOST = "its process ended", "it has lost another worker"
 
 
 class ReportRestarts(ControllerCallback):
-    """Notes on the ``ProgressBoard`` every restart of a training with its reason; lives in Ray Train's controller."""
+    """Notes on the ``ProgressBoard`` every restart of a training with its reason, and every growth.
+
+    It lives in Ray Train's controller.
+    """
 
     def __init__(self, request: TrainRequest, board: Any) -> None:
         self._request, self._board = request, board
         self._counts: Counter[str] = Counter()
 
-    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:  # noqa: ARG002
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Ray Train has decided what to do next."""
+        if isinstance(current_state, ResizingState):
+            count = getattr(current_state.scaling_decision, "num_workers", 0)
+            self._say(self._board.note, lambda step: f"goes on with {count} workers from step {step}")
+            return
         error = getattr(current_state, "training_failed_error", None)
-        if error is None or current_state.is_terminal():
+        # While the workers wait for a place, it is the same state again and again.
+        if error is None or current_state is previous_state or current_state.is_terminal():
             return
         # Ray counts failures of the workers and of their start apart, and those by a node's announced end not at all.
         kind = type(error).__name__
         self._counts[kind] += 1
-        limit = f" of {MAX_RESTARTS}" if self._counts[kind] <= MAX_RESTARTS else ""
+        counted = self._counts[kind] <= MAX_RESTARTS and not isinstance(error, PreemptionError)
+        limit = f" of {MAX_RESTARTS}" if counted else ""
+        number = f"{self._counts[kind]}{limit}"
+        self._say(self._board.restarted, lambda step: f"started again ({number}) from step {step}: {failure(error)}")
+
+    def _say(self, post: Any, line_of: Callable[[int], str]) -> None:
         # What is raised here would end the training that is to go on.
         with suppress(Exception):
-            step = resumable_step(self._request.out)
-            line = f"started again ({self._counts[kind]}{limit}) from step {step}: {failure(error)}"
-            ray.get(self._board.restarted.remote(line, key=str(self._request.out)), timeout=_SECONDS)
+            line = line_of(resumable_step(self._request.out))
+            ray.get(post.remote(line, key=str(self._request.out)), timeout=_SECONDS)
 
 
 def failure(error: TrainingFailedError) -> str:
@@ -50,6 +66,8 @@ def failure(error: TrainingFailedError) -> str:
         failures = sorted(error.worker_failures.items(), key=lambda item: not isinstance(item[1], _LOST))
         for rank, cause in failures[:1]:
             return f"worker {rank}: {_reason(cause)}"
+    if isinstance(error, PreemptionError):
+        return _NODE_TAKEN
     if isinstance(error, ControllerError):
         return _reason(error.controller_failure)
     return _reason(error)
@@ -58,7 +76,13 @@ def failure(error: TrainingFailedError) -> str:
 def is_lost(error: WorkerGroupError) -> bool:
     """Whether a worker has gone, rather than raised something that its traceback would explain."""
     reasons = {_reason(cause) for cause in error.worker_failures.values()}
-    return not reasons.isdisjoint((_NODE_LOST, _PROCESS_ENDED, _OTHER_LOST))
+    return not reasons.isdisjoint((_NODE_LOST, _NODE_TAKEN, _PROCESS_ENDED, _OTHER_LOST))
+
+
+def is_out_of_room(error: ControllerError) -> bool:
+    """Whether a training has ended because its workers found no place."""
+    cause = error.controller_failure
+    return user_error(cause) is not None or isinstance(cause, WorkerGroupStartupTimeoutError)
 
 
 def user_error(error: BaseException | None) -> UserError | None:
@@ -75,6 +99,9 @@ def _reason(error: BaseException) -> str:
         return _NODE_LOST
     if isinstance(error, _LOST) or "worker process has died" in text:
         return _PROCESS_ENDED
+    if "NodeAffinitySchedulingStrategy doesn't exist any more" in text:
+        # The tasks of the feed belong on the worker's node, and one that is about to end takes none.
+        return _NODE_TAKEN
     if "/gloo/transport/" in text or "ncclRemoteError" in text:
         # Of a worker that has seen another one's end before Ray has.
         return _OTHER_LOST

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train import FailureConfig, RunConfig
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from intermoe import checkpoint
 from intermoe.data.card import CARD
@@ -24,7 +23,6 @@ from intermoe.generation import best_device
 from intermoe.locks import locked
 from intermoe.places import Place, is_remote
 from pipelines.cluster.progress import Progress, progress_board
-from pipelines.cluster.resources import Demand
 from pipelines.environment import environment_of
 from pipelines.generate import save_routing_map
 from pipelines.tracking.runs import Run
@@ -32,9 +30,10 @@ from pipelines.tracking.writer import MEASURED
 from pipelines.train.examples import example_motions
 from pipelines.train.process_group import ProcessGroupConfig
 from pipelines.train.request import TrainingJob
-from pipelines.train.restarts import MAX_RESTARTS, ReportRestarts, failure, is_lost, user_error
+from pipelines.train.restarts import MAX_RESTARTS, ReportRestarts, failure, is_lost, is_out_of_room, user_error
 from pipelines.train.routing_history import log_routing
 from pipelines.train.run_folder import note_run, resumable_step, run_identity, run_note
+from pipelines.train.scaling import Trainer
 from pipelines.train.worker import work
 
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
@@ -121,16 +120,12 @@ def _fit(job: TrainingJob, run: Run, board: Any, callbacks: Sequence[Any]) -> No
     # Ray Train's notes on a run, which only its controller reads, in this process's node. All that is needed to go on
     # is in the checkpoints, of which it knows nothing.
     with tempfile.TemporaryDirectory(prefix="intermoe-ray-train-") as notes:
-        trainer = TorchTrainer(
+        trainer = Trainer(
             work,
+            request=request,
+            board=board,
             train_loop_config={"job": job, "run_id": run.id, "board": board, "reports": bool(callbacks)},
             torch_config=ProcessGroupConfig(),
-            scaling_config=ScalingConfig(
-                num_workers=workers.count,
-                use_gpu=workers.gpu,
-                resources_per_worker=Demand(workers).bundle,
-                placement_strategy=workers.placement.upper(),
-            ),
             run_config=RunConfig(
                 name=f"{request.settings.name}-{request.target}-{run.id}",
                 storage_path=notes,
@@ -150,6 +145,10 @@ def _fit(job: TrainingJob, run: Run, board: Any, callbacks: Sequence[Any]) -> No
                     raise UserError(str(mistake)) from None
             if is_lost(error):
                 raise UserError(f"{failure(error)}; {_goes_on(request.out)}", where=f"train {request.target}") from None
+            raise
+        except ControllerError as error:
+            if is_out_of_room(error):
+                raise UserError(f"{failure(error)}; {_goes_on(request.out)}") from None
             raise
     given_up = ray.get(board.failure.remote(key))
     if given_up:

@@ -18,6 +18,7 @@ import ray.train
 import ray.train.torch
 import ray.util
 import torch
+from ray.train.v2._internal.execution.context import get_train_context
 from torch import Tensor
 
 from intermoe import checkpoint
@@ -38,6 +39,8 @@ from pipelines.train.run_folder import CHECKPOINTS
 
 # While a training runs, its heat maps are drawn anew at checkpoints, at most so often.
 _MAP_SECONDS = 300.0
+# Minutes between two checkpoints while a node is about to be taken away, which may be at any moment.
+_LEAVING_MINUTES = 1 / 3
 
 
 def work(config: dict[str, Any]) -> None:
@@ -50,11 +53,25 @@ def work(config: dict[str, Any]) -> None:
     job: TrainingJob = config["job"]
     torch.set_num_threads(job.request.settings.workers.cpus)
     device = ray.train.torch.get_device()
-    Worker(job, config["run_id"], config["board"], device, reports=config["reports"]).run()
+    worker = Worker(job, config["run_id"], config["board"], device, reports=config["reports"])
+    worker.leaving = node_is_leaving
+    worker.run()
+
+
+def node_is_leaving() -> bool:
+    """Whether Ray has announced that a node of this training is to be taken away.
+
+    What every worker has heard of it, as often as one likes: ``ray.train.get_preemption_info`` has all workers meet.
+    """
+    return get_train_context().preemption_context.preemption_info is not None
 
 
 class Worker:
-    """One worker's side of a run."""
+    """One worker's side of a run.
+
+    Attributes:
+        leaving: says whether a node of the training is to be taken away.
+    """
 
     def __init__(self, job: TrainingJob, run_id: str, board: Any, device: torch.device, *, reports: bool) -> None:
         """Build the networks, the same on every worker of the process group; arguments as for ``work``."""
@@ -69,6 +86,8 @@ class Worker:
         self.stream = self.objective.stream(dataset, request.settings.seed)
         self.take_step = TrainingStep(self.objective, self.stream)
         self.rank, self.world, self.num_steps = self.take_step.rank, self.take_step.world, self.take_step.num_steps
+        self.leaving: Callable[[], bool] = lambda: False
+        self._is_warned = False
         self.window = Means()
         self.best = math.inf
         self.routing, self.mapped_at = RoutingHistory(request.out), time.monotonic()
@@ -103,10 +122,11 @@ class Worker:
         if self.tracking:
             place = f"{self.world} {'worker' if self.world == 1 else 'workers'} on {', '.join(nodes)}"
             tags = {"intermoe.workers": place}
-            if restarts := ray.get(self.board.restarts.remote(key=self.key)):
+            restarts = ray.get(self.board.restarts.remote(key=self.key))
+            if restarts:
                 tags |= {"intermoe.restarts": str(len(restarts)), "intermoe.restarted": restarts[-1]}
             self.tracking.set_tags(tags)
-            if sum(node["Alive"] for node in ray.nodes()) > 1:
+            if restarts or sum(node["Alive"] for node in ray.nodes()) > 1:
                 self.board.note.remote(place, key=self.key)
 
     def _train(self, first: int, fetch: Callable[[], Future[Batch | None]]) -> None:
@@ -134,10 +154,20 @@ class Worker:
                 logged_step, waited, busy = done, 0.0, 0.0
             if last or done % self.config.validate_every == 0:
                 self._validate(done)
-            minutes = (time.monotonic() - saved_at) / 60
-            if last or done % self.config.checkpoint_every == 0 or minutes >= self.config.checkpoint_minutes:
+            if last or done % self.config.checkpoint_every == 0 or self._is_time(done, saved_at):
                 self._save(done)
                 saved_at = time.monotonic()
+
+    def _is_time(self, step: int, saved_at: float) -> bool:
+        """Whether it is time for a checkpoint after a step; only what the worker says counts that writes it."""
+        minutes = (time.monotonic() - saved_at) / 60
+        if self.rank or not self.leaving():
+            return minutes >= self.config.checkpoint_minutes
+        if not self._is_warned:
+            self._is_warned = True
+            self.board.note.remote(f"a node is to be taken away: checkpoint at step {step}", key=self.key)
+            return True
+        return minutes >= min(_LEAVING_MINUTES, self.config.checkpoint_minutes)
 
     def _log(self, step: int, norm: float, seconds_per_step: float, waiting: float) -> None:
         means = self.window.means()
@@ -196,6 +226,7 @@ class Worker:
         progress = {"best": self.best if math.isfinite(self.best) else None, "window": asdict(self.window)}
         self._write(folder, step, tensors={"optimizer": state}, documents={"progress": progress})
         checkpoint.prune(folder.parent, self.config.keep)
+        self.board.saved.remote(step, key=self.key)
         self.routing.save()
         if self.tracking and time.monotonic() - self.mapped_at > _MAP_SECONDS:
             self.mapped_at = time.monotonic()

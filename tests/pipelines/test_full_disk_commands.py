@@ -154,7 +154,7 @@ def test_sweep(refused, root, disk, tmp_path, monkeypatch):
     made = (root / "shards", root / "vae", root / "evaluator")
     monkeypatch.setattr("pipelines.sweep.sweep.make_shared", lambda *_: made)
     monkeypatch.setattr("pipelines.sweep.sweep._run", lambda *_: {})
-    monkeypatch.setattr("pipelines.report.report.report", lambda _folder, out: [out])
+    monkeypatch.setattr("pipelines.report.report.report", lambda _folder, out, **_: [out])
     words = ["sweep", ROOT / "sweeps/smoke.yaml", "--out"]
     works([*words, tmp_path / "whole"])
     refused([*words, disk.root / "out"], below=r"out/sweep\.json")

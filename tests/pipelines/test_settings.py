@@ -188,6 +188,15 @@ def test_workers_that_do_not_divide_the_vaes_batch(file, count, allowed):
     )
 
 
+def test_fewer_workers_divide_the_batches_too_and_are_not_more_than_all(file):
+    assert load(str(file), parse_overrides(["workers.count=4", "workers.min_count=2"])).workers.fewest.count == 2
+    assert refused(file, "workers.count=4", "workers.min_count=3") == (
+        f"{file}: train.vae.batch_size = 8 is not divided by workers.min_count x train.vae.accumulate = 3 x 1 "
+        "(allowed: a multiple of 3)"
+    )
+    assert refused(file, "workers.min_count=2") == (f"{file}: workers: min_count = 2 (allowed: up to count = 1)")
+
+
 def test_workers_and_micro_batches_divide_the_denoisers_batch_together(file):
     assert load(str(file), parse_overrides(["workers.count=4"])).workers.count == 4
     told = refused(file, "workers.count=8")

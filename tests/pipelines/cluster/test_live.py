@@ -14,6 +14,7 @@ def test_the_nodes_that_are_alive_have_what_ray_was_given():
     (node,) = LiveCluster().nodes()
     assert node.total["CPU"] == 2
     assert node.free["CPU"] <= 2
+    assert LiveCluster().staying_nodes() == ([node], False)
     assert not LiveCluster().grows()
     await_resources(Demand(WorkersConfig(count=1)), LiveCluster(), pytest.fail)
 

@@ -81,6 +81,7 @@ def test_a_server_that_is_not_reached_from_a_node_is_told_with_what_to_set():
 def answers(monkeypatch, *addresses, change=lambda view: view):
     """Play a cluster of nodes at these addresses, which look at this machine; ``change`` what the last one sees."""
     alive = [{"NodeID": a, "NodeManagerAddress": a, "Alive": True} for a in addresses]
+    monkeypatch.setattr(nodes.state.state, "get_draining_nodes", dict)
     monkeypatch.setattr(ray, "nodes", lambda: [*alive, {"NodeID": "", "NodeManagerAddress": "", "Alive": False}])
 
     def ask(asked, question, versions):
@@ -89,6 +90,12 @@ def answers(monkeypatch, *addresses, change=lambda view: view):
         return views | {addresses[-1]: change(views[addresses[-1]])}
 
     monkeypatch.setattr(nodes, "_ask", ask)
+
+
+def test_a_node_that_is_to_be_taken_away_is_not_asked(monkeypatch, tmp_path):
+    answers(monkeypatch, "10.0.0.1", "10.0.0.2", change=pytest.fail)
+    monkeypatch.setattr(nodes.state.state, "get_draining_nodes", lambda: {ray.nodes()[1]["NodeID"]: 0})
+    check_nodes(reads=[tmp_path], writes=[tmp_path / "out"], tracking_uri=URI)
 
 
 def test_one_node_is_not_asked(monkeypatch, tmp_path):

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 import ray
 import torch
+from ray._private import ray_constants
+from ray._private.services import get_node_ip_address
 
 from intermoe.errors import UserError
 from pipelines.cluster.live import LiveCluster
@@ -118,6 +120,23 @@ def test_what_a_ray_of_our_own_starts_finds_its_dashboard_whatever_else_runs_her
         with ray_session():
             assert os.environ.get("RAY_API_SERVER_ADDRESS") == before
     assert len(addresses) == 2
+
+
+def test_a_ray_of_our_own_has_the_address_of_loopback(monkeypatch):
+    addresses = []
+
+    def start(*_: object, **__: object) -> None:
+        assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+        addresses.append(get_node_ip_address())
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr("ray._private.worker._global_node", None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with ray_session():
+        assert ray_constants.ENABLE_RAY_CLUSTER
+    assert addresses == ["127.0.0.1"]
 
 
 def test_ray_does_not_decide_what_sigterm_does(monkeypatch):

@@ -6,19 +6,26 @@ from typing import Any
 import pytest
 import ray
 from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError
-from ray.train import ControllerError, WorkerGroupError
+from ray.train import ControllerError, PreemptionError, PreemptionInfo, WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.controller.state import (
     ErroredState,
     ReschedulingState,
+    ResizingState,
     RestartingState,
     RunningState,
 )
+from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
 
 from intermoe.errors import UserError
 from pipelines.train import restarts
-from pipelines.train.restarts import ReportRestarts, failure, is_lost
+from pipelines.train.restarts import ReportRestarts, failure, is_lost, is_out_of_room
 
 GLOO = "[/build/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242"
+UNPLACED = (
+    "The task is not schedulable: The node specified via NodeAffinitySchedulingStrategy doesn't exist any more or is "
+    "infeasible, and soft=False was specified. lease_id=1000, name=_map_task"
+)
 LOST = WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: ActorDiedError()})
 
 
@@ -33,6 +40,8 @@ LOST = WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: Ac
             WorkerGroupError("", {0: RayTaskError("f", "Traceback ...", UserError("the disk is full"))}),
             "worker 0: the disk is full",
         ),
+        (WorkerGroupError("", {0: RuntimeError(UNPLACED)}), "worker 0: a node is taken away"),
+        (PreemptionError(PreemptionInfo(None, {"node": [1]})), "a node is taken away"),
         (ControllerError(RuntimeError("no room for the workers in 60 s")), "no room for the workers in 60 s"),
     ],
 )
@@ -46,6 +55,7 @@ def test_a_failure_is_one_line_that_names_its_cause(error, line):
         ({0: RuntimeError(GLOO), 1: ActorDiedError()}, True),
         ({0: NodeDiedError("gone")}, True),
         ({0: RuntimeError(GLOO)}, True),
+        ({0: RuntimeError(UNPLACED)}, True),
         ({0: RuntimeError("CUDA out of memory")}, False),
     ],
 )
@@ -53,26 +63,41 @@ def test_a_worker_is_lost_that_raised_nothing_of_its_own(errors, lost):
     assert is_lost(WorkerGroupError("", errors)) == lost
 
 
+@pytest.mark.parametrize(
+    ("cause", "answer"),
+    [(UserError("no node"), True), (WorkerGroupStartupTimeoutError(2), True), (AttributeError("a mistake"), False)],
+)
+def test_workers_without_a_place_are_no_mistake_of_ours(cause, answer):
+    assert is_out_of_room(ControllerError(cause)) is answer
+
+
 def test_each_restart_is_reported_with_its_number_and_its_step(monkeypatch, tmp_path):
     lines = []
-    board = SimpleNamespace(restarted=SimpleNamespace(remote=lambda line, key: lines.append((line, key))))
+    post = SimpleNamespace(remote=lambda line, key: lines.append((line, key)))
+    board = SimpleNamespace(restarted=post, note=post)
     monkeypatch.setattr(ray, "get", lambda answer, timeout: answer)
     monkeypatch.setattr(restarts, "resumable_step", lambda out: 8)
     request: Any = SimpleNamespace(out=tmp_path)
     report = ReportRestarts(request, board)
     running = RunningState()
     late = ControllerError(RuntimeError("no room"))
-    for state in (
-        running,
-        RestartingState(training_failed_error=LOST),
-        running,
-        ReschedulingState(training_failed_error=late),
-        ErroredState(training_failed_error=late),
+    waiting = RestartingState(training_failed_error=LOST)
+    announced = RestartingState(training_failed_error=PreemptionError(PreemptionInfo(None, {})))
+    for before, state in (
+        (running, running),
+        (running, waiting),
+        (waiting, waiting),
+        (running, ReschedulingState(training_failed_error=late)),
+        (running, announced),
+        (running, ResizingState(ResizeDecision(2, {}))),
+        (running, ErroredState(training_failed_error=late)),
     ):
-        report.after_controller_state_update(running, state)
+        report.after_controller_state_update(before, state)
     assert lines == [
         ("started again (1 of 2) from step 8: worker 1: its process ended", str(tmp_path)),
         ("started again (1 of 2) from step 8: no room", str(tmp_path)),
+        ("started again (1) from step 8: a node is taken away", str(tmp_path)),
+        ("goes on with 2 workers from step 8", str(tmp_path)),
     ]
 
 

@@ -1,6 +1,9 @@
 """The training loop, in one, two and four processes; test_train.py has it under Ray Train."""
 
 import math
+import time
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,6 +19,7 @@ from intermoe.training.config import TrainingConfig
 from intermoe.training.objective import Means
 from intermoe.training.samples import SampleStream
 from intermoe.training.step import learning_rate
+from pipelines.train.worker import Worker
 
 STEPS = 6
 TARGETS = ("vae", "denoiser", "evaluator")
@@ -345,6 +349,21 @@ def test_the_text_head_may_learn_more_slowly(run_workers, tiny, vae, tmp_path):
         }
     assert moved[0.1]["text_head"] == pytest.approx(0.1 * moved[1.0]["text_head"], rel=0.35)
     assert moved[0.1]["denoiser"] > 0.5 * moved[1.0]["denoiser"]
+
+
+def test_a_checkpoint_is_due_at_once_when_a_node_is_to_be_taken_away_and_often_from_then_on():
+    notes, leaving = [], [False]
+    board = SimpleNamespace(note=SimpleNamespace(remote=lambda line, key: notes.append(line)))
+    worker: Any = Worker.__new__(Worker)
+    worker.rank, worker.board, worker.key, worker.leaving = 0, board, "run", lambda: leaving[0]
+    worker._is_warned, worker.config = False, SimpleNamespace(checkpoint_minutes=10.0)
+    now = time.monotonic()
+    assert [worker._is_time(step, now - 60 * minutes) for step, minutes in ((1, 1), (2, 10))] == [False, True]
+    leaving[0] = True
+    assert [worker._is_time(step, now - seconds) for step, seconds in ((3, 0), (4, 1), (5, 20))] == [True, False, True]
+    assert notes == ["a node is to be taken away: checkpoint at step 3"]
+    worker.rank, worker._is_warned = 1, False
+    assert not worker._is_time(6, now)
 
 
 def test_a_window_averages_over_latent_frames():

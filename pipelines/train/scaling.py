@@ -1,0 +1,158 @@
+"""How many workers a training starts with, and what follows when a node is lost.
+
+Ray Train waits for half an hour, or without end, for a node that never comes, and puts workers on one that is gone but
+not yet known to be. Here, nothing starts before the loss is known. Workers that then find no place wait
+``LOST_SECONDS`` for another node, unless an autoscaler brings one; after that the training ends with what is missing.
+An elastic training, one with ``workers.min_count``, goes on with fewer instead, and with more again when there is room,
+right after a checkpoint.
+"""
+
+import time
+from abc import abstractmethod
+from typing import Any
+
+import ray
+from ray.train.v2._internal.execution.scaling_policy import (
+    ElasticScalingPolicy,
+    FixedScalingPolicy,
+    NoopDecision,
+    ResizeDecision,
+    ScalingDecision,
+    ScalingPolicy,
+)
+from ray.train.v2.api.config import ScalingConfig
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from intermoe.errors import UserError
+from pipelines.cluster.live import LiveCluster
+from pipelines.cluster.resources import Demand, refusal
+from pipelines.train.request import TrainRequest
+
+# So long a training waits for a node in place of a lost one, where no autoscaler brings nodes.
+LOST_SECONDS = 60.0
+# So often it is asked whether there is room for more workers.
+RESIZE_SECONDS = 30.0
+_POLL_SECONDS, _ANSWER_SECONDS = 1.0, 10.0
+
+
+def scaling_config(request: TrainRequest) -> ScalingConfig:
+    """The workers of a training, as Ray Train is asked for them."""
+    workers = request.settings.workers
+    return ScalingConfig(
+        num_workers=(workers.min_count, workers.count) if workers.min_count else workers.count,
+        use_gpu=workers.gpu,
+        resources_per_worker=Demand(workers).bundle,
+        placement_strategy=workers.placement.upper(),
+        elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+    )
+
+
+def even_counts(request: TrainRequest) -> list[int]:
+    """The allowed numbers of workers among whom a batch is divided evenly, from the fewest."""
+    workers, training = request.settings.workers, getattr(request.settings.train, request.target)
+    counts = range(workers.fewest.count, workers.count + 1)
+    return [count for count in counts if training.batch_size % (count * training.accumulate) == 0]
+
+
+class Trainer(TorchTrainer):
+    """Ray Train's trainer, with the policies of this file.
+
+    Args:
+        request: the training.
+        board: the ``ProgressBoard``, which hears of every checkpoint.
+        options: of ``TorchTrainer``, all but ``scaling_config``.
+    """
+
+    def __init__(self, *args: Any, request: TrainRequest, board: Any, **options: Any) -> None:
+        config = scaling_config(request)
+        super().__init__(*args, scaling_config=config, **options)
+        policy = ElasticPolicy if config.elasticity_enabled else FixedPolicy
+        self._policy: ScalingPolicy = policy(config, request, board)
+
+    def _initialize_and_run_controller(self, **options: Any) -> Any:
+        return super()._initialize_and_run_controller(**options | {"scaling_policy": self._policy})
+
+
+class _Patient(ScalingPolicy):
+    """Starts workers once there is room for as few as will do, on nodes that answer and stay."""
+
+    def __init__(self, config: ScalingConfig, request: TrainRequest, board: Any) -> None:
+        super().__init__(config)
+        self._request, self._board, self._cluster = request, board, LiveCluster()
+        self._lacking_since: float | None = None
+
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        """Start the workers, or look again in a second."""
+        if self._has_room():
+            self._lacking_since = None
+            return self._start()
+        self._maybe_send_resource_request()
+        return NoopDecision()
+
+    @abstractmethod
+    def _start(self) -> ScalingDecision:
+        """The decision when there is room."""
+
+    def _has_room(self) -> bool:
+        """Whether nodes hold the workers or will; raises ``UserError`` when that has been hoped for long enough."""
+        staying, silent = self._cluster.staying_nodes()
+        demand = Demand(self._request.settings.workers.fewest)
+        if not silent and (demand.fits(node.total for node in staying) or self._cluster.grows()):
+            return True
+        now = time.monotonic()
+        self._lacking_since = self._lacking_since or now
+        if not silent and now - self._lacking_since >= LOST_SECONDS:
+            error = refusal(demand, staying)
+            raise UserError(f"no node has come for a lost one in {LOST_SECONDS:.0f} s: {error}")
+        # Ray Train asks again at once.
+        time.sleep(_POLL_SECONDS)
+        return False
+
+
+class FixedPolicy(_Patient, FixedScalingPolicy):
+    """As many workers as were asked for."""
+
+    def _start(self) -> ScalingDecision:
+        return FixedScalingPolicy.make_decision_for_non_running_worker_group(self)
+
+
+class ElasticPolicy(_Patient, ElasticScalingPolicy):
+    """As many workers as there is room for, within what was asked for, so that they have equal shares of a batch."""
+
+    def __init__(self, config: ScalingConfig, request: TrainRequest, board: Any) -> None:
+        super().__init__(config, request, board)
+        self._checkpoint: int | None = None
+        self._grows = False
+
+    def make_decision_for_running_worker_group(
+        self, worker_group_state: Any, worker_group_status: Any
+    ) -> ScalingDecision:
+        """More workers once there is room for them; what was trained since the newest checkpoint is not given up."""
+        if not self._grows:
+            decision = super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
+            self._grows = isinstance(decision, ResizeDecision) and decision.num_workers > worker_group_state.num_workers
+            self._checkpoint = self._newest_checkpoint() if self._grows else None
+            return NoopDecision()
+        if self._newest_checkpoint() == self._checkpoint:
+            return NoopDecision()
+        self._grows = False
+        count = self._count_possible_workers(self._get_reserved_resources() or {})
+        return self._get_resize_decision(count) if count > worker_group_state.num_workers else NoopDecision()
+
+    def _start(self) -> ScalingDecision:
+        self._grows = False
+        return ElasticScalingPolicy.make_decision_for_non_running_worker_group(self)
+
+    def _count_possible_workers(self, reserved_resources: Any) -> int:
+        workers = self._request.settings.workers
+        staying, _ = self._cluster.staying_nodes()
+        room = Demand(workers).num_fitting(node.total for node in staying)
+        most = min(super()._count_possible_workers(reserved_resources), room)
+        return max((count for count in even_counts(self._request) if count <= most), default=0)
+
+    def _newest_checkpoint(self) -> int | None:
+        try:
+            return ray.get(self._board.checkpoint.remote(key=str(self._request.out)), timeout=_ANSWER_SECONDS)
+        except (ray.exceptions.RayError, TimeoutError):
+            # A board that does not answer tells of no new checkpoint.
+            return self._checkpoint
