@@ -31,7 +31,7 @@ test-all: $(VENV)/.installed  ## what `test` does, and the slow tests
 	$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -m 'not faults'
 
-test-faults: $(VENV)/.installed  ## outages of a minute each, thousands of damaged inputs
+test-faults: $(VENV)/.installed  ## for hours: kills, lost nodes, outages, damaged files
 	$(BIN)/pytest -m faults
 
 .PHONY: lint
