@@ -79,7 +79,7 @@ def _other_checks(folder: Place, names: Collection[str]) -> Iterator[Callable[[]
     yield from (partial(read_note, folder / name) for name in _NOTES if name in names)
     if ROUTING in names:
         yield partial(RoutingHistory, folder)
-    if CHECKPOINTS in names and RUN_NOTE not in names:
+    if RUN_NOTE not in names and any(map(checkpoint.is_named_as_one, contents(folder / CHECKPOINTS))):
         yield partial(_refuse, f"has {CHECKPOINTS}, but no {RUN_NOTE}: the run is damaged", folder)
 
 

@@ -39,6 +39,8 @@ class DenoiserObjective(Objective):
 
     def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
         """Interactions of the training split."""
+        # Forms are numbered in a data set.
+        self._posteriors = PosteriorMemory(self.model)
         return interaction_stream(str(dataset.path), self.config, self.model.config.data, seed)
 
     def count(self, batch: Batch) -> Tensor:

@@ -5,27 +5,35 @@ of its session, and the next such start ends what sessions of drivers that are g
 not a session without a note, such as that of a cluster, and not what belongs to another user.
 """
 
-import json
+import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
-from intermoe.files import write_json
-
-_NOTE = "intermoe-driver.json"
+_NOTE = "intermoe-driver.lock"
 
 
-def note_driver(session: Path) -> Path:
-    """Note in the folder of a session of Ray that this process is its driver.
+@contextmanager
+def noted_driver(session: Path) -> Iterator[None]:
+    """Note in the folder of a session of Ray that this process is its driver, for as long as the block runs.
 
-    Returns:
-        The file of the note, to be removed when the session has ended as it should.
+    The note is an empty file that is locked: the lock ends with the process, however that ends. Where the disk is full,
+    or has no locks, there is no note.
     """
-    driver = psutil.Process()
-    write_json(session / _NOTE, {"pid": driver.pid, "started": driver.create_time()})
-    return session / _NOTE
+    note = session / _NOTE
+    with ExitStack() as stack:
+        with suppress(OSError):
+            # Under its name it is locked from its first moment.
+            begun = note.with_suffix(".new")
+            fcntl.flock(stack.enter_context(begun.open("w")), fcntl.LOCK_EX)
+            begun.replace(note)
+        try:
+            yield
+        finally:
+            note.unlink(missing_ok=True)
 
 
 def end_left_behind(folder: Path) -> list[int]:
@@ -39,8 +47,8 @@ def end_left_behind(folder: Path) -> list[int]:
     """
     ended = []
     for note in folder.glob(f"session_*/{_NOTE}"):
-        # Ray's folders are open to everybody; `session_latest` is a second name of one of them.
-        if note.is_symlink() or note.parent.is_symlink() or note.stat().st_uid != os.geteuid() or _runs(note):
+        # `session_latest` is a second name of one of them.
+        if note.parent.is_symlink() or not _is_left(note):
             continue
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -51,15 +59,17 @@ def end_left_behind(folder: Path) -> list[int]:
     return ended
 
 
-def _runs(note: Path) -> bool:
-    """Whether the driver that a note names is alive; of a note that cannot be read one cannot say that it is not."""
+def _is_left(note: Path) -> bool:
+    """Whether a note is this user's, and its driver gone; of one that cannot be opened one cannot say so."""
     try:
-        driver = json.loads(note.read_text("utf-8"))
-        return bool(psutil.Process(driver["pid"]).create_time() == driver["started"])
-    except psutil.NoSuchProcess:
+        # Ray's folders are open to everybody.
+        with os.fdopen(os.open(note, os.O_RDWR | os.O_NOFOLLOW)) as file:
+            if os.fstat(file.fileno()).st_uid != os.geteuid():
+                return False
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
         return False
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        return True
+    return True
 
 
 def _belongs(process: psutil.Process, session: Path) -> bool:

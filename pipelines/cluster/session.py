@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ray._private.worker import global_worker
 from rich.console import Console
 
 from intermoe.errors import UserError
-from pipelines.cluster.left_behind import end_left_behind, note_driver
+from pipelines.cluster.left_behind import end_left_behind, noted_driver
 from pipelines.cluster.live import LiveCluster
 from pipelines.cluster.resources import Demand, await_resources
 from pipelines.environment import environment_of
@@ -52,29 +52,28 @@ def ray_session(workers: WorkersConfig | None = None, jobs: int = 1) -> Iterator
         yield
         return
     with _same_signals():
-        note = _start(workers, jobs)
-    try:
+        _start(workers, jobs)
+    with ExitStack() as stack:
+        stack.callback(ray.shutdown)
         if os.environ.get("RAY_ADDRESS"):
             await_resources(Demand(workers.fewest, jobs), LiveCluster(), _tell)
+        elif node := global_worker.node:
+            stack.enter_context(noted_driver(Path(node.get_session_dir_path())))
         yield
-    finally:
-        ray.shutdown()
-        if note:
-            note.unlink(missing_ok=True)
 
 
-def _start(workers: WorkersConfig, jobs: int) -> Path | None:
-    """Connect to a cluster, or start a Ray here; the note of whose it is, where one was started."""
+def _start(workers: WorkersConfig, jobs: int) -> None:
+    """Connect to a cluster, or start a Ray here."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster:
         _connect(cluster, options)
-        return None
-    return _start_own(workers, jobs, options)
+    else:
+        _start_own(workers, jobs, options)
 
 
-def _start_own(workers: WorkersConfig, jobs: int, options: dict[str, Any]) -> Path | None:
+def _start_own(workers: WorkersConfig, jobs: int, options: dict[str, Any]) -> None:
     end_left_behind(_temporary_folder() / "ray")
     gpus = torch.cuda.device_count()
     if workers.gpu and workers.count > gpus:
@@ -112,8 +111,6 @@ def _start_own(workers: WorkersConfig, jobs: int, options: dict[str, Any]) -> Pa
     # Ray makes it readable for everybody.
     with suppress(FileNotFoundError):
         _TOKEN.chmod(0o600)
-    node = global_worker.node
-    return note_driver(Path(node.get_session_dir_path())) if node else None
 
 
 @contextmanager

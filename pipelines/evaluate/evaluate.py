@@ -48,8 +48,12 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
             seconds = _compute(plan, partial / _PARTS, progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on with what is done already") from None
+        data = DatasetFolder.open(plan.spec.dataset)
+        profile = {str(split): count for split, count in data.card.recordings.items()}
+        digest = plan.about["data_sha256"][:16]
+        run.log_dataset(data.card.name, digest, str(data.path), profile=profile, context="evaluation")
         values = score(
-            DatasetFolder.open(plan.spec.dataset),
+            data,
             plan.settings.evaluation,
             plan.jobs,
             read_parts(partial / _PARTS, plan.jobs),
@@ -59,15 +63,16 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
         results = Results(values=values, about={**plan.about, "run": run.id})
         run.log_metrics(results.metrics() | {"seconds_generating": seconds}, request.step)
         files = publish(results, out)
-        if request.run_folder is None:
-            run.move(out)
-        remove_folder(partial)
         for file in files:
             run.log_artifact(file)
         run.log_table(results.columns(), "results_table.json")
         run.describe(description(results))
         if plan.model_run is not None:
             run.log_evaluated(plan.model_run, results.metrics("generated"), request.step)
+        # Last: until then, the same command does all this again.
+        if request.run_folder is None:
+            run.move(out)
+        remove_folder(partial)
     return results
 
 
@@ -108,10 +113,6 @@ def _begun(plan: EvaluationPlan, out: Place, partial: Place) -> Run:
         )
     else:
         run = Run.reopen(uri, request.run_id, request.run_folder or partial)
-    data = DatasetFolder.open(plan.spec.dataset)
-    digest = plan.about["data_sha256"][:16]
-    profile = {str(split): count for split, count in data.card.recordings.items()}
-    run.log_dataset(data.card.name, digest, str(data.path), profile=profile, context="evaluation")
     write_note(note, {"about": identity, "run_id": run.id, "tracking_uri": shown(run.uri)})
     return run
 

@@ -57,7 +57,7 @@ def varied(settings: pd.DataFrame, key: str) -> pd.Series:
     settings = settings[settings["moe.selection"] != "dense"]
     if settings.empty:
         return pd.Series(dtype=float)
-    others = settings.drop(columns=[key, *_UNLIKE]).astype(str).agg("\n".join, axis="columns")
+    others = settings.drop(columns=[key, *_UNLIKE]).map(str).agg("\n".join, axis="columns")
     values = settings[key].astype(float)
     largest = values.groupby(others, sort=False).nunique().idxmax()
     return values[others == largest].sort_values(kind="stable")

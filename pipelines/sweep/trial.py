@@ -6,6 +6,7 @@ done already: a trial that is asked for again goes on where it was.
 
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any
 
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from intermoe.errors import UserError
+from intermoe.errors import UserError, UserNote
 from intermoe.files import contents, digest, discard, read_note, write_note
 from intermoe.places import Place, is_file, is_folder
 from pipelines.describe import describe
@@ -183,7 +184,12 @@ def timed(folder: Place) -> Iterator[None]:
 
 def seconds(folder: Place) -> float:
     """The seconds that a step of a trial has taken so far, by its folder."""
-    return float(read_note(_clock(folder)).get("seconds", 0))
+    try:
+        return float(read_note(_clock(folder)).get("seconds", 0))
+    except UserError as error:
+        # A clock stops no trial.
+        warnings.warn(UserNote(f"{error}; the time before is not counted"), stacklevel=2)
+        return 0.0
 
 
 def _clock(folder: Place) -> Place:

@@ -32,11 +32,15 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(file) if file != uri else None
 
 
+class MlflowSilent(UserError):
+    """MLflow does not answer, or not as it should; it may later."""
+
+
 def check_reachable(uri: str) -> None:
     """Say at once what MLflow would try for minutes, and make a database that is not there yet.
 
     Raises:
-        UserError: no server answers there, or the database cannot be used.
+        UserError: no server answers there (``MlflowSilent``), or the database cannot be used.
     """
     address = urlsplit(uri)
     database = sqlite_file(uri)
@@ -44,7 +48,7 @@ def check_reachable(uri: str) -> None:
         try:
             _call(address)
         except (OSError, ValueError) as error:
-            raise UserError(f"MLflow does not answer: {error}", where=shown(uri)) from None
+            raise MlflowSilent(f"MLflow does not answer: {error}", where=shown(uri)) from None
     elif database is not None:
         # Here, so that an address can be named in a Python that has no package but this one.
         from pipelines.tracking.database import make_database

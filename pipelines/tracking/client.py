@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 from mlflow import MlflowClient
@@ -15,7 +16,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
 from intermoe.errors import UserError, reason_of
-from pipelines.tracking.address import shown, sqlite_file
+from pipelines.tracking.address import MlflowSilent, shown, sqlite_file
 
 # What MLflow stores of a value.
 _PARAM_LENGTH, DIGEST_LENGTH = 6000, 36
@@ -78,7 +79,8 @@ def explained(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise UserError(f"MLflow: {shown(reason_of(error))}", where=shown(uri)) from error
+        kind = MlflowSilent if error.get_http_status_code() >= HTTPStatus.INTERNAL_SERVER_ERROR else UserError
+        raise kind(f"MLflow: {shown(reason_of(error))}", where=shown(uri)) from error
 
 
 def failure_of(error: Exception) -> str:

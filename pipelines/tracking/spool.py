@@ -104,6 +104,9 @@ class Spool:
                 if size and os.pread(descriptor, 1, size - 1) != b"\n":
                     size = _end_of_lines(descriptor, size)
                     os.ftruncate(descriptor, size)
+                if size < self.delivered:
+                    # Of lines that are gone: what comes now would be taken for delivered.
+                    self._note.unlink(missing_ok=True)
                 if not size:
                     line = self.head() + line
                 try:
@@ -174,8 +177,12 @@ class Spool:
         except UserError as error:
             lines.append(str(error))
         try:
-            text = self.file.read_bytes()
-            if len(text) < self.delivered or not text.endswith(b"\n"):
+            # In this order: another process may be adding lines, and delivering them.
+            delivered = self.delivered
+            with self.file.open("rb") as stream:
+                _flock(stream.fileno(), fcntl.LOCK_SH)
+                text = stream.read()
+            if len(text) < delivered or not text.endswith(b"\n"):
                 lines.append(f"{file}: its end is cut off")
         except FileNotFoundError:
             if self._note.exists():
@@ -193,6 +200,9 @@ class Spool:
                     raise UserError(f"line {number} is damaged", where=where)
         for entry in self.entries():
             if (held := entry.arguments.get("held")) and not self.keeps(held, entry.arguments.get("checksum")):
+                if entry.end <= self.delivered:
+                    # Another process has delivered it in this moment.
+                    continue
                 raise UserError(f"{held} does not match its checksum: it is damaged", where=where)
 
     def keeps(self, held: str, checksum: str | None) -> bool:

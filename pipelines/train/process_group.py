@@ -37,10 +37,10 @@ class _BoundBackend(_TorchBackend):
 def bind_to_network(*, several_nodes: bool) -> None:
     """Make gloo and NCCL use the interface of this node's address in Ray, unless the user has named one.
 
-    On one node that is done where the host's name resolves to loopback alone.
+    On one node that is done where the host's name and the address are not both of loopback, or both of a network.
     """
     address = ray.util.get_node_ip_address()
-    if several_nodes or (_name_is_loopback() and not ip_address(address).is_loopback):
+    if several_nodes or _name_is_loopback() != ip_address(address).is_loopback:
         for name, value in interface_variables(address).items():
             os.environ.setdefault(name, value)
 

@@ -74,9 +74,9 @@ def failure(error: TrainingFailedError) -> str:
 
 
 def is_lost(error: WorkerGroupError) -> bool:
-    """Whether a worker has gone, rather than raised something that its traceback would explain."""
+    """Whether workers have gone, and none has raised something that its traceback would explain."""
     reasons = {_reason(cause) for cause in error.worker_failures.values()}
-    return not reasons.isdisjoint((_NODE_LOST, _NODE_TAKEN, _PROCESS_ENDED, _OTHER_LOST))
+    return reasons <= {_NODE_LOST, _NODE_TAKEN, _PROCESS_ENDED, _OTHER_LOST}
 
 
 def is_out_of_room(error: ControllerError) -> bool:

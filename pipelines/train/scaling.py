@@ -7,11 +7,13 @@ An elastic training, one with ``workers.min_count``, goes on with fewer instead,
 right after a checkpoint.
 """
 
+import asyncio
 import time
 from abc import abstractmethod
 from typing import Any
 
 import ray
+from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
     FixedScalingPolicy,
@@ -20,6 +22,7 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ScalingDecision,
     ScalingPolicy,
 )
+from ray.train.v2.api import data_parallel_trainer
 from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
@@ -70,7 +73,22 @@ class Trainer(TorchTrainer):
         self._policy: ScalingPolicy = policy(config, request, board)
 
     def _initialize_and_run_controller(self, **options: Any) -> Any:
-        return super()._initialize_and_run_controller(**options | {"scaling_policy": self._policy})
+        own = data_parallel_trainer.TrainController
+        # It makes its controller of what stands under this name.
+        data_parallel_trainer.TrainController = _Controller  # type: ignore[misc]
+        try:
+            return super()._initialize_and_run_controller(**options | {"scaling_policy": self._policy})
+        finally:
+            data_parallel_trainer.TrainController = own  # type: ignore[misc]
+
+
+class _Controller(TrainController):
+    """A controller that can be aborted while it waits for room, too: there Ray Train's own asks without a pause."""
+
+    async def _run_control_loop_iteration(self) -> None:
+        before = self.get_state()
+        await super()._run_control_loop_iteration()
+        await asyncio.sleep(_POLL_SECONDS if self.get_state() is before else 0)
 
 
 class _Patient(ScalingPolicy):
@@ -82,12 +100,30 @@ class _Patient(ScalingPolicy):
         self._lacking_since: float | None = None
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
-        """Start the workers, or look again in a second."""
-        if self._has_room():
+        """Start the workers, or look again in a second (``_Controller``)."""
+        if not self._has_room():
+            self._maybe_send_resource_request()
+            return NoopDecision()
+        decision = self._start()
+        if isinstance(decision, ResizeDecision):
             self._lacking_since = None
-            return self._start()
-        self._maybe_send_resource_request()
-        return NoopDecision()
+        else:
+            self._wait_for_others()
+        return decision
+
+    def _wait_for_others(self) -> None:
+        """Others use what there is; raises ``UserError`` when the end of that was waited for long enough."""
+        minutes = self._request.settings.workers.wait_minutes
+        now = time.monotonic()
+        if self._lacking_since is None:
+            self._lacking_since = now
+            line = f"waits up to {minutes:g} minutes until others leave room for workers"
+            self._board.note.remote(line, key=str(self._request.out))
+        if now - self._lacking_since >= 60 * minutes:
+            raise UserError(
+                f"others have left no room for workers in {minutes:g} minutes",
+                allowed="--resume later, or a larger workers.wait_minutes",
+            )
 
     @abstractmethod
     def _start(self) -> ScalingDecision:
@@ -104,8 +140,6 @@ class _Patient(ScalingPolicy):
         if not silent and now - self._lacking_since >= LOST_SECONDS:
             error = refusal(demand, staying)
             raise UserError(f"no node has come for a lost one in {LOST_SECONDS:.0f} s: {error}")
-        # Ray Train asks again at once.
-        time.sleep(_POLL_SECONDS)
         return False
 
 

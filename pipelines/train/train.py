@@ -25,6 +25,7 @@ from intermoe.places import Place, is_remote
 from pipelines.cluster.progress import Progress, progress_board
 from pipelines.environment import environment_of
 from pipelines.generate import save_routing_map
+from pipelines.tracking.address import MlflowSilent
 from pipelines.tracking.runs import Run
 from pipelines.tracking.writer import MEASURED
 from pipelines.train.examples import example_motions
@@ -215,7 +216,7 @@ def _patiently(start: Callable[[], Run], board: Any, key: str) -> Run:
     while True:
         try:
             return start()
-        except UserError as error:
+        except MlflowSilent as error:
             if time.monotonic() > latest:
                 raise
             if not told:

@@ -68,7 +68,7 @@ def test_a_ray_of_our_own_listens_on_loopback_and_the_agents_of_a_killed_drivers
     assert another.is_dir()
 
     assert psutil.wait_procs(agents.values(), timeout=5)[1] == []
-    assert not (session / "intermoe-driver.json").exists()
+    assert not (session / "intermoe-driver.lock").exists()
     successor.communicate("\n", timeout=60)
     assert successor.returncode == 0
     assert end_left_behind(session.parent) == []

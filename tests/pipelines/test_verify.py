@@ -1,5 +1,7 @@
 """`intermoe verify`: every checksum below a folder."""
 
+import shutil
+
 import pytest
 import torch
 from toy_shards import write_shards
@@ -68,7 +70,9 @@ def test_notes_spools_and_the_history_of_routing_are_checked_too(tmp_path, capsy
     }
     for file, change in changes.items():
         (run / file).write_bytes((run / file).read_bytes().replace(*change, 1))
-    (run / "../../two/checkpoints").mkdir(parents=True)
+    (newest,) = (run / "checkpoints").glob("step-*")
+    shutil.copytree(newest, run / "../../two/checkpoints" / newest.name)
+    (tmp_path / "sweep/other/checkpoints/of_others").mkdir(parents=True)
     assert main(["verify", str(tmp_path / "sweep")]) == 2
     trial = tmp_path / "sweep" / TRIAL
     damaged = "does not match its own checksum: it is damaged"

@@ -19,6 +19,11 @@ def test_the_largest_such_set_is_taken(make_outcome):
     assert values.to_dict() == {"p1-seed0": 4.0, "p2-seed0": 8.0, "p3-seed0": 16.0}
 
 
+def test_a_setting_that_has_no_value_keeps_no_trials_apart(outcomes):
+    settings = outcomes.settings.assign(**{"workers.min_count": float("nan")})
+    assert varied(settings, "moe.experts").equals(varied(outcomes.settings, "moe.experts"))
+
+
 def test_points_without_experts_make_no_curve(parts):
     assert varied(parts[0].settings, "moe.experts").empty
 

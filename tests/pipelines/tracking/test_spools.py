@@ -151,6 +151,29 @@ def _fail(*_: object) -> None:
     raise OSError("away")
 
 
+def test_lines_that_follow_those_that_are_gone_are_not_taken_for_delivered(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, RUN_ID, "store")
+    for step in range(40):
+        spool.append("points", 1, step=step, values={"loss": 1.0})
+    spool.note_delivered(list(spool.entries())[19])
+    spool.file.unlink()
+    again = Spool(tmp_path, RUN_ID, "store")
+    for step in range(5):
+        again.append("points", 1, step=100 + step, values={"loss": 1.0})
+    assert steps(again) == [100, 101, 102, 103, 104]
+
+
+def test_a_spool_in_use_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another process delivers while it is checked is gone by then."""
+    (tmp_path / "weights").write_bytes(b"weights")
+    spool = Spool(tmp_path / "tracking", RUN_ID, "store")
+    spool.append("artifact", 1, **spool.hold(tmp_path / "weights"), folder=None)
+    (entry,) = spool.entries()
+    monkeypatch.setattr(spool, "entries", lambda: iter([entry]))
+    spool.note_delivered(entry)
+    spool.check()
+
+
 def test_sync_of_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         list(sync([tmp_path / "nothing"]))

@@ -51,11 +51,12 @@ def test_on_one_node_a_name_that_is_loopback_alone_is_a_reason(monkeypatch, name
     assert bound() == expected
 
 
-def test_a_ray_on_loopback_is_left_alone(monkeypatch):
-    monkeypatch.setattr(socket, "gethostbyname", lambda name: "127.0.1.1")
+@pytest.mark.parametrize(("name_is", "expected"), [("10.0.0.2", ["lo", "=lo"]), ("127.0.1.1", [None, None])])
+def test_workers_of_a_ray_on_loopback_listen_nowhere_else(monkeypatch, name_is, expected):
+    monkeypatch.setattr(socket, "gethostbyname", lambda name: name_is)
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
     bind_to_network(several_nodes=False)
-    assert bound() == [None, None]
+    assert bound() == expected
 
 
 def test_what_the_user_has_set_stays(monkeypatch):

@@ -57,6 +57,7 @@ def test_a_failure_is_one_line_that_names_its_cause(error, line):
         ({0: RuntimeError(GLOO)}, True),
         ({0: RuntimeError(UNPLACED)}, True),
         ({0: RuntimeError("CUDA out of memory")}, False),
+        ({0: RuntimeError(GLOO), 1: RuntimeError("CUDA out of memory")}, False),
     ],
 )
 def test_a_worker_is_lost_that_raised_nothing_of_its_own(errors, lost):

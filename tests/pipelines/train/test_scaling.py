@@ -1,5 +1,6 @@
 """What is decided about the workers of a training when nodes are lost, without Ray."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,10 +32,9 @@ class Cluster:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that goes on when somebody sleeps."""
+    """A clock that the test sets."""
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(scaling.time, "monotonic", lambda: clock.now)
-    monkeypatch.setattr(scaling.time, "sleep", lambda seconds: setattr(clock, "now", clock.now + seconds))
     return clock
 
 
@@ -52,7 +52,11 @@ def policy(monkeypatch, clock):
         monkeypatch.setattr(made, "_maybe_send_resource_request", lambda: None)
         if kind is ElasticPolicy:
             monkeypatch.setattr(made, "_get_reserved_resources", lambda: {f"node{n}": {"CPU": 2} for n in range(4)})
-            board = SimpleNamespace(checkpoint=SimpleNamespace(remote=lambda key: made.saved))
+            made.notes = []
+            board = SimpleNamespace(
+                checkpoint=SimpleNamespace(remote=lambda key: made.saved),
+                note=SimpleNamespace(remote=lambda line, key: made.notes.append(line)),
+            )
             made._board = board
             monkeypatch.setattr(ray, "get", lambda answer, timeout: answer)
         return made, cluster
@@ -80,9 +84,9 @@ def test_a_training_waits_a_minute_for_a_node_and_ends_with_what_is_missing(poli
     cluster.staying = 1
     for _ in range(60):
         assert started(decided.make_decision_for_non_running_worker_group()) == 0
+        clock.now += 1
     with pytest.raises(UserError) as error:
         decided.make_decision_for_non_running_worker_group()
-    assert clock.now == 1060
     assert str(error.value) == (
         "no node has come for a lost one in 60 s: workers.count = 2 of 2 CPUs each: the cluster has 1 node of 2 CPUs "
         "(allowed: up to 1 worker, or workers.cpus=1)"
@@ -101,6 +105,42 @@ def test_an_elastic_training_has_workers_with_equal_shares(policy, nodes, count)
     cluster.staying = nodes
     assert even_counts(decided._request) == [2, 4]
     assert started(decided.make_decision_for_non_running_worker_group()) == count
+
+
+def test_an_elastic_training_waits_for_others_as_long_as_it_was_asked_to(policy, clock, monkeypatch):
+    decided, cluster = policy("workers.count=2", "workers.min_count=1", "workers.wait_minutes=2")
+    cluster.staying = 2
+    monkeypatch.setattr(decided, "_get_reserved_resources", dict)
+    for _ in range(120):
+        assert started(decided.make_decision_for_non_running_worker_group()) == 0
+        clock.now += 1
+    assert decided.notes == ["waits up to 2 minutes until others leave room for workers"]
+    with pytest.raises(UserError) as error:
+        decided.make_decision_for_non_running_worker_group()
+    assert str(error.value) == (
+        "others have left no room for workers in 2 minutes (allowed: --resume later, or a larger workers.wait_minutes)"
+    )
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_the_controller_lets_others_in_while_it_waits(monkeypatch, waits):
+    """Such as the call that aborts it on Ctrl-C."""
+    controller = object.__new__(scaling._Controller)
+    states = iter(["waiting", "waiting" if waits else "running"])
+    monkeypatch.setattr(controller, "get_state", lambda: next(states), raising=False)
+
+    async def turn(_self):
+        pass
+
+    monkeypatch.setattr(scaling.TrainController, "_run_control_loop_iteration", turn)
+    pauses = []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+
+    monkeypatch.setattr(scaling.asyncio, "sleep", sleep)
+    asyncio.run(controller._run_control_loop_iteration())
+    assert pauses == [1.0 if waits else 0]
 
 
 def test_an_elastic_training_grows_right_after_a_checkpoint_and_never_shrinks(policy):
