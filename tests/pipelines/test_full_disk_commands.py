@@ -142,7 +142,7 @@ def test_evaluate(refused, root, disk, tmp_path, monkeypatch):
     words = ["evaluate", *given, "--out"]
     works([*words, tmp_path / "whole"])
     # What is done stays: the same command goes on with it.
-    for kib, file in ((FULL, r"tracking/\w+\.jsonl"), (40, r"parts/[\w-]+\.npz")):
+    for kib, file in ((FULL, r"plan\.json"), (40, r"parts/[\w-]+\.npz")):
         refused([*words, disk.root / "out"], below=rf"\.out\.partial/{file}", kib=kib, left=None)
     works([*words, disk.root / "out"])
     before, after = (contents(folder)["results.json"] for folder in (tmp_path / "whole", disk.root / "out"))
