@@ -1,7 +1,7 @@
 """Posteriors of a frozen VAE, computed once for each motion that a training sees again and again.
 
-Legend: B batch, L latent frames, P = 2 persons, Z = NC latent numbers of a person-frame, N latent joints, C numbers of a
-latent joint.
+Legend: B batch, L latent frames, P = 2 persons, Z = NC latent numbers of a person-frame, N latent joints, C numbers of
+a latent joint.
 """
 
 import torch

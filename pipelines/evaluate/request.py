@@ -1,6 +1,7 @@
 """The request for an evaluation and its check; needs no Ray and writes nothing."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,9 +144,12 @@ def partial_folder(out: Place) -> Place:
 
 def check_out(out: Place) -> None:
     """Raise ``UserError`` where the folder of results is taken, unless by an evaluation that was killed at its end."""
-    before = read_note(partial_folder(out) / PLAN)
-    if not before or read_note(out / RESULTS).get("about", {}).get("run") != before["run_id"]:
-        check_free(out, "another --out")
+    run = read_note(partial_folder(out) / PLAN).get("run_id")
+    # Damaged results, or somebody else's, are no reason to go on.
+    with suppress(UserError):
+        if run is not None and read_note(out / RESULTS).get("about", {}).get("run") == run:
+            return
+    check_free(out, "another --out")
 
 
 @dataclass(frozen=True)
