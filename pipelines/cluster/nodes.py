@@ -109,21 +109,21 @@ def _ask(nodes: Mapping[str, str], question: tuple[Any, ...], versions: Mapping[
     ray.cloudpickle.register_pickle_by_value(probe)
     look = ray.remote(num_cpus=0, max_retries=1)(probe.look)
     asked = {
-        address: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+        node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
             *question, versions
         )
-        for node, address in nodes.items()
+        for node in nodes
     }
     answers = {}
-    for address, answer in asked.items():
+    for node, answer in asked.items():
         try:
-            answers[address] = ray.get(answer, timeout=_SECONDS)
+            answers[nodes[node]] = ray.get(answer, timeout=_SECONDS)
         except (RayError, TimeoutError) as error:
-            if address not in _staying().values():
-                # It was taken away meanwhile.
+            if node not in _staying():
+                # It was lost or taken away meanwhile.
                 continue
             reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"does not answer: {reason}", where=f"node {address}") from None
+            raise UserError(f"does not answer: {reason}", where=f"node {nodes[node]}") from None
     return answers
 
 
