@@ -218,6 +218,7 @@ class Worker:
         if self.tracking:
             # A run that goes on from here will not log what came before.
             self.tracking.save()
+        self.routing.save()
         # First, so that a run that goes on from this checkpoint has it.
         if self.validation is None:
             self._write(self.request.out / "best", step)
@@ -227,7 +228,6 @@ class Worker:
         self._write(folder, step, tensors={"optimizer": state}, documents={"progress": progress})
         checkpoint.prune(folder.parent, self.config.keep)
         self.board.saved.remote(step, key=self.key)
-        self.routing.save()
         if self.tracking and time.monotonic() - self.mapped_at > _MAP_SECONDS:
             self.mapped_at = time.monotonic()
             log_routing(self.tracking, self.request.out)

@@ -298,7 +298,7 @@ class Run:
                 for path in self.folder.rglob("*")
             }
         note = json.loads(contents["run.json"])
-        del note["run_id"]
+        del note["run_id"], note["sha256"]
         contents["run.json"] = json.dumps(note).encode()
         return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
 
