@@ -78,6 +78,8 @@ class Spool:
         self.folder, self.run_id, self._store = folder, run_id, store
         self._stream: FileIO | None = None
         self._adding = threading.Lock()
+        # Bytes of the file before this process last added to it; None before it has.
+        self._size: int | None = None
 
     @property
     def file(self) -> Path:
@@ -104,11 +106,13 @@ class Spool:
                 if size and os.pread(descriptor, 1, size - 1) != b"\n":
                     size = _end_of_lines(descriptor, size)
                     os.ftruncate(descriptor, size)
-                if size < self.delivered:
+                # A file that has only grown is not asked about: this is done at every step of a training.
+                if (self._size is None or size < self._size) and size < self.delivered:
                     # Of lines that are gone: what comes now would be taken for delivered.
                     self._note.unlink(missing_ok=True)
                 if not size:
                     line = self.head() + line
+                self._size = size
                 try:
                     while line:
                         line = line[os.write(descriptor, line) :]

@@ -1,6 +1,7 @@
 """The spool of a run: what is in it, however its processes end, on a disk and in the storage of a URI."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -170,8 +171,12 @@ def test_a_spool_in_use_is_not_called_damaged(tmp_path: Path, monkeypatch: pytes
     spool.append("artifact", 1, **spool.hold(tmp_path / "weights"), folder=None)
     (entry,) = spool.entries()
     monkeypatch.setattr(spool, "entries", lambda: iter([entry]))
+    shutil.rmtree((spool.folder / entry.arguments["held"]).parent)
+    with pytest.raises(UserError, match="weights does not match its checksum: it is damaged"):
+        spool.check()
     spool.note_delivered(entry)
     spool.check()
+    assert spool.delivered == entry.end
 
 
 def test_sync_of_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
