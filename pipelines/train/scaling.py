@@ -10,6 +10,7 @@ right after a checkpoint.
 import asyncio
 import time
 from abc import abstractmethod
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -71,6 +72,7 @@ class Trainer(TorchTrainer):
         super().__init__(*args, scaling_config=config, **options)
         policy = ElasticPolicy if config.elasticity_enabled else FixedPolicy
         self._policy: ScalingPolicy = policy(config, request, board)
+        self._controller: Any = None
 
     def _initialize_and_run_controller(self, **options: Any) -> Any:
         own = data_parallel_trainer.TrainController
@@ -78,8 +80,18 @@ class Trainer(TorchTrainer):
         data_parallel_trainer.TrainController = _Controller  # type: ignore[misc]
         try:
             return super()._initialize_and_run_controller(**options | {"scaling_policy": self._policy})
+        except KeyboardInterrupt:
+            # By SIGTERM, of which Ray Train knows nothing: its workers would train on while the run is closed.
+            if self._controller is not None:
+                with suppress(ray.exceptions.RayError):
+                    ray.get(self._controller.abort.remote(), timeout=_ANSWER_SECONDS)
+            raise
         finally:
             data_parallel_trainer.TrainController = own  # type: ignore[misc]
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        self._controller = controller
+        super()._register_sigint_handler(controller)
 
 
 class _Controller(TrainController):

@@ -30,6 +30,7 @@ from intermoe.training.objective import Means
 from intermoe.training.samples import Batch
 from intermoe.training.step import TrainingStep, gather
 from pipelines.tracking import run_log
+from pipelines.tracking.run_log import RunLog
 from pipelines.train import feed
 from pipelines.train.gauges import Gauges
 from pipelines.train.objectives import build
@@ -91,7 +92,8 @@ class Worker:
         self.window = Means()
         self.best = math.inf
         self.routing, self.mapped_at = RoutingHistory(request.out), time.monotonic()
-        self.tracking = run_log.join(request.site.tracking_uri, run_id, request.out) if self.rank == 0 else None
+        self.run_id = run_id
+        self.tracking: RunLog | None = None
         self.gauges = Gauges(run=run_id, target=request.target)
         held_out = self.stream.held_out("val")
         self.validation = held_out if held_out.num_samples else None
@@ -253,21 +255,26 @@ class Worker:
         if self.rank == 0:
             remove_leftovers(self.request.out, "best")
         documents, parts = ("config", "state", "progress"), (*self.objective.saved, "optimizer")
+        damages: list[DamagedCheckpoint] = []
+
+        def note_damage(damage: DamagedCheckpoint) -> None:
+            damages.append(damage)
+            if self.rank == 0:
+                self.board.note.remote(str(damage), key=self.key)
+
         folder = checkpoint.latest(
             self.request.out / CHECKPOINTS,
             holding=[*(f"{name}.json" for name in documents), *(f"{name}.safetensors" for name in parts)],
-            report=self._note_damage,
+            report=note_damage,
         )
         step = 0 if folder is None else self._load(folder)
         if self.rank == 0:
             self.routing.forget_after(step)
+            # After the checkpoint was looked for: what the process that wrote it had logged was saved before it was.
+            self.tracking = run_log.join(self.request.site.tracking_uri, self.run_id, self.request.out)
+            for damage in damages:
+                self.tracking.set_tags({"intermoe.damaged": str(damage)})
         return step
-
-    def _note_damage(self, damage: DamagedCheckpoint) -> None:
-        """Say which checkpoint is passed over for an older one."""
-        if self.tracking:
-            self.board.note.remote(str(damage), key=self.key)
-            self.tracking.set_tags({"intermoe.damaged": str(damage)})
 
     def _load(self, folder: Place) -> int:
         """Take over the state of a checkpoint; its step."""

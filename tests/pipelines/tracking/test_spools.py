@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from upath import UPath
 
 from intermoe.errors import UserError, UserNote
 from intermoe.files import write_note
-from intermoe.places import as_place
+from intermoe.places import as_place, is_folder
 from pipelines.cli import main
 from pipelines.tracking import delivery
 from pipelines.tracking.lines import DAMAGED
 from pipelines.tracking.run_log import join
 from pipelines.tracking.runs import Run
 from pipelines.tracking.spool import Spool, Undelivered
-from pipelines.tracking.spools import spools_below
+from pipelines.tracking.spools import RemoteSpool, spools_below
 from pipelines.tracking.sync import sync
 
 RUN_ID = "0123456789abcdef" * 2
@@ -114,7 +115,7 @@ def test_in_a_storage_what_waits_is_saved_with_each_checkpoint(
         run.log_metrics({"loss": 30.0}, 30)
         del run
         (name,) = [path.name for path in (folder / "tracking" / "driver").iterdir() if path.name.endswith(".jsonl")]
-        again = Run.reopen(uri, name.removesuffix(".jsonl"), folder)
+        again = Run.reopen(uri, name.partition(".")[0], folder)
         again.log_metrics({"loss": 30.0}, 30)
         with pytest.warns(UserNote, match=r"yet: 3 points, 1 file, 2 notes \(away\); `intermoe sync s3://"):
             again.finish(patience=2.0)
@@ -146,6 +147,25 @@ def test_the_driver_delivers_what_a_worker_has_left_in_a_storage(
     history = MlflowClient(uri).get_metric_history(driver.id, "loss")
     assert [(metric.step, metric.value) for metric in history] == [(10, 1.0)]
     assert not folder.exists()
+
+
+def test_what_a_process_saves_to_a_storage_while_another_delivers_what_it_had_saved_before_stays(bucket: str) -> None:
+    home = as_place(f"{bucket}/raced/tracking/worker")
+    assert isinstance(home, UPath)
+    worker = RemoteSpool(home, RUN_ID, "store")
+    worker.append("points", 1, step=1, values={"loss": 1.0})
+    worker.save()
+    driver = RemoteSpool(home, RUN_ID)
+    worker.append("points", 1, step=2, values={"loss": 2.0})
+    worker.save()
+    (entry,) = driver.entries()
+    driver.note_delivered(entry)
+    assert driver.remove_if_delivered()
+    assert steps(RemoteSpool(home, RUN_ID)) == [1, 2]
+    for entry in worker.entries():
+        worker.note_delivered(entry)
+    assert worker.remove_if_delivered()
+    assert not is_folder(home)
 
 
 def _fail(*_: object) -> None:
