@@ -3,6 +3,7 @@
 Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, F features.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from intermoe.body.conventions import FPS
+from intermoe.body.conventions import FPS, MIN_FRAMES
 from intermoe.body.features import joints_from_features, rotations_from_features
 from intermoe.body.kinematics import settle
 from intermoe.body.skeletons import Skeleton
@@ -88,6 +89,18 @@ class GeneratedBatch:
             )
             for row, (frames, caption) in enumerate(zip(self.frames_B.tolist(), captions, strict=True))
         ]
+
+
+def frames_of(seconds: float, longest: int) -> int:
+    """Frames of a motion of that length; ``UserError`` where the model did not learn from motions as long or short."""
+    frames = round(seconds * FPS) if math.isfinite(seconds) else 0
+    if not MIN_FRAMES <= frames <= longest:
+        raise UserError(
+            f"{seconds:g} seconds are {frames} frames",
+            where="seconds",
+            allowed=f"{MIN_FRAMES / FPS:g} to {longest / FPS:.4g}; the model learned from up to {longest} frames",
+        )
+    return frames
 
 
 def check_prompts(prompts: Sequence[str]) -> None:

@@ -9,13 +9,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self, overload
+from typing import Any, Self, overload
 
 import torch
 from torch import Tensor, nn
 
 from intermoe import checkpoint
-from intermoe.body.conventions import FPS, MIN_FRAMES
 from intermoe.body.features import Normaliser, exchange_persons
 from intermoe.body.skeletons import skeleton_named
 from intermoe.config import Config
@@ -23,9 +22,11 @@ from intermoe.data.batches import stored_states
 from intermoe.data.draws import Stream, normal, prompt_seeds
 from intermoe.data.rows import RecordingHeader
 from intermoe.data.shards import DataConfig, DatasetFolder
-from intermoe.diffusion import Diffusion, DiffusionConfig, guided
+from intermoe.diffusion import samplers
+from intermoe.diffusion.guidance import guided
+from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
 from intermoe.errors import UserError, UserNote
-from intermoe.generation import Conditions, GeneratedBatch, check_prompts, eval_mode
+from intermoe.generation import Conditions, GeneratedBatch, check_prompts, eval_mode, frames_of
 from intermoe.layers.stored_weights import check_fit
 from intermoe.moe.config import MoeConfig
 from intermoe.motion import Motion
@@ -175,7 +176,7 @@ class InterMoE(nn.Module):
         """
         if mask_BT is None:
             mask_BT = features_BTPF.new_ones(features_BTPF.shape[:2], dtype=torch.bool)
-        latent_BLPZ = self.drawn(self.posterior(features_BTPF, mask_BT), noise_BLPZ)
+        latent_BLPZ = self.posterior(features_BTPF, mask_BT).interactions(noise_BLPZ)
         mask_BL = mask_BT[:, : latent_BLPZ.shape[1] * STRIDE].unflatten(1, (-1, STRIDE)).all(dim=2)
         return latent_BLPZ.where(mask_BL[:, :, None, None], 0)
 
@@ -186,13 +187,6 @@ class InterMoE(nn.Module):
             # Padding is zero once it is normalised: raw zeros would be far outside of what the VAE knows.
             x_BTPF = x_BTPF.where(mask_BT[:, :, None, None], 0)
         return self.vae.encode(x_BTPF.transpose(1, 2).flatten(0, 1))
-
-    def drawn(self, posterior: Posterior, noise_BLPZ: Tensor | None = None) -> Tensor:
-        """Latents [B, L, 2, Z] drawn from a posterior that :meth:`posterior` gave, or its mean without noise."""
-        latent_BLNC = posterior.mean_BLNC
-        if noise_BLPZ is not None:
-            latent_BLNC = posterior.sample(noise_BLPZ.transpose(1, 2).flatten(0, 1).view_as(latent_BLNC))
-        return latent_BLNC.flatten(2).unflatten(0, (-1, 2)).transpose(1, 2)
 
     def decode(self, latent_BLPZ: Tensor) -> Tensor:
         """Raw features [B, 4L, 2, F] of latents [B, L, 2, Z]."""
@@ -243,7 +237,7 @@ class InterMoE(nn.Module):
             prompts: one prompt or several; each gets the motion it would get alone.
             seconds: length of the motion.
             seed: the same seed and prompt give the same motion; a prompt given twice gives two different ones.
-            guidance: scale w of classifier-free guidance; that of the config if None.
+            guidance: scale w of classifier-free guidance; the model's own if None.
             on_step: called with (steps done, steps in all); many prompts take several batches of steps.
 
         Returns:
@@ -253,7 +247,7 @@ class InterMoE(nn.Module):
             UserError: a prompt that is empty or not text, a negative seed, or a length beyond what the model learned.
         """
         several = [prompts] if isinstance(prompts, str) else list(prompts)
-        frames = self._frames(seconds)
+        frames = frames_of(seconds, self.config.data.max_frames)
         if seed < 0:
             raise UserError(f"seed {seed}", allowed="0 or more")
         if guidance is not None and not math.isfinite(guidance):
@@ -328,7 +322,7 @@ class InterMoE(nn.Module):
             conditions: from ``read_prompts`` or ``read_captions``.
             frames_B: int64, frames of each motion.
             seeds: of the noise of each motion.
-            guidance: scale w of classifier-free guidance; that of the config if None.
+            guidance: scale w of classifier-free guidance; the model's own if None.
             on_step: called with (steps done, steps in all).
 
         Raises:
@@ -359,19 +353,36 @@ class InterMoE(nn.Module):
         guidance: float | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Latents [B, L, 2, Z] from noise by DDIM with classifier-free guidance.
+        """Latents [B, L, 2, Z] from noise, by the sampler of the config with classifier-free guidance.
 
         Args:
             noise_BLPZ: where sampling starts.
             condition_BW: text condition of each sample.
             mask_BL: bool, the valid latent frames of each sample; all where none is given. Zero beyond them.
-            guidance: scale w; that of the config if None.
+            guidance: scale w; the model's own if None.
             on_step: called with (steps done, steps in all).
         """
         if mask_BL is None:
             mask_BL = torch.ones(noise_BLPZ.shape[:2], dtype=torch.bool, device=noise_BLPZ.device)
-        scale = self.config.diffusion.guidance if guidance is None else guidance
-        return self.diffusion.ddim(guided(self.denoiser, condition_BW, mask_BL, scale), noise_BLPZ, on_step)
+        config = self.diffusion.config
+        if guidance is not None:
+            config = config.model_copy(update={"guidance": guidance})
+        denoise = guided(self.denoiser, condition_BW, mask_BL, config)
+        return samplers.sample(self.diffusion, denoise, noise_BLPZ, on_step)
+
+    def set_sampling(self, **changes: Any) -> None:
+        """Sample motions in another way from now on; the networks and ``config`` stay as they are.
+
+        Args:
+            changes: values of the keys of :class:`DiffusionConfig` that ``SAMPLING`` names.
+
+        Raises:
+            UserError: another key, or a value that is not allowed.
+
+        Example:
+            ``model.set_sampling(sampler="dpm++", sampler_steps=10, guidance=2.0)``
+        """
+        self.diffusion = self.diffusion.resampled(changes)
 
     @property
     def encoder(self) -> TextEncoder:
@@ -379,17 +390,6 @@ class InterMoE(nn.Module):
         if self._encoder is None:
             self._encoder = load_encoder(self.config.data.encoder, self._text_folder)
         return self._encoder
-
-    def _frames(self, seconds: float) -> int:
-        frames = round(seconds * FPS) if math.isfinite(seconds) else 0
-        longest = self.config.data.max_frames
-        if not MIN_FRAMES <= frames <= longest:
-            raise UserError(
-                f"{seconds:g} seconds are {frames} frames",
-                where="seconds",
-                allowed=f"{MIN_FRAMES / FPS:g} to {longest / FPS:.4g}; the model learned from up to {longest} frames",
-            )
-        return frames
 
 
 def _over_batches(on_step: Callable[[int, int], None], batch: int, num_batches: int, done: int, total: int) -> None:

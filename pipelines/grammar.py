@@ -84,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--seconds", type=_number, default=4.0, help="length (default: 4)")
     verb.add_argument("--seed", type=_integer, default=0, help="seed of the noise (default: 0)")
     verb.add_argument("--guidance", type=_number, help="scale of classifier-free guidance (default: the model's)")
+    verb.add_argument("--sampler", choices=("ddim", "dpm++"), help="how to sample (default: the model's)")
+    verb.add_argument("--steps", type=_count, help="passes of the denoiser (default: the model's)")
     verb.add_argument("--text-folder", type=Path, help="folder of CLIP's weights, if not in the hub's cache")
     verb.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto, a GPU if there is one)")
     verb.add_argument("--routing-map", action="store_true", help="also draw which experts worked on which moment")
@@ -94,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="*",
         default=[],
         metavar="key=value",
-        help="overrides of settings, such as evaluation.replications=5",
+        help="overrides of settings, such as evaluation.replications=5 or diffusion.sampler=dpm++",
     )
     verb.add_argument("--model", required=True, help="run or checkpoint of a denoiser, or the id of its MLflow run")
     verb.add_argument("--data", type=as_place, help="folder of shards (default: what the model was trained on)")

@@ -18,6 +18,7 @@ from torch import Tensor
 from intermoe.body.features import joints_from_features, motion_features
 from intermoe.data.batches import interactions, stored_states
 from intermoe.data.shards import DatasetFolder
+from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
 from intermoe.errors import UserError
 from intermoe.evaluation import measures
 from intermoe.evaluation.evaluator import Evaluator
@@ -46,7 +47,7 @@ class EvaluationSpec:
         config: how to evaluate.
         rows: which rows of the table are wanted.
         seed: of all that is drawn.
-        guidance: scale of classifier-free guidance; the model's own if None.
+        diffusion: how motions are sampled.
         text_folder: where CLIP's tokenizer lies, if not in the hub's cache.
         threads: of each worker; how a sum is split over threads shows in its last bits.
         model_seed: of the weights of the untrained model.
@@ -59,7 +60,7 @@ class EvaluationSpec:
     config: EvaluationConfig
     rows: tuple[Row, ...]
     seed: int
-    guidance: float | None
+    diffusion: DiffusionConfig
     text_folder: str | None
     threads: int
     model_seed: int
@@ -116,6 +117,7 @@ class JobRunner:
         self.spec, self.parts, self.device = spec, parts, device
         self.folder = DatasetFolder.open(spec.dataset)
         self.model = InterMoE.load(spec.model, device=device)
+        self.model.diffusion = Diffusion(spec.diffusion)
         self.evaluator = Evaluator.load(spec.evaluator, device=device)
         self.jobs = spec.jobs(self.model.config.data.max_frames, self.evaluator.data.persons)
 
@@ -175,7 +177,6 @@ class JobRunner:
             conditions,
             frames_B=torch.tensor([sample.frames for sample in job.samples]),
             seeds=[sample.drawn.seed for sample in job.samples],
-            guidance=self.spec.guidance,
         )
 
     def _raw(self, features_BTPF: Tensor, frames_B: Tensor) -> _Motions:
@@ -211,6 +212,7 @@ class JobRunner:
         model = InterMoE.initial(self.model.config, seed=self.spec.model_seed)
         for part in VAE_PARTS:
             model.get_submodule(part).load_state_dict(self.model.get_submodule(part).state_dict())
+        model.diffusion = self.model.diffusion
         return model.to(self.device).eval()
 
 

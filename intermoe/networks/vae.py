@@ -3,9 +3,10 @@
 Causal: a latent frame depends on its own four frames and those before, a decoded frame on its own latent frame and
 those before. Whole sequences are computed in one pass, not chunk by chunk.
 
-Legend: B batch, T frames, L = T / 4 latent frames, F features of a frame, J joints, N latent joints, K contact
-joints, R = J - 1 joints with a parent, S = T - 1 steps between frames, D = 13 numbers of a joint (position 3,
-rotation 6, velocity 3, contact 1), C channels, I channels in, O channels out, G joints of the coarser graph.
+Legend: B batch, T frames, L = T / 4 latent frames, F features of a frame, J joints, N latent joints, K contact joints,
+P = 2 persons, Z = N * C, R = J - 1 joints with a parent, S = T - 1 steps between frames, D = 13 numbers of a joint
+(position 3, rotation 6, velocity 3, contact 1), C channels, I channels in, O channels out, G joints of the coarser
+graph.
 """
 
 from dataclasses import dataclass
@@ -49,6 +50,17 @@ class Posterior:
     def sample(self, noise_BLNC: Tensor) -> Tensor:
         """Latents [B, L, N, C] drawn with the given standard normal noise."""
         return self.mean_BLNC + noise_BLNC * (0.5 * self.logvar_BLNC).exp()
+
+    def interactions(self, noise_BLPZ: Tensor | None = None) -> Tensor:
+        """Latents [B, L, 2, Z] of a posterior whose rows are the persons of interactions.
+
+        Args:
+            noise_BLPZ: standard normal noise that they are drawn with; without it, they are the mean.
+        """
+        latent_BLNC = self.mean_BLNC
+        if noise_BLPZ is not None:
+            latent_BLNC = self.sample(noise_BLPZ.transpose(1, 2).flatten(0, 1).view_as(latent_BLNC))
+        return latent_BLNC.flatten(2).unflatten(0, (-1, 2)).transpose(1, 2)
 
     def kl(self) -> Tensor:
         """KL divergence of each latent number [B, L, N, C] from the standard normal, in nats.

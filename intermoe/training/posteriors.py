@@ -46,7 +46,7 @@ class PosteriorMemory:
             if posterior is None:
                 posterior = self._model.posterior(batch["features"][row : row + 1, : num_latents * STRIDE])
                 self._keep(form, posterior)
-            latent_BLPZ[row, :num_latents] = self._model.drawn(posterior, noise_BLPZ[row : row + 1, :num_latents])[0]
+            latent_BLPZ[row, :num_latents] = posterior.interactions(noise_BLPZ[row : row + 1, :num_latents])[0]
         return latent_BLPZ
 
     def _keep(self, form: int, posterior: Posterior) -> None:

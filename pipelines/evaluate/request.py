@@ -9,6 +9,7 @@ from typing import Any
 from intermoe import checkpoint
 from intermoe.data.card import CARD
 from intermoe.data.shards import DatasetFolder
+from intermoe.diffusion.schedule import SAMPLING
 from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import Evaluator
 from intermoe.evaluation.protocol import ROWS, EvaluationJob, Row
@@ -40,8 +41,8 @@ class EvaluateRequest:
         site: where things lie.
         dataset: folder of shards; that which the model was trained on if None.
         evaluator: run or checkpoint of an evaluator, or the id of its run; ``runs/NAME/evaluator`` if None.
-        overrides: values by their keys for the settings that are stored with the model, of ``evaluation`` and
-            ``workers``.
+        overrides: values by their keys for the settings that are stored with the model, of ``evaluation``,
+            ``workers`` and sampling (``intermoe.diffusion.schedule.SAMPLING``).
         split: whose recordings and captions are used.
         rows: which rows of the table are made.
         seed: of all that is drawn.
@@ -82,7 +83,10 @@ class EvaluateRequest:
         folder = trained_folder(model_folder(self.model, uri)).resolve()
         model = InterMoE.load(folder)
         stored = checkpoint.documents(folder)["config"]
-        values = settings.overridden(stored, _of_evaluation(self.overrides), where=folder)
+        overrides = dict(_of_evaluation(self.overrides))
+        if self.guidance is not None:
+            overrides["diffusion.guidance"] = self.guidance
+        values = settings.overridden(stored, overrides, where=folder)
         note = run_note(folder.parent)
         if names_run(self.model):
             note = {"run_id": str(self.model), "data": trained_on(str(self.model), uri)}
@@ -112,7 +116,7 @@ class EvaluateRequest:
             config=values.evaluation,
             rows=self.rows,
             seed=self.seed,
-            guidance=self.guidance,
+            diffusion=values.diffusion,
             text_folder=str(text_folder) if text_folder else None,
             threads=values.workers.cpus,
             model_seed=values.seed,
@@ -128,7 +132,7 @@ class EvaluateRequest:
             "split": self.split,
             "recordings": len(data.index(self.split).ids),
             "seed": self.seed,
-            "guidance": model.config.diffusion.guidance if self.guidance is None else self.guidance,
+            **{key: values.diffusion.model_dump(mode="json")[key] for key in SAMPLING},
             "threads": values.workers.cpus,
             "rows": list(self.rows),
             "evaluation": values.evaluation.model_dump(mode="json"),
@@ -174,7 +178,9 @@ class EvaluationPlan:
 
 
 def _of_evaluation(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    sampling = [f"diffusion.{key}" for key in SAMPLING]
     for key in overrides:
-        if key.partition(".")[0] not in ("evaluation", "workers"):
-            raise UserError(f"{key} belongs to the model and cannot change", allowed="evaluation.*, workers.*")
+        if key.partition(".")[0] not in ("evaluation", "workers") and key not in sampling:
+            allowed = ", ".join(("evaluation.*", "workers.*", *sampling))
+            raise UserError(f"{key} belongs to the model and cannot change", allowed=allowed)
     return overrides

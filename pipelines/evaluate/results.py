@@ -98,6 +98,8 @@ class Results:
         pool, variety = config["pool"], config["multimodality"]
         chance = ", ".join(f"{top / pool:.3f}" for top in (1, 2, 3))
         recordings = self.about["recordings"]
+        start, end = self.about["guidance_interval"]
+        only = f" from {start:g} to {end:g} of the noise's steps" if (start, end) != (0, 1) else ""
         notes = [
             (
                 f"{config['replications']} replications from seed {self.about['seed']}: mean and 95% interval, 1.96 "
@@ -108,7 +110,10 @@ class Results:
                 f"{chance}). FID and Diversity of embeddings times 6, Diversity halved, over "
                 f"{min(config['diversity_pairs'], recordings)} pairs."
             ),
-            f"Guidance {self.about['guidance']:g}.",
+            (
+                f"Sampler {self.about['sampler']}, {self.about['sampler_steps']} steps; "
+                f"guidance {self.about['guidance']:g}{only}."
+            ),
             *(note for row, note in _ROW_NOTES.items() if row in self.cells.index),
         ]
         if variety["captions"]:

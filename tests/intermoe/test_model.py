@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from intermoe.body.kinematics import settle
 from intermoe.body.skeletons import SMPL22
 from intermoe.data.draws import Stream, normal, prompt_seed
 from intermoe.data.shards import DataConfig
-from intermoe.diffusion import guided
+from intermoe.diffusion import samplers
+from intermoe.diffusion.guidance import guided
+from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
 from intermoe.errors import UserError, UserNote
 from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig
 from intermoe.moe.paradigms import DynamicSelection
@@ -184,13 +187,14 @@ def test_what_cannot_be_generated_is_refused_at_once(model, monkeypatch, argumen
         model.generate(seconds=1, **arguments)
 
 
-def test_generation_is_ddim_on_the_prompts_noise_with_guidance(model):
+def test_generation_is_sampling_from_the_prompts_noise_with_guidance(model):
     motion = model.generate(PROMPTS[1], seconds=18 / 30, seed=2, guidance=1.5)
     noise = normal([prompt_seed(2, PROMPTS[1], 0)], (5, 2, model.latent), Stream.LATENT)
     with torch.no_grad():
         condition = model.condition(model.encoder.encode([PROMPTS[1]]))
         mask = torch.ones(1, 5, dtype=torch.bool)
-        latent = model.diffusion.ddim(guided(model.denoiser, condition, mask, 1.5), noise)
+        config = model.config.diffusion.model_copy(update={"guidance": 1.5})
+        latent = samplers.sample(model.diffusion, guided(model.denoiser, condition, mask, config), noise)
         features = model.decode(latent)[0, :18].transpose(0, 1)
     joints, rotations = settle(
         joints_from_features(features, SMPL22), rotations_from_features(features, SMPL22), SMPL22
@@ -200,6 +204,36 @@ def test_generation_is_ddim_on_the_prompts_noise_with_guidance(model):
     assert difference(motion, model.generate(PROMPTS[1], seconds=18 / 30, seed=2, guidance=3.0)) > 1e-3
     default = model.generate(PROMPTS[1], seconds=18 / 30, seed=2)
     assert difference(default, model.generate(PROMPTS[1], seconds=18 / 30, seed=2, guidance=2.0)) == 0
+
+
+def test_a_trained_model_samples_as_it_is_set_to(model):
+    before = model.diffusion
+    try:
+        model.set_sampling(sampler="dpm++", sampler_steps=3, guidance=1.5)
+        motion = model.generate(PROMPTS[1], seconds=18 / 30, seed=2)
+        config = DiffusionConfig(steps=100, sampler="dpm++", sampler_steps=3, guidance=1.5)
+        assert model.diffusion.config == config
+        noise = normal([prompt_seed(2, PROMPTS[1], 0)], (5, 2, model.latent), Stream.LATENT)
+        with torch.no_grad():
+            condition = model.condition(model.encoder.encode([PROMPTS[1]]))
+            denoise = guided(model.denoiser, condition, torch.ones(1, 5, dtype=torch.bool), config)
+            features = model.decode(samplers.sample(Diffusion(config), denoise, noise))[0, :18].transpose(0, 1)
+        joints, _ = settle(joints_from_features(features, SMPL22), rotations_from_features(features, SMPL22), SMPL22)
+        np.testing.assert_allclose(motion.joints, joints.transpose(0, 1).numpy(), atol=1e-5)
+        for changes, message in (
+            (
+                {"steps": 50},
+                "steps is not about sampling (allowed: sampler, sampler_steps, spacing, guidance, guidance_",
+            ),
+            ({"sampler_steps": 200}, "sampling: sampler_steps = 200 is more than steps = 100"),
+            ({"sampler": "ddim"}, "sampling: sampler_steps = 3 is not a divisor of steps = 100"),
+            ({"sampler": "euler"}, "sampling: sampler = 'euler' (allowed: 'ddim' or 'dpm++')"),
+            ({"guidance_interval": (0.5, 0.2)}, "sampling: guidance_interval = [0.5, 0.2] is not within [0, 1] and in"),
+        ):
+            with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+                model.set_sampling(**changes)
+    finally:
+        model.diffusion = before
 
 
 def test_bones_keep_their_length_and_feet_come_to_the_ground(model):
@@ -443,7 +477,7 @@ def test_many_prompts_are_generated_in_batches_that_change_nothing(model, monkey
     assert set(sizes) == {2}
     total = steps[-1][1]
     assert steps == [(done, total) for done in range(1, total + 1)]
-    assert total == 2 * model.config.diffusion.ddim_steps
+    assert total == 2 * model.config.diffusion.sampler_steps
 
 
 def test_a_prompt_that_is_not_read_to_its_end_is_noted(model):

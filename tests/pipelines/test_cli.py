@@ -21,7 +21,8 @@ from pipelines.grammar import parse, parser
 
 TINY = """
 data.max_frames=130 vae.width=8 vae.latent=4 vae.blocks=1 denoiser.width=16 denoiser.layers=1 denoiser.heads=2
-denoiser.text_layers=1 denoiser.text_hidden=16 denoiser.text_heads=2 moe.experts=2 moe.hidden=16 diffusion.ddim_steps=2
+denoiser.text_layers=1 denoiser.text_hidden=16 denoiser.text_heads=2 moe.experts=2 moe.hidden=16
+diffusion.sampler_steps=2
 """
 COMMANDS = {
     "demo": ("--out",),
@@ -47,7 +48,18 @@ COMMANDS = {
         "--resume",
         "key=value",
     ),
-    "generate": ("PROMPT", "--model", "--out", "--seconds", "--seed", "--guidance", "--text-folder", "--routing-map"),
+    "generate": (
+        "PROMPT",
+        "--model",
+        "--out",
+        "--seconds",
+        "--seed",
+        "--guidance",
+        "--sampler",
+        "--steps",
+        "--text-folder",
+        "--routing-map",
+    ),
     "evaluate": (
         "--model",
         "--data",

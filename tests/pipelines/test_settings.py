@@ -61,8 +61,11 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
     }
     assert values.diffusion.model_dump() == {
         "steps": 1000,
-        "ddim_steps": 50,
+        "sampler": "ddim",
+        "sampler_steps": 50,
+        "spacing": None,
         "guidance": 3.5,
+        "guidance_interval": (0.0, 1.0),
         "condition_drop": 0.1,
     }
     moe = values.moe
@@ -154,7 +157,7 @@ def test_small_numbers_are_read_however_they_are_written(text, file):
         ("train.vae.epochs=0", "train.vae.epochs = 0 (allowed: greater than 0)"),
         ("train.vae.window=30", "train.vae: window = 30 is not a multiple of 4"),
         ("denoiser.heads=5", "denoiser: width = 768 is not divided by heads = 5"),
-        ("diffusion.ddim_steps=33", "diffusion: ddim_steps = 33 is not a divisor of steps = 1000"),
+        ("diffusion.sampler_steps=33", "diffusion: sampler_steps = 33 is not a divisor of steps = 1000"),
         ("data.encoder=bert", "data.encoder = 'bert' (allowed: 'minilm' or 'clip')"),
         ("data.skeleton=smpl", "data.skeleton = 'smpl' (allowed: one of smpl22)"),
         ("name=My Run", "name = 'My Run' (allowed:"),

@@ -23,7 +23,7 @@ CONFIG: dict[str, Any] = {
     "vae": {"width": 8, "latent": 4, "blocks": 1},
     "denoiser": {"width": 32, "layers": 2, "heads": 4, "text_layers": 1, "text_hidden": 32, "text_heads": 4},
     "moe": {"experts": 4, "hidden": 16, "c_exp": 1.0},
-    "diffusion": {"steps": 100, "ddim_steps": 5, "guidance": 2.0},
+    "diffusion": {"steps": 100, "sampler_steps": 5, "guidance": 2.0},
 }
 
 

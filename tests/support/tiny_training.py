@@ -18,7 +18,7 @@ evaluator.text_hidden=16 evaluator.text_heads=2 evaluator.embedding=8 evaluator.
 train.evaluator.batch_size=8 train.evaluator.learning_rate=0.001 train.evaluator.warmup_epochs=1
 evaluation.pool=2 evaluation.replications=3 evaluation.batch_size=2
 evaluation.multimodality.captions=1 evaluation.multimodality.samples=3 evaluation.multimodality.pairs=2
-diffusion.ddim_steps=4
+diffusion.sampler_steps=4
 """
 
 

@@ -46,7 +46,7 @@ def spec(request, tmp_path_factory) -> EvaluationSpec:
         config=CONFIG,
         rows=ROWS,
         seed=3,
-        guidance=1.5,
+        diffusion=model.config.diffusion.model_copy(update={"guidance": 1.5}),
         text_folder=None,
         threads=1,
         model_seed=4,
@@ -85,7 +85,7 @@ def generated(job_runner: JobRunner, job: EvaluationJob, model: InterMoE) -> tor
     mask_BL = torch.arange(int(latents.max())) < latents[:, None]
     seeds = [sample.drawn.seed for sample in job.samples]
     noise = normal(seeds, (mask_BL.shape[1], 2, model.latent), Stream.LATENT) * mask_BL[..., None, None]
-    latent = model.sample(noise, model.condition(text), mask_BL=mask_BL, guidance=1.5)
+    latent = model.sample(noise, model.condition(text), mask_BL=mask_BL)
     features = model.decode(latent)[:, : max(sample.frames for sample in job.samples)]
     return exchange_persons(features, torch.tensor(exchanged), SMPL22)
 
@@ -125,7 +125,6 @@ def test_generated_is_what_a_user_saves(job_runner, parts, tmp_path, purpose):
                 model.read_captions(job_runner.folder, [header], [sample.caption]),
                 frames_B=torch.tensor([sample.frames]),
                 seeds=[sample.drawn.seed],
-                guidance=1.5,
             )
             (file,) = batch.motions(["x"])[0].save(tmp_path / f"{job.name}-{row}.npz")
             motion = Motion.load(file)

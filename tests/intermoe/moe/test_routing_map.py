@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from intermoe.diffusion import Diffusion, DiffusionConfig, guided
+from intermoe.diffusion import samplers
+from intermoe.diffusion.guidance import guided
+from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
 from intermoe.errors import UserError
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
@@ -31,8 +33,8 @@ def sample(model: Denoiser, prompts: int) -> Tensor:
     rng = torch.Generator().manual_seed(1)
     noise, condition = torch.randn(3, FRAMES, 2, 6, generator=rng), torch.randn(3, 8, generator=rng)
     mask = torch.ones(prompts, FRAMES, dtype=torch.bool)
-    diffusion = Diffusion(DiffusionConfig(steps=70, ddim_steps=STEPS))
-    return diffusion.ddim(guided(model, condition[:prompts], mask, 2.0), noise[:prompts])
+    config = DiffusionConfig(steps=70, sampler_steps=STEPS, guidance=2.0)
+    return samplers.sample(Diffusion(config), guided(model, condition[:prompts], mask, config), noise[:prompts])
 
 
 @pytest.fixture

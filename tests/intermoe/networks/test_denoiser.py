@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from intermoe.config import Config
-from intermoe.diffusion import Diffusion, DiffusionConfig
+from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
 from intermoe.errors import UserError
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.selection import Selection
@@ -277,7 +277,7 @@ def test_autocast_keeps_the_router_in_float32() -> None:
         (MoeConfig, {"experts": 2, "c_exp": 3}, "c_exp = 3"),
         (MoeConfig, {"selection": "sparse"}, "selection"),
         (MoeConfig, {"bias_init": 0.0}, "bias_init"),
-        (DiffusionConfig, {"ddim_steps": 30}, "ddim_steps = 30"),
+        (DiffusionConfig, {"sampler_steps": 30}, "sampler_steps = 30"),
     ],
 )
 def test_wrong_values_are_refused(config: type[Config], values: dict, key: str) -> None:

@@ -21,7 +21,7 @@ def test_jobs_of_a_block_are_computed_and_what_is_wrong_comes_back_as_a_value(tm
         config=EvaluationConfig.parse({"replications": 1, "pool": 2, "batch_size": 2}),
         rows=("recorded",),
         seed=0,
-        guidance=None,
+        diffusion=model.config.diffusion,
         text_folder=None,
         threads=1,
         model_seed=0,

@@ -26,7 +26,11 @@ ABOUT = {
     "split": "test",
     "recordings": 40,
     "seed": 0,
+    "sampler": "ddim",
+    "sampler_steps": 50,
+    "spacing": None,
     "guidance": 3.5,
+    "guidance_interval": [0.0, 1.0],
     "evaluation": {
         "replications": 2,
         "pool": 10,

@@ -23,7 +23,11 @@ ABOUT = {
     "split": "test",
     "recordings": 4,
     "seed": 0,
+    "sampler": "ddim",
+    "sampler_steps": 50,
+    "spacing": None,
     "guidance": 1.0,
+    "guidance_interval": [0.0, 1.0],
     "evaluation": {"replications": 2, "pool": 2, "diversity_pairs": 2, "multimodality": {"captions": 0}},
 }
 

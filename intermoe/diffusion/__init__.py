@@ -1,0 +1,1 @@
+"""The diffusion of latents: the schedule of noise, guidance, the samplers."""

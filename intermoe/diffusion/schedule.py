@@ -1,0 +1,122 @@
+"""The cosine schedule of noise, and the loss on the predicted clean latents.
+
+Legend: B batch, L latent frames, P = 2 persons, Z latent numbers of a person-frame, S steps.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from intermoe.config import Config
+from intermoe.errors import UserError
+
+# The cosine schedule of Nichol and Dhariwal 2021.
+_OFFSET = 0.008
+_MAX_BETA = 0.999
+
+SamplerName = Literal["ddim", "dpm++"]
+Spacing = Literal["leading", "trailing", "log_snr"]
+SAMPLING = ("sampler", "sampler_steps", "spacing", "guidance", "guidance_interval")
+"""The keys of ``DiffusionConfig`` that a trained model does not depend on."""
+
+
+class DiffusionConfig(Config):
+    """The diffusion; ``SAMPLING`` names the keys that can still be chosen for a trained model.
+
+    Attributes:
+        steps: steps of the noising process.
+        sampler: how motions are sampled: "ddim", or "dpm++", the second-order multistep DPM-Solver++.
+        sampler_steps: how many of the steps sampling visits; each is one pass of the denoiser.
+        spacing: which: "leading" are evenly spaced and end at step 0, "trailing" start at the last step, "log_snr" are
+            evenly spaced in the logarithm of the signal-to-noise ratio. None: leading for ddim, log_snr for dpm++.
+        guidance: scale w of classifier-free guidance.
+        guidance_interval: where guidance applies, from and to which share of the steps (0 is clean, 1 is noise);
+            elsewhere the denoiser runs on the condition alone, in half the time.
+        condition_drop: share of training samples whose condition is replaced by zeros.
+    """
+
+    steps: int = Field(default=1000, ge=1, le=100_000)
+    sampler: SamplerName = "ddim"
+    sampler_steps: int = Field(default=50, ge=1)
+    spacing: Spacing | None = None
+    guidance: float = 3.5
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    condition_drop: float = Field(default=0.1, ge=0, le=1)
+
+    @property
+    def spacing_used(self) -> Spacing:
+        """The spacing, that of the sampler where none is given."""
+        return self.spacing or ("log_snr" if self.sampler == "dpm++" else "leading")
+
+    @model_validator(mode="after")
+    def _visits_steps(self) -> Self:
+        if self.sampler_steps > self.steps:
+            raise ValueError(f"sampler_steps = {self.sampler_steps} is more than steps = {self.steps}")
+        if self.spacing_used == "leading" and self.steps % self.sampler_steps:
+            raise ValueError(f"sampler_steps = {self.sampler_steps} is not a divisor of steps = {self.steps}")
+        start, end = self.guidance_interval
+        if not 0 <= start <= end <= 1:
+            raise ValueError(f"guidance_interval = [{start:g}, {end:g}] is not within [0, 1] and in order")
+        return self
+
+
+class Diffusion:
+    """Noising and loss on a cosine schedule.
+
+    Attributes:
+        alpha_bar_S: float64 [steps], the share of the clean signal's variance that is left at each step.
+        log_snr_S: float64 [steps], half the logarithm of the ratio of the variances of signal and noise ("lambda").
+
+    Example:
+        >>> diffusion = Diffusion(DiffusionConfig())
+        >>> round(diffusion.alpha_bar_S[500].item(), 4), round(diffusion.log_snr_S[500].item(), 4)
+        (0.4923, -0.0154)
+    """
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        self.config = config
+        edge_S1 = torch.arange(config.steps + 1, dtype=torch.float64) / config.steps
+        left_S1 = torch.cos((edge_S1 + _OFFSET) / (1 + _OFFSET) * (math.pi / 2)) ** 2
+        beta_S = (1 - left_S1[1:] / left_S1[:-1]).clamp(max=_MAX_BETA)
+        self.alpha_bar_S = torch.cumprod(1 - beta_S, dim=0)
+        self.log_snr_S = torch.logit(self.alpha_bar_S) / 2
+
+    def resampled(self, changes: Mapping[str, Any]) -> "Diffusion":
+        """The same diffusion, sampled in another way.
+
+        Args:
+            changes: values of the keys of ``DiffusionConfig`` that ``SAMPLING`` names.
+
+        Raises:
+            UserError: another key, or a value that is not allowed.
+        """
+        for key in changes:
+            if key not in SAMPLING:
+                raise UserError(f"{key} is not about sampling", allowed=", ".join(SAMPLING))
+        return Diffusion(DiffusionConfig.parse({**self.config.model_dump(), **changes}, where="sampling"))
+
+    def q_sample(self, x0_BLPZ: Tensor, t_B: Tensor, noise_BLPZ: Tensor) -> Tensor:
+        """Noise clean latents to their timesteps: ``sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise``."""
+        alpha_bar_B = self.alpha_bar_S.to(t_B.device)[t_B].view(-1, *[1] * (x0_BLPZ.ndim - 1))
+        dtype = x0_BLPZ.dtype
+        return alpha_bar_B.sqrt().to(dtype) * x0_BLPZ + (1 - alpha_bar_B).sqrt().to(dtype) * noise_BLPZ
+
+    def loss_sums(self, prediction_BLPZ: Tensor, x0_BLPZ: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss as a sum and a count, so that it can be averaged over micro-batches and workers.
+
+        Args:
+            prediction_BLPZ: predicted clean latents.
+            x0_BLPZ: the clean latents.
+            mask_BL: bool, the valid latent frames.
+
+        Returns:
+            The sum over the valid tokens of both persons of the mean squared error of their Z numbers, and the number
+            (int64) of these tokens.
+        """
+        error_BLP = (prediction_BLPZ.float() - x0_BLPZ.float()).square().mean(dim=-1)
+        total = error_BLP.masked_fill(~mask_BL[:, :, None], 0).sum()
+        return total, mask_BL.sum() * error_BLP.shape[-1]

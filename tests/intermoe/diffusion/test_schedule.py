@@ -1,0 +1,63 @@
+"""The schedule and the loss against plain loops in Python's arithmetic."""
+
+import math
+
+import pytest
+import torch
+
+from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
+
+DIFFUSION = Diffusion(DiffusionConfig())
+
+
+def naive_alpha_bar(steps: int = 1000) -> list[float]:
+    def left(share: float) -> float:
+        return math.cos((share + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    alpha_bar, product = [], 1.0
+    for step in range(steps):
+        product *= 1 - min(1 - left((step + 1) / steps) / left(step / steps), 0.999)
+        alpha_bar.append(product)
+    return alpha_bar
+
+
+def test_schedule_follows_the_equations() -> None:
+    expected = torch.tensor(naive_alpha_bar(), dtype=torch.float64)
+    torch.testing.assert_close(DIFFUSION.alpha_bar_S, expected, rtol=1e-10, atol=0)
+    assert 0 < DIFFUSION.alpha_bar_S[-1] < 1e-8
+    assert DIFFUSION.alpha_bar_S[0] > 0.9999
+
+
+def test_noising_keeps_the_equations_number_by_number() -> None:
+    torch.manual_seed(0)
+    x0, noise, t = torch.randn(3, 4, 2, 5), torch.randn(3, 4, 2, 5), torch.tensor([0, 421, 999])
+    actual, alpha_bar = DIFFUSION.q_sample(x0, t, noise), naive_alpha_bar()
+    for row, step in enumerate(t.tolist()):
+        expected = math.sqrt(alpha_bar[step]) * x0[row] + math.sqrt(1 - alpha_bar[step]) * noise[row]
+        torch.testing.assert_close(actual[row], expected, atol=1e-6, rtol=0)
+    assert actual.dtype == torch.float32
+
+
+def test_loss_counts_valid_tokens_only() -> None:
+    torch.manual_seed(0)
+    prediction, x0 = torch.randn(2, 3, 2, 5).requires_grad_(), torch.randn(2, 3, 2, 5)
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    x0[~mask] = math.inf  # what lies beyond must not even be touched
+    total, count = DIFFUSION.loss_sums(prediction, x0, mask)
+    expected = sum(
+        sum((prediction[b, s, p, z].item() - x0[b, s, p, z].item()) ** 2 for z in range(5)) / 5
+        for b, s in mask.nonzero().tolist()
+        for p in (0, 1)
+    )
+    assert count == 6
+    assert total.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_loss_sums_of_parts_add_up_to_the_whole() -> None:
+    torch.manual_seed(0)
+    prediction, x0 = torch.randn(4, 3, 2, 5), torch.randn(4, 3, 2, 5)
+    mask = torch.rand(4, 3) > 0.4
+    whole, count = DIFFUSION.loss_sums(prediction, x0, mask)
+    parts = [DIFFUSION.loss_sums(prediction[rows], x0[rows], mask[rows]) for rows in (slice(0, 1), slice(1, 4))]
+    torch.testing.assert_close(whole, parts[0][0] + parts[1][0])
+    assert count == parts[0][1] + parts[1][1]
