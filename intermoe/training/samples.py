@@ -134,7 +134,9 @@ class SampleStream:
         keys = [
             (sample.row, drawn.crop, drawn.swap, drawn.mirror) for sample, drawn in zip(samples, draws, strict=True)
         ]
-        firsts = {key: place for place, key in reversed(list(enumerate(keys)))}
+        firsts: dict[tuple[int, float, bool, bool], int] = {}
+        for place, key in enumerate(keys):
+            firsts.setdefault(key, place)
         motions = {key: recordings[samples[place].row] for key, place in firsts.items()}
         distinct = interactions(
             [motion.position_TPJ3 for motion in motions.values()],
@@ -142,16 +144,21 @@ class SampleStream:
             [draws[place] for place in firsts.values()],
             skeleton_named(folder.card.skeleton),
             self.max_frames,
+            multiple=STRIDE,
         )
         number = {key: row for row, key in enumerate(motions)}
         rows_B = torch.tensor([number[key] for key in keys])
-        batch = Interactions(distinct.features_BTPF[rows_B], distinct.frames_B[rows_B])
+        # Of interactions hardly any comes twice.
+        batch = (
+            distinct
+            if len(motions) == len(keys)
+            else Interactions(distinct.features_BTPF[rows_B], distinct.frames_B[rows_B])
+        )
         columns = {"seed": torch.tensor([drawn.seed for drawn in draws]), "item": torch.tensor(list(items))}
         if self.kind == "windows":
             features, frames = cut_windows(batch, samples, self.window)
         else:
             features, frames = batch.features_BTPF, batch.frames_B
-            features = torch.nn.functional.pad(features, (0, 0, 0, 0, 0, -features.shape[1] % STRIDE))
             numbers = [motions[key].caption(drawn) for key, drawn in zip(keys, draws, strict=True)]
             captions = [folder.caption(caption) for caption in numbers]
             states, mask = pad_text([caption.state_KW for caption in captions], folder.card.max_tokens)
