@@ -70,14 +70,14 @@ def interactions(
     for (length, mirror), rows in alike.items():
         for first in range(0, len(rows), _AT_ONCE):
             group = rows[first : first + _AT_ONCE]
-            motion = (
+            position_BTPJ3, rotation_BTPR6 = (
                 torch.stack([_cropped(of_samples[row], crops[row], draws[row]) for row in group])
                 for of_samples in (positions, rotations)
             )
-            position_BTPJ3, rotation_BTPR6 = mirror_motion(*motion, skeleton) if mirror else motion
-            for row, features_TPF in zip(
-                group, motion_features(position_BTPJ3, rotation_BTPR6, None, skeleton)[0], strict=True
-            ):
+            if mirror:
+                position_BTPJ3, rotation_BTPR6 = mirror_motion(position_BTPJ3, rotation_BTPR6, skeleton)
+            features, _ = motion_features(position_BTPJ3, rotation_BTPR6, None, skeleton)
+            for row, features_TPF in zip(group, features, strict=True):
                 features_BTPF[row, : length - 1] = features_TPF
                 features_BTPF[row, length - 1 :] = 0.0
     return Interactions(features_BTPF, frames_B)
