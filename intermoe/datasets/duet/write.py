@@ -74,7 +74,7 @@ def write_duet(root: Place, *, count: int, seed: int, run: PartRunner = in_turn)
         if not is_remote(folder):
             # Here and not in a task: one that outlives a command which was interrupted is to make nothing anew.
             _make_folders(folder)
-        written = run(partial(_write_part, folder=folder, seed=seed), parts)
+        written = run(partial(_write_part, folder=folder, seed=seed, root=root), parts)
         with local_draft(folder) as draft:
             _write_index(draft, [recording for part in written for recording in part["recordings"]])
         (folder / _NOTE).write_text(json.dumps({"count": count, "seed": seed}) + "\n", encoding="utf-8")
@@ -103,20 +103,24 @@ def _make_folders(root: Path) -> None:
         (root / folder).mkdir(parents=True, exist_ok=True)
 
 
-def _write_part(part: DuetPart, folder: Place, seed: int) -> WrittenPart:
-    """Make the interactions of a part, and write their motions and captions."""
-    recordings = []
-    with local_draft(folder) as draft:
-        if is_remote(folder):
-            _make_folders(draft)
-        for index in range(part["first"], part["end"]):
-            recording = make_interaction(seed, index)
-            recordings.append((recording.id, recording.split, dict(recording.label)))
-            for person, row_TF in enumerate(_rows(recording), start=1):
-                np.save(draft / f"motions_processed/person{person}/{recording.id}.npy", row_TF, allow_pickle=False)
-            captions = "".join(f"{caption}\n" for caption in recording.captions)
-            (draft / f"annots/{recording.id}.txt").write_text(captions, encoding="utf-8")
-    return {"recordings": recordings}
+def _write_part(part: DuetPart, folder: Place, seed: int, root: Place) -> WrittenPart:
+    """Make the interactions of a part, and write their motions and captions to what will be the folder ``root``."""
+    try:
+        with local_draft(folder) as draft:
+            if is_remote(folder):
+                _make_folders(draft)
+            made = (make_interaction(seed, index) for index in range(part["first"], part["end"]))
+            return {"recordings": [_write_recording(draft, recording) for recording in made]}
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror or error}", where=root) from error
+
+
+def _write_recording(root: Path, recording: Recording) -> tuple[str, str, dict[str, Any]]:
+    for person, row_TF in enumerate(_rows(recording), start=1):
+        np.save(root / f"motions_processed/person{person}/{recording.id}.npy", row_TF, allow_pickle=False)
+    captions = "".join(f"{caption}\n" for caption in recording.captions)
+    (root / f"annots/{recording.id}.txt").write_text(captions, encoding="utf-8")
+    return recording.id, recording.split, dict(recording.label)
 
 
 def _write_index(root: Path, recordings: Sequence[tuple[str, str, dict[str, Any]]]) -> None:

@@ -329,8 +329,9 @@ def test_a_task_that_outlives_an_interrupted_command_makes_no_folder_anew(tmp_pa
 
     with pytest.raises(KeyboardInterrupt):
         write_duet(tmp_path / "duet", count=2, seed=0, run=interrupted)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError) as caught:
         outliving[0]()
+    assert str(caught.value) == f"{tmp_path / 'duet'}: cannot be written: No such file or directory"
     assert not list(tmp_path.iterdir())
 
 
