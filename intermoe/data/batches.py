@@ -71,7 +71,7 @@ def interactions(
         for first in range(0, len(rows), _AT_ONCE):
             group = rows[first : first + _AT_ONCE]
             position_BTPJ3, rotation_BTPR6 = (
-                torch.stack([_cropped(of_samples[row], crops[row], draws[row]) for row in group])
+                torch.from_numpy(np.stack([_cropped(of_samples[row], crops[row], draws[row]) for row in group]))
                 for of_samples in (positions, rotations)
             )
             if mirror:
@@ -83,10 +83,9 @@ def interactions(
     return Interactions(features_BTPF, frames_B)
 
 
-def _cropped(motion_TP: NDArray[np.float32], crop: tuple[int, int], drawn: Draw) -> Tensor:
-    """A copy of the crop of a motion [T, 2, ...], with the persons in each other's place if that was drawn."""
-    cropped_TP = torch.tensor(motion_TP[slice(*crop)])
-    return cropped_TP.flip(1) if drawn.swap else cropped_TP
+def _cropped(motion_TP: NDArray[np.float32], crop: tuple[int, int], drawn: Draw) -> NDArray[np.float32]:
+    """A view of the crop of a motion [T, 2, ...], with the persons in each other's place if that was drawn."""
+    return motion_TP[slice(*crop), :: -1 if drawn.swap else 1]
 
 
 def crop_bounds(frames: int, max_frames: int, drawn: Draw) -> tuple[int, int]:
