@@ -3,6 +3,7 @@
 Legend: T frames, P = 2 persons, J = 22 joints, R = J - 1 joints with a local rotation, F numbers of a row.
 """
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -117,7 +118,10 @@ def _write_part(part: DuetPart, folder: Place, seed: int, root: Place) -> Writte
 
 def _write_recording(root: Path, recording: Recording) -> tuple[str, str, dict[str, Any]]:
     for person, row_TF in enumerate(_rows(recording), start=1):
-        np.save(root / f"motions_processed/person{person}/{recording.id}.npy", row_TF, allow_pickle=False)
+        # By way of memory: where a disk is full, numpy itself does not say so.
+        motion = io.BytesIO()
+        np.save(motion, row_TF, allow_pickle=False)
+        (root / f"motions_processed/person{person}/{recording.id}.npy").write_bytes(motion.getvalue())
     captions = "".join(f"{caption}\n" for caption in recording.captions)
     (root / f"annots/{recording.id}.txt").write_text(captions, encoding="utf-8")
     return recording.id, recording.split, dict(recording.label)
