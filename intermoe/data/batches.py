@@ -76,8 +76,8 @@ def interactions(
             )
             if mirror:
                 position_BTPJ3, rotation_BTPR6 = mirror_motion(position_BTPJ3, rotation_BTPR6, skeleton)
-            features, _ = motion_features(position_BTPJ3, rotation_BTPR6, None, skeleton)
-            for row, features_TPF in zip(group, features, strict=True):
+            group_BTPF, _ = motion_features(position_BTPJ3, rotation_BTPR6, None, skeleton)
+            for row, features_TPF in zip(group, group_BTPF, strict=True):
                 features_BTPF[row, : length - 1] = features_TPF
                 features_BTPF[row, length - 1 :] = 0.0
     return Interactions(features_BTPF, frames_B)
