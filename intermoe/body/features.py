@@ -4,11 +4,13 @@ A person-frame is positions, velocities (next - current), local rotations in 6D 
 InterHuman's 22 joints that makes 66 + 66 + 126 + 4 = 262. Both persons stand in the canonical frame of person 1's
 first frame. Everything works on whole padded batches; padding never reaches a valid number.
 
-Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, K contacts, F features of a
-person-frame. Metres; y up.
+Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, C numbers of a joint, K
+contacts, F features of a person-frame. Metres; y up.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Self
 
 import torch
@@ -58,7 +60,7 @@ class FeatureLayout:
         return int(self.contacts.stop)
 
 
-def canonicalise(position_BTPJ3: Tensor, frames_B: Tensor, skeleton: Skeleton) -> Tensor:
+def canonicalise(position_BTPJ3: Tensor, frames_B: Tensor | None, skeleton: Skeleton) -> Tensor:
     """Move both persons into the canonical frame of person 1.
 
     Person 1's root starts above the origin and faces +z. One yaw and one shift along the ground serve both persons, so
@@ -68,21 +70,40 @@ def canonicalise(position_BTPJ3: Tensor, frames_B: Tensor, skeleton: Skeleton) -
 
     Args:
         position_BTPJ3: world positions [B, T, 2, J, 3], metres; any value, even NaN, beyond the valid frames.
-        frames_B: number of valid frames [B].
+        frames_B: number of valid frames [B]; None where all are valid.
         skeleton: names the hips that tell where a person faces.
 
     Returns:
         Positions [B, T, 2, J, 3], zero beyond the valid frames.
     """
-    valid_BT111 = _valid(position_BTPJ3.shape[1], frames_B)[:, :, None, None, None]
-    height_BTPJ = position_BTPJ3[..., 1].where(valid_BT111.squeeze(-1), torch.inf)
+    lowest_BPJ3 = position_BTPJ3.amin(1) if frames_B is None else _where_valid(position_BTPJ3, frames_B, inf).amin(1)
     root_B3 = position_BTPJ3[:, 0, 0, 0]
     turn_B33 = _turn_to_front(position_BTPJ3[:, 0, 0], skeleton)
 
     x_BP, z_BP = (root_B3[:, None, axis].expand(-1, position_BTPJ3.shape[2]) for axis in (0, 2))
-    origin_BP3 = torch.stack([x_BP, height_BTPJ.amin(dim=(1, 3)), z_BP], dim=-1)
-    moved_BTPJ3 = (position_BTPJ3 - origin_BP3[:, None, :, None]) @ turn_B33[:, None, None].mT
-    return moved_BTPJ3.where(valid_BT111, 0.0)
+    origin_BP3 = torch.stack([x_BP, lowest_BPJ3[..., 1].amin(2), z_BP], dim=-1)
+    moved_BTPJ3 = _turned(_for_each_joint(torch.sub, position_BTPJ3, origin_BP3), turn_B33)
+    return moved_BTPJ3 if frames_B is None else _where_valid(moved_BTPJ3, frames_B, 0.0)
+
+
+def _turned(position_BTPJ3: Tensor, turn_B33: Tensor) -> Tensor:
+    """The product with turns about y, number by number: one of matrices so small takes four times as long."""
+    cos_B, sin_B = turn_B33[:, 0, 0], turn_B33[:, 0, 2]
+    straight_B3 = torch.stack([cos_B, torch.ones_like(cos_B), cos_B], dim=-1)
+    across_B3 = torch.stack([-sin_B, torch.zeros_like(sin_B), sin_B], dim=-1)
+    turned_BTPJ3 = _for_each_joint(torch.mul, position_BTPJ3, straight_B3[:, None])
+    across_BTPJ3 = _for_each_joint(torch.mul, position_BTPJ3, across_B3[:, None])
+    turned_BTPJ3[..., 0] += across_BTPJ3[..., 2]
+    turned_BTPJ3[..., 2] += across_BTPJ3[..., 0]
+    return turned_BTPJ3
+
+
+def _for_each_joint(
+    operation: Callable[[Tensor, Tensor], Tensor], position_BTPJ3: Tensor, number_BP3: Tensor
+) -> Tensor:
+    """An operation with three numbers per person, over all joints in one run: runs of three are slow."""
+    repeated_B1PF = number_BP3.repeat(1, 1, position_BTPJ3.shape[3])[:, None]
+    return operation(position_BTPJ3.flatten(-2), repeated_B1PF).view_as(position_BTPJ3)
 
 
 def _turn_to_front(joints_BJ3: Tensor, skeleton: Skeleton) -> Tensor:
@@ -93,7 +114,7 @@ def _turn_to_front(joints_BJ3: Tensor, skeleton: Skeleton) -> Tensor:
 
 
 def motion_features(
-    position_BTPJ3: Tensor, rotation_BTPR6: Tensor, frames_B: Tensor, skeleton: Skeleton
+    position_BTPJ3: Tensor, rotation_BTPR6: Tensor, frames_B: Tensor | None, skeleton: Skeleton
 ) -> tuple[Tensor, Tensor]:
     """Features of padded motions, in the canonical frame.
 
@@ -103,7 +124,7 @@ def motion_features(
     Args:
         position_BTPJ3: world positions [B, T, 2, J, 3], metres.
         rotation_BTPR6: local rotations [B, T, 2, J - 1, 6]; taken as they are.
-        frames_B: number of valid frames [B].
+        frames_B: number of valid frames [B]; None where all are valid.
         skeleton: whose joints these are.
 
     Returns:
@@ -113,10 +134,10 @@ def motion_features(
     current_BTPJ3 = position_BTPJ3[:, :-1]
     velocity_BTPJ3 = position_BTPJ3[:, 1:] - current_BTPJ3
 
-    joints_K = [contact.joint for contact in skeleton.contacts]
+    joints_K = torch.tensor([contact.joint for contact in skeleton.contacts], device=current_BTPJ3.device)
     height_K = current_BTPJ3.new_tensor([contact.height for contact in skeleton.contacts])
-    slow_BTPK = velocity_BTPJ3[..., joints_K, :].square().sum(-1) < _CONTACT_SQUARED_STEP
-    low_BTPK = current_BTPJ3[..., joints_K, 1] < height_K
+    slow_BTPK = velocity_BTPJ3.index_select(-2, joints_K).square().sum(-1) < _CONTACT_SQUARED_STEP
+    low_BTPK = current_BTPJ3.index_select(-2, joints_K)[..., 1] < height_K
 
     features_BTPF = torch.cat(
         [
@@ -127,9 +148,10 @@ def motion_features(
         ],
         dim=-1,
     )
+    if frames_B is None:
+        return features_BTPF, torch.full(features_BTPF.shape[:1], features_BTPF.shape[1], device=features_BTPF.device)
     frames_B = (frames_B - 1).clamp(min=0)
-    valid_BT = _valid(features_BTPF.shape[1], frames_B)
-    return features_BTPF.where(valid_BT[:, :, None, None], 0.0), frames_B
+    return _where_valid(features_BTPF, frames_B, 0.0), frames_B
 
 
 def exchange_persons(features_BTPF: Tensor, exchanged_B: Tensor, skeleton: Skeleton) -> Tensor:
@@ -201,9 +223,10 @@ class Normaliser(nn.Module):
         return features_F * self.std_F + self.mean_F
 
 
-def _valid(length: int, frames_B: Tensor) -> Tensor:
-    """Mask [B, length] of the frames that are not padding."""
-    return torch.arange(length, device=frames_B.device) < frames_B[:, None]
+def _where_valid(x_BT: Tensor, frames_B: Tensor, padding: float) -> Tensor:
+    """The same [B, T, ...] with another value in the frames that are padding."""
+    valid_BT = torch.arange(x_BT.shape[1], device=frames_B.device) < frames_B[:, None]
+    return x_BT.where(valid_BT[(...,) + (None,) * (x_BT.dim() - 2)], padding)
 
 
 # The image of R in the mirror x -> -x is M R M with M = diag(-1, 1, 1): R01, R02, R10 and R20 change their sign.
@@ -222,8 +245,12 @@ def mirror_motion(position_J3: Tensor, rotation_R6: Tensor, skeleton: Skeleton) 
     Returns:
         Positions and rotations of the same shapes.
     """
-    order_J = list(skeleton.mirrored)
-    order_R = [joint - 1 for joint in order_J[1:]]
-    position_J3 = position_J3[..., order_J, :] * position_J3.new_tensor((-1.0, 1.0, 1.0))
-    rotation_R6 = rotation_R6[..., order_R, :] * rotation_R6.new_tensor(_SIXD_SIGNS)
+    order_J = torch.tensor(skeleton.mirrored, device=position_J3.device)
+    position_J3 = _signed(position_J3.index_select(-2, order_J), (-1.0, 1.0, 1.0))
+    rotation_R6 = _signed(rotation_R6.index_select(-2, order_J[1:] - 1), _SIXD_SIGNS)
     return position_J3, rotation_R6
+
+
+def _signed(x_JC: Tensor, signs_C: Sequence[float]) -> Tensor:
+    """The same [..., J, C] with signs for the numbers of each joint, in one run over all joints."""
+    return (x_JC.flatten(-2) * x_JC.new_tensor(signs_C).repeat(x_JC.shape[-2])).view_as(x_JC)

@@ -1,7 +1,7 @@
 """From recordings to the batches that networks see: crop, swap, mirror, canonical frame, features, padding.
 
-Everything runs on whole batches in torch. Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1, F features
-of a person in a frame, K text tokens, W text width.
+Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1, F features of a person in a frame, K text tokens, W text
+width.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,10 @@ from intermoe.body.skeletons import Skeleton
 from intermoe.data.draws import Draw
 from intermoe.data.shards import DatasetFolder
 from intermoe.text.encoders import TextStates
+
+# Motions of one length whose features are made together: more of them leave the processor's cache, and then one motion
+# takes twice as long; alone, it takes twice as long too.
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ def interactions(
     draws: Sequence[Draw],
     skeleton: Skeleton,
     max_frames: int,
+    *,
+    multiple: int = 1,
 ) -> Interactions:
     """Crop, swap, mirror and bring into the canonical frame what the samples hold.
 
@@ -47,30 +53,39 @@ def interactions(
         rotations: a sample each, [T, 2, R, 6].
         draws: what each sample drew.
         skeleton: whose joints these are.
-        max_frames: recordings longer than this are cropped; the features have one frame less than the crop.
+        max_frames: recordings longer than this are cropped; the features have one frame less than the crop (299 of
+            300, as velocities need the next frame).
+        multiple: what the number of frames that the features are padded to is a multiple of.
 
     Returns:
-        Features padded to ``max_frames - 1`` frames (299 of 300, as velocities need the next frame).
+        Features padded to the longest sample.
     """
-    batch, num_joints = len(positions), skeleton.num_joints
-    position_BTPJ3 = torch.zeros(batch, max_frames, 2, num_joints, 3)
-    rotation_BTPR6 = torch.zeros(batch, max_frames, 2, num_joints - 1, 6)
-    frames = []
-    for row, (position, rotation, drawn) in enumerate(zip(positions, rotations, draws, strict=True)):
-        crop = slice(*crop_bounds(len(position), max_frames, drawn))
-        length = crop.stop - crop.start
-        position_BTPJ3[row, :length] = torch.tensor(position[crop])
-        rotation_BTPR6[row, :length] = torch.tensor(rotation[crop])
-        frames.append(length)
-    swap_B = torch.tensor([drawn.swap for drawn in draws])[:, None, None, None, None]
-    mirror_B = torch.tensor([drawn.mirror for drawn in draws])[:, None, None, None, None]
-    position_BTPJ3 = torch.where(swap_B, position_BTPJ3.flip(2), position_BTPJ3)
-    rotation_BTPR6 = torch.where(swap_B, rotation_BTPR6.flip(2), rotation_BTPR6)
-    mirrored_position, mirrored_rotation = mirror_motion(position_BTPJ3, rotation_BTPR6, skeleton)
-    position_BTPJ3 = torch.where(mirror_B, mirrored_position, position_BTPJ3)
-    rotation_BTPR6 = torch.where(mirror_B, mirrored_rotation, rotation_BTPR6)
-    features_BTPF, frames_B = motion_features(position_BTPJ3, rotation_BTPR6, torch.tensor(frames), skeleton)
+    crops = [crop_bounds(len(position), max_frames, drawn) for position, drawn in zip(positions, draws, strict=True)]
+    frames_B = torch.tensor([end - start - 1 for start, end in crops])
+    longest = int(frames_B.max())
+    features_BTPF = torch.empty(len(crops), longest + -longest % multiple, 2, skeleton.num_features)
+    alike: dict[tuple[int, bool], list[int]] = {}
+    for row, ((start, end), drawn) in enumerate(zip(crops, draws, strict=True)):
+        alike.setdefault((end - start, drawn.mirror), []).append(row)
+    for (length, mirror), rows in alike.items():
+        for first in range(0, len(rows), _AT_ONCE):
+            group = rows[first : first + _AT_ONCE]
+            position_BTPJ3, rotation_BTPR6 = (
+                torch.from_numpy(np.stack([_cropped(of_samples[row], crops[row], draws[row]) for row in group]))
+                for of_samples in (positions, rotations)
+            )
+            if mirror:
+                position_BTPJ3, rotation_BTPR6 = mirror_motion(position_BTPJ3, rotation_BTPR6, skeleton)
+            group_BTPF, _ = motion_features(position_BTPJ3, rotation_BTPR6, None, skeleton)
+            for row, features_TPF in zip(group, group_BTPF, strict=True):
+                features_BTPF[row, : length - 1] = features_TPF
+                features_BTPF[row, length - 1 :] = 0.0
     return Interactions(features_BTPF, frames_B)
+
+
+def _cropped(motion_TP: NDArray[np.float32], crop: tuple[int, int], drawn: Draw) -> NDArray[np.float32]:
+    """A view of the crop of a motion [T, 2, ...], with the persons in each other's place if that was drawn."""
+    return motion_TP[slice(*crop), :: -1 if drawn.swap else 1]
 
 
 def crop_bounds(frames: int, max_frames: int, drawn: Draw) -> tuple[int, int]:
@@ -127,9 +142,9 @@ def stored_states(folder: DatasetFolder, captions: Sequence[int]) -> TextStates:
 
 def pad_text(states: Sequence[NDArray[np.float32]], tokens: int) -> tuple[Tensor, Tensor]:
     """Token states [B, K, W], zero beyond each text, and the mask [B, K] of what is text; K is ``tokens``."""
-    states_BKW = torch.zeros(len(states), tokens, states[0].shape[1])
-    mask_BK = torch.zeros(len(states), tokens, dtype=torch.bool)
+    states_BKW = np.empty((len(states), tokens, states[0].shape[1]), np.float32)
     for row, state in enumerate(states):
-        states_BKW[row, : len(state)] = torch.tensor(state)
-        mask_BK[row, : len(state)] = True
-    return states_BKW, mask_BK
+        states_BKW[row, : len(state)] = state
+        states_BKW[row, len(state) :] = 0.0
+    lengths_B = torch.tensor([len(state) for state in states])
+    return torch.from_numpy(states_BKW), torch.arange(tokens) < lengths_B[:, None]

@@ -156,8 +156,10 @@ def normal(seed_B: Sequence[int], shape: tuple[int, ...], stream: Stream) -> Ten
         shape: of one sample's noise.
         stream: which of the sample's streams it comes from.
     """
-    rows = [np.random.default_rng([stream, seed]).standard_normal(shape, dtype=np.float32) for seed in seed_B]
-    return torch.from_numpy(np.stack(rows))
+    noise = np.empty((len(seed_B), *shape), np.float32)
+    for row, seed in zip(noise, seed_B, strict=True):
+        np.random.default_rng([stream, seed]).standard_normal(out=row, dtype=np.float32)
+    return torch.from_numpy(noise)
 
 
 def uniform(seed_B: Sequence[int], count: int, stream: Stream) -> Tensor:

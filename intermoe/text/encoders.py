@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -75,10 +75,18 @@ class TextEncoder(ABC):
         Texts of more than 77 tokens are cut there, the token that ends the text kept.
         """
         ids_BK, eot_B = self.tokens(texts)
+        text_BK = torch.arange(ids_BK.shape[1]) <= eot_B[:, None]
+        device = self._model.device
         with torch.inference_mode():
-            states_BKW, mask_BK = self._states(ids_BK, torch.arange(ids_BK.shape[1]) <= eot_B[:, None])
+            states_BKW, mask_BK = self._states(ids_BK.to(device), text_BK.to(device))
+            states_BKW = states_BKW.where(mask_BK[..., None], 0.0)
         # Out of inference mode, so that the states may enter a graph that trains.
-        return TextStates(states_BKW.where(mask_BK[..., None], 0.0).clone(), mask_BK.clone(), eot_B)
+        return TextStates(states_BKW.cpu().clone(), mask_BK.cpu().clone(), eot_B)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Itself, which from now on computes on that device."""
+        self._model.to(device)
+        return self
 
     def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Numbers of the tokens of the texts [B, K], int64, and the place [B] of the one that ends each.

@@ -4,13 +4,14 @@ Legend: B batch, T frames, L latent frames, P = 2 persons, Z latent numbers of a
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from intermoe import checkpoint
-from intermoe.data.draws import Stream, normal, uniform
+from intermoe.data.draws import Stream
 from intermoe.data.shards import DatasetFolder
 from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig, trained_folder
 from intermoe.moe.selection import selections, update_biases
@@ -39,9 +40,17 @@ class DenoiserObjective(Objective):
 
     def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
         """Interactions of the training split."""
+        stream = interaction_stream(str(dataset.path), self.config, self.model.config.data, seed)
+        stream = replace(
+            stream,
+            drawn=(Stream.LATENT, Stream.TIMESTEP, Stream.DIFFUSION),
+            latent=self.model.latent,
+            # Of a motion whose latents are kept, nobody asks for the features.
+            features=self.model.device.type != "cpu" or not stream.is_whole,
+        )
         # Forms are numbered in a data set.
-        self._posteriors = PosteriorMemory(self.model)
-        return interaction_stream(str(dataset.path), self.config, self.model.config.data, seed)
+        self._posteriors = PosteriorMemory(self.model, stream.form_features)
+        return stream
 
     def count(self, batch: Batch) -> Tensor:
         """Valid latent frames of both persons."""
@@ -49,25 +58,23 @@ class DenoiserObjective(Objective):
 
     def forward(self, batch: Batch) -> Sums:
         """Squared error of the predicted latents, summed over the valid latent frames of both persons."""
-        model, seeds = self.model, batch["seed"].tolist()
-        device = batch["features"].device
-        mask_BT = whole_latents(batch["frames"], batch["features"].shape[1])
+        model = self.model
+        mask_BT = whole_latents(batch["frames"], STRIDE * batch["latent_noise"].shape[1])
         mask_BL = mask_BT[:, ::STRIDE]
-        shape = (mask_BL.shape[1], 2, model.latent)
-        clean_BLPZ = self._latents(batch, normal(seeds, shape, Stream.LATENT).to(device), mask_BT)
-        drawn_B2 = uniform(seeds, 2, Stream.TIMESTEP).to(device)
-        t_B = (drawn_B2[:, 0] * model.diffusion.config.steps).long()
-        keep_B = drawn_B2[:, 1] >= model.diffusion.config.condition_drop
+        clean_BLPZ = self._latents(batch, mask_BT)
+        t_B = (batch["timestep"][:, 0] * model.diffusion.config.steps).long()
+        keep_B = batch["timestep"][:, 1] >= model.diffusion.config.condition_drop
         condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
-        noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, normal(seeds, shape, Stream.DIFFUSION).to(device))
+        noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, batch["diffusion_noise"])
         found_BLPZ = model.denoiser(noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL)
         return {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL)[0]}
 
     @torch.no_grad()
-    def _latents(self, batch: Batch, noise_BLPZ: Tensor, mask_BT: Tensor) -> Tensor:
+    def _latents(self, batch: Batch, mask_BT: Tensor) -> Tensor:
         """What is to be predicted, drawn from the posteriors of a batch."""
         self.model.vae.eval()
-        if noise_BLPZ.device.type == "cpu":
+        noise_BLPZ = batch["latent_noise"]
+        if noise_BLPZ.device.type == "cpu" or "features" not in batch:
             return self._posteriors.sample(batch, noise_BLPZ)
         # There the VAE takes a thirtieth of a step, and many motions at once take no longer than one.
         return self.model.encode(batch["features"], noise_BLPZ, mask_BT)

@@ -1,8 +1,10 @@
 """Posteriors of a frozen VAE, computed once for each motion that a training sees again and again.
 
 Legend: B batch, L latent frames, P = 2 persons, Z = NC latent numbers of a person-frame, N latent joints, C numbers of
-a latent joint.
+a latent joint, T frames, F features.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -21,14 +23,17 @@ class PosteriorMemory:
     neither on what is kept already, such as nothing after an interruption, nor on the number of workers.
     """
 
-    def __init__(self, model: InterMoE, num_bytes: int = _BYTES) -> None:
+    def __init__(
+        self, model: InterMoE, form_features: Callable[[int], Tensor] | None = None, num_bytes: int = _BYTES
+    ) -> None:
         """Keep nothing yet.
 
         Args:
             model: whose VAE does not change any more.
+            form_features: gives the features [1, T, 2, F] of a form, for batches without features.
             num_bytes: to keep at most; what comes later is computed every time.
         """
-        self._model, self._room = model, num_bytes
+        self._model, self._form_features, self._room = model, form_features, num_bytes
         self._kept: dict[int, Posterior] = {}
 
     @torch.no_grad()
@@ -36,7 +41,7 @@ class PosteriorMemory:
         """Latents [B, L, 2, Z] drawn from the posteriors of a batch of interactions; zero beyond the valid frames.
 
         Args:
-            batch: its ``features``, ``frames`` and ``form`` are used.
+            batch: its ``frames`` and ``form`` are used, and its ``features``, if it has them.
             noise_BLPZ: what they are drawn with.
         """
         latent_BLPZ = torch.zeros_like(noise_BLPZ)
@@ -44,10 +49,17 @@ class PosteriorMemory:
             num_latents = frames // STRIDE
             posterior = self._kept.get(form)
             if posterior is None:
-                posterior = self._model.posterior(batch["features"][row : row + 1, : num_latents * STRIDE])
+                features_BTPF = self._features(batch, row, form)[:, : num_latents * STRIDE]
+                posterior = self._model.posterior(features_BTPF.to(noise_BLPZ.device))
                 self._keep(form, posterior)
             latent_BLPZ[row, :num_latents] = posterior.interactions(noise_BLPZ[row : row + 1, :num_latents])[0]
         return latent_BLPZ
+
+    def _features(self, batch: Batch, row: int, form: int) -> Tensor:
+        if "features" in batch:
+            return batch["features"][row : row + 1]
+        assert self._form_features is not None
+        return self._form_features(form)
 
     def _keep(self, form: int, posterior: Posterior) -> None:
         size = 2 * posterior.mean_BLNC.nbytes

@@ -3,22 +3,24 @@
 The order of the samples is computed, not shuffled (intermoe/data/draws.py): whoever asks for the batch of a step reads
 just the rows that it needs. So nothing has to be skipped after an interruption, and no buffer decides what is seen.
 
-Legend: B samples of one worker in one step, T frames, P = 2 persons, J joints, R = J - 1, F features, K text
-tokens, W text width.
+Legend: B samples of one worker in one step, T frames, L latent frames, P = 2 persons, J joints, R = J - 1, F features,
+Z latent numbers of a person-frame, K text tokens, W text width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from intermoe.body.skeletons import skeleton_named
-from intermoe.data.batches import Interactions, Window, cut_windows, interactions, pad_text, windows
-from intermoe.data.draws import Draw, batch_items, draw, held_out_draw
+from intermoe.data.batches import Interactions, Window, cut_windows, interactions, stored_states, windows
+from intermoe.data.draws import UNDRAWN, Draw, Stream, batch_items, draw, held_out_draw, normal, uniform
+from intermoe.data.rows import MotionRow
 from intermoe.data.shards import DataConfig, DatasetFolder
 from intermoe.networks.vae import STRIDE
 from intermoe.text.captions import Persons
@@ -27,10 +29,11 @@ from intermoe.training.config import TrainingConfig
 Batch = dict[str, Tensor]
 """One worker's samples of a step.
 
-Of interactions: features [B, T, 2, F] (raw, T a multiple of 4), frames [B], states [B, K, W], mask [B, K], eot [B],
-caption [B] (its row in the data set), form [B] (a number for each motion that comes again, -1 for a crop and
-for what is held out), seed [B], item [B]. Of windows: features [B, T, F], frames [B], seed [B],
-item [B].
+Of interactions: features [B, T, 2, F] (raw, T a multiple of 4), unless they are left out, frames [B], states [B, K, W],
+mask [B, K], eot [B], caption [B] (its row in the data set), form [B] (a number for each motion that comes again, -1 for
+a crop and for what is held out), seed [B], item [B]. Of windows: features [B, T, F], frames [B], seed [B],
+item [B]. Besides what the stream is asked to draw: latent_noise and diffusion_noise [B, L, 2, Z], of windows [B, L, Z],
+and timestep [B, 2], two numbers in [0, 1).
 """
 Arrays = dict[str, NDArray[Any]]
 
@@ -51,6 +54,10 @@ class SampleStream:
         augment: whether samples draw crop, swap, mirroring and caption; if not, a sample is the same in every epoch.
         micro_batches: of a step.
         persons: which person of an interaction is the first: "drawn", or "named" first by the caption.
+        drawn: what the training step is given of each sample's streams of random numbers. They are drawn here, ahead of
+            the step, which on a GPU would wait for them.
+        latent: latent numbers of a person in a latent frame, of which there is noise.
+        features: whether batches hold them. Where they do not, which needs ``is_whole``, ``form_features`` makes them.
     """
 
     dataset: str
@@ -64,6 +71,9 @@ class SampleStream:
     augment: bool = True
     micro_batches: int = 1
     persons: Persons = "drawn"
+    drawn: tuple[Stream, ...] = ()
+    latent: int = 0
+    features: bool = True
 
     @property
     def num_samples(self) -> int:
@@ -76,20 +86,34 @@ class SampleStream:
         return self.num_samples / self.batch_size
 
     @property
+    def is_whole(self) -> bool:
+        """Whether no recording is cropped, so that each comes again and again in four forms at most."""
+        frames = DatasetFolder.open(self.dataset).index(self.split).frames
+        return self.kind == "interactions" and self.augment and int(frames.max(initial=0)) <= self.max_frames
+
+    @property
     def bytes_per_sample(self) -> int:
-        """The most bytes that a sample takes in ``arrays``: features, caption states and all other columns."""
+        """The most bytes that a sample takes in ``arrays``: features, caption states, noise and all other columns."""
         card = DatasetFolder.open(self.dataset).card
         num_features = skeleton_named(card.skeleton).num_features
         integers = 8 * len(("seed", "item", "frames"))
+        uniform = 8 * 2 * (Stream.TIMESTEP in self.drawn)
+        normal = 4 * self.latent * len(self._noise)  # in a latent frame
         if self.kind == "windows":
-            return 4 * self.window * num_features + integers
-        frames = self.max_frames + -self.max_frames % STRIDE
+            return self.window // STRIDE * (4 * STRIDE * num_features + normal) + uniform + integers
+        latents = -(-(self.max_frames - 1) // STRIDE)
         text = card.max_tokens * (4 * card.encoder.width + 1)  # states and their mask
-        return 4 * frames * 2 * num_features + text + integers + 8 * len(("eot", "caption", "form"))
+        motion = latents * 2 * (4 * STRIDE * num_features * self.features + normal)
+        return motion + text + uniform + integers + 8 * len(("eot", "caption", "form"))
+
+    @property
+    def _noise(self) -> tuple[Stream, ...]:
+        """Those of the streams that are drawn which are of noise."""
+        return tuple(stream for stream in self.drawn if stream != Stream.TIMESTEP)
 
     def held_out(self, split: str) -> "SampleStream":
-        """The same samples of another split, without augmentation."""
-        return replace(self, split=split, augment=False)
+        """The same samples of another split, with their features and without augmentation."""
+        return replace(self, split=split, augment=False, features=True)
 
     def sample_id(self, item: int) -> str:
         """The name of a sample in messages and draws: its recording's id, and the start of its window."""
@@ -124,48 +148,74 @@ class SampleStream:
             return held_out_draw(self.seed, self.sample_id(item))
         return draw(self.seed, epoch, self.sample_id(item))
 
-    def _prepare(self, items: Sequence[int], draws: Sequence[Draw]) -> Arrays:
+    def form_features(self, form: int) -> Tensor:
+        """The features [1, T, 2, F] of a motion that comes again, by its number in the column ``form``."""
+        row, drawn = form // 4, replace(UNDRAWN, swap=bool(form & 2), mirror=bool(form & 1))
         folder = DatasetFolder.open(self.dataset)
-        samples = [_items(self)[item] for item in items]
-        recordings = {row: folder.recording(self.split, row) for row in {sample.row for sample in samples}}
-        if self.kind == "interactions" and self.persons == "named":
-            draws = [folder.in_named_order(recordings[s.row], drawn) for s, drawn in zip(samples, draws, strict=True)]
-        # Windows of one recording that drew the same are cut from one motion: in validation dozens of them.
-        keys = [
-            (sample.row, drawn.crop, drawn.swap, drawn.mirror) for sample, drawn in zip(samples, draws, strict=True)
-        ]
-        firsts = {key: place for place, key in reversed(list(enumerate(keys)))}
-        motions = {key: recordings[samples[place].row] for key, place in firsts.items()}
-        distinct = interactions(
-            [motion.position_TPJ3 for motion in motions.values()],
-            [motion.rotation_TPR6 for motion in motions.values()],
-            [draws[place] for place in firsts.values()],
-            skeleton_named(folder.card.skeleton),
-            self.max_frames,
-        )
-        number = {key: row for row, key in enumerate(motions)}
-        rows_B = torch.tensor([number[key] for key in keys])
-        batch = Interactions(distinct.features_BTPF[rows_B], distinct.frames_B[rows_B])
-        columns = {"seed": torch.tensor([drawn.seed for drawn in draws]), "item": torch.tensor(list(items))}
-        if self.kind == "windows":
-            features, frames = cut_windows(batch, samples, self.window)
-        else:
-            features, frames = batch.features_BTPF, batch.frames_B
-            features = torch.nn.functional.pad(features, (0, 0, 0, 0, 0, -features.shape[1] % STRIDE))
-            numbers = [motions[key].caption(drawn) for key, drawn in zip(keys, draws, strict=True)]
-            captions = [folder.caption(caption) for caption in numbers]
-            states, mask = pad_text([caption.state_KW for caption in captions], folder.card.max_tokens)
-            columns |= {"states": states, "mask": mask, "eot": torch.tensor([caption.eot for caption in captions])}
-            columns["caption"] = torch.tensor(numbers)
-            forms = zip(keys, samples, draws, strict=True)
-            columns["form"] = torch.tensor(
-                [self._form(len(motions[key].position_TPJ3), sample.row, drawn) for key, sample, drawn in forms]
-            )
-        return {name: tensor.numpy() for name, tensor in (columns | {"features": features, "frames": frames}).items()}
+        return self._interactions(folder, {(row, drawn): folder.recording(self.split, row)}).features_BTPF
 
     def _form(self, frames: int, row: int, drawn: Draw) -> int:
         """The number of a recording that is used whole, as it is, swapped, mirrored or both."""
         return 4 * row + 2 * drawn.swap + drawn.mirror if self.augment and frames <= self.max_frames else -1
+
+    def _prepare(self, items: Sequence[int], draws: Sequence[Draw]) -> Arrays:
+        folder = DatasetFolder.open(self.dataset)
+        samples = [_items(self)[item] for item in items]
+        rows = [sample.row for sample in samples]
+        frames = folder.index(self.split).frames
+        motions = {row: folder.recording(self.split, row) for row in set(rows)} if self.features else {}
+        headers = motions or folder.headers(self.split)
+        if self.kind == "interactions" and self.persons == "named":
+            draws = [folder.in_named_order(headers[row], drawn) for row, drawn in zip(rows, draws, strict=True)]
+        seeds = [drawn.seed for drawn in draws]
+        columns = {"seed": torch.tensor(seeds), "item": torch.tensor(list(items))}
+        if self.features:
+            columns |= self._features(folder, samples, draws, motions)
+        else:
+            columns["frames"] = torch.tensor([int(frames[row]) - 1 for row in rows])
+        if self.kind == "interactions":
+            captions = [headers[row].caption(drawn) for row, drawn in zip(rows, draws, strict=True)]
+            text = stored_states(folder, captions)
+            columns |= {"states": text.states_BKW, "mask": text.mask_BK, "eot": text.eot_B}
+            forms = [self._form(int(frames[row]), row, drawn) for row, drawn in zip(rows, draws, strict=True)]
+            columns |= {"caption": torch.tensor(captions), "form": torch.tensor(forms)}
+        columns |= self._drawn(seeds, -(-int(columns["frames"].max()) // STRIDE))
+        return {name: tensor.numpy() for name, tensor in columns.items()}
+
+    def _features(
+        self, folder: DatasetFolder, samples: Sequence[Window], draws: Sequence[Draw], motions: Mapping[int, MotionRow]
+    ) -> Batch:
+        # Windows of one recording that drew the same are cut from one motion: in validation dozens of them.
+        keys = [(sample.row, replace(drawn, caption=0, seed=0)) for sample, drawn in zip(samples, draws, strict=True)]
+        place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        batch = self._interactions(folder, {key: motions[key[0]] for key in place})
+        if len(place) < len(keys):
+            rows_B = torch.tensor([place[key] for key in keys])
+            batch = Interactions(batch.features_BTPF[rows_B], batch.frames_B[rows_B])
+        if self.kind == "interactions":
+            return {"features": batch.features_BTPF, "frames": batch.frames_B}
+        features_BTF, frames_B = cut_windows(batch, samples, self.window)
+        longest = int(frames_B.max())
+        return {"features": features_BTF[:, : longest + -longest % STRIDE], "frames": frames_B}
+
+    def _interactions(self, folder: DatasetFolder, motions: Mapping[tuple[int, Draw], MotionRow]) -> Interactions:
+        """The interactions of recordings, by their row and draw."""
+        return interactions(
+            [motion.position_TPJ3 for motion in motions.values()],
+            [motion.rotation_TPR6 for motion in motions.values()],
+            [drawn for _, drawn in motions],
+            skeleton_named(folder.card.skeleton),
+            self.max_frames,
+            multiple=STRIDE,
+        )
+
+    def _drawn(self, seeds: Sequence[int], latents: int) -> Batch:
+        """The columns of what the step is given of the samples' random numbers."""
+        shape = (latents, self.latent) if self.kind == "windows" else (latents, 2, self.latent)
+        columns = {f"{stream.name.lower()}_noise": normal(seeds, shape, stream) for stream in self._noise}
+        if Stream.TIMESTEP in self.drawn:
+            columns["timestep"] = uniform(seeds, 2, Stream.TIMESTEP)
+        return columns
 
 
 def interaction_stream(dataset: str, training: TrainingConfig, data: DataConfig, seed: int) -> SampleStream:
@@ -182,11 +232,13 @@ def interaction_stream(dataset: str, training: TrainingConfig, data: DataConfig,
     )
 
 
-def as_batch(arrays: Arrays) -> Batch:
-    """Tensors of their own (Ray's arrays are read-only), cut to the longest sample."""
-    batch = {name: torch.tensor(array) for name, array in arrays.items()}
-    longest = int(batch["frames"].max())
-    batch["features"] = batch["features"][:, : longest + -longest % STRIDE].contiguous()
+def as_batch(arrays: Arrays, *, pinned: bool = False) -> Batch:
+    """Tensors of their own (Ray's arrays are read-only); in pinned memory for a GPU, which then copies on the side."""
+    batch = {}
+    for name, array in arrays.items():
+        dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+        batch[name] = torch.empty(array.shape, dtype=dtype, pin_memory=pinned)
+        batch[name].numpy()[:] = array
     return batch
 
 

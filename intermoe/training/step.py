@@ -91,7 +91,7 @@ class TrainingStep:
 
         Where a loss or the gradient is not finite, nothing is changed.
         """
-        device = batch["features"].device
+        device = batch["frames"].device
         torch.manual_seed(step_seed(self.stream.seed, step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * learning_rate(self.config, step, self.stream.steps_per_epoch, self.num_steps)

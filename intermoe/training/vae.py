@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from intermoe.body.features import joints_from_features
-from intermoe.data.draws import Stream, normal
+from intermoe.data.draws import Stream
 from intermoe.data.shards import DatasetFolder
 from intermoe.model import VAE_PARTS, InterMoE, ModelConfig
 from intermoe.networks.vae import STRIDE, vae_loss_counts, vae_losses, whole_latents
@@ -46,6 +46,8 @@ class VaeObjective(Objective):
             window=self.config.window,
             stride=self.config.stride,
             micro_batches=self.config.accumulate,
+            drawn=(Stream.LATENT,),
+            latent=self.model.latent,
         )
 
     def count(self, batch: Batch) -> Tensor:
@@ -76,8 +78,7 @@ class VaeObjective(Objective):
         posterior = vae.encode(x_BTF)
         z_BLNC = posterior.mean_BLNC
         if self.training:
-            shape = tuple(posterior.mean_BLNC.shape[1:])
-            z_BLNC = posterior.sample(normal(batch["seed"].tolist(), shape, Stream.LATENT).to(x_BTF.device))
+            z_BLNC = posterior.sample(batch["latent_noise"].view_as(z_BLNC))
         reconstruction_BTF = vae.decode(z_BLNC)
         skeleton, latents = self.model.skeleton, self.count(batch)
         normaliser = self.model.normaliser

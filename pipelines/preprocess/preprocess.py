@@ -1,10 +1,11 @@
 """Raw recordings to the data set folder of intermoe/data/shards.py, by Ray Data.
 
-Three streams of tasks, each of which writes files and returns a few numbers; motions and token states never pass
-through the driver. ``read``: sources to rough parts, in any order, bad items to the quarantine. ``encode``: distinct
-captions to their token states. ``write``: parts to shards sorted by id, and the moments of the training split. What a
-task gets follows from the sorted ids and texts alone, so the same input gives the same bytes on any cluster. All nodes
-must see the folder, as they must see the raw recordings.
+Streams of tasks, each of which writes files and returns a few numbers; motions and token states never pass through the
+driver. ``make``: the raw recordings of the embedded data set, where those are asked for. ``read``: sources to rough
+parts, in any order, bad items to the quarantine. ``encode``: distinct captions to their token states, on GPUs where
+some are free. ``write``: parts to shards sorted by id, and the moments of the training split. What a task gets follows
+from the sorted ids and texts alone, so the same input gives the same bytes on any cluster; but token states that a GPU
+has computed differ from a CPU's in their last bits. All nodes must see the folder, as they must see the raw recordings.
 
 Ray Data's own ``write_parquet`` is not used: it names files by task and cuts rows by blocks, both of which follow from
 how the stream happened to be scheduled; a shard here has a fixed name, fixed rows and one row group per row.
@@ -28,6 +29,7 @@ from intermoe.body.skeletons import Skeleton
 from intermoe.data.card import CARD, NOTES, QUARANTINE, ROWS_PER_FILE, DatasetCard, EncoderCard, shard_name, write_card
 from intermoe.data.feature_moments import Moments
 from intermoe.data.shards import DatasetFolder
+from intermoe.datasets.duet import DuetPart, WrittenPart
 from intermoe.datasets.recordings import Reader, Source
 from intermoe.errors import UserError
 from intermoe.files import check_free, discard, make_folder, sha256, whole_folder
@@ -69,7 +71,8 @@ def preprocess(request: PreprocessRequest, progress: ProgressCallback | None = N
     Raises:
         UserError: another process works on ``out``; else as for ``make_shards``.
     """
-    with locked(request.out), request.source.reader(scratch=request.out.parent) as reader:
+    run = partial(_make_duet, progress=progress or _silent)
+    with locked(request.out), request.source.reader(request.out.parent, run) as reader:
         return make_shards(
             reader,
             name=request.name,
@@ -174,8 +177,10 @@ def _stream(
     jobs: Sequence[_Job],
     items: Callable[[_Job], int],
     progress: ProgressCallback,
+    *,
+    num_gpus: int = 0,
 ) -> list[_Result]:
-    """Run the task on every job, and return what it returned, in the order of the jobs.
+    """Run the task on every job, each with so many GPUs, and return what it returned, in the order of the jobs.
 
     A job and its result pass as JSON: plain values whose Arrow type does not hang on what the first block holds.
     """
@@ -184,7 +189,9 @@ def _stream(
     results: dict[int, _Result] = {}
     rows = [{"number": number, "job": json.dumps(job)} for number, job in enumerate(jobs)]
     with quiet_data():
-        stream = ray.data.from_items(rows, override_num_blocks=max(1, len(rows))).map(partial(_answer, task=task))
+        stream = ray.data.from_items(rows, override_num_blocks=max(1, len(rows))).map(
+            partial(_answer, task=task), num_gpus=num_gpus or None
+        )
         for row in stream.iter_rows():
             result = json.loads(row["result"])
             if "error" in result:
@@ -203,6 +210,12 @@ def _answer(row: dict[str, Any], task: Callable[[Any], Mapping[str, Any]]) -> di
     except OSError as error:
         result = {"error": f"{error.filename}: cannot be read or written: {error.strerror or error}"}
     return {"number": row["number"], "result": json.dumps(result)}
+
+
+def _make_duet(
+    task: Callable[[DuetPart], WrittenPart], parts: Sequence[DuetPart], progress: ProgressCallback
+) -> list[WrittenPart]:
+    return _stream("make", task, parts, lambda part: part["end"] - part["first"], progress)
 
 
 def _read(
@@ -282,7 +295,9 @@ def _encode(
         for start in range(0, len(texts), ROWS_PER_FILE)
     ]
     task = partial(write_captions, encoder=encoder, text_folder=text_folder, folder=folder)
-    return _stream("encode", task, jobs, lambda job: len(job["texts"]), progress)
+    # Where all GPUs are at work, CPUs are there sooner.
+    num_gpus = 1 if ray.available_resources().get("GPU", 0) >= 1 else 0
+    return _stream("encode", task, jobs, lambda job: len(job["texts"]), progress, num_gpus=num_gpus)
 
 
 def _write(

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from intermoe.config import Config
 from intermoe.datasets.bvh import BvhPairReader
 from intermoe.datasets.bvh_file import RATES
-from intermoe.datasets.duet import check_duet, write_duet
+from intermoe.datasets.duet import PartRunner, check_duet, in_turn, write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.recordings import Reader
 from intermoe.errors import UserError
@@ -47,11 +47,12 @@ class SourceConfig(Config):
     follow_links: bool = False
 
     @contextmanager
-    def reader(self, scratch: Place) -> Iterator[Reader]:
+    def reader(self, scratch: Place, run: PartRunner = in_turn) -> Iterator[Reader]:
         """The reader of the recordings, for as long as the context lasts.
 
         Args:
             scratch: folder in which temporary recordings are made; every node must see it.
+            run: runs the tasks that make recordings (see ``write_duet``).
 
         Raises:
             UserError: no root for recordings that are not made here, a root of "duet" that holds something else, or a
@@ -62,13 +63,13 @@ class SourceConfig(Config):
         if self.format == "duet":
             if root is None:
                 with scratch_folder(scratch, "duet") as folder:
-                    write_duet(folder / "duet", count=self.count, seed=self.seed)
+                    write_duet(folder / "duet", count=self.count, seed=self.seed, run=run)
                     yield InterHumanReader(folder / "duet")
                 return
             if _holds_something(root):
                 check_duet(root, count=self.count, seed=self.seed)
             else:
-                write_duet(root, count=self.count, seed=self.seed)
+                write_duet(root, count=self.count, seed=self.seed, run=run)
         if root is None:
             raise UserError("the folder of the recordings is not given", where=self.format, allowed="--root DIR")
         if self.format == "bvh":

@@ -10,6 +10,7 @@ width.
 import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -17,7 +18,7 @@ import pyarrow as pa
 import torch
 
 from intermoe.body.skeletons import Skeleton
-from intermoe.data.card import EncoderCard
+from intermoe.data.card import ROWS_PER_FILE, EncoderCard
 from intermoe.data.feature_moments import Moments
 from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, open_parquet, write_rows
 from intermoe.datasets.bad_recording import BadRecording
@@ -26,7 +27,9 @@ from intermoe.errors import UserError, reason_of, shortened
 from intermoe.places import Place, StorageError
 from intermoe.text.encoders import TextEncoder, load_encoder
 
-_TEXTS_PER_BATCH, _OPEN_PARTS = 32, 16
+# By the device that encodes them: a GPU is filled by a whole file of texts.
+_TEXTS_PER_BATCH = {"cpu": 32, "cuda": ROWS_PER_FILE}
+_OPEN_PARTS = 16
 _PART_SCHEMA = pa.schema([MOTION_SCHEMA.field(name) for name in ("id", "frames", "position", "rotation")])
 
 
@@ -172,17 +175,25 @@ def _set_aside(id: str, error: Exception) -> SetAside:
     return {"id": id, "reason": shortened(reason), "where": ""}
 
 
-# Ray keeps a worker process for the next task: it loads the encoder once.
-_loaded = lru_cache(1)(load_encoder)
+@lru_cache(1)
+def _loaded(name: str, text_folder: Path | None, device: str) -> TextEncoder:
+    """The encoder on a device; Ray keeps a worker process for the next task, so that it is loaded once."""
+    return load_encoder(name, text_folder).to(device)
 
 
-def write_captions(job: EncodeJob, encoder: EncoderCard, text_folder: Place | None, folder: Place) -> CaptionFile:
+def encoding_device() -> str:
+    """The device that encodes captions in this process: Ray shows a task the GPUs that it was given, and no others."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def write_captions(job: EncodeJob, encoder: EncoderCard, text_folder: Path | None, folder: Place) -> CaptionFile:
     """Encode the texts of a job into one file."""
     torch.set_num_threads(1)  # how a sum is split over threads shows in its last bits
-    loaded = _loaded(encoder.name, text_folder)
+    device = encoding_device()
+    loaded = _loaded(encoder.name, text_folder, device)
     if loaded.sha256 != encoder.sha256:
         raise UserError(f"the weights of {encoder.name} are not the same on all nodes", where=text_folder)
-    rows = list(_caption_rows(loaded, job["texts"]))
+    rows = list(_caption_rows(loaded, job["texts"], _TEXTS_PER_BATCH[device]))
     checksum = write_rows(folder / job["file"], CAPTION_SCHEMA, rows)
     return {
         "file": job["file"],
@@ -192,9 +203,9 @@ def write_captions(job: EncodeJob, encoder: EncoderCard, text_folder: Place | No
     }
 
 
-def _caption_rows(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(texts), _TEXTS_PER_BATCH):
-        batch = texts[start : start + _TEXTS_PER_BATCH]
+def _caption_rows(encoder: TextEncoder, texts: Sequence[str], texts_per_batch: int) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(texts), texts_per_batch):
+        batch = texts[start : start + texts_per_batch]
         encoded = encoder.encode(batch)
         for text, state_KW, mask_K, eot in zip(batch, encoded.states_BKW, encoded.mask_BK, encoded.eot_B, strict=True):
             valid_KW = state_KW[mask_K].numpy()

@@ -5,12 +5,14 @@ time hangs on Ray. The tasks reserve no CPU: the training workers may hold all t
 for tasks that wait for one of theirs.
 """
 
+import json
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
 import ray.data
 import torch
 
@@ -25,12 +27,16 @@ _STEPS_PER_PLAN, _BYTES_PER_PLAN = 128, 256 * 1024**2
 _STEPS_PER_TASK, _TASKS_PER_PLAN = 16, 4
 # Of one worker, where it has fewer CPUs: nothing else bounds tasks that reserve none.
 _TASKS_AT_ONCE = 2
+# The column that holds the shapes of the others.
+_SHAPES = "shapes"
 # Ray's label of each node: its id.
 _NODE_LABEL = "ray.io/node-id"
 
 
-def batches(stream: SampleStream, first: int, last: int, *, rank: int, world: int) -> Iterator[Batch]:
-    """One worker's batches of the steps ``first`` to ``last - 1``, prepared by Ray Data."""
+def batches(
+    stream: SampleStream, first: int, last: int, *, rank: int, world: int, pinned: bool = False
+) -> Iterator[Batch]:
+    """One worker's batches of the steps ``first`` to ``last - 1``, prepared by Ray Data; pinned for a GPU."""
     steps = steps_per_plan(stream, world)
     plans = [(start, min(start + steps, last)) for start in range(first, last, steps)]
     # The first batch of the next plan is asked for when this one begins, so that nobody waits between them.
@@ -41,7 +47,7 @@ def batches(stream: SampleStream, first: int, last: int, *, rank: int, world: in
             block, blocks = begun.popleft().result()
             begun.extend(ahead.submit(begin, *plan) for plan in plans[number + 1 : number + 2])
             while block is not None:
-                yield as_batch(block)
+                yield as_batch(block, pinned=pinned)
                 block = next(blocks, None)
 
 
@@ -77,10 +83,28 @@ def _begin_plan(
             # Beside the worker: what reserves nothing would fit on a head node that is to run nothing, too.
             label_selector={_NODE_LABEL: ray.get_runtime_context().get_node_id()},
         ).materialize()
-    share = stream.batch_size // world
-    blocks = iter(prepared.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2))
+    rows = prepared.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=2)
+    blocks = map(_arrays_of, rows)
     return next(blocks, None), blocks
 
 
-def _prepare_step(block: dict[str, np.ndarray], stream: SampleStream, rank: int, world: int) -> Arrays:
-    return stream.arrays(int(block["step"][0]), rank=rank, world=world)
+def _prepare_step(block: dict[str, np.ndarray], stream: SampleStream, rank: int, world: int) -> pa.Table:
+    return _as_row(stream.arrays(int(block["step"][0]), rank=rank, world=world))
+
+
+def _as_row(arrays: Arrays) -> pa.Table:
+    """A step as one row, its arrays flat and beside them their shapes: each step has a length of its own."""
+    columns = {
+        name: pa.LargeListArray.from_arrays([0, array.size], pa.array(array.reshape(-1)))
+        for name, array in arrays.items()
+    }
+    shapes = json.dumps({name: array.shape for name, array in arrays.items()})
+    return pa.table({_SHAPES: [shapes], **columns})
+
+
+def _arrays_of(row: pa.Table) -> Arrays:
+    """The arrays of a step; they lie where the row does, and cannot be written to."""
+    return {
+        name: row[name].chunk(0)[0].values.to_numpy(zero_copy_only=False).reshape(shape)
+        for name, shape in json.loads(row[_SHAPES][0].as_py()).items()
+    }

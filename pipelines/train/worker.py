@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any
@@ -113,7 +113,8 @@ class Worker:
             ray.get(self.board.fail.remote(str(error), key=self.key))
             return
         self._note_attempt()
-        batches = feed.batches(self.stream, first, self.num_steps, rank=self.rank, world=self.world)
+        pinned = self.device.type == "cuda"
+        batches = feed.batches(self.stream, first, self.num_steps, rank=self.rank, world=self.world, pinned=pinned)
         # One batch ahead of the training, and already under way during the first validation.
         with ThreadPoolExecutor(1) as ahead:
             self._train(first, partial(ahead.submit, next, batches, None))
@@ -303,4 +304,20 @@ class Worker:
             ray.get(self.board.fail.remote(reason, key=self.key))
 
     def _on_device(self, batch: Batch) -> Batch:
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        if self.device.type != "cuda":
+            return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        # While the device is still busy with the step before.
+        copies, steps = _copy_stream(self.device), torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(copies):
+            copied = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        steps.wait_stream(copies)
+        for tensor in copied.values():
+            # Else its memory could be given to the next copy before the step has read it.
+            tensor.record_stream(steps)
+        return copied
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of the copies to a device, beside the one of its steps."""
+    return torch.cuda.Stream(device)

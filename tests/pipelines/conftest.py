@@ -151,7 +151,15 @@ class Host:
         return True
 
 
-def _batches(stream: SampleStream, first: int, last: int, *, rank: int, world: int) -> Iterator[Batch]:
+def _batches(
+    stream: SampleStream,
+    first: int,
+    last: int,
+    *,
+    rank: int,
+    world: int,
+    pinned: bool = False,
+) -> Iterator[Batch]:
     for step in range(first, last):
         yield stream.batch(step, rank=rank, world=world)
 

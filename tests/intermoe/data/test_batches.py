@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from intermoe.body.features import motion_features
+from intermoe.body.features import mirror_motion, motion_features
 from intermoe.body.skeletons import SMPL22
 from intermoe.data.batches import Window, crop_bounds, cut_windows, interactions, pad_text, windows
 from intermoe.data.draws import UNDRAWN, Draw, draw
@@ -22,8 +23,9 @@ def recordings() -> list[tuple[np.ndarray, np.ndarray]]:
     return [(one.position_TPJ3[:n], one.rotation_TPR6[:n]) for one, n in zip(made, frames, strict=True)]
 
 
-def batch(recordings, draws, max_frames=MAX):
-    return interactions([p for p, _ in recordings], [r for _, r in recordings], draws, SMPL22, max_frames)
+def batch(recordings, draws, max_frames=MAX, multiple=1):
+    positions, rotations = [p for p, _ in recordings], [r for _, r in recordings]
+    return interactions(positions, rotations, draws, SMPL22, max_frames, multiple=multiple)
 
 
 def naive_sample(position, rotation, drawn: Draw, max_frames: int) -> np.ndarray:
@@ -55,8 +57,8 @@ def test_equals_each_sample_on_its_own(recordings, swap, mirror):
         replace(draw(1, 0, f"{row}"), swap=swap ^ (row == 1), mirror=mirror ^ (row == 2))
         for row in range(len(recordings))
     ]
-    made = batch(recordings, draws)
-    assert made.features_BTPF.shape == (5, MAX - 1, 2, 262)
+    made = batch(recordings, draws, multiple=4)
+    assert made.features_BTPF.shape == (5, MAX, 2, 262)
     assert made.features_BTPF.dtype == torch.float32
     assert made.frames_B.tolist() == [39, 39, 39, 38, 15]
     for row, ((position, rotation), drawn) in enumerate(zip(recordings, draws, strict=True)):
@@ -66,16 +68,57 @@ def test_equals_each_sample_on_its_own(recordings, swap, mirror):
         assert made.features_BTPF[row, length:].abs().sum() == 0
 
 
+def naive_batch(recordings, draws, max_frames: int) -> torch.Tensor:
+    """All samples padded to one length first, then each step on the whole batch, done for all where one drew it."""
+    crops = [
+        crop_bounds(len(position), max_frames, drawn) for (position, _), drawn in zip(recordings, draws, strict=True)
+    ]
+    lengths_B = torch.tensor([end - start for start, end in crops])
+    position_BTPJ3, rotation_BTPR6 = (
+        pad_sequence(
+            [torch.tensor(motion[which][slice(*crop)]) for motion, crop in zip(recordings, crops, strict=True)],
+            batch_first=True,
+        )
+        for which in (0, 1)
+    )
+    swap_B, mirror_B = (
+        torch.tensor([getattr(drawn, name) for drawn in draws])[:, None, None, None, None]
+        for name in ("swap", "mirror")
+    )
+    position_BTPJ3 = torch.where(swap_B, position_BTPJ3.flip(2), position_BTPJ3)
+    rotation_BTPR6 = torch.where(swap_B, rotation_BTPR6.flip(2), rotation_BTPR6)
+    mirrored = mirror_motion(position_BTPJ3, rotation_BTPR6, SMPL22)
+    position_BTPJ3 = torch.where(mirror_B, mirrored[0], position_BTPJ3)
+    rotation_BTPR6 = torch.where(mirror_B, mirrored[1], rotation_BTPR6)
+    return motion_features(position_BTPJ3, rotation_BTPR6, lengths_B, SMPL22)[0]
+
+
+def test_has_the_bits_of_the_batch_as_a_whole(recordings):
+    """Whatever is alike and made together: more of one length than are made at once, and others between them."""
+    many = [recordings[row % 5] for row in range(21)]
+    for epoch in range(3):
+        draws = [draw(4, epoch, f"{row}") for row in range(21)]
+        made = batch(many, draws).features_BTPF
+        assert made.equal(naive_batch(many, draws, MAX))
+
+
 def test_a_sample_does_not_depend_on_its_batch_nor_on_padding(recordings):
     draws = [draw(2, 0, f"{row}") for row in range(5)]
     whole = batch(recordings, draws).features_BTPF
     for row in range(5):
         alone = batch(recordings[row : row + 1], draws[row : row + 1])
-        torch.testing.assert_close(alone.features_BTPF[0], whole[row], atol=1e-6, rtol=0)
+        assert alone.features_BTPF[0].equal(whole[row, : int(alone.frames_B)])
     short = recordings[4:]
     little, much = batch(short, [UNDRAWN], max_frames=16), batch(short, [UNDRAWN], max_frames=100)
     assert little.frames_B.tolist() == much.frames_B.tolist() == [15]
-    torch.testing.assert_close(little.features_BTPF, much.features_BTPF[:, :15], atol=1e-6, rtol=0)
+    assert little.features_BTPF.equal(much.features_BTPF)
+
+
+def test_is_padded_to_its_longest_sample(recordings):
+    for rows, multiple, length in (([0, 4], 1, 39), ([3, 4], 1, 38), ([3, 4], 4, 40), ([4], 4, 16)):
+        chosen = [recordings[row] for row in rows]
+        made = batch(chosen, [UNDRAWN] * len(rows), multiple=multiple)
+        assert made.features_BTPF.shape[1] == length
 
 
 def test_read_only_recordings_are_left_alone(recordings):

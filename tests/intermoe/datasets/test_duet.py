@@ -4,7 +4,9 @@ import itertools
 import json
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -300,6 +302,37 @@ def test_a_larger_data_set_begins_with_the_smaller_one(tmp_path: Path) -> None:
             same = (large / path.relative_to(small)).read_bytes()
             assert same.startswith(path.read_bytes()), path.name
             assert path.suffix != ".npy" or same == path.read_bytes()
+
+
+def test_parts_are_made_anywhere_and_in_any_order_with_the_same_bytes(tmp_path: Path) -> None:
+    def run(task: Any, parts: Any) -> Any:
+        assert [(part["first"], part["end"]) for part in parts] == [(0, 32), (32, 64), (64, 70)]
+        sent = json.loads(json.dumps(parts))  # as between processes
+        results = {number: json.loads(json.dumps(task(sent[number]))) for number in (2, 0, 1)}
+        return [results[number] for number in range(3)]
+
+    write_duet(tmp_path / "turn", count=70, seed=1)
+    write_duet(tmp_path / "tasks", count=70, seed=1, run=run)
+    files = {path.relative_to(tmp_path / "turn") for path in (tmp_path / "turn").rglob("*") if path.is_file()}
+    assert len(files) == 3 * 70 + 5
+    assert files == {path.relative_to(tmp_path / "tasks") for path in (tmp_path / "tasks").rglob("*") if path.is_file()}
+    for file in files:
+        assert (tmp_path / "tasks" / file).read_bytes() == (tmp_path / "turn" / file).read_bytes(), file
+
+
+def test_a_task_that_outlives_an_interrupted_command_makes_no_folder_anew(tmp_path: Path) -> None:
+    outliving = []
+
+    def interrupted(task: Any, parts: Any) -> Any:
+        outliving.append(partial(task, parts[0]))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_duet(tmp_path / "duet", count=2, seed=0, run=interrupted)
+    with pytest.raises(UserError) as caught:
+        outliving[0]()
+    assert str(caught.value) == f"{tmp_path / 'duet'}: cannot be written: No such file or directory"
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_existing_folder_is_refused_and_untouched(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Legend: B samples, L latent frames, P = 2 persons, Z latent numbers of a person-frame."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_model import small_model
@@ -73,6 +75,22 @@ def test_a_motion_has_the_same_bits_beside_others_and_after_an_interruption(tmp_
     for rows in ([0], [3, 1], [5, 4, 2]):
         alone = PosteriorMemory(model).sample(rows_of(batch, rows), noise_BLPZ[rows])
         assert alone.equal(together[rows])
+
+
+def test_without_features_the_latents_are_the_same_and_only_new_forms_are_read(tmp_path, model):
+    samples = stream(tmp_path)
+    lean, asked = replace(samples, features=False), []
+
+    def form_features(form: int) -> torch.Tensor:
+        asked.append(form)
+        return lean.form_features(form)
+
+    memory, other = PosteriorMemory(model, form_features), PosteriorMemory(model)
+    for step in range(20):
+        batch = samples.batch(step)
+        noise_BLPZ = noise_of(model, batch)
+        assert memory.sample(lean.batch(step), noise_BLPZ).equal(other.sample(batch, noise_BLPZ))
+    assert sorted(asked) == list(range(12))
 
 
 def test_forms_are_told_apart_by_what_they_hold(tmp_path):

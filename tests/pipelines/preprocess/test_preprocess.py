@@ -14,6 +14,7 @@ import ray
 import torch
 
 from intermoe.body.skeletons import SMPL22
+from intermoe.data.card import EncoderCard
 from intermoe.data.feature_moments import Moments
 from intermoe.data.shards import DatasetFolder
 from intermoe.datasets.bad_recording import BadRecording
@@ -24,7 +25,10 @@ from intermoe.errors import UserError
 from intermoe.text.captions import mirror_caption, swap_caption
 from intermoe.text.encoders import load_encoder
 from pipelines.preprocess import preprocess as module
-from pipelines.preprocess.preprocess import make_shards
+from pipelines.preprocess.preprocess import make_shards, preprocess
+from pipelines.preprocess.request import PreprocessRequest
+from pipelines.preprocess.sources import SourceConfig
+from pipelines.site import Site
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 # Ray's workers do not import test modules: what they need of this one travels with the task.
@@ -314,6 +318,41 @@ def test_an_interruption_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         make_shards(reader, name="toy", out=tmp_path / "toy", encoder="minilm", progress=interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_duet_is_made_in_tasks_with_the_bytes_of_one_process(tmp_path):
+    """With progress; where that is interrupted, nothing is left."""
+    write_duet(tmp_path / "expected", count=40, seed=3)
+    source = SourceConfig(format="duet", root=tmp_path / "raw", count=40, seed=3)
+    request = PreprocessRequest("duet", source, "minilm", tmp_path / "shards", Site.here())
+    told: list[tuple[str, int, int]] = []
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        told.append((stage, done, total))
+        if stage == "make" and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        preprocess(request, interrupt)
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".shards.lock"] == ["expected"]
+    assert told[0] == ("make", 0, 40)
+    assert told[1] in {("make", 32, 40), ("make", 8, 40)}
+    told.clear()
+    card = preprocess(request, lambda *state: told.append(state))
+    assert sum(card.recordings.values()) == 40
+    assert list(dict.fromkeys(stage for stage, _, _ in told)) == ["make", "read", "encode", "write"]
+    files = {path.relative_to(tmp_path / "raw") for path in (tmp_path / "raw").rglob("*") if path.is_file()}
+    assert files == {path.relative_to(tmp_path / "expected") for path in (tmp_path / "expected").rglob("*.*")}
+    assert all((tmp_path / "raw" / file).read_bytes() == (tmp_path / "expected" / file).read_bytes() for file in files)
+
+
+@pytest.mark.parametrize(("free", "num_gpus"), [({}, 0), ({"CPU": 2.0}, 0), ({"GPU": 0.5}, 0), ({"GPU": 2.0}, 1)])
+def test_captions_go_to_a_gpu_where_one_is_free(monkeypatch, tmp_path, free, num_gpus):
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(ray, "available_resources", lambda: free)
+    monkeypatch.setattr(module, "_stream", lambda stage, *rest, num_gpus: asked.append((stage, num_gpus)))
+    module._encode(["They bow."], EncoderCard(name="minilm", width=384, sha256="0" * 64), None, tmp_path, print)
+    assert asked == [("encode", num_gpus)]
 
 
 def test_wrong_places_and_names_are_told_before_any_work(tmp_path, raw):

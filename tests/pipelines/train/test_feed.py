@@ -10,7 +10,7 @@ import torch
 
 from intermoe.body.features import joints_from_features, mirror_motion, motion_features
 from intermoe.body.skeletons import SMPL22
-from intermoe.data.draws import draw, order
+from intermoe.data.draws import Stream, draw, order
 from intermoe.data.shards import DatasetFolder
 from intermoe.evaluation.identity import KINDS, actors
 from intermoe.text.captions import mirror_caption, named_first, swap_caption
@@ -24,7 +24,15 @@ STEPS = 7
 @pytest.fixture(scope="module", params=["interactions", "windows"])
 def config(request, shards):
     return SampleStream(
-        dataset=str(shards), split="train", kind=request.param, seed=3, batch_size=8, max_frames=60, window=16
+        dataset=str(shards),
+        split="train",
+        kind=request.param,
+        seed=3,
+        batch_size=8,
+        max_frames=60,
+        window=16,
+        drawn=tuple(Stream),
+        latent=2,
     )
 
 
@@ -40,21 +48,21 @@ def assert_same(found, expected):
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0, equal_nan=True)
 
 
-def joined(parts):
-    """The batch of all workers; each has cut its share to its own longest sample."""
-    length = max(part["features"].shape[1] for part in parts)
-    for part in parts:
-        missing = length - part["features"].shape[1]
-        pad = [0, 0] * (part["features"].ndim - 2) + [0, missing]
-        part["features"] = torch.nn.functional.pad(part["features"], pad)
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+def share(batch, rank, world, length):
+    """A worker's rows of the global batch, cut to its own longest sample."""
+    rows = {name: column.chunk(world)[rank] for name, column in batch.items()}
+    assert not rows["features"][:, length:].any()
+    cut = {"features": length, "latent_noise": length // 4, "diffusion_noise": length // 4}
+    return {name: column[:, : cut[name]] if name in cut else column for name, column in rows.items()}
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_the_workers_hold_the_global_batch_bit_for_bit_whatever_their_number(config, whole, world):
     streams = [list(feed.batches(config, 0, 3, rank=rank, world=world)) for rank in range(world)]
     for parts, expected in zip(zip(*streams, strict=True), whole[:3], strict=True):
-        assert_same(joined(parts), expected)
+        for rank, part in enumerate(parts):
+            assert_same(part, share(expected, rank, world, part["features"].shape[1]))
+        assert max(part["features"].shape[1] for part in parts) == expected["features"].shape[1]
 
 
 def test_starting_later_skips_batches(config, whole):
@@ -167,6 +175,9 @@ def test_shapes_and_types(config, whole):
             "item": torch.int64,
             "features": torch.float32,
             "frames": torch.int64,
+            "latent_noise": torch.float32,
+            "diffusion_noise": torch.float32,
+            "timestep": torch.float64,
         } | (
             {
                 "states": torch.float32,

@@ -1,6 +1,7 @@
 """Legend: B batch, T frames, L latent frames, P = 2 persons, J joints, F features, Z numbers of a latent."""
 
 import math
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -164,12 +165,25 @@ def test_the_vae_samples_in_training_and_takes_the_mean_in_validation(make, shar
     batch = next(objective.stream(DatasetFolder.open(shards)).held_out("val").held_out_batches(rank=0, world=1))
     sampled, again = objective(batch), objective(batch)
     assert torch.equal(sampled["reconstruction"], again["reconstruction"])
-    other = objective(batch | {"seed": batch["seed"] + 1})
+    elsewhere = batch | {"latent_noise": batch["latent_noise"] + 1}
+    other = objective(elsewhere)
     assert not torch.equal(sampled["reconstruction"], other["reconstruction"])
     objective.eval()
-    assert torch.equal(
-        objective(batch)["reconstruction"], objective(batch | {"seed": batch["seed"] + 1})["reconstruction"]
-    )
+    assert torch.equal(objective(batch)["reconstruction"], objective(elsewhere)["reconstruction"])
+
+
+def test_the_vaes_noise_is_that_of_the_seeds(make, shards):
+    objective = make("vae").train()
+    batch = next(objective.stream(DatasetFolder.open(shards)).held_out("val").held_out_batches(rank=0, world=1))
+    x_BTF = objective.model.normaliser.normalise(batch["features"])
+    with torch.no_grad():
+        posterior = objective.model.vae.encode(x_BTF)
+        noise_BLNC = normal(batch["seed"].tolist(), tuple(posterior.mean_BLNC.shape[1:]), Stream.LATENT)
+        error_BTF = objective.model.vae.decode(posterior.sample(noise_BLNC)) - x_BTF
+        reconstruction = objective(batch)["reconstruction"]
+    near_BTF = torch.where(error_BTF.abs() < 0.1, error_BTF.square() / 0.2, error_BTF.abs() - 0.05)
+    assert (batch["frames"] == 16).all()  # so that the mean needs no mask
+    assert float(reconstruction) == pytest.approx(float(near_BTF.mean()) * 4 * len(batch["frames"]), rel=1e-5)
 
 
 def test_the_denoiser_learns_the_clean_latents_of_one_sample_after_the_other(make, shards):
@@ -195,6 +209,19 @@ def test_the_denoiser_learns_the_clean_latents_of_one_sample_after_the_other(mak
     assert 0 < dropped < len(batch["seed"]) or len(batch["seed"]) < 3
     assert objective(batch)["diffusion"].item() == pytest.approx(expected, rel=1e-4)
     assert objective.count(batch) == 2 * (batch["frames"] // 4).sum()
+
+
+@pytest.mark.parametrize("max_frames", [60, 300])
+def test_the_denoiser_leaves_features_out_where_nothing_is_cropped(make, shards, max_frames):
+    objective = make("denoiser", f"data.max_frames={max_frames}")
+    folder = DatasetFolder.open(shards)
+    stream = objective.stream(folder)
+    batch = stream.batch(0)
+    assert ("features" in batch) == stream.features == (max_frames == 60)
+    loss = objective.eval()(batch)["diffusion"]
+    with_features = make("denoiser", f"data.max_frames={max_frames}").eval()
+    with_features.stream(folder)
+    assert loss.equal(with_features(replace(stream, features=True).batch(0))["diffusion"])
 
 
 def test_the_load_of_the_experts_is_what_they_took(make, shards):
