@@ -295,29 +295,9 @@ def _describe(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from dataclasses import asdict
+    from pipelines.bench.command import bench
 
-    from rich.console import Console
-    from rich.table import Table
-
-    from pipelines import settings
-    from pipelines.bench import as_table, bench_moe, device_name, token_count
-    from pipelines.cluster.progress import Stages
-
-    values = settings.load(options.config, settings.parse_overrides(options.overrides))
-    with Stages() as stages:
-        found = bench_moe(
-            values, samples=options.samples, repeats=options.repeats, threads=options.threads, progress=stages
-        )
-    where = {"tokens": token_count(values, options.samples), "device": device_name(options.threads)}
-    if options.json:
-        print(json.dumps(where | {name: asdict(one) for name, one in found.items()}, indent=2))
-        return
-    head, *rows = as_table(found, values)
-    table = Table(*head, title=f"Forward + backward of {where['tokens']} tokens on {where['device']}")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    bench(options)
 
 
 def _submit(options: argparse.Namespace) -> int:

@@ -64,7 +64,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         },
         "cost": {
             "vae_step_flop": 3 * _vae_flop(model, settings),
-            "denoiser_step_flop": 3 * _denoiser_flop(model, settings, active) + _encoding_flop(model, settings),
+            "denoiser_step_flop": _denoiser_step_flop(model, settings),
         },
     }
 
@@ -92,20 +92,35 @@ def _encoding_flop(model: InterMoE, settings: Settings) -> int:
     return int(counter.get_total_flops())
 
 
-def _denoiser_flop(model: InterMoE, settings: Settings, active: int) -> int:
-    """Forward pass of a batch of the longest motions: two FLOP for each weight a token meets, and the attention."""
-    batch, frames, config = settings.train.denoiser.batch_size, settings.data.max_frames // STRIDE, settings.denoiser
-    text, denoiser = _count(model.text_head), model.denoiser
+def _denoiser_step_flop(model: InterMoE, settings: Settings) -> int:
+    batch = settings.train.denoiser.batch_size
+    forward = denoiser_flop(model, settings, batch) + _text_flop(model, settings, batch)
+    return 3 * forward + _encoding_flop(model, settings)
+
+
+def denoiser_flop(model: InterMoE, settings: Settings, batch: int) -> int:
+    """Operations of a forward pass of the denoiser over a batch of the longest motions.
+
+    Two FLOP for each weight that a token meets, and the attention.
+    """
+    frames, config, denoiser = settings.data.max_frames // STRIDE, settings.denoiser, model.denoiser
+    experts = sum(_count(module) for module in denoiser.modules() if isinstance(module, Experts))
+    active = _count(denoiser) - experts + round(experts * settings.moe.c_exp / settings.moe.experts)
     modulations = [module.modulation for module in denoiser.modules() if isinstance(module, AdaptiveLayerNorm)]
     routers = [module for module in denoiser.modules() if isinstance(module, Router)]
     text_routers = [router.text for router in routers if router.text is not None]
     # What conditions the layers meets a sample once, not each of its tokens.
     once = _count(denoiser.embed_timestep, denoiser.embed_text, *modulations, *text_routers)
-    weights = 2 * batch * (2 * frames * (active - text - once) + once + _TEXT_TOKENS * text)
+    weights = 2 * batch * (2 * frames * (active - once) + once)
     # Queries times keys, and attention times values, for itself and for the partner; one zero key is added.
     attention = 2 * batch * config.layers * 2 * 2 * 2 * frames * (frames + 1) * config.width
-    text_attention = batch * config.text_layers * 2 * 2 * _TEXT_TOKENS**2 * encoder_width(settings.data.encoder)
-    return weights + attention + text_attention
+    return weights + attention
+
+
+def _text_flop(model: InterMoE, settings: Settings, batch: int) -> int:
+    """Operations of a forward pass of the text head over a batch."""
+    attention = settings.denoiser.text_layers * 2 * 2 * _TEXT_TOKENS**2 * encoder_width(settings.data.encoder)
+    return batch * (2 * _TEXT_TOKENS * _count(model.text_head) + attention)
 
 
 def as_lines(found: dict[str, Any]) -> list[tuple[str, str]]:

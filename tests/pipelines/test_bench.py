@@ -5,7 +5,7 @@ import torch
 
 from intermoe.errors import UserError
 from pipelines import settings
-from pipelines.bench import FORMS, bench_moe
+from pipelines.bench.moe import FORMS, bench_moe
 from pipelines.cli import main
 
 SMALL = ["denoiser.width=64", "moe.hidden=64", "moe.experts=4", "data.max_frames=80"]
@@ -45,3 +45,29 @@ def test_the_block_is_about_as_fast_as_the_dense_one_and_far_smaller_than_a_scat
     costs = bench_moe(settings.load("interhuman"), samples=24, repeats=7, threads=1, progress=lambda *_: None)
     assert costs["block"].peak_mb <= 0.5 * costs["scatter"].peak_mb
     assert costs["block"].seconds <= 1.4 * costs["dense"].seconds
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A small model with an evaluator and data; nothing has learned anything."""
+    root = tmp_path_factory.mktemp("trained")
+    model = small_model(data={"max_frames": 40})
+    write_shards(root / "data", {"test": 4})
+    config = settings.load("duet", flatten(model.config.model_dump(mode="json")))
+    save_model(root / "model", model, config)
+    save_model(root / "evaluator", small_evaluator(model))
+    return root
+
+
+def test_samplers_of_initial_weights_are_timed(capsys):
+    words = ["bench", "sampling", "--samples", "1", "--repeats", "1", "--json", *SMALL, "denoiser.layers=1"]
+    assert main([*words, "diffusion.steps=30"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["samples"], answer["frames"], answer["guidance"]) == (1, 80, 3.5)
+    # Of 30 steps, 50 cannot be visited, nor 20 that are evenly spaced.
+    forms = [(cost["sampler"], cost["steps"]) for cost in answer["samplers"]]
+    assert forms == [("ddim", 10), ("dpm++", 20), ("dpm++", 10), ("dpm++", 8), ("dpm++", 5)]
+    for cost in answer["samplers"]:
+        assert cost["seconds"] > 0
+        assert 0 < cost["share_of_peak"] < 1
+        assert (cost["latent_error"], cost["joint_error_cm"], cost["quality"]) == (None, None, {})

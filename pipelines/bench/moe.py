@@ -8,26 +8,23 @@ Legend: E experts, S tokens.
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from intermoe.errors import UserError
+from intermoe.generation import best_device
 from intermoe.moe.block import DenseBlock, MoeBlock
 from intermoe.moe.experts import ScatteringExperts
 from intermoe.moe.pool import TokenPool
 from intermoe.networks.vae import STRIDE
+from pipelines.bench.machine import Pass, peak_flops, seconds_of, threads_of
 from pipelines.settings import Settings
 
 FORMS = ("block", "dense", "scatter")
-_PEAK_SIZE = 8192
-
-Pass = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -71,18 +68,14 @@ def bench_moe(
     """
     if settings.moe.selection != "dynamic":
         raise UserError(f"moe.selection = {settings.moe.selection!r}", allowed="'dynamic'")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads_of(threads):
         return _measure(settings, samples, repeats, progress)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _measure(
     settings: Settings, samples: int, repeats: int, progress: Callable[[str, int, int], None]
 ) -> dict[str, Cost]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     torch.manual_seed(settings.seed)
     width, frames = settings.denoiser.width, settings.data.max_frames // STRIDE
     moe = settings.moe.model_copy(update={"bias_init": "calibrated"})
@@ -105,16 +98,16 @@ def _measure(
     for number in range(repeats):
         progress("bench moe", number, repeats)
         for name, run in passes.items():
-            seconds[name].append(_seconds(run, device))
+            seconds[name].append(seconds_of(run, device))
     progress("bench moe", repeats, repeats)
-    peak_flops = _peak_flops(device)
+    peak = peak_flops(device) if device.type == "cuda" else None
     tokens = {"block": assignments, "dense": len(pool.position_S), "scatter": assignments}
     costs = {}
     for name in FORMS:
         median = statistics.median(seconds[name])
         # Three products of width x hidden per token, forward and twice backward.
         flops = 3 * 2 * 3 * tokens[name] * width * moe.hidden / median
-        share = flops / peak_flops if peak_flops else None
+        share = flops / peak if peak else None
         costs[name] = Cost(median, peaks[name] / 1e6, flops / 1e12, share)
     return costs
 
@@ -130,16 +123,6 @@ def _pass(module: nn.Module, x: Tensor, emb: Tensor, text: Tensor, pool: TokenPo
             leaf.grad = None
 
     return run
-
-
-def _seconds(run: Pass, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def _peak_bytes(run: Pass, device: torch.device) -> int:
@@ -163,25 +146,9 @@ def _peak_bytes(run: Pass, device: torch.device) -> int:
     return peak
 
 
-def _peak_flops(device: torch.device) -> float | None:
-    """FLOP per second of a large square product in bfloat16; None on a CPU."""
-    if device.type != "cuda":
-        return None
-    a, b = (torch.randn(_PEAK_SIZE, _PEAK_SIZE, device=device, dtype=torch.bfloat16) for _ in range(2))
-    times = [_seconds(partial(torch.mm, a, b), device) for _ in range(12)][2:]
-    return 2 * _PEAK_SIZE**3 / statistics.median(times)
-
-
 def token_count(settings: Settings, samples: int) -> int:
     """Tokens of the batch."""
     return 2 * samples * (settings.data.max_frames // STRIDE)
-
-
-def device_name(threads: int) -> str:
-    """The device of the measurement, and its precision."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, bfloat16"
-    return f"CPU, {threads} thread{'s' * (threads > 1)}, float32"
 
 
 def as_table(costs: dict[str, Cost], settings: Settings) -> list[list[str]]:

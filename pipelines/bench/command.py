@@ -1,0 +1,84 @@
+"""`intermoe bench`: what is to be measured, and the answer as a table or JSON."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from intermoe import checkpoint
+from intermoe.errors import UserError
+from intermoe.model import trained_folder
+from pipelines import settings
+from pipelines.bench import moe, sampling
+from pipelines.bench.machine import device_name
+from pipelines.bench.sampling import TrainedModel
+from pipelines.cluster.progress import Stages
+from pipelines.settings import Settings
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Measure what the options of the command line ask for, and print it.
+
+    Raises:
+        UserError: options that do not belong together, or settings that cannot be measured.
+    """
+    trained = _trained(options)
+    device = device_name(options.threads)
+    if options.part == "moe":
+        values = settings.load(options.config, settings.parse_overrides(options.overrides))
+        samples = options.samples or 64
+        with Stages() as stages:
+            costs = moe.bench_moe(
+                values, samples=samples, repeats=options.repeats or 7, threads=options.threads, progress=stages
+            )
+        tokens = moe.token_count(values, samples)
+        document = {"tokens": tokens, "device": device, **{name: asdict(cost) for name, cost in costs.items()}}
+        _print(options, document, moe.as_table(costs, values), f"Forward + backward of {tokens} tokens on {device}")
+        return
+    values = _settings(options, trained)
+    samples = options.samples or 8
+    with Stages() as stages:
+        of_samplers = sampling.bench_sampling(
+            values, trained, samples=samples, repeats=options.repeats or 3, threads=options.threads, progress=stages
+        )
+    what = {"samples": samples, "frames": values.data.max_frames, "guidance": values.diffusion.guidance}
+    title = f"Sampling {samples} motions of {values.data.max_frames} frames, guidance {what['guidance']:g}, on {device}"
+    document = {**what, "device": device, "samplers": sampling.as_document(of_samplers)}
+    _print(options, document, sampling.as_table(of_samplers), title)
+
+
+def _trained(options: argparse.Namespace) -> TrainedModel | None:
+    """The model that is asked for; none where none is."""
+    where = "intermoe bench"
+    if options.model is None:
+        if options.data or options.evaluator:
+            raise UserError("--data and --evaluator without --model", where=where, allowed="all of them for sampling")
+        return None
+    if options.part != "sampling":
+        raise UserError(f"{options.part} takes no --model", where=where, allowed="sampling --model RUN --data DIR")
+    if options.data is None:
+        raise UserError("--model without --data", where=where, allowed="--model RUN --data DIR")
+    model = trained_folder(options.model)
+    return TrainedModel(model, options.data, trained_folder(options.evaluator) if options.evaluator else None)
+
+
+def _settings(options: argparse.Namespace, trained: TrainedModel | None) -> Settings:
+    overrides = settings.parse_overrides(options.overrides)
+    if trained is None:
+        return settings.load(options.config, overrides)
+    return settings.overridden(checkpoint.documents(trained.model)["config"], overrides, where=trained.model)
+
+
+def _print(options: argparse.Namespace, document: dict[str, Any], table: Sequence[Sequence[str]], title: str) -> None:
+    if options.json:
+        print(json.dumps(document, indent=2))
+        return
+    head, *rows = table
+    shown = Table(*head, title=title)
+    for row in rows:
+        shown.add_row(*row)
+    Console().print(shown)

@@ -1,0 +1,51 @@
+"""The machine of a measurement: its threads, its clock, and how fast it multiplies matrices."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+
+# Large enough that nothing but the product counts, small enough to take seconds.
+_SIZE = {"cuda": 8192, "cpu": 2048}
+
+Pass = Callable[[], object]
+
+
+@contextmanager
+def threads_of(count: int) -> Iterator[None]:
+    """PyTorch uses so many threads of the CPU in the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def seconds_of(run: Pass, device: torch.device) -> float:
+    """The time of one call, with all that it makes the device do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def peak_flops(device: torch.device) -> float:
+    """FLOP per second of a large square product: in bfloat16 on a GPU, in float32 on a CPU."""
+    size, dtype = _SIZE[device.type], torch.bfloat16 if device.type == "cuda" else torch.float32
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    times = [seconds_of(partial(torch.mm, a, b), device) for _ in range(7)][2:]
+    return 2 * size**3 / statistics.median(times)
+
+
+def device_name(threads: int) -> str:
+    """The device of the measurement, and its precision."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, bfloat16"
+    return f"CPU, {threads} thread{'s' * (threads > 1)}, float32"
