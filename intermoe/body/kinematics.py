@@ -1,8 +1,8 @@
 """Kinematics: from local rotations to joint positions, and from positions back to rotations and a T-pose.
 
-Legend: T frames, J joints, R = J - 1 joints with a local rotation in the data (all but the root), B bodies (frames and
-persons in a row), C children of a joint, N points, D numbers of a point; the other leading dimensions are free (batch,
-frames, persons).
+Legend: T frames, J joints, R = J - 1 joints with a local rotation in the data (all but the root), C children of a
+joint, N points, D numbers of a point, E = 9 T entries of a matrix per frame, K = 3 J numbers of a T-pose; the other
+leading dimensions are free (batch, frames, persons).
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from intermoe.body.procrustes import nearest_rotation, nearest_rotations, smallest_turn
 from intermoe.body.rotations import matrix_from_6d, sixd_from_matrix
 from intermoe.body.skeletons import Skeleton
 
@@ -85,12 +86,16 @@ def rest_offsets(position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton,
     for joint, parent in _steps(skeleton):
         turn.append(turn[parent] @ rotation_TR33[..., joint - 1, :, :])
     turn_TJ33 = torch.stack(turn, dim=-3)[..., parents, :, :]
+    # The product of a frame's bones and the posed T-pose is linear in the T-pose, and the mean of the bones, turned
+    # back, is linear in the orientations of the root, by the same numbers. Both layouts: each is read along its rows.
+    frames = position_TJ3.shape[-3]
+    product_EK = torch.einsum("...tjx,...tjyk->...xytjk", bone_TJ3, turn_TJ33).flatten(-2).flatten(-4, -2)
+    product_KE = product_EK.mT.contiguous()
     offset_J3 = start_J3
     for _ in range(rounds):
-        posed_TJ3 = (turn_TJ33 @ offset_J3[..., None, :, :, None]).squeeze(-1)
-        root_T33 = _nearest_rotation(bone_TJ3.mT @ posed_TJ3)
-        unposed_TJ3 = ((root_T33[..., None, :, :] @ turn_TJ33).mT @ bone_TJ3[..., None]).squeeze(-1)
-        mean_J3 = unposed_TJ3.mean(dim=-3)
+        fit_33T = _row_times(offset_J3.flatten(-2), product_KE).unflatten(-1, (3, 3, frames))
+        root_33T = nearest_rotations(fit_33T)
+        mean_J3 = _row_times(root_33T.flatten(-3), product_EK).unflatten(-1, start_J3.shape[-2:]) / frames
         # Where the frames contradict each other their mean is short, and the skeleton's own direction takes over.
         doubt_J = 1 - (mean_J3.norm(dim=-1, keepdim=True) / length_J.clamp(min=1e-9)).clamp(max=1)
         offset_J3 = torch.nn.functional.normalize(mean_J3 + doubt_J * start_J3, dim=-1) * length_J
@@ -128,7 +133,7 @@ def fit_rotations(
     for joint, parent in enumerate(skeleton.parents):
         if parent < 0:
             bone_C3 = target_J3[..., children[joint], :] - place[joint][..., None, :]
-            turn_33 = _nearest_rotation(bone_C3.mT @ offset_J3[..., children[joint], :])
+            turn_33 = nearest_rotation(bone_C3.mT @ offset_J3[..., children[joint], :])
             local.append(turn_33)
         else:
             place.append(place[parent] + (turn[parent] @ offset_J3[..., joint, :, None]).squeeze(-1))
@@ -136,7 +141,7 @@ def fit_rotations(
             if children[joint]:
                 bone_C3 = target_J3[..., children[joint], :] - place[joint][..., None, :]
                 posed_C3 = offset_J3[..., children[joint], :] @ turn_33.mT
-                turn_33 = _smallest_turn(posed_C3, bone_C3) @ turn_33
+                turn_33 = smallest_turn(posed_C3, bone_C3) @ turn_33
             local.append(turn[parent].mT @ turn_33)
         turn.append(turn_33)
     return position_J3[..., 0, :], torch.stack(local, dim=-3).to(rotation_R6.dtype)
@@ -193,18 +198,6 @@ def _bones(position_J3: Tensor, skeleton: Skeleton) -> Tensor:
     return position_J3 - position_J3[..., torch.tensor(skeleton.parents, device=position_J3.device).clamp(min=0), :]
 
 
-def _nearest_rotation(matrix_33: Tensor) -> Tensor:
-    """The rotation R with the greatest trace of R^T M: solves an orthogonal Procrustes problem, never by a mirror."""
-    u_33, _, vt_33 = torch.linalg.svd(matrix_33)
-    sign = torch.ones_like(matrix_33[..., 0])
-    sign[..., 2] = torch.linalg.det(u_33 @ vt_33)
-    return (u_33 * sign[..., None, :]) @ vt_33
-
-
-def _smallest_turn(from_C3: Tensor, to_C3: Tensor) -> Tensor:
-    """The rotation that takes vectors nearest to others; of several that do equally well, the smallest."""
-    reach = (from_C3.norm(dim=-1) * to_C3.norm(dim=-1)).sum(-1)
-    # One bone leaves the turn about itself open. A pull towards no turn at all, too weak to move the bone, decides it.
-    pull = 1e-6 * reach + 1e-12
-    eye_33 = torch.eye(3, dtype=from_C3.dtype, device=from_C3.device)
-    return _nearest_rotation(to_C3.mT @ from_C3 + pull[..., None, None] * eye_33)
+def _row_times(row_N: Tensor, matrix_ND: Tensor) -> Tensor:
+    """A row [..., N] times a matrix, each with its own [..., D]."""
+    return (row_N[..., None, :] @ matrix_ND).squeeze(-2)

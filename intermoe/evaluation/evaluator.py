@@ -3,10 +3,11 @@
 Its form is InterCLIP's, of InterGen (Liang et al. 2024), whose embeddings the metrics of the field are taken on.
 
 Legend: B batch, T frames, P = 2 persons, F features of a person-frame, K text tokens, W text width, D width,
-E embedding, V tokens of the vocabulary.
+E embedding, V tokens of the vocabulary, N valid frames of all motions behind each other, H heads, C width of a head.
 """
 
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -101,9 +102,60 @@ class MotionEncoder(nn.Module):
         x_BTD = torch.cat([self.query_D.expand(len(x_BTD), 1, -1), x_BTD], dim=1)
         place_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
         x_BTD = self.dropout(x_BTD + sinusoids(place_T, x_BTD.shape[-1]))
-        x_BTD = self.encoder(x_BTD, src_key_padding_mask=place_T > frames_B[:, None])
-        embedding_BE: Tensor = self.out(self.norm(x_BTD[:, 0]))
+        if self.training:
+            query_BD = self.encoder(x_BTD, src_key_padding_mask=place_T > frames_B[:, None])[:, 0]
+        else:
+            query_BD = self._query_without_padding(x_BTD, place_T <= frames_B[:, None])
+        embedding_BE: Tensor = self.out(self.norm(query_BD))
         return embedding_BE
+
+    def _query_without_padding(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        """What the layers make of the query [B, D], as ``encoder`` does: of valid frames alone, without dropout.
+
+        Motions of mixed lengths are up to half padding; and of the last layer only the query is read.
+        """
+        length_B, x_ND = valid_BT.sum(dim=1), x_BTD[valid_BT]
+        lengths = length_B.tolist()
+        *layers, last = (cast(nn.TransformerEncoderLayer, layer) for layer in self.encoder.layers)
+        for layer in layers:
+            x_ND = _layer(layer, x_ND, lengths, x_ND, lengths)
+        query_BD = x_ND[length_B.cumsum(dim=0) - length_B]
+        return _layer(last, query_BD, [1] * len(lengths), x_ND, lengths)
+
+
+def _layer(
+    layer: nn.TransformerEncoderLayer,
+    x_ND: Tensor,
+    counts: Sequence[int],
+    attended_ND: Tensor,
+    lengths: Sequence[int],
+) -> Tensor:
+    """A layer of a transformer in evaluation mode, on motions that lie behind each other.
+
+    Args:
+        layer: its weights.
+        x_ND: the frames that it computes, of all motions.
+        counts: how many of each motion these are.
+        attended_ND: all frames of all motions, which those attend to.
+        lengths: how many of each motion these are.
+    """
+    attention = layer.self_attn
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    query_ND = nn.functional.linear(x_ND, weight[: attention.embed_dim], bias[: attention.embed_dim])
+    key_ND, value_ND = nn.functional.linear(
+        attended_ND, weight[attention.embed_dim :], bias[attention.embed_dim :]
+    ).chunk(2, dim=-1)
+    read = []
+    for motion in zip(query_ND.split(counts), key_ND.split(lengths), value_ND.split(lengths), strict=True):
+        query_HTC, key_HTC, value_HTC = (
+            x_TD.unflatten(-1, (attention.num_heads, -1)).transpose(0, 1) for x_TD in motion
+        )
+        # With a batch of one: without, the fused kernel is not taken.
+        read_HTC = nn.functional.scaled_dot_product_attention(query_HTC[None], key_HTC[None], value_HTC[None])[0]
+        read.append(read_HTC.transpose(0, 1).flatten(1))
+    x_ND = layer.norm1(x_ND + attention.out_proj(torch.cat(read)))
+    moved_ND: Tensor = layer.norm2(x_ND + layer.linear2(layer.activation(layer.linear1(x_ND))))
+    return moved_ND
 
 
 class TextBranch(nn.Module):

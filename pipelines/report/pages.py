@@ -17,6 +17,18 @@ _COSTS = {
     "tokens_per_second": "tokens/s",
     "seconds_evaluating": "evaluation, s",
 }
+_BY_REPLICATIONS = (
+    "by replications, the paired t interval over those of evaluation, which have the same samples in every row; how "
+    "much another seed of the training would change is not in it."
+)
+# By whether there are several seeds.
+_DIFFERENCES = {
+    False: _BY_REPLICATIONS,
+    True: (
+        "by seeds, Welch's t interval over the seeds' means (a row of a single seed is taken to vary as the other); "
+        f"where both rows have a single seed, {_BY_REPLICATIONS}"
+    ),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +99,11 @@ def _notes(data: ReportData) -> list[str]:
         (
             "Ours are of what the network makes, as in the paper (the row raw of an evaluation; the settled motion "
             f"that users get is its row generated): mean and 95% interval over {_over(data.num_seeds)}."
+        ),
+        (
+            "Bold: the best, and all that cannot be distinguished from it. Two rows are distinguished where the 95% "
+            "interval of their difference leaves out 0, each pair by itself: "
+            f"{_DIFFERENCES[data.num_seeds > 1]} All pairs are in orders.csv."
         ),
         f"Recorded motion by the same evaluator: {numbers}.",
         f"Training the VAE took {shared['vae']:,.0f} s, the evaluator {shared['evaluator']:,.0f} s.",

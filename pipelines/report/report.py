@@ -10,13 +10,13 @@ from intermoe.places import Place, exists, is_folder
 from pipelines.report.outcomes import Outcomes, is_done, read_outcome
 from pipelines.report.pages import ReportData, report_document
 from pipelines.report.plots import PLOTS
-from pipelines.report.tables import tables_csv
+from pipelines.report.tables import orders_csv, tables_csv
 from pipelines.sweep.request import sweep_note
 from pipelines.tracking.address import as_noted, tracking_uri
 from pipelines.tracking.runs import Run
 
-_HTML, _MARKDOWN, _CSV = "report.html", "report.md", "tables.csv"
-_FILES = (_HTML, _MARKDOWN, _CSV)
+_HTML, _MARKDOWN, _TABLES, _ORDERS = "report.html", "report.md", "tables.csv", "orders.csv"
+_FILES = (_HTML, _MARKDOWN, _TABLES, _ORDERS)
 
 
 def report(folder: Place, out: Place, *, patience: float = 0.0) -> list[Place]:
@@ -28,7 +28,7 @@ def report(folder: Place, out: Place, *, patience: float = 0.0) -> list[Place]:
         patience: seconds to wait for another process that writes there.
 
     Returns:
-        ``report.html``, ``report.md`` and ``tables.csv``.
+        ``report.html``, ``report.md``, ``tables.csv`` and ``orders.csv``.
 
     Raises:
         UserError: no sweep there, no trial of it is done, or something else than a report lies in ``out``.
@@ -57,7 +57,8 @@ def write_report(data: ReportData, out: Place) -> list[Place]:
     pages = {
         _HTML: document.html().encode(),
         _MARKDOWN: document.markdown().encode(),
-        _CSV: tables_csv(data.tables, data.points).encode(),
+        _TABLES: tables_csv(data.tables, data.points).encode(),
+        _ORDERS: orders_csv(data.tables).encode(),
         **{plot.file: plot.png for plot in data.plots},
     }
     with whole_folder(out, seal=_HTML, replace=True) as partial:

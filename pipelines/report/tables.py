@@ -2,19 +2,30 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import cached_property
+from itertools import combinations
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from intermoe.evaluation.measures import MEASURES, TABLES, TEXT_AND_MOTION
 from pipelines.documents import TextTable, interval_texts
+from pipelines.report.differences import Difference, difference
 from pipelines.report.outcomes import Outcomes, summarise
 
 # Of every number, in the order of the CSV.
 _NUMBERS = ("ours", "ours_half_width", "paper", "paper_half_width")
+# Of every order of two rows, in the order of the CSV.
+_ORDERS = ("measure", "first", "second", "paper", "ours", "ours_half_width", "by", "order")
 # What the table of all points shows, as far as it was measured.
 _SHOWN = (*TABLES[TEXT_AND_MOTION], "identity")
+
+
+Order = Literal["holds", "is reversed", "cannot be distinguished"]
+"""What ours say about two rows that the paper distinguishes."""
+_MARKS: Mapping[str, str] = {"holds": "✓", "is reversed": "✗", "cannot be distinguished": "≈"}
+_BY_REPLICATIONS = "†"  # beside a mark, where others of the table are by seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +35,7 @@ class ReportTable:
     Attributes:
         title: its heading.
         numbers: ``ours`` and ``ours_half_width``, indexed by ``row`` and ``measure``; NaN where not known.
+        replications: what ours are of: indexed by ``row``, ``trial`` and ``replication``, a column per measure.
         num_seeds: how many seeds ours are over, by row.
     """
 
@@ -31,23 +43,56 @@ class ReportTable:
 
     title: str
     numbers: pd.DataFrame
+    replications: pd.DataFrame
     num_seeds: pd.Series
 
     def column(self, measure: str) -> pd.DataFrame:
         """The numbers of one measure, by row."""
         return self.numbers[self.numbers.index.get_level_values("measure") == measure].droplevel("measure")
 
+    def difference(self, measure: str, first: str, second: str) -> Difference:
+        """The difference of two rows of ours."""
+        values = self.replications[measure].dropna()
+        return difference(values.xs(first, level="row"), values.xs(second, level="row"))
+
     def shown(self, planned_seeds: int) -> TextTable:
-        """The table for people, the best of each column bold; a row of which seeds are missing says how many it has."""
-        texts, bold = {}, {}
+        """The table for people; a row of which seeds are missing says how many it has.
+
+        Bold are the best of each column, and every row that cannot be distinguished from them.
+        """
+        columns: dict[str, pd.DataFrame] = {}
         for name in self.numbers.index.unique("measure"):
-            numbers = self.column(name)
-            for side in self.SIDES:
-                heading = MEASURES[name].title + (f", {side}" if len(self.SIDES) > 1 else "")
-                texts[heading] = interval_texts(numbers[side], numbers[f"{side}_half_width"])
-                bold[heading] = numbers.index.isin(MEASURES[name].best(numbers[side]))
+            columns |= self._columns(name)
         labels = [self._label(row, planned_seeds) for row in self.numbers.index.unique("row")]
-        return TextTable(pd.DataFrame(texts).set_axis(labels), pd.DataFrame(bold, index=labels))
+        texts, bold = (
+            pd.DataFrame({heading: column[part] for heading, column in columns.items()}).set_axis(labels)
+            for part in ("text", "bold")
+        )
+        return TextTable(texts, bold)
+
+    def _columns(self, measure: str) -> dict[str, pd.DataFrame]:
+        """What is shown of a measure: each column's heading, and its ``text`` and ``bold`` by row."""
+        return {MEASURES[measure].title: self._side(measure, "ours")}
+
+    def _side(self, measure: str, side: str) -> pd.DataFrame:
+        numbers = self.column(measure)
+        texts = interval_texts(numbers[side], numbers[f"{side}_half_width"])
+        return pd.DataFrame({"text": texts, "bold": [self._is_best(measure, side, row) for row in numbers.index]})
+
+    def _is_best(self, measure: str, side: str, row: str) -> bool:
+        """Whether a row has the best number of its column, or cannot be distinguished from one that has."""
+        means = self.column(measure)[side]
+        best = MEASURES[measure].best(means)
+        return bool(pd.notna(means[row])) and any(
+            row == other or not self._is_distinguished(measure, side, row, other) for other in best
+        )
+
+    def _is_distinguished(self, measure: str, side: str, first: str, second: str) -> bool:
+        if side == "ours":
+            return self.difference(measure, first, second).is_distinguished
+        # Only means and intervals are known: the half width of a difference of independent means.
+        pair = self.column(measure).loc[[first, second]]
+        return bool(abs(pair[side].diff().iloc[1]) > np.hypot(*pair[f"{side}_half_width"]))
 
     def _label(self, row: str, planned_seeds: int) -> str:
         """The row's name, with how many of the planned seeds are done where some are missing."""
@@ -55,53 +100,80 @@ class ReportTable:
         return row if seeds in (0, planned_seeds) else f"{row} ({seeds} of {planned_seeds} seeds)"
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """The number of pairs of rows whose order in our numbers is the paper's.
-
-    Attributes:
-        same: of all pairs.
-        pairs: that both know.
-        clear_same: of those that are distinguished.
-        clear: pairs whose intervals, of ours, do not overlap.
-    """
-
-    same: int
-    pairs: int
-    clear_same: int
-    clear: int
-
-
 @dataclass(frozen=True, eq=False)
 class PaperTable(ReportTable):
-    """A table of the paper with ours beside it: its numbers have ``paper`` and ``paper_half_width`` too."""
+    """A table of the paper with ours beside it: its numbers have ``paper`` and ``paper_half_width`` too.
+
+    Two rows of the paper, of which only means and intervals are known, are distinguished where the means differ by more
+    than the root of the sum of their squared half widths: the half width of the difference of independent means.
+    """
 
     SIDES = ("ours", "paper")
 
-    def agreement(self, measure: str) -> Agreement:
-        """Whether ours order the rows as the paper's do."""
-        known = self.column(measure).dropna(subset=["ours", "paper"])
-        first, second = (known.iloc[rows].reset_index(drop=True) for rows in np.triu_indices(len(known), 1))
-        ordered = first["paper"] != second["paper"]
-        first, second = first[ordered], second[ordered]
-        same = (first["ours"] - second["ours"]) * (first["paper"] - second["paper"]) > 0
-        widths = first["ours_half_width"] + second["ours_half_width"]
-        clear = (first["ours"] - second["ours"]).abs() > widths
-        return Agreement(int(same.sum()), len(same), int((same & clear).sum()), int(clear.sum()))
+    @cached_property
+    def orders(self) -> pd.DataFrame:
+        """Whether ours order two rows as the paper does, for all pairs of rows that the paper distinguishes.
+
+        Columns: ``measure``; ``first`` and ``second``, the rows; ``paper`` and ``ours``, the first less the second;
+        ``ours_half_width``; ``by``, what that interval is over; ``order``.
+        """
+        lines = []
+        for name in self.numbers.index.unique("measure"):
+            known = self.column(name).dropna(subset=["ours", "paper"])
+            for first, second in combinations(known.index, 2):
+                if self._is_distinguished(name, "paper", first, second):
+                    paper = known["paper"][first] - known["paper"][second]
+                    ours = self.difference(name, first, second)
+                    order = _order(ours, paper)
+                    lines.append((name, first, second, paper, ours.mean, ours.half_width, ours.basis, order))
+        return pd.DataFrame(lines, columns=list(_ORDERS))
 
     def order(self) -> str:
-        """In words, whether the paper's order of rows holds."""
-        verdicts = []
-        for name in self.numbers.index.unique("measure"):
-            agreement = self.agreement(name)
-            if not agreement.pairs:
-                continue
-            verdict = "holds" if agreement.same == agreement.pairs else "does not hold"
-            counts = f"{agreement.same} of {agreement.pairs} pairs of rows"
-            if agreement.clear:
-                counts += f", {agreement.clear_same} of the {agreement.clear} whose intervals do not overlap"
-            verdicts.append(f"by {MEASURES[name].heading} it {verdict} ({counts})")
-        return f"The paper's order of rows: {'; '.join(verdicts) or 'too few rows to compare'}."
+        """In words, whether the paper's order of rows holds, with the legend of its marks."""
+        if self.orders.empty:
+            return "The paper's order of rows: too few rows to compare."
+        by = self._marked["by"].unique()
+        basis = f"by seeds, {_BY_REPLICATIONS} by replications" if len(by) > 1 else f"by {by[0]}"
+        marks = ", ".join(f"{mark} {order}" for order, mark in _MARKS.items())
+        counts = "; ".join(self._count(name) for name in self.orders["measure"].unique())
+        return (
+            f"Order of each row and the paper's best: {marks} ({basis}). Of all pairs of rows that the paper "
+            f"distinguishes: {counts}."
+        )
+
+    def _count(self, measure: str) -> str:
+        orders = self.orders["order"][self.orders["measure"] == measure]
+        counts = ", ".join(f"{mark} {(orders == order).sum()}" for order, mark in _MARKS.items())
+        return f"{MEASURES[measure].heading} {counts}"
+
+    def _columns(self, measure: str) -> dict[str, pd.DataFrame]:
+        title = MEASURES[measure].title
+        marks = [self._mark(measure, row) for row in self.column(measure).index]
+        ours = self._side(measure, "ours")
+        return {
+            f"{title}, ours": ours,
+            f"{MEASURES[measure].heading}, order": pd.DataFrame({"text": marks, "bold": False}, index=ours.index),
+            f"{title}, paper": self._side(measure, "paper"),
+        }
+
+    def _mark(self, measure: str, row: str) -> str:
+        """Whether the order of a row and of the paper's best holds; empty where one of them is not known."""
+        marked = self._marked[self._marked["measure"] == measure]
+        pair = marked[(marked["first"] == row) | (marked["second"] == row)]
+        if pair.empty or row in self._best_of_paper(measure):
+            return ""
+        is_exception = pair["by"].iloc[0] == "replications" and self._marked["by"].nunique() > 1
+        return _MARKS[pair["order"].iloc[0]] + (_BY_REPLICATIONS if is_exception else "")
+
+    @cached_property
+    def _marked(self) -> pd.DataFrame:
+        """The orders of the paper's best row, in each measure, and others."""
+        best = [self._best_of_paper(name) for name in self.orders["measure"]]
+        rows = zip(self.orders["first"], self.orders["second"], best, strict=True)
+        return self.orders[np.array([bool({first, second} & names) for first, second, names in rows], dtype=bool)]
+
+    def _best_of_paper(self, measure: str) -> set[str]:
+        return MEASURES[measure].best(self.column(measure)["paper"])
 
 
 def paper_table(number: str, table: Mapping[str, Any], outcomes: Outcomes) -> PaperTable:
@@ -119,7 +191,8 @@ def paper_table(number: str, table: Mapping[str, Any], outcomes: Outcomes) -> Pa
     ).set_index(["row", "measure"])
     names = [name for name in MEASURES if name in paper.index.unique("measure")]
     numbers = _ours(outcomes, standing, list(table["rows"]), names).join(paper)
-    return PaperTable(f"Table {number}: {table['title']}", numbers, standing.value_counts(sort=False))
+    title = f"Table {number}: {table['title']}"
+    return PaperTable(title, numbers, _members(outcomes, standing), standing.value_counts(sort=False))
 
 
 def points_table(outcomes: Outcomes) -> ReportTable:
@@ -128,13 +201,31 @@ def points_table(outcomes: Outcomes) -> ReportTable:
     measured = outcomes.raw.dropna(axis="columns", how="all").columns
     names = [name for name in _SHOWN if name in measured]
     numbers = _ours(outcomes, points, list(points.unique()), names)
-    return ReportTable("All points", numbers, points.value_counts(sort=False))
+    return ReportTable("All points", numbers, _members(outcomes, points), points.value_counts(sort=False))
 
 
 def tables_csv(paper: Mapping[str, PaperTable], points: ReportTable) -> str:
     """Every number of the paper's tables and of all points, whose table has no number, as CSV."""
     tables = pd.concat({number: table.numbers for number, table in {**paper, "": points}.items()}, names=["table"])
     return tables.reindex(columns=list(_NUMBERS)).to_csv()
+
+
+def orders_csv(paper: Mapping[str, PaperTable]) -> str:
+    """Whether the paper's order of two rows holds, for every pair of its tables that it distinguishes, as CSV."""
+    tables = pd.concat({number: table.orders for number, table in paper.items()}, names=["table", "pair"])
+    return tables.droplevel("pair").to_csv()
+
+
+def _order(ours: Difference, paper: float) -> Order:
+    if not ours.is_distinguished:
+        return "cannot be distinguished"
+    return "holds" if ours.mean * paper > 0 else "is reversed"
+
+
+def _members(outcomes: Outcomes, groups: pd.Series) -> pd.DataFrame:
+    """The replications of the trials of each row, indexed by ``row``, ``trial`` and ``replication``."""
+    members = groups.rename_axis("trial").rename("row").reset_index()
+    return members.merge(outcomes.raw.reset_index(), on="trial").set_index(["row", "trial", "replication"])
 
 
 def _ours(outcomes: Outcomes, groups: pd.Series, rows: Sequence[str], names: Sequence[str]) -> pd.DataFrame:

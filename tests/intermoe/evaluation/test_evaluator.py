@@ -9,6 +9,7 @@ from intermoe.data.shards import DataConfig
 from intermoe.errors import UserError
 from intermoe.evaluation.contrast import contrastive_sum
 from intermoe.evaluation.evaluator import Evaluator, EvaluatorConfig
+from intermoe.layers.conditioning import sinusoids
 from intermoe.text.encoders import TextStates
 
 SMALL = EvaluatorConfig(
@@ -64,6 +65,19 @@ def test_padding_and_company_change_nothing(evaluator):
         torch.testing.assert_close(read[row], evaluator.embed_text(one)[0], atol=1e-5, rtol=0)
     features[1, 7:] = 1e3
     torch.testing.assert_close(evaluator.embed_motion(features, frames), together, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_motions_are_embedded_as_by_the_padded_transformer(evaluator):
+    features, frames = motions()
+    encoder = evaluator.motion
+    features_BTF = features[..., :258].flatten(2)
+    x = encoder.embed(features_BTF)
+    x = torch.cat([encoder.query_D.expand(len(x), 1, -1), x], dim=1)
+    place = torch.arange(21)
+    padded = encoder.encoder(x + sinusoids(place, 16), src_key_padding_mask=place > frames[:, None])
+    expected = encoder.out(encoder.norm(padded[:, 0]))
+    torch.testing.assert_close(encoder(features_BTF, frames), expected, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -69,10 +69,28 @@ def test_the_pages_have_tables_plots_costs_and_notes(data):
     assert "Of the trials' time, evaluation took 10%." in text
     assert "**31.000 ±1.386**" in text
     assert "<b>31.000 ±1.386</b>" in page
-    assert "The paper's order of rows: by R top 1 it does not hold" in text
+    assert "Of all pairs of rows that the paper distinguishes: R top 1 ✓ 2, ✗ 0, ≈ 1; FID ✓ 1, ✗ 0, ≈ 2." in text
+    assert "FID ✓ 1, ✗ 0, ≈ 2.</p>" in page
 
 
 def test_a_speed_that_was_not_logged_is_empty(data):
     data.outcomes.trials.loc["none-seed0", "tokens_per_second"] = float("nan")
     text = report_document(data).markdown()
     assert "| none-seed0  |   2,000,000 |          1,000,000 |            90 |            |              10 |" in text
+
+
+def test_the_notes_name_the_test_that_distinguishes_rows(data):
+    rule = (
+        "- Bold: the best, and all that cannot be distinguished from it. Two rows are distinguished where the 95% "
+        "interval of their difference leaves out 0, each pair by itself: "
+    )
+    by_replications = (
+        "by replications, the paired t interval over those of evaluation, which have the same samples in every row; "
+        "how much another seed of the training would change is not in it. All pairs are in orders.csv.\n"
+    )
+    assert rule + by_replications in report_document(data).markdown()
+    data.note["trials"].append({"name": "late-seed7", "seed": 7})
+    assert (
+        f"{rule}by seeds, Welch's t interval over the seeds' means (a row of a single seed is taken to vary as the "
+        f"other); where both rows have a single seed, {by_replications}"
+    ) in report_document(data).markdown()

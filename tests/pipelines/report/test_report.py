@@ -138,9 +138,9 @@ def test_a_report_is_written_and_recorded_and_replaces_an_earlier_one(sweep, sto
     out.mkdir()
     (out / "over-moe.c_exp.png").write_text("of an earlier report")
     files = report(sweep, out)
-    assert files == [out / name for name in ("report.html", "report.md", "tables.csv")]
+    assert files == [out / name for name in ("report.html", "report.md", "tables.csv", "orders.csv")]
     names = {path.name for path in out.iterdir()}
-    assert names == {"report.html", "report.md", "tables.csv", "training.png", "cost.png"}
+    assert names == {"report.html", "report.md", "tables.csv", "orders.csv", "training.png", "cost.png"}
     assert list(tmp_path.iterdir()) == [out]
     note = json.loads((sweep / "sweep.json").read_text())
     assert {file.path for file in MlflowClient(store).list_artifacts(note["run_id"])} == names

@@ -7,7 +7,7 @@ import pytest
 
 from intermoe.evaluation.metrics import Interval
 from pipelines.report.outcomes import Outcomes
-from pipelines.report.tables import Agreement, paper_table, points_table, tables_csv
+from pipelines.report.tables import orders_csv, paper_table, points_table, tables_csv
 
 
 def test_rows_have_ours_and_the_papers(outcomes, table):
@@ -23,48 +23,128 @@ def test_rows_have_ours_and_the_papers(outcomes, table):
     assert paper == [3.0, 0.1]
 
 
-def test_the_papers_order_is_counted_by_pairs(parts, outcomes, table, make_outcome):
-    ours = paper_table("4", table, outcomes)
-    # Four and eight have changed places; only none and four, 51 ±1.4 and 31 ±1.4, are told apart.
-    assert ours.agreement("fid") == Agreement(same=2, pairs=3, clear_same=1, clear=1)
-    # Equal is no order.
-    assert ours.agreement("r_precision_top1") == Agreement(same=2, pairs=3, clear_same=2, clear=2)
+def bold(table, measure: str) -> list[bool]:
+    """Whether the numbers of a column are bold, by row."""
+    shown = table.shown(1).bold
+    assert shown is not None
+    return list(shown[measure])
+
+
+def orders(table) -> list[tuple[str, ...]]:
+    """Measure, rows, basis and verdict of each order."""
+    return list(table.orders[["measure", "first", "second", "by", "order"]].itertuples(index=False, name=None))
+
+
+def test_the_order_of_two_rows_holds_or_is_reversed_or_cannot_be_distinguished(make_outcome, table):
+    trials = [
+        make_outcome("none", [40.0, 44.0, 42.0], [0.20, 0.22, 0.18], rows=("none",)),
+        make_outcome("four", [30.0, 31.0, 32.0], [0.21, 0.19, 0.20], rows=("four",)),
+        make_outcome("eight", [50.0, 54.0, 51.0], [0.30, 0.33, 0.27], rows=("eight",)),
+    ]
+    ours = paper_table("4", table, Outcomes.joined(trials))
+    assert orders(ours) == [
+        ("r_precision_top1", "none", "four", "replications", "cannot be distinguished"),
+        ("r_precision_top1", "none", "eight", "replications", "holds"),
+        ("r_precision_top1", "four", "eight", "replications", "holds"),
+        ("fid", "none", "four", "replications", "holds"),
+        ("fid", "none", "eight", "replications", "is reversed"),
+        ("fid", "four", "eight", "replications", "is reversed"),
+    ]
     assert ours.order() == (
-        "The paper's order of rows: by R top 1 it does not hold (2 of 3 pairs of rows, 2 of the 2 whose intervals do "
-        "not overlap); by FID it does not hold (2 of 3 pairs of rows, 1 of the 1 whose intervals do not overlap)."
+        "Order of each row and the paper's best: ✓ holds, ✗ is reversed, ≈ cannot be distinguished (by replications). "
+        "Of all pairs of rows that the paper distinguishes: R top 1 ✓ 2, ✗ 0, ≈ 1; FID ✓ 1, ✗ 2, ≈ 0."
     )
-    two = paper_table("4", table, Outcomes.joined(parts[:2]))
-    assert two.agreement("fid") == Agreement(1, 1, 1, 1)
-    assert "by FID it holds (1 of 1 pairs of rows, 1 of the 1" in two.order()
-    near = Outcomes.joined([make_outcome("four", [30.0, 46.0], [0.3, 0.3], rows=("four",)), parts[2]])
-    assert paper_table("4", table, near).agreement("fid") == Agreement(0, 1, 0, 0)
-    first = paper_table("4", table, parts[0])
-    assert first.agreement("fid") == Agreement(0, 0, 0, 0)
-    assert first.order() == "The paper's order of rows: too few rows to compare."
-    for numbers in table["rows"].values():
-        numbers["fid"] = [3.0, 0.1]
-    assert paper_table("4", table, outcomes).agreement("fid") == Agreement(0, 0, 0, 0)
+    assert ours.shown(1).markdown() == (
+        "|       |   R top 1 ↑, ours |   R top 1, order |   R top 1 ↑, paper |"
+        "       FID ↓, ours |   FID, order |     FID ↓, paper |\n"
+        "|:------|------------------:|-----------------:|-------------------:|"
+        "------------------:|-------------:|-----------------:|\n"
+        "| none  |      0.200 ±0.018 |                ✓ |       0.400 ±0.010 |"
+        "     42.000 ±1.848 |            ✗ |     5.000 ±0.100 |\n"
+        "| four  |      0.200 ±0.009 |                ✓ |       0.500 ±0.010 |"
+        " **31.000 ±0.924** |            ✗ |     4.000 ±0.100 |\n"
+        "| eight |  **0.300 ±0.028** |                  |   **0.600 ±0.010** |"
+        "     51.667 ±1.923 |              | **3.000 ±0.100** |"
+    )
 
 
-def test_numbers_without_an_interval_are_never_clear(make_outcome, table):
+def test_means_far_within_their_spread_are_both_bold_and_have_no_order(make_outcome, table):
+    near = {"none": [9.3857, 17.3857, 13.3857], "four": [17.3863, 9.3863, 13.3863], "eight": [60.0, 61.0, 62.0]}
+    ours = paper_table(
+        "4", table, Outcomes.joined([make_outcome(row, near[row], [0.3] * 3, rows=(row,)) for row in near])
+    )
+    assert ("fid", "none", "four", "replications", "cannot be distinguished") in orders(ours)
+    assert bold(ours, "FID ↓, ours") == [True, True, False]
+
+
+def test_replications_are_compared_in_pairs(make_outcome, table):
+    # A spread of 20 that both have, and 1 between them in each replication.
+    spread = {"none": [30.0, 40.0, 50.5], "four": [29.0, 39.0, 49.4]}
+    ours = paper_table("4", table, Outcomes.joined([make_outcome(r, spread[r], [0.3] * 3, rows=(r,)) for r in spread]))
+    assert ("fid", "none", "four", "replications", "holds") in orders(ours)
+    assert bold(ours, "FID ↓, ours") == [False, True, False]
+
+
+def test_an_order_is_by_seeds_where_a_row_has_several_and_says_so(outcomes, table):
+    ours = paper_table("4", table, outcomes)
+    # Eight are of two seeds, 41 and 45: 12.706 standard errors of the difference of one value and two.
+    assert ours.orders.query("measure == 'fid'").round(3).to_dict("list") == {
+        "measure": ["fid"] * 3,
+        "first": ["none", "none", "four"],
+        "second": ["four", "eight", "eight"],
+        "paper": [1.0, 2.0, 1.0],
+        "ours": [20.0, 8.0, -12.0],
+        "ours_half_width": [0.0, 44.016, 44.016],
+        "by": ["replications", "seeds", "seeds"],
+        "order": ["holds", "cannot be distinguished", "cannot be distinguished"],
+    }
+    assert "≈ cannot be distinguished (by seeds). Of all" in ours.order()
+
+
+def test_marks_by_replications_are_told_from_marks_by_seeds(outcomes, table):
+    table["rows"]["four"]["fid"], table["rows"]["eight"]["fid"] = [3.0, 0.1], [4.0, 0.1]
+    ours = paper_table("4", table, outcomes)
+    assert ours.shown(2).cells["FID, order"].to_list() == ["✓†", "", "≈"]
+    assert "≈ cannot be distinguished (by seeds, † by replications). Of all" in ours.order()
+
+
+def test_orders_that_the_paper_does_not_distinguish_are_left_out(parts, outcomes, table):
+    table["rows"]["four"]["fid"] = [3.1, 0.08]  # eight: 3.0 ±0.1; the difference, 0.1 ±0.128
+    ours = paper_table("4", table, outcomes)
+    assert [(first, second) for name, first, second, *_ in orders(ours) if name == "fid"] == [
+        ("none", "four"),
+        ("none", "eight"),
+    ]
+    shown = ours.shown(2)
+    assert shown.cells["FID, order"].to_list() == ["≈", "", ""]
+    assert bold(ours, "FID ↓, paper") == [False, True, True]
+    assert paper_table("4", table, parts[0]).order() == "The paper's order of rows: too few rows to compare."
+
+
+def test_numbers_without_an_interval_cannot_be_distinguished(make_outcome, table):
     single = [make_outcome(row, [fid], [0.3], rows=(row,)) for row, fid in (("none", 50.0), ("four", 30.0))]
     ours = paper_table("4", table, Outcomes.joined(single))
-    assert ours.agreement("fid") == Agreement(same=1, pairs=1, clear_same=0, clear=0)
-    assert ours.shown(1).cells["FID ↓, ours"].to_list() == ["50.000", "30.000", ""]
+    assert ("fid", "none", "four", "replications", "cannot be distinguished") in orders(ours)
+    shown = ours.shown(1)
+    assert shown.cells["FID ↓, ours"].to_list() == ["50.000", "30.000", ""]
+    assert bold(ours, "FID ↓, ours") == [True, True, False]
 
 
-def test_the_best_of_each_side_are_bold(parts, outcomes, table):
+def test_all_that_cannot_be_distinguished_from_the_best_is_bold(parts, outcomes, table):
     shown = paper_table("4", table, outcomes).shown(2)
-    assert list(shown.cells.columns) == ["R top 1 ↑, ours", "R top 1 ↑, paper", "FID ↓, ours", "FID ↓, paper"]
+    assert list(shown.cells.columns) == [
+        *("R top 1 ↑, ours", "R top 1, order", "R top 1 ↑, paper"),
+        *("FID ↓, ours", "FID, order", "FID ↓, paper"),
+    ]
     assert shown.bold.to_numpy().tolist() == [
-        [False, False, False, False],
-        [True, False, True, False],
-        [True, True, False, True],
+        [False, False, False, False, False, False],
+        [True, False, False, True, False, False],
+        [True, False, True, True, False, True],
     ]
     assert list(shown.cells.index) == ["none (1 of 2 seeds)", "four (1 of 2 seeds)", "eight"]
     assert list(shown.bold.index) == list(shown.cells.index)
     missing = paper_table("4", table, parts[0]).shown(1)
-    assert missing.cells.loc["four"].to_list() == ["", "0.500 ±0.010", "", "4.000 ±0.100"]
+    assert missing.cells.loc["four"].to_list() == ["", "", "0.500 ±0.010", "", "", "4.000 ±0.100"]
 
 
 def test_all_points_are_shown_whether_or_not_they_stand_for_a_row_of_the_paper(make_outcome):
@@ -107,3 +187,14 @@ def test_the_csv_has_every_number(parts, outcomes, table):
         "paper": "0.5",
         "paper_half_width": "0.01",
     }
+
+
+def test_orders_are_written_by_pair(make_outcome, table):
+    trials = [
+        make_outcome(row, [fid, fid + 2], [0.5, 0.25], rows=(row,)) for row, fid in (("none", 5.0), ("four", 4.0))
+    ]
+    assert orders_csv({"4": paper_table("4", table, Outcomes.joined(trials))}) == (
+        "table,measure,first,second,paper,ours,ours_half_width,by,order\n"
+        "4,r_precision_top1,none,four,-0.09999999999999998,0.0,0.0,replications,cannot be distinguished\n"
+        "4,fid,none,four,1.0,1.0,0.0,replications,holds\n"
+    )

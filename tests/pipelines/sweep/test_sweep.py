@@ -130,7 +130,15 @@ def test_a_sweep_is_one_run_with_a_child_for_each_trial(whole):
         assert steps == sorted(set(steps))
         assert steps[-1] == 28
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
-    assert {"report.html", "report.md", "tables.csv", "over-moe.c_exp.png", "training.png", "cost.png"} <= files
+    assert {
+        "report.html",
+        "report.md",
+        "tables.csv",
+        "orders.csv",
+        "over-moe.c_exp.png",
+        "training.png",
+        "cost.png",
+    } <= files
     assert "smoke.yaml" in files
     rows = [row for row in table(whole) if row["table"]]
     assert len(rows) == 6
