@@ -30,6 +30,7 @@ SMALLER = {
     "evaluate --model": ["evaluation.replications=2", "evaluation.pool=2"],
     "import published": SMALL_WORDS,
     "bench moe": ["--samples", "2", "--repeats", "1"],
+    "bench sampling": ["--samples", "1", "--repeats", "1", "evaluation.replications=1", "evaluation.pool=2"],
     "train denoiser": ["train.denoiser.epochs=2", "train.denoiser.batch_size=8"],
 }
 
@@ -78,6 +79,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "import published",
         "import published",
         "bench moe",
+        "bench sampling",
         "sweep sweeps/ablations.yaml",
         "sweep sweeps/ablations.yaml",
         "report runs/ablations-duet",

@@ -41,7 +41,7 @@ FORMS: Sequence[Form] = (
 """Samplers and their numbers of steps."""
 MEASURES = ("fid", "r_precision_top1", "mm_dist", "identity", "jerk_m_s3")
 """What the quality of the network's own output is told by."""
-_CONVERGED: Form = ("dpm++", 200)
+_CONVERGED_STEPS = 200
 
 _Progress = Callable[[str, int, int], None]
 
@@ -119,7 +119,8 @@ def _measure(
     condition_BW = _conditions(model, trained, samples)
     with eval_mode(model):
         sample = partial(_sample, model, noise_BLPZ.to(device), condition_BW)
-        converged_BLPZ = sample(_diffusion(settings, _CONVERGED)) if trained else None
+        converged: Form = ("dpm++", min(_CONVERGED_STEPS, settings.diffusion.steps))
+        converged_BLPZ = sample(_diffusion(settings, converged)) if trained else None
         seconds: dict[Form, list[float]] = {form: [] for form in forms}
         latents = {form: sample(_diffusion(settings, form)) for form in forms}  # also warms up
         for number in range(repeats):

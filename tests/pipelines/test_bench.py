@@ -1,11 +1,20 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from small_model import save_model, small_evaluator, small_model
+from toy_shards import write_shards
 
+from intermoe import checkpoint
+from intermoe.diffusion.schedule import DiffusionConfig
 from intermoe.errors import UserError
+from intermoe.evaluation.metrics import Interval
+from intermoe.evaluation.protocol import EvaluationConfig, score
+from intermoe.evaluation.runner import EvaluationSpec, JobRunner, read_parts
 from pipelines import settings
 from pipelines.bench.moe import FORMS, bench_moe
+from pipelines.bench.sampling import FORMS as FORMS_OF_SAMPLING
 from pipelines.cli import main
 
 SMALL = ["denoiser.width=64", "moe.hidden=64", "moe.experts=4", "data.max_frames=80"]
@@ -29,7 +38,7 @@ def test_the_command_prints_every_form_and_counts_its_products(capsys):
     assert main(words[:6] + SMALL) == 0
     table = capsys.readouterr().out
     assert f"Forward + backward of {tokens} tokens on CPU" in table
-    assert "dense scatter" in table
+    assert "dense SwiGLU, 64" in table
 
 
 @pytest.mark.parametrize("selection", ["dense", "uniform"])
@@ -53,15 +62,16 @@ def trained(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("trained")
     model = small_model(data={"max_frames": 40})
     write_shards(root / "data", {"test": 4})
-    config = settings.load("duet", flatten(model.config.model_dump(mode="json")))
-    save_model(root / "model", model, config)
+    stored = settings.load("duet").model_dump(mode="json") | model.config.model_dump(mode="json")
+    tensors = {name: part.state_dict() for name, part in model.parts().items()}
+    checkpoint.save(root / "model", tensors=tensors, documents={"config": stored, "state": {"step": 1}})
     save_model(root / "evaluator", small_evaluator(model))
     return root
 
 
 def test_samplers_of_initial_weights_are_timed(capsys):
     words = ["bench", "sampling", "--samples", "1", "--repeats", "1", "--json", *SMALL, "denoiser.layers=1"]
-    assert main([*words, "diffusion.steps=30"]) == 0
+    assert main([*words, "diffusion.steps=30", "diffusion.sampler_steps=30"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["samples"], answer["frames"], answer["guidance"]) == (1, 80, 3.5)
     # Of 30 steps, 50 cannot be visited, nor 20 that are evenly spaced.
@@ -71,3 +81,58 @@ def test_samplers_of_initial_weights_are_timed(capsys):
         assert cost["seconds"] > 0
         assert 0 < cost["share_of_peak"] < 1
         assert (cost["latent_error"], cost["joint_error_cm"], cost["quality"]) == (None, None, {})
+
+
+def test_samplers_of_a_model_are_measured_against_the_converged_sample_and_by_its_evaluator(trained, capsys):
+    words = ["bench", "sampling", "--model", str(trained / "model"), "--data", str(trained / "data")]
+    words += ["--evaluator", str(trained / "evaluator"), "--samples", "3", "--repeats", "1"]
+    few = ["evaluation.replications=2", "evaluation.pool=4", "diffusion.guidance=1.5"]
+    assert main([*words, "--json", *few]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["samples"], answer["frames"], answer["guidance"]) == (3, 40, 1.5)
+    costs = {(cost["sampler"], cost["steps"]): cost for cost in answer["samplers"]}
+    assert tuple(costs) == FORMS_OF_SAMPLING
+    errors = {form: cost["latent_error"] for form, cost in costs.items()}
+    assert errors["ddim", 50] < errors["ddim", 20] < errors["ddim", 10]
+    assert errors["dpm++", 20] < errors["dpm++", 5]
+    for cost in costs.values():
+        assert cost["joint_error_cm"] > 0
+        assert {"fid", "r_precision_top1", "mm_dist", "jerk_m_s3"} <= cost["quality"].keys()
+    # As the evaluation of such a model has it.
+    spec = EvaluationSpec(
+        model=str(trained / "model"),
+        evaluator=str(trained / "evaluator"),
+        dataset=str(trained / "data"),
+        split="test",
+        config=EvaluationConfig.parse(
+            {"replications": 2, "pool": 4, "batch_size": 20, "multimodality": {"captions": 0}}
+        ),
+        rows=("generated", "raw"),
+        seed=0,
+        diffusion=DiffusionConfig(steps=100, sampler="dpm++", sampler_steps=10, guidance=1.5),
+        text_folder=None,
+        threads=1,
+        model_seed=0,
+    )
+    runner = JobRunner(spec, trained / "parts")
+    (trained / "parts").mkdir()
+    for job in runner.jobs:
+        runner.run(job)
+    values = score(runner.folder, spec.config, runner.jobs, read_parts(runner.parts, runner.jobs), seed=0, split="test")
+    expected = Interval.of(values.loc["raw"]["fid"].tolist())
+    assert costs["dpm++", 10]["quality"]["fid"]["mean"] == pytest.approx(expected.mean, rel=1e-6)
+    assert main([*words, *few]) == 0
+    assert "Sampling 3 motions of 40 frames, guidance 1.5, on CPU, 1 thread, float32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("moe --model m --data d", "moe takes no --model (allowed: sampling --model RUN --data DIR)"),
+        ("sampling --data d", "--data and --evaluator without --model (allowed: all of them for sampling)"),
+        ("sampling --model m", "--model without --data (allowed: --model RUN --data DIR)"),
+    ],
+)
+def test_options_that_do_not_belong_together_are_refused(words, message, capsys):
+    assert main(["bench", *words.split()]) == 2
+    assert capsys.readouterr().err == f"error: intermoe bench: {message}\n"
