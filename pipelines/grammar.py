@@ -132,17 +132,22 @@ def parser() -> argparse.ArgumentParser:
     _add_config(verb)
     verb.add_argument("--json", action="store_true", help="print JSON")
 
-    verb = verbs.add_parser("bench", help="measure speed: the MoE block, the samplers")
+    verb = verbs.add_parser("bench", help="measure speed: the MoE block, the samplers, the feed")
     verb.add_argument(
         "part",
-        choices=("moe", "sampling"),
-        help="moe: the block against dense ones, time and memory; sampling: samplers and their steps, time and quality",
+        choices=("moe", "sampling", "feed"),
+        help="moe: the block against dense ones, time and memory; sampling: samplers and their steps, time and "
+        "quality; feed: samples per second that a core prepares of --data",
     )
     _add_config(verb, default="interhuman")
-    verb.add_argument("--samples", type=_count, help="motions of two persons in the batch (default: 64; sampling: 8)")
+    verb.add_argument(
+        "--samples",
+        type=_count,
+        help="motions of two persons in the batch (default: 64; sampling: 8; feed: those of the config)",
+    )
     verb.add_argument("--repeats", type=_count, help="timed passes of each form (default: 7; sampling: 3)")
     verb.add_argument("--model", type=Path, help="sampling: run or checkpoint of a denoiser, instead of --config")
-    verb.add_argument("--data", type=as_place, help="sampling: folder of shards, for the captions of --model")
+    verb.add_argument("--data", type=as_place, help="folder of shards: for the feed, or for the captions of --model")
     verb.add_argument("--evaluator", type=Path, help="sampling: run or checkpoint of an evaluator, for the quality")
     verb.add_argument("--threads", type=_count, default=1, help="CPU threads (default: 1)")
     verb.add_argument("--json", action="store_true", help="print JSON")

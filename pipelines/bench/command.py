@@ -13,7 +13,7 @@ from intermoe import checkpoint
 from intermoe.errors import UserError
 from intermoe.model import trained_folder
 from pipelines import settings
-from pipelines.bench import moe, sampling
+from pipelines.bench import feed, moe, sampling
 from pipelines.bench.machine import device_name
 from pipelines.bench.sampling import TrainedModel
 from pipelines.cluster.progress import Stages
@@ -40,6 +40,14 @@ def bench(options: argparse.Namespace) -> None:
         _print(options, document, moe.as_table(costs, values), f"Forward + backward of {tokens} tokens on {device}")
         return
     values = _settings(options, trained)
+    if options.part == "feed":
+        with Stages() as stages:
+            of_feeds = feed.bench_feed(
+                values, options.data, samples=options.samples, repeats=options.repeats or 7, progress=stages
+            )
+        document = {"device": device_name(1), "feeds": {name: asdict(cost) for name, cost in of_feeds.items()}}
+        _print(options, document, feed.as_table(of_feeds), f"Batches of {options.data} on {device_name(1)}")
+        return
     samples = options.samples or 8
     with Stages() as stages:
         of_samplers = sampling.bench_sampling(
@@ -54,8 +62,10 @@ def bench(options: argparse.Namespace) -> None:
 def _trained(options: argparse.Namespace) -> TrainedModel | None:
     """The model that is asked for; none where none is."""
     where = "intermoe bench"
+    if options.part == "feed" and not options.data:
+        raise UserError("feed without --data", where=where, allowed="feed --data DIR")
     if options.model is None:
-        if options.data or options.evaluator:
+        if (options.data and options.part != "feed") or options.evaluator:
             raise UserError("--data and --evaluator without --model", where=where, allowed="all of them for sampling")
         return None
     if options.part != "sampling":

@@ -130,9 +130,29 @@ def test_samplers_of_a_model_are_measured_against_the_converged_sample_and_by_it
     [
         ("moe --model m --data d", "moe takes no --model (allowed: sampling --model RUN --data DIR)"),
         ("sampling --data d", "--data and --evaluator without --model (allowed: all of them for sampling)"),
+        ("feed", "feed without --data (allowed: feed --data DIR)"),
         ("sampling --model m", "--model without --data (allowed: --model RUN --data DIR)"),
     ],
 )
 def test_options_that_do_not_belong_together_are_refused(words, message, capsys):
     assert main(["bench", *words.split()]) == 2
     assert capsys.readouterr().err == f"error: intermoe bench: {message}\n"
+
+
+def test_feeds_are_measured_with_what_each_part_costs(tmp_path, capsys):
+    write_shards(tmp_path, {"train": 6})
+    words = ["bench", "feed", "--config", "duet", "--data", str(tmp_path), "--samples", "4", "--repeats", "1"]
+    assert main([*words, "--json", "data.max_frames=40"]) == 0
+    feeds = json.loads(capsys.readouterr().out)["feeds"]
+    parts = ("features", "noise", "both")
+    assert tuple(feeds) == ("vae", "denoiser", *(f"denoiser without {part}" for part in parts))
+    for cost in feeds.values():
+        assert cost["samples_per_second"] == pytest.approx(4 / cost["cpu_seconds"])
+        assert 0 < cost["share_of_copying"] < 1
+    whole, without_features, without_noise, _ = (feeds[name]["megabytes"] for name in list(feeds)[1:])
+    # Features of 40 frames at most, and noise of a quarter as many latent frames, twice.
+    num_frames = (whole - without_features) * 1e6 / (4 * 4 * 2 * 262)
+    assert num_frames in range(4, 41, 4)
+    assert (whole - without_noise) * 1e6 == pytest.approx(2 * 4 * num_frames / 4 * 2 * 112 * 4)
+    assert main([*words, "data.max_frames=40"]) == 0
+    assert "samples/s" in capsys.readouterr().out
