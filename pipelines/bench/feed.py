@@ -60,8 +60,8 @@ def bench_feed(
         progress: called with a stage, how much of it is done, and of how much.
 
     Returns:
-        For ``vae``, ``denoiser`` and this without ``features``, ``noise`` or ``both``; a denoiser whose latents are
-        kept, on a CPU where nothing is cropped, is fed without features.
+        For ``vae``, ``denoiser`` and this without noise; where nothing is cropped also without features, as a denoiser
+        on a CPU is fed, which keeps the latents, and without both.
 
     Raises:
         UserError: the training split is empty.
@@ -96,13 +96,10 @@ def _streams(settings: Settings, dataset: DatasetFolder, samples: int | None) ->
     vae = VaeObjective(model, settings.train.vae).stream(dataset, settings.seed)
     denoiser = replace(DenoiserObjective(model, settings.train.denoiser).stream(dataset, settings.seed), features=True)
     without_noise = (Stream.TIMESTEP,)
-    streams = {
-        "vae": vae,
-        "denoiser": denoiser,
-        "denoiser without features": replace(denoiser, features=False),
-        "denoiser without noise": replace(denoiser, drawn=without_noise),
-        "denoiser without both": replace(denoiser, features=False, drawn=without_noise),
-    }
+    streams = {"vae": vae, "denoiser": denoiser, "denoiser without noise": replace(denoiser, drawn=without_noise)}
+    if denoiser.is_whole:
+        streams["denoiser without features"] = replace(denoiser, features=False)
+        streams["denoiser without both"] = replace(denoiser, features=False, drawn=without_noise)
     return {name: replace(stream, batch_size=samples or stream.batch_size) for name, stream in streams.items()}
 
 
