@@ -24,7 +24,7 @@ def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     shown = [match[0].strip() for line in lines if (match := re.match(r"\[\d/6\]|[a-z ]+(?= ━)", line))]
     # A line that Ray itself writes while a bar is shown leaves a copy of the bar above it.
     assert [name for name, _ in groupby(shown)] == [
-        *("[1/6]", "read", "encode", "write"),
+        *("[1/6]", "make", "read", "encode", "write"),
         *("[2/6]", "train vae"),
         *("[3/6]", "train denoiser"),
         *("[4/6]", "denoise", "write"),

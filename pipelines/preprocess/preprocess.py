@@ -104,7 +104,8 @@ def make_shards(
         text_folder: where the weights of "clip" lie.
         statistics_of: data set whose mean and standard deviation these shards take over; those of the training split
             if None.
-        progress: called with a stage ("read", "encode", "write"), how many of its items are done, and of how many.
+        progress: called with a stage ("make" where recordings are made, "read", "encode", "write"), how many of its
+            items are done, and of how many.
 
     Raises:
         UserError: ``out`` is taken or cannot be written, the raw folder or the encoder's weights are missing,
