@@ -38,6 +38,7 @@ from toy_shards import write_shards
 from intermoe.data.shards import DatasetFolder
 from intermoe.evaluation.protocol import EvaluationConfig, score
 from intermoe.evaluation.runner import EvaluationSpec, JobRunner, read_parts
+from intermoe.evaluation.scoring import score
 from pipelines.evaluate.results import Results, terminal_table
 from rich.console import Console
 
