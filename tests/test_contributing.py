@@ -36,8 +36,9 @@ from pathlib import Path
 from small_model import save_model, small_evaluator, small_model
 from toy_shards import write_shards
 from intermoe.data.shards import DatasetFolder
-from intermoe.evaluation.protocol import EvaluationConfig, score
+from intermoe.evaluation.protocol import EvaluationConfig
 from intermoe.evaluation.runner import EvaluationSpec, JobRunner, read_parts
+from intermoe.evaluation.scoring import score
 from pipelines.evaluate.results import Results, terminal_table
 from rich.console import Console
 

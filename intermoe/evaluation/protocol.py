@@ -1,42 +1,41 @@
 """The protocol of evaluation: what each replication draws, and what becomes of what was computed.
 
 All that is drawn (captions, crops, which person is first, the order of the pools, noise) is a function of one seed, the
-replication and the recording's id. A plan falls into jobs of fixed samples: who computes which job changes nothing.
+replication and the recording's id. What is computed, once where replications repeat it, is sorted by length and falls
+into jobs of fixed samples, so that hardly anything is padded: who computes which job changes nothing, and scores take
+the results in the order that was drawn.
 
-Legend: N samples, E embedding, C captions, S samples of a caption, K kinds of identity.
+Legend: N samples, E embedding, K kinds of identity.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 from pydantic import Field
 
 from intermoe.config import Config
 from intermoe.data.batches import crop_bounds
-from intermoe.data.draws import Draw, draw, replication_order, replication_pairs
+from intermoe.data.draws import Draw, draw, replication_order
 from intermoe.data.rows import RecordingHeader
 from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation import measures
-from intermoe.evaluation.identity import KINDS, Roles
-from intermoe.evaluation.metrics import random_pairs
-from intermoe.evaluation.replication import Replication, Row
+from intermoe.evaluation.identity import KINDS
+from intermoe.evaluation.replication import Row
 from intermoe.text.captions import Persons
 
 ROWS: tuple[Row, ...] = ("recorded", "generated", "raw", "untrained")
-Purpose = Literal["reference", "recorded", "generated", "untrained", "swapped", "multimodality"]
-"""What motions are for: "reference" are the recordings that FIDs are distances to, "swapped" motions from captions that
-name the persons the other way round, "multimodality" many motions of few captions, the others a row of the table."""
+Purpose = Literal["captions", "reference", "recorded", "generated", "untrained", "swapped", "multimodality"]
+"""What samples are for: "captions" are the texts of the rows, "reference" the recordings that FIDs are distances to,
+"swapped" motions from captions that name the persons the other way round, "multimodality" many motions of few captions,
+the others a row of the table."""
 GENERATING: tuple[Purpose, ...] = ("generated", "untrained", "swapped", "multimodality")
 Form = Literal["recorded", "settled", "raw"]
 """In which form motions are embedded and measured: generated ones settled, as users get them, and raw, as the network
 gives them."""
-_SOURCES: Mapping[Row, tuple[Purpose, Form]] = MappingProxyType(
+SOURCES: Mapping[Row, tuple[Purpose, Form]] = MappingProxyType(
     {
         "recorded": ("recorded", "recorded"),
         "generated": ("generated", "settled"),
@@ -44,9 +43,8 @@ _SOURCES: Mapping[Row, tuple[Purpose, Form]] = MappingProxyType(
         "untrained": ("untrained", "settled"),
     }
 )
-_PURPOSES_OF_ROWS = frozenset(purpose for purpose, _ in _SOURCES.values())
-
-Part = Mapping[str, NDArray[np.floating | np.integer]]
+"""What the motions of each row are for, and in which form they count."""
+_PURPOSES_OF_ROWS = frozenset(purpose for purpose, _ in SOURCES.values())
 
 
 class MultimodalityConfig(Config):
@@ -98,30 +96,38 @@ class EvaluationSample:
     frames: int
 
 
+class Use(NamedTuple):
+    """Where a result counts: in which set of samples, and at which place of it."""
+
+    purpose: Purpose
+    replication: int
+    place: int
+
+
 @dataclass(frozen=True)
 class EvaluationJob:
-    """Samples of one replication that are computed together.
+    """Samples of nearly one length that are computed together.
 
     Attributes:
         purpose: what their motions are for.
-        replication: its number.
-        first: place of the first sample among all of that purpose and replication.
+        number: of the job among those of its purpose.
         samples: what is computed.
+        uses: where each of them counts: a recording that is not cropped looks the same in many replications.
         forms: in which forms the motions are embedded and measured.
         tells_roles: whether the data set says who acts, so that it is worth finding out who does.
     """
 
     purpose: Purpose
-    replication: int
-    first: int
+    number: int
     samples: tuple[EvaluationSample, ...]
+    uses: tuple[tuple[Use, ...], ...]
     forms: tuple[Form, ...]
     tells_roles: bool
 
     @property
     def name(self) -> str:
         """The name of the job and its file."""
-        return f"{self.purpose}-{self.replication:03d}-{self.first:06d}"
+        return f"{self.purpose}-{self.number:06d}"
 
     @property
     def makes_row(self) -> bool:
@@ -136,17 +142,17 @@ class EvaluationJob:
         the measures that are taken of each motion for itself [N].
         """
         return (
-            *(("motion",) if self.purpose != "swapped" else ()),
+            *(("motion",) if self.purpose not in ("captions", "swapped") else ()),
             *(("actor",) if self.tells_roles and (self.makes_row or self.purpose == "swapped") else ()),
             *(measures.of_each_motion() if self.makes_row else ()),
         )
 
     @property
     def file_arrays(self) -> set[str]:
-        """The names of the arrays in its file: ``FORM/ARRAY``, and for a row ``text``, the captions' embeddings."""
-        return {f"{form}/{name}" for form in self.forms for name in self.arrays} | (
-            {"text"} if self.makes_row else set()
-        )
+        """The names of the arrays in its file: ``FORM/ARRAY``, or ``text``, the captions' embeddings [N, E]."""
+        if self.purpose == "captions":
+            return {"text"}
+        return {f"{form}/{name}" for form in self.forms for name in self.arrays}
 
 
 def plan(
@@ -186,34 +192,64 @@ def plan(
         start, end = crop_bounds(int(index.frames[row]), max_frames, drawn)
         return EvaluationSample(row, headers[row].caption(drawn), drawn, end - start - 1)
 
-    jobs = []
+    def key(purpose: Purpose, sample: EvaluationSample) -> Hashable:
+        """What is the same of samples whose results are the same."""
+        if purpose == "captions":
+            return sample.caption
+        if purpose in GENERATING:
+            return sample
+        return sample.row, sample.drawn.swap, crop_bounds(int(index.frames[sample.row]), max_frames, sample.drawn)
+
+    sets: dict[tuple[Purpose, int], list[EvaluationSample]] = {}
     for replication in range(config.replications):
         order = replication_order(seed, replication, count).tolist()
         pairs = [draw_sample(replication, "pairs", row) for row in order]
-        sets: dict[Purpose, list[EvaluationSample]] = {
-            "reference": [draw_sample(replication, "reference", row) for row in order]
-        }
+        sets["captions", replication] = pairs
         for row in rows:
-            purpose, _ = _SOURCES[row]
+            purpose, _ = SOURCES[row]
             if row != "untrained" or replication < untrained_replications(config):
-                sets[purpose] = pairs
+                sets[purpose, replication] = pairs
+        sets["reference", replication] = [draw_sample(replication, "reference", row) for row in order]
         if "generated" in rows:
             few = config.multimodality
             chosen = [draw_sample(replication, "multimodality", row) for row in order[: few.captions]]
-            sets["multimodality"] = [
+            sets["multimodality", replication] = [
                 _repeated(sample, seed, number) for sample in chosen for number in range(few.samples)
             ]
             if replication == 0 and tells_roles:
-                sets["swapped"] = [_exchanged(sample, headers[sample.row]) for sample in pairs]
-        for purpose, samples in sets.items():
-            forms = _forms(purpose, rows)
-            for start in range(0, len(samples), config.batch_size):
-                batch = tuple(samples[start : start + config.batch_size])
-                jobs.append(EvaluationJob(purpose, replication, start, batch, forms, tells_roles))
-    return sorted(jobs, key=lambda job: job.purpose not in GENERATING)
+                sets["swapped", replication] = [_exchanged(sample, headers[sample.row]) for sample in pairs]
+    jobs = []
+    for purpose, computed in _computed(sets, key).items():
+        longest_first = sorted(computed, key=lambda sample_and_uses: -sample_and_uses[0].frames)
+        for number, start in enumerate(range(0, len(longest_first), config.batch_size)):
+            samples, uses = zip(*longest_first[start : start + config.batch_size], strict=True)
+            jobs.append(
+                EvaluationJob(purpose, number, samples, tuple(map(tuple, uses)), _forms(purpose, rows), tells_roles)
+            )
+    return sorted(jobs, key=lambda job: (job.purpose not in GENERATING, -job.samples[0].frames))
+
+
+def _computed(
+    sets: Mapping[tuple[Purpose, int], Sequence[EvaluationSample]],
+    key: Callable[[Purpose, EvaluationSample], Hashable],
+) -> dict[Purpose, list[tuple[EvaluationSample, list[Use]]]]:
+    """What is computed for each purpose, each once, and where it counts.
+
+    References are taken from the recorded motions of rows where these hold the same.
+    """
+    computed: dict[Purpose, dict[Hashable, tuple[EvaluationSample, list[Use]]]] = {}
+    for (purpose, replication), samples in sorted(sets.items(), key=lambda entry: entry[0][0] == "reference"):
+        for place, sample in enumerate(samples):
+            same = key(purpose, sample)
+            shared = purpose == "reference" and same in computed.get("recorded", {})
+            among = computed.setdefault("recorded" if shared else purpose, {})
+            among.setdefault(same, (sample, []))[1].append(Use(purpose, replication, place))
+    return {purpose: list(among.values()) for purpose, among in computed.items()}
 
 
 def _forms(purpose: Purpose, rows: Sequence[Row]) -> tuple[Form, ...]:
+    if purpose == "captions":
+        return ()
     if purpose not in GENERATING:
         return ("recorded",)
     return ("settled", "raw") if "raw" in rows and purpose != "untrained" else ("settled",)
@@ -258,99 +294,3 @@ def identity_is_known(folder: DatasetFolder, split: str) -> bool:
     """Whether the recordings say which kind of interaction they are and who acts, as Duet's do."""
     label = folder.headers(split)[0].label
     return label.get("kind") in KINDS and label.get("actor") in (0, 1)
-
-
-def score(
-    folder: DatasetFolder,
-    config: EvaluationConfig,
-    jobs: Sequence[EvaluationJob],
-    parts: Mapping[str, Part],
-    *,
-    seed: int,
-    split: str,
-) -> pd.DataFrame:
-    """Every measure of every row of the table in every replication.
-
-    Args:
-        folder: the data set.
-        config: as it was planned.
-        jobs: the plan.
-        parts: what was computed of each job, by its name: its ``file_arrays``.
-        seed: as it was planned.
-        split: as it was planned.
-
-    Returns:
-        A column for each of ``MEASURES``, float64; a line for each row of the table and replication, by ``row`` in the
-        order of ``ROWS`` and ``replication``. NaN where a measure is not known.
-    """
-    by_set: dict[tuple[Purpose, int], list[EvaluationJob]] = {}
-    for job in sorted(jobs, key=lambda job: job.first):
-        by_set.setdefault((job.purpose, job.replication), []).append(job)
-    sets = {key: _Set(together, [parts[job.name] for job in together]) for key, together in by_set.items()}
-    headers = folder.headers(split)
-    values = {}
-    for row, (purpose, form) in _SOURCES.items():
-        for number in range(config.replications):
-            if (purpose, number) in sets and form in sets[purpose, number].jobs[0].forms:
-                random = replication_pairs(seed, number)
-                taken_of = _replication(row, number, sets=sets, headers=headers, config=config, random=random)
-                values[row, number] = [measure.value(taken_of) for measure in measures.MEASURES.values()]
-    index = pd.MultiIndex.from_tuples(list(values), names=["row", "replication"])
-    return pd.DataFrame(list(values.values()), index=index, columns=list(measures.MEASURES), dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class _Set:
-    """The jobs of one purpose and replication in their order, and what was computed of each."""
-
-    jobs: Sequence[EvaluationJob]
-    parts: Sequence[Part]
-
-    def joined(self, name: str) -> NDArray[Any]:
-        """An array of the jobs' files over all samples."""
-        return np.concatenate([part[name] for part in self.parts])
-
-    def roles(self, form: Form, headers: Sequence[RecordingHeader]) -> Roles | None:
-        """Who acts and who should; None where the data set does not say."""
-        if not self.jobs[0].tells_roles:
-            return None
-        samples = [sample for job in self.jobs for sample in job.samples]
-        labels = [headers[sample.row].label for sample in samples]
-        pairs = zip(samples, labels, strict=True)
-        return Roles(
-            actor_NK=self.joined(f"{form}/actor"),
-            kind_N=np.array([KINDS.index(str(label["kind"])) for label in labels]),
-            named_N=np.array([int(label["actor"]) ^ sample.drawn.swap for sample, label in pairs]),
-        )
-
-
-def _replication(
-    row: Row,
-    number: int,
-    *,
-    sets: Mapping[tuple[Purpose, int], _Set],
-    headers: Sequence[RecordingHeader],
-    config: EvaluationConfig,
-    random: np.random.Generator,
-) -> Replication:
-    purpose, form = _SOURCES[row]
-    motions, few = sets[purpose, number], config.multimodality
-    many = sets.get(("multimodality", number)) if purpose == "generated" else None
-    exchanged = sets.get(("swapped", number)) if purpose == "generated" else None
-    motion_NE = motions.joined(f"{form}/motion")
-    # The order of the two decides what they draw.
-    diversity_pairs = random_pairs(random, len(motion_NE), config.diversity_pairs)
-    multimodality_pairs = random_pairs(random, few.samples, few.pairs)
-    return Replication(
-        row=row,
-        text_NE=motions.joined("text"),
-        motion_NE=motion_NE,
-        reference_NE=sets["reference", number].joined("recorded/motion"),
-        pool=config.pool,
-        diversity_pairs=diversity_pairs,
-        of_motions={name: motions.joined(f"{form}/{name}") for name in measures.of_each_motion()},
-        multimodality_pairs=multimodality_pairs,
-        many_CSE=many.joined(f"{form}/motion").reshape(-1, few.samples, motion_NE.shape[1]) if many else None,
-        roles=motions.roles(form, headers),
-        exchanged_roles=exchanged.roles(form, headers) if exchanged else None,
-    )

@@ -129,7 +129,7 @@ class JobRunner:
             UserError: the model's output is not finite, or the disk refuses to be written.
         """
         arrays: Arrays = {}
-        if job.makes_row:
+        if job.purpose == "captions":
             arrays["text"] = self.evaluator.embed_text(self._texts(job)).cpu().numpy()
         for form, motions in self._motions(job):
             arrays |= {f"{form}/{name}": self._taken(name, motions) for name in job.arrays}
@@ -147,12 +147,15 @@ class JobRunner:
 
     def _motions(self, job: EvaluationJob) -> Iterator[tuple[Form, _Motions]]:
         """The motions of a job in each of its forms; generated ones come from one pass of sampling."""
-        if job.purpose not in GENERATING:
-            yield "recorded", self._recorded(job)
-            return
-        batch = self._generated(job)
+        batch = self._generated(job) if job.purpose in GENERATING else None
         for form in job.forms:
-            yield form, self._settled(batch) if form == "settled" else self._raw(batch.features_BTPF, batch.frames_B)
+            if batch is None:
+                yield form, self._recorded(job)
+            else:
+                yield (
+                    form,
+                    self._settled(batch) if form == "settled" else self._raw(batch.features_BTPF, batch.frames_B),
+                )
 
     def _recorded(self, job: EvaluationJob) -> _Motions:
         recordings = [self.folder.recording(self.spec.split, sample.row) for sample in job.samples]

@@ -11,8 +11,9 @@ import ray.data
 
 from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
-from intermoe.evaluation.protocol import GENERATING, score
+from intermoe.evaluation.protocol import GENERATING
 from intermoe.evaluation.runner import read_parts
+from intermoe.evaluation.scoring import score
 from intermoe.files import contents, discard, make_folder, read_note, remove_folder, write_note
 from intermoe.locks import locked
 from intermoe.places import Place, absolute

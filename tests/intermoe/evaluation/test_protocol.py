@@ -13,7 +13,8 @@ from intermoe.evaluation import measures
 from intermoe.evaluation.identity import KINDS
 from intermoe.evaluation.measures import MEASURES, Measure, of_each_motion
 from intermoe.evaluation.metrics import SCALE, diversity, fid, matching, multimodality, random_pairs
-from intermoe.evaluation.protocol import ROWS, EvaluationConfig, identity_is_known, plan, score
+from intermoe.evaluation.protocol import ROWS, EvaluationConfig, identity_is_known, plan
+from intermoe.evaluation.scoring import score
 from intermoe.text.captions import swap_caption
 
 CONFIG = EvaluationConfig.parse(
@@ -38,11 +39,25 @@ def jobs(folder):
     return plan(folder, CONFIG, seed=7, max_frames=60)
 
 
+def results(jobs, purpose, replication):
+    """The job and the row in it of each sample that was drawn, in the order of the draw."""
+    places = {
+        use.place: (job, row)
+        for job in jobs
+        for row, uses in enumerate(job.uses)
+        for use in uses
+        if (use.purpose, use.replication) == (purpose, replication)
+    }
+    return [places[place] for place in range(len(places))]
+
+
 def samples(jobs, purpose, replication):
-    chosen = sorted(
-        (job for job in jobs if (job.purpose, job.replication) == (purpose, replication)), key=lambda j: j.first
-    )
-    return [sample for job in chosen for sample in job.samples]
+    return [job.samples[row] for job, row in results(jobs, purpose, replication)]
+
+
+def looks(sample) -> tuple:
+    """Whose recording a sample shows, and which way round."""
+    return sample.row, sample.drawn.swap
 
 
 def test_every_replication_looks_at_every_recording_once_in_an_order_of_its_own(jobs):
@@ -52,21 +67,24 @@ def test_every_replication_looks_at_every_recording_once_in_an_order_of_its_own(
             rows = [sample.row for sample in samples(jobs, purpose, replication)]
             assert sorted(rows) == list(range(COUNT))
         orders.append(tuple(rows))
-        assert samples(jobs, "recorded", replication) == samples(jobs, "generated", replication)
-        assert samples(jobs, "recorded", replication) != samples(jobs, "reference", replication)
+        assert samples(jobs, "captions", replication) != samples(jobs, "reference", replication)
+        for recorded, pair in zip(
+            samples(jobs, "recorded", replication), samples(jobs, "generated", replication), strict=True
+        ):
+            assert looks(recorded) == looks(pair)
     assert len(set(orders)) == 4
     assert all(len(job.samples) <= 3 for job in jobs)
     assert len({job.name for job in jobs}) == len(jobs)
 
 
 def test_draws_differ_between_replications_and_are_all_used(jobs, folder):
-    drawn = [sample.drawn for replication in range(4) for sample in samples(jobs, "recorded", replication)]
+    drawn = [sample.drawn for replication in range(4) for sample in samples(jobs, "generated", replication)]
     assert len({one.seed for one in drawn}) == len(drawn)
     assert {one.swap for one in drawn} == {True, False}
     assert not any(one.mirror for one in drawn)
     assert len({one.crop for one in drawn}) > 20
     for replication in range(4):
-        for sample in samples(jobs, "recorded", replication):
+        for sample in samples(jobs, "generated", replication):
             assert sample.frames == 59  # all are longer than 60 frames
             recording = folder.recording("test", sample.row)
             assert sample.caption in (recording.swapped if sample.drawn.swap else recording.captions)
@@ -76,11 +94,46 @@ def test_the_plan_is_a_function_of_the_seed_and_rows_change_no_draw(jobs, folder
     assert plan(folder, CONFIG, seed=7, max_frames=60) == jobs
     assert plan(folder, CONFIG, seed=8, max_frames=60) != jobs
     few = plan(folder, CONFIG, seed=7, max_frames=60, rows=("generated", "raw"))
-    assert set(few) == {job for job in jobs if job.purpose not in ("recorded", "untrained")}
+    generating = {job for job in jobs if job.purpose in ("generated", "swapped", "multimodality")}
+    assert {job for job in few if job.purpose not in ("captions", "reference")} == generating
     settled = plan(folder, CONFIG, seed=7, max_frames=60, rows=("generated",))
     assert [(job.name, job.samples) for job in settled] == [(job.name, job.samples) for job in few]
-    more = CONFIG.model_copy(update={"replications": 5})
-    assert set(jobs) < set(plan(folder, more, seed=7, max_frames=60))
+    more = plan(folder, CONFIG.model_copy(update={"replications": 5}), seed=7, max_frames=60)
+    for replication in range(4):
+        assert samples(more, "generated", replication) == samples(jobs, "generated", replication)
+        for others in (few, more):
+            references = samples(others, "reference", replication)
+            assert [looks(one) for one in references] == [looks(one) for one in samples(jobs, "reference", replication)]
+
+
+def test_samples_are_computed_by_length_and_the_longest_first(folder):
+    jobs = plan(folder, CONFIG, seed=7, max_frames=1000)
+    for purpose in ("generated", "multimodality", "recorded"):
+        frames = [sample.frames for job in jobs if job.purpose == purpose for sample in job.samples]
+        assert frames == sorted(frames, reverse=True)
+        assert len(set(frames)) > 1
+    firsts = [job.samples[0].frames for job in jobs if job.purpose in ("generated", "untrained")]
+    assert firsts == sorted(firsts, reverse=True)
+
+
+def test_what_replications_repeat_is_computed_once(folder):
+    # Nothing is cropped: each recording looks one way or the other round, in rows and as a reference.
+    jobs = plan(folder, CONFIG, seed=7, max_frames=1000)
+    recordings = [
+        looks(sample)[:2] for job in jobs if job.purpose in ("recorded", "reference") for sample in job.samples
+    ]
+    assert len(recordings) == len(set(recordings)) == 2 * COUNT
+    captions = [sample.caption for job in jobs if job.purpose == "captions" for sample in job.samples]
+    drawn = [sample.caption for replication in range(4) for sample in samples(jobs, "generated", replication)]
+    assert len(captions) == len(set(captions))
+    assert set(captions) == set(drawn)
+    for replication in range(4):
+        assert [sample.row for sample in samples(jobs, "reference", replication)] == [
+            sample.row for sample in samples(jobs, "recorded", replication)
+        ]
+        assert [sample.caption for sample in samples(jobs, "captions", replication)] == [
+            sample.caption for sample in samples(jobs, "generated", replication)
+        ]
 
 
 def test_many_motions_of_one_caption_differ_in_their_noise_alone(jobs):
@@ -102,13 +155,14 @@ def test_swapped_captions_name_the_persons_the_other_way_round(jobs, folder):
 
 
 def test_generation_comes_first(jobs):
-    purposes = [job.purpose in ("recorded", "reference") for job in jobs]
+    purposes = [job.purpose in ("recorded", "reference", "captions") for job in jobs]
     assert purposes == sorted(purposes)
 
 
 def test_generated_motions_are_looked_at_settled_and_raw(jobs, folder):
     forms = {(job.purpose, job.forms) for job in jobs}
     assert forms == {
+        ("captions", ()),
         ("reference", ("recorded",)),
         ("recorded", ("recorded",)),
         ("generated", ("settled", "raw")),
@@ -128,20 +182,21 @@ def test_a_jobs_file_holds_what_its_purpose_needs(jobs):
     plausibility = {"foot_skating_cm_s", "floor_penetration_cm", "bone_length_deviation_cm", "jerk_m_s3"}
     row = {"motion", "actor", "interpenetration_cm", *plausibility}
     assert arrays["reference"] == {"recorded/motion"}
-    assert arrays["recorded"] == {"text", *(f"recorded/{name}" for name in row)}
-    assert arrays["generated"] == {"text", *(f"{form}/{name}" for name in row for form in ("settled", "raw"))}
-    assert arrays["untrained"] == {"text", *(f"settled/{name}" for name in row)}
+    assert arrays["captions"] == {"text"}
+    assert arrays["recorded"] == {f"recorded/{name}" for name in row}
+    assert arrays["generated"] == {f"{form}/{name}" for name in row for form in ("settled", "raw")}
+    assert arrays["untrained"] == {f"settled/{name}" for name in row}
     assert arrays["swapped"] == {"settled/actor", "raw/actor"}
     assert arrays["multimodality"] == {"settled/motion", "raw/motion"}
 
 
 def made_up(jobs, folder, *, right: float = 1.0) -> dict:
-    """Embeddings at random; actors right in that share of the motions; a measure's place plus the replication."""
+    """Embeddings at random; actors right in that share of the motions; a measure's place plus its sample's row."""
     rng = np.random.default_rng(0)
     parts: dict = {}
     for job in jobs:
         count = len(job.samples)
-        parts[job.name] = {"text": rng.normal(size=(count, 6))} if job.makes_row else {}
+        parts[job.name] = {"text": rng.normal(size=(count, 6))} if job.purpose == "captions" else {}
         for form in job.forms:
             made: dict = {"motion": rng.normal(size=(count, 6)), "actor": np.zeros((count, len(KINDS)), np.int64)}
             for row, sample in enumerate(job.samples if job.tells_roles else ()):
@@ -149,10 +204,16 @@ def made_up(jobs, folder, *, right: float = 1.0) -> dict:
                 named = label["actor"] ^ sample.drawn.swap
                 acts = named if rng.random() < right else 1 - named
                 made["actor"][row, KINDS.index(label["kind"])] = acts
-            made |= {name: np.full(count, place + job.replication) for place, name in enumerate(of_each_motion())}
+            rows = np.array([sample.row for sample in job.samples])
+            made |= {name: place + rows for place, name in enumerate(of_each_motion())}
             parts[job.name] |= {f"{form}/{name}": made[name] for name in job.arrays}
         assert parts[job.name].keys() == job.file_arrays
     return parts
+
+
+def joined(jobs, parts, purpose: str, replication: int, name: str) -> np.ndarray:
+    """An array of the parts, in the order of the draw."""
+    return np.stack([parts[job.name][name][row] for job, row in results(jobs, purpose, replication)])
 
 
 def known(frame: pd.DataFrame, row: str) -> set[str]:
@@ -173,18 +234,16 @@ def test_scores_equal_the_metrics_of_the_joined_parts(jobs, folder):
     assert list(found.columns) == list(MEASURES)
     assert set(found.dtypes) == {np.dtype(np.float64)}
 
-    def joined(purpose, replication, name):
-        return np.concatenate([parts[f"{purpose}-{replication:03d}-{first:06d}"][name] for first in (0, 3, 6, 9)])
-
     for row, replication in found.index:
         now, form, purpose = found.loc[row, replication], FORMS[row], PURPOSES[row]
-        motion, text = joined(purpose, replication, f"{form}/motion"), joined(purpose, replication, "text")
+        motion = joined(jobs, parts, purpose, replication, f"{form}/motion")
+        text = joined(jobs, parts, "captions", replication, "text")
         precision, distance = matching(text, motion, 4)
         assert [now[f"r_precision_top{top}"] for top in (1, 2, 3)] == precision.tolist()
         assert now["mm_dist"] == distance
-        assert now["fid"] == fid(motion, joined("reference", replication, "recorded/motion"))
+        assert now["fid"] == fid(motion, joined(jobs, parts, "reference", replication, "recorded/motion"))
         assert 0 < now["diversity"] < 10 * SCALE
-        assert [now[name] for name in of_each_motion()] == [place + replication for place in range(5)]
+        assert [now[name] for name in of_each_motion()] == [place + 4.5 for place in range(5)]
     assert known(found, "recorded") == set(MEASURES) - {"multimodality"}
     assert known(found, "generated") == known(found, "raw") == set(MEASURES)
     assert known(found, "untrained") == set(MEASURES) - {"multimodality", "identity_swapped"}
@@ -198,11 +257,10 @@ def test_pairs_are_drawn_for_diversity_first_and_alike_in_every_row(jobs, folder
             rng = np.random.default_rng([7, replication, 1])
             among, few = random_pairs(rng, 10, 5), random_pairs(rng, 4, 3)
             form = FORMS[row]
-            names = [f"generated-{replication:03d}-{first:06d}" for first in (0, 3, 6, 9)]
-            motion = np.concatenate([parts[name][f"{form}/motion"] for name in names])
-            many = [parts[f"multimodality-{replication:03d}-{first:06d}"][f"{form}/motion"] for first in (0, 3, 6)]
+            motion = joined(jobs, parts, "generated", replication, f"{form}/motion")
+            many = joined(jobs, parts, "multimodality", replication, f"{form}/motion")
             assert found["diversity"][row, replication] == diversity(motion, among)
-            many_CSE = np.concatenate(many).reshape(2, 4, 6)
+            many_CSE = many.reshape(2, 4, 6)
             assert found["multimodality"][row, replication] == multimodality(many_CSE, few)
 
 
@@ -223,8 +281,7 @@ def test_shuffled_captions_are_those_of_the_next_sample(jobs, folder):
     found = score(folder, CONFIG, jobs, parts, seed=7, split="test")
     for replication in range(4):
         shown = samples(jobs, "recorded", replication)
-        names = [f"recorded-{replication:03d}-{first:06d}" for first in (0, 3, 6, 9)]
-        actor = np.concatenate([parts[name]["recorded/actor"] for name in names])
+        actor = joined(jobs, parts, "recorded", replication, "recorded/actor")
         agreed = 0
         for place in range(COUNT):
             other = shown[(place + 1) % COUNT]
@@ -253,7 +310,7 @@ def test_a_measure_more_is_one_entry(jobs, folder, monkeypatch):
     assert {"recorded/stretch", "settled/stretch", "raw/stretch"} <= set().union(*(job.file_arrays for job in jobs))
     found = score(folder, CONFIG, jobs, made_up(jobs, folder), seed=7, split="test")
     assert list(found.columns) == [*MEASURES, "stretch", "count"]
-    assert found["stretch"].tolist() == [5.0, 6, 7, 8] * 3 + [5.0]
+    assert found["stretch"].tolist() == [9.5] * 13
     assert found["count"].dropna().to_dict() == {("raw", number): COUNT for number in range(4)}
 
 

@@ -30,21 +30,24 @@ def test_jobs_of_a_block_are_computed_and_what_is_wrong_comes_back_as_a_value(tm
     run = JobRunner.run
 
     def stumble(runner: JobRunner, job) -> None:
-        if job.name == "recorded-000-000002":
+        if job.name == "recorded-000001":
             raise UserError("full", where="disk")
         run(runner, job)
 
     monkeypatch.setattr(JobRunner, "run", stumble)
     jobs = spec.jobs(40, "drawn")
-    assert [job.name for job in jobs] == [
-        "reference-000-000000",
-        "reference-000-000002",
-        "recorded-000-000000",
-        "recorded-000-000002",
+    names = [job.name for job in jobs]
+    assert names == [
+        "captions-000000",
+        "captions-000001",
+        "recorded-000000",
+        "recorded-000001",
+        "reference-000000",
+        "reference-000001",
     ]
     answers = actor({"job": np.array([0, 2, 3])})
     assert answers["job"] == [0, 2, 3]
     assert answers["error"] == ["", "", "disk: full"]
     assert all(began <= ended for began, ended in zip(answers["began"], answers["ended"], strict=True))
-    assert list(read_parts(tmp_path, [jobs[0], jobs[2]])) == ["reference-000-000000", "recorded-000-000000"]
-    assert not (tmp_path / "recorded-000-000002.npz").exists()
+    assert list(read_parts(tmp_path, [jobs[0], jobs[2]])) == ["captions-000000", "recorded-000000"]
+    assert not (tmp_path / "recorded-000001.npz").exists()

@@ -43,7 +43,7 @@ NAN = float("nan")
 
 @pytest.fixture
 def results() -> Results:
-    """Two replications of all rows but the untrained one, as protocol.score gives them."""
+    """Two replications of all rows but the untrained one, as scoring.score gives them."""
     rows = [
         ("recorded", 0),
         ("recorded", 1),
