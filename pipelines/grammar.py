@@ -146,9 +146,11 @@ def parser() -> argparse.ArgumentParser:
         help="motions of two persons in the batch (default: 64; sampling: 8; feed: those of the config)",
     )
     verb.add_argument("--repeats", type=_count, help="timed passes of each form (default: 7; sampling: 3)")
-    verb.add_argument("--model", type=Path, help="sampling: run or checkpoint of a denoiser, instead of --config")
+    verb.add_argument(
+        "--model", help="sampling: run or checkpoint of a denoiser, or the id of its MLflow run, instead of --config"
+    )
     verb.add_argument("--data", type=as_place, help="folder of shards: for the feed, or for the captions of --model")
-    verb.add_argument("--evaluator", type=Path, help="sampling: run or checkpoint of an evaluator, for the quality")
+    verb.add_argument("--evaluator", help="sampling: run or checkpoint of an evaluator, for the quality")
     verb.add_argument("--threads", type=_count, default=1, help="CPU threads (default: 1)")
     verb.add_argument("--json", action="store_true", help="print JSON")
 

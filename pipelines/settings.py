@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from intermoe.config import Config
+from intermoe.diffusion.schedule import SAMPLING
 from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import EvaluatorConfig
 from intermoe.evaluation.protocol import EvaluationConfig
@@ -152,6 +153,15 @@ def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any], *, where
     for key, value in overrides.items():
         _assign(changed, key.split("."), value, key)
     return Settings.parse(changed, where=where)
+
+
+def check_of_trained(overrides: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` where overrides change what a trained model is, and not only how it is used."""
+    sampling = [f"diffusion.{key}" for key in SAMPLING]
+    for key in overrides:
+        if key.partition(".")[0] not in ("evaluation", "workers") and key not in sampling:
+            allowed = ", ".join(("evaluation.*", "workers.*", *sampling))
+            raise UserError(f"{key} belongs to the model and cannot change", allowed=allowed)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

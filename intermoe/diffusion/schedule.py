@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from intermoe.config import Config
@@ -31,8 +31,9 @@ class DiffusionConfig(Config):
         steps: steps of the noising process.
         sampler: how motions are sampled: "ddim", or "dpm++", the second-order multistep DPM-Solver++.
         sampler_steps: how many of the steps sampling visits; each is one pass of the denoiser.
-        spacing: which: "leading" are evenly spaced and end at step 0, "trailing" start at the last step, "log_snr" are
-            evenly spaced in the logarithm of the signal-to-noise ratio. None: leading for ddim, log_snr for dpm++.
+        spacing: of the visited steps: "leading" are evenly spaced and end at step 0, "trailing" start at the last step,
+            "log_snr" are evenly spaced in the logarithm of the signal-to-noise ratio. None: leading for ddim, log_snr
+            for dpm++.
         guidance: scale w of classifier-free guidance.
         guidance_interval: where guidance applies, from and to which share of the steps (0 is clean, 1 is noise);
             elsewhere the denoiser runs on the condition alone, in half the time.
@@ -47,6 +48,13 @@ class DiffusionConfig(Config):
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     condition_drop: float = Field(default=0.1, ge=0, le=1)
 
+    @field_validator("guidance_interval", mode="before")
+    @classmethod
+    def _two_shares(cls, value: object) -> object:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ValueError("two shares of the steps, from and to, such as [0.2, 1]")
+        return value
+
     @property
     def spacing_used(self) -> Spacing:
         """The spacing, that of the sampler where none is given."""
@@ -57,7 +65,10 @@ class DiffusionConfig(Config):
         if self.sampler_steps > self.steps:
             raise ValueError(f"sampler_steps = {self.sampler_steps} is more than steps = {self.steps}")
         if self.spacing_used == "leading" and self.steps % self.sampler_steps:
-            raise ValueError(f"sampler_steps = {self.sampler_steps} is not a divisor of steps = {self.steps}")
+            raise ValueError(
+                f"sampler_steps = {self.sampler_steps} is not a divisor of steps = {self.steps} "
+                "(allowed: a divisor, or spacing = 'trailing' or 'log_snr')"
+            )
         start, end = self.guidance_interval
         if not 0 <= start <= end <= 1:
             raise ValueError(f"guidance_interval = [{start:g}, {end:g}] is not within [0, 1] and in order")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +19,8 @@ from pipelines.bench.machine import device_name
 from pipelines.bench.sampling import TrainedModel
 from pipelines.cluster.progress import Stages
 from pipelines.settings import Settings
+from pipelines.site import Site
+from pipelines.tracking.queries import model_folder
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -27,7 +30,9 @@ def bench(options: argparse.Namespace) -> None:
         UserError: options that do not belong together, or settings that cannot be measured.
     """
     trained = _trained(options)
-    device = device_name(options.threads)
+    # The block as in training, the samplers as in generation.
+    is_half = options.part == "moe" and torch.cuda.is_available()
+    device = device_name(options.threads, torch.bfloat16 if is_half else torch.float32)
     if options.part == "moe":
         values = settings.load(options.config, settings.parse_overrides(options.overrides))
         samples = options.samples or 64
@@ -45,8 +50,8 @@ def bench(options: argparse.Namespace) -> None:
             of_feeds = feed.bench_feed(
                 values, options.data, samples=options.samples, repeats=options.repeats or 7, progress=stages
             )
-        document = {"device": device_name(1), "feeds": {name: asdict(cost) for name, cost in of_feeds.items()}}
-        _print(options, document, feed.as_table(of_feeds), f"Batches of {options.data} on {device_name(1)}")
+        document = {"feeds": {name: asdict(cost) for name, cost in of_feeds.items()}}
+        _print(options, document, feed.as_table(of_feeds), f"Batches of {options.data}, prepared on one CPU thread")
         return
     samples = options.samples or 8
     with Stages() as stages:
@@ -72,14 +77,19 @@ def _trained(options: argparse.Namespace) -> TrainedModel | None:
         raise UserError(f"{options.part} takes no --model", where=where, allowed="sampling --model RUN --data DIR")
     if options.data is None:
         raise UserError("--model without --data", where=where, allowed="--model RUN --data DIR")
-    model = trained_folder(options.model)
-    return TrainedModel(model, options.data, trained_folder(options.evaluator) if options.evaluator else None)
+    uri = Site.here().tracking_uri
+    model, evaluator = (
+        trained_folder(model_folder(name, uri)) if name else None for name in (options.model, options.evaluator)
+    )
+    assert model is not None
+    return TrainedModel(model, options.data, evaluator)
 
 
 def _settings(options: argparse.Namespace, trained: TrainedModel | None) -> Settings:
     overrides = settings.parse_overrides(options.overrides)
     if trained is None:
         return settings.load(options.config, overrides)
+    settings.check_of_trained(overrides)
     return settings.overridden(checkpoint.documents(trained.model)["config"], overrides, where=trained.model)
 
 

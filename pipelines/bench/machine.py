@@ -36,16 +36,17 @@ def seconds_of(run: Pass, device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def peak_flops(device: torch.device) -> float:
-    """FLOP per second of a large square product: in bfloat16 on a GPU, in float32 on a CPU."""
-    size, dtype = _SIZE[device.type], torch.bfloat16 if device.type == "cuda" else torch.float32
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP per second of a large square product."""
+    size = _SIZE[device.type]
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     times = [seconds_of(partial(torch.mm, a, b), device) for _ in range(7)][2:]
     return 2 * size**3 / statistics.median(times)
 
 
-def device_name(threads: int) -> str:
+def device_name(threads: int, dtype: torch.dtype) -> str:
     """The device of the measurement, and its precision."""
+    precision = str(dtype).removeprefix("torch.")
     if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, bfloat16"
-    return f"CPU, {threads} thread{'s' * (threads > 1)}, float32"
+        return f"{torch.cuda.get_device_name()}, {precision}"
+    return f"CPU, {threads} thread{'s' * (threads > 1)}, {precision}"

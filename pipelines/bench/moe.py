@@ -100,7 +100,7 @@ def _measure(
         for name, run in passes.items():
             seconds[name].append(seconds_of(run, device))
     progress("bench moe", repeats, repeats)
-    peak = peak_flops(device) if device.type == "cuda" else None
+    peak = peak_flops(device, torch.bfloat16) if device.type == "cuda" else None
     tokens = {"block": assignments, "dense": len(pool.position_S), "scatter": assignments}
     costs = {}
     for name in FORMS:

@@ -23,8 +23,8 @@ from intermoe.diffusion.schedule import Diffusion, SamplerName
 from intermoe.errors import UserError
 from intermoe.evaluation import measures
 from intermoe.evaluation.metrics import Interval
-from intermoe.evaluation.protocol import score
 from intermoe.evaluation.runner import EvaluationSpec, JobRunner, read_parts
+from intermoe.evaluation.scoring import score
 from intermoe.generation import best_device, eval_mode
 from intermoe.model import InterMoE
 from intermoe.networks.vae import STRIDE
@@ -128,7 +128,7 @@ def _measure(
             for form, times in seconds.items():
                 times.append(seconds_of(partial(sample, _diffusion(settings, form)), device))
         progress("bench sampling", repeats, repeats)
-        peak, flop = peak_flops(device), denoiser_flop(model, settings, 2 * samples)
+        peak, flop = peak_flops(device, torch.float32), denoiser_flop(model, settings, samples)
         costs = {}
         for number, form in enumerate(forms):
             if trained and trained.evaluator:
@@ -136,7 +136,7 @@ def _measure(
             median = statistics.median(seconds[form])
             latent, cm = (None, None) if converged_BLPZ is None else _errors(model, latents[form], converged_BLPZ)
             quality = _quality(settings, trained, form) if trained and trained.evaluator else {}
-            costs[form] = SamplerCost(median, form[1] * flop / median / peak, latent, cm, quality)
+            costs[form] = SamplerCost(median, _passes(settings, form) * flop / median / peak, latent, cm, quality)
     return costs
 
 
@@ -148,6 +148,13 @@ def _fits(settings: Settings, form: Form) -> bool:
 def _diffusion(settings: Settings, form: Form) -> Diffusion:
     sampler, steps = form
     return Diffusion(settings.diffusion).resampled({"sampler": sampler, "sampler_steps": steps, "spacing": None})
+
+
+def _passes(settings: Settings, form: Form) -> int:
+    """Passes of the denoiser over the batch: two in each step where guidance applies, else one."""
+    diffusion = _diffusion(settings, form)
+    start, end = (share * settings.diffusion.steps for share in settings.diffusion.guidance_interval)
+    return sum(2 if start <= t <= end else 1 for t in samplers.timesteps(diffusion))
 
 
 def _conditions(model: InterMoE, trained: TrainedModel | None, samples: int) -> Tensor:

@@ -83,7 +83,8 @@ class EvaluateRequest:
         folder = trained_folder(model_folder(self.model, uri)).resolve()
         model = InterMoE.load(folder)
         stored = checkpoint.documents(folder)["config"]
-        overrides = dict(_of_evaluation(self.overrides))
+        settings.check_of_trained(self.overrides)
+        overrides = dict(self.overrides)
         if self.guidance is not None:
             overrides["diffusion.guidance"] = self.guidance
         values = settings.overridden(stored, overrides, where=folder)
@@ -175,12 +176,3 @@ class EvaluationPlan:
     jobs: Sequence[EvaluationJob]
     about: Mapping[str, Any]
     model_run: str | None
-
-
-def _of_evaluation(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-    sampling = [f"diffusion.{key}" for key in SAMPLING]
-    for key in overrides:
-        if key.partition(".")[0] not in ("evaluation", "workers") and key not in sampling:
-            allowed = ", ".join(("evaluation.*", "workers.*", *sampling))
-            raise UserError(f"{key} belongs to the model and cannot change", allowed=allowed)
-    return overrides

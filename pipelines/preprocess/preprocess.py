@@ -181,7 +181,9 @@ def _stream(
     *,
     num_gpus: int = 0,
 ) -> list[_Result]:
-    """Run the task on every job, each with so many GPUs, and return what it returned, in the order of the jobs.
+    """Run the task on every job, and return what it returned, in the order of the jobs.
+
+    With GPUs, a process of each does one job after another; a task with one would start a process per job.
 
     A job and its result pass as JSON: plain values whose Arrow type does not hang on what the first block holds.
     """
@@ -190,9 +192,16 @@ def _stream(
     results: dict[int, _Result] = {}
     rows = [{"number": number, "job": json.dumps(job)} for number, job in enumerate(jobs)]
     with quiet_data():
-        stream = ray.data.from_items(rows, override_num_blocks=max(1, len(rows))).map(
-            partial(_answer, task=task), num_gpus=num_gpus or None
-        )
+        items_of_jobs = ray.data.from_items(rows, override_num_blocks=max(1, len(rows)))
+        if num_gpus:
+            stream = items_of_jobs.map(
+                cast(Any, _Answering),
+                fn_constructor_args=(task,),
+                num_gpus=1,
+                concurrency=(1, min(num_gpus, len(rows))),
+            )
+        else:
+            stream = items_of_jobs.map(partial(_answer, task=task))
         for row in stream.iter_rows():
             result = json.loads(row["result"])
             if "error" in result:
@@ -211,6 +220,16 @@ def _answer(row: dict[str, Any], task: Callable[[Any], Mapping[str, Any]]) -> di
     except OSError as error:
         result = {"error": f"{error.filename}: cannot be read or written: {error.strerror or error}"}
     return {"number": row["number"], "result": json.dumps(result)}
+
+
+class _Answering:
+    """A process that does jobs of one kind."""
+
+    def __init__(self, task: Callable[[Any], Mapping[str, Any]]) -> None:
+        self._task = task
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return _answer(row, self._task)
 
 
 def _make_duet(
@@ -296,8 +315,8 @@ def _encode(
         for start in range(0, len(texts), ROWS_PER_FILE)
     ]
     task = partial(write_captions, encoder=encoder, text_folder=text_folder, folder=folder)
-    # Where all GPUs are at work, CPUs are there sooner.
-    num_gpus = 1 if ray.available_resources().get("GPU", 0) >= 1 else 0
+    # Not those that are free at the moment: a command gives the same bytes whenever it runs on a cluster.
+    num_gpus = int(ray.cluster_resources().get("GPU", 0))
     return _stream("encode", task, jobs, lambda job: len(job["texts"]), progress, num_gpus=num_gpus)
 
 

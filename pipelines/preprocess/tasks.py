@@ -177,7 +177,7 @@ def _set_aside(id: str, error: Exception) -> SetAside:
 
 @lru_cache(1)
 def _loaded(name: str, text_folder: Path | None, device: str) -> TextEncoder:
-    """The encoder on a device; Ray keeps a worker process for the next task, so that it is loaded once."""
+    """The encoder on a device, loaded once per process."""
     return load_encoder(name, text_folder).to(device)
 
 

@@ -131,8 +131,9 @@ class PaperTable(ReportTable):
     def order(self) -> str:
         """In words, whether the paper's order of rows holds, with the legend of its marks."""
         if self.orders.empty:
-            return "The paper's order of rows: too few rows to compare."
-        by = self._marked["by"].unique()
+            return "The paper's order of rows: no two rows that it distinguishes are done."
+        # Before the paper's best row is done, there are no marks.
+        by = (self.orders if self._marked.empty else self._marked)["by"].unique()
         basis = f"by seeds, {_BY_REPLICATIONS} by replications" if len(by) > 1 else f"by {by[0]}"
         marks = ", ".join(f"{mark} {order}" for order, mark in _MARKS.items())
         counts = "; ".join(self._count(name) for name in self.orders["measure"].unique())
@@ -212,6 +213,8 @@ def tables_csv(paper: Mapping[str, PaperTable], points: ReportTable) -> str:
 
 def orders_csv(paper: Mapping[str, PaperTable]) -> str:
     """Whether the paper's order of two rows holds, for every pair of its tables that it distinguishes, as CSV."""
+    if not paper:
+        return pd.DataFrame(columns=["table", *_ORDERS]).to_csv(index=False)
     tables = pd.concat({number: table.orders for number, table in paper.items()}, names=["table", "pair"])
     return tables.droplevel("pair").to_csv()
 

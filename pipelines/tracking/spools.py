@@ -3,8 +3,8 @@
 There nothing can be added to a file. So the spool is a folder on this machine, and ``save``, at each checkpoint, copies
 what MLflow does not have yet. What comes after the last checkpoint of a process that is killed is computed again by the
 one that resumes. A process has a folder of its own there, named after its part in the run. Nothing keeps two processes
-from delivering what is in it, so each copy of the lines is a file of its own, ``RUN_ID.TIME-RANDOM.jsonl``, and who has
-delivered one removes that one: not what another process, which may live longer than one thinks, has saved meanwhile.
+from delivering what is in it, so each copy of the lines is a file of its own, ``RUN_ID.TIME-RANDOM.jsonl``, and a
+process removes only the copies that it has delivered: what another process has saved meanwhile stays.
 """
 
 import os
@@ -83,6 +83,9 @@ class RemoteSpool(Spool):
         with storage_errors(self._home):
             earlier = self._saved
             if entries:
+                # Another process that has delivered the same lines has removed their files.
+                names = {path.removeprefix(self._home.path).strip("/") for path in self._home.fs.find(self._home.path)}
+                self._held &= names
                 for held in (entry.arguments.get("held") for entry in entries):
                     if held:
                         self._upload(self.folder / held)
@@ -164,4 +167,4 @@ def spools_below(folder: Place) -> list[Spool]:
 def _run_of(name: str) -> str | None:
     """The run whose lines a file of that name in a storage holds, if it is one of lines."""
     run_id, _, rest = name.partition(".")
-    return run_id if rest.endswith(".jsonl") and RUN_ID.fullmatch(run_id) else None
+    return run_id if rest.endswith("jsonl") and RUN_ID.fullmatch(run_id) else None

@@ -81,7 +81,7 @@ class Trainer(TorchTrainer):
         try:
             return super()._initialize_and_run_controller(**options | {"scaling_policy": self._policy})
         except KeyboardInterrupt:
-            # By SIGTERM, of which Ray Train knows nothing: its workers would train on while the run is closed.
+            # Ray Train handles SIGINT but not SIGTERM: its workers would train on while the run is closed.
             if self._controller is not None:
                 with suppress(ray.exceptions.RayError):
                     ray.get(self._controller.abort.remote(), timeout=_ANSWER_SECONDS)

@@ -6,7 +6,7 @@ from which a run goes on as if it had not been interrupted.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cache, partial
@@ -110,6 +110,7 @@ class Worker:
         try:
             first = self._restore()
         except DamagedCheckpoint as error:
+            self._join([error])
             ray.get(self.board.fail.remote(str(error), key=self.key))
             return
         self._note_attempt()
@@ -271,11 +272,16 @@ class Worker:
         step = 0 if folder is None else self._load(folder)
         if self.rank == 0:
             self.routing.forget_after(step)
-            # After the checkpoint was looked for: what the process that wrote it had logged was saved before it was.
+        # After the checkpoint was looked for: what the process that wrote it had logged was saved before it was.
+        self._join(damages)
+        return step
+
+    def _join(self, damages: Sequence[DamagedCheckpoint]) -> None:
+        """Log to the run from now on, at first which checkpoints are damaged."""
+        if self.rank == 0:
             self.tracking = run_log.join(self.request.site.tracking_uri, self.run_id, self.request.out)
             for damage in damages:
                 self.tracking.set_tags({"intermoe.damaged": str(damage)})
-        return step
 
     def _load(self, folder: Place) -> int:
         """Take over the state of a checkpoint; its step."""

@@ -10,8 +10,9 @@ from intermoe import checkpoint
 from intermoe.diffusion.schedule import DiffusionConfig
 from intermoe.errors import UserError
 from intermoe.evaluation.metrics import Interval
-from intermoe.evaluation.protocol import EvaluationConfig, score
+from intermoe.evaluation.protocol import EvaluationConfig
 from intermoe.evaluation.runner import EvaluationSpec, JobRunner, read_parts
+from intermoe.evaluation.scoring import score
 from pipelines import settings
 from pipelines.bench.moe import FORMS, bench_moe
 from pipelines.bench.sampling import FORMS as FORMS_OF_SAMPLING

@@ -346,10 +346,10 @@ def test_duet_is_made_in_tasks_with_the_bytes_of_one_process(tmp_path):
     assert all((tmp_path / "raw" / file).read_bytes() == (tmp_path / "expected" / file).read_bytes() for file in files)
 
 
-@pytest.mark.parametrize(("free", "num_gpus"), [({}, 0), ({"CPU": 2.0}, 0), ({"GPU": 0.5}, 0), ({"GPU": 2.0}, 1)])
-def test_captions_go_to_a_gpu_where_one_is_free(monkeypatch, tmp_path, free, num_gpus):
+@pytest.mark.parametrize(("there", "num_gpus"), [({}, 0), ({"CPU": 2.0}, 0), ({"GPU": 2.0}, 2)])
+def test_captions_go_to_the_gpus_of_a_cluster(monkeypatch, tmp_path, there, num_gpus):
     asked: list[tuple[str, int]] = []
-    monkeypatch.setattr(ray, "available_resources", lambda: free)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: there)
     monkeypatch.setattr(module, "_stream", lambda stage, *rest, num_gpus: asked.append((stage, num_gpus)))
     module._encode(["They bow."], EncoderCard(name="minilm", width=384, sha256="0" * 64), None, tmp_path, print)
     assert asked == [("encode", num_gpus)]

@@ -118,7 +118,10 @@ def test_orders_that_the_paper_does_not_distinguish_are_left_out(parts, outcomes
     shown = ours.shown(2)
     assert shown.cells["FID, order"].to_list() == ["≈", "", ""]
     assert bold(ours, "FID ↓, paper") == [False, True, True]
-    assert paper_table("4", table, parts[0]).order() == "The paper's order of rows: too few rows to compare."
+    assert (
+        paper_table("4", table, parts[0]).order()
+        == "The paper's order of rows: no two rows that it distinguishes are done."
+    )
 
 
 def test_numbers_without_an_interval_cannot_be_distinguished(make_outcome, table):
@@ -163,7 +166,7 @@ def test_all_points_are_shown_whether_or_not_they_stand_for_a_row_of_the_paper(m
 
 def test_a_table_of_nothing_is_empty(outcomes):
     nothing = paper_table("4", {"title": "Nothing", "rows": {"four": {}}}, outcomes)
-    assert nothing.order() == "The paper's order of rows: too few rows to compare."
+    assert nothing.order() == "The paper's order of rows: no two rows that it distinguishes are done."
     assert nothing.shown(1).cells.empty
 
 
@@ -197,4 +200,19 @@ def test_orders_are_written_by_pair(make_outcome, table):
         "table,measure,first,second,paper,ours,ours_half_width,by,order\n"
         "4,r_precision_top1,none,four,-0.09999999999999998,0.0,0.0,replications,cannot be distinguished\n"
         "4,fid,none,four,1.0,1.0,0.0,replications,holds\n"
+    )
+
+
+def test_without_tables_of_the_paper_the_orders_are_a_head():
+    assert orders_csv({}) == "table,measure,first,second,paper,ours,ours_half_width,by,order\n"
+
+
+def test_orders_are_told_while_the_papers_best_row_is_not_done(make_outcome, table):
+    trials = [
+        make_outcome(row, [fid, fid + 2], [0.5, 0.25], rows=(row,)) for row, fid in (("none", 5.0), ("four", 4.0))
+    ]
+    ours = paper_table("4", table, Outcomes.joined(trials))
+    assert ours.shown(1).cells["FID, order"].to_list() == ["", "", ""]
+    assert ours.order().endswith(
+        "Of all pairs of rows that the paper distinguishes: R top 1 ✓ 0, ✗ 0, ≈ 1; FID ✓ 1, ✗ 0, ≈ 0."
     )

@@ -168,6 +168,26 @@ def test_what_a_process_saves_to_a_storage_while_another_delivers_what_it_had_sa
     assert not is_folder(home)
 
 
+def test_what_another_process_has_delivered_and_removed_is_saved_again_with_the_lines_that_speak_of_it(
+    bucket: str, tmp_path: Path
+) -> None:
+    home = as_place(f"{bucket}/held/tracking/worker")
+    assert isinstance(home, UPath)
+    (tmp_path / "plot.png").write_bytes(b"plot")
+    worker = RemoteSpool(home, RUN_ID, "store")
+    worker.append("artifact", 1, **worker.hold(tmp_path / "plot.png"), folder=None)
+    worker.save()
+    driver = RemoteSpool(home, RUN_ID)
+    for entry in driver.entries():
+        driver.note_delivered(entry)
+    assert driver.remove_if_delivered()
+    worker.append("points", 1, step=2, values={"loss": 2.0})
+    worker.save()
+    left = RemoteSpool(home, RUN_ID)
+    assert [entry.kind for entry in left.entries()] == ["artifact", "points"]
+    left.check()
+
+
 def _fail(*_: object) -> None:
     raise OSError("away")
 

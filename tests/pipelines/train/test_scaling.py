@@ -12,7 +12,7 @@ from intermoe.errors import UserError
 from pipelines import settings
 from pipelines.cluster.resources import NodeResources
 from pipelines.train import scaling
-from pipelines.train.scaling import ElasticPolicy, FixedPolicy, even_counts, scaling_config
+from pipelines.train.scaling import ElasticPolicy, FixedPolicy, Trainer, even_counts, scaling_config
 
 
 class Cluster:
@@ -172,3 +172,27 @@ def test_workers_that_are_started_again_do_not_grow_by_what_was_seen_before(poli
     assert started(decided.make_decision_for_non_running_worker_group()) == 2
     decided.saved = 40
     assert started(decided.make_decision_for_running_worker_group(state, None)) == 0
+
+
+@pytest.mark.parametrize("error", [None, ray.exceptions.RayActorError(), ray.exceptions.GetTimeoutError("late")])
+def test_a_signal_that_ray_train_does_not_handle_ends_its_workers_too(monkeypatch, error):
+    """Else they would go on training, and logging, while the driver closes the run."""
+    aborted: list[str] = []
+
+    def get(answer: str, timeout: float) -> None:
+        aborted.append(answer)
+        if error:
+            raise error
+
+    def run(trainer: Any, **options: Any) -> None:
+        trainer._register_sigint_handler(SimpleNamespace(abort=SimpleNamespace(remote=lambda: "abort")))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scaling.ray, "get", get)
+    monkeypatch.setattr(scaling.TorchTrainer, "_initialize_and_run_controller", run)
+    monkeypatch.setattr(scaling.TorchTrainer, "_register_sigint_handler", lambda *_: None)
+    trainer = Trainer.__new__(Trainer)
+    trainer._policy, trainer._controller = None, None  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        trainer._initialize_and_run_controller()
+    assert aborted == ["abort"]
