@@ -8,7 +8,11 @@ from routing import dynamic, route
 from torch import Tensor, nn
 
 from intermoe.moe.pool import TokenPool
-from intermoe.moe.selection import Assignment, update_biases
+from intermoe.moe.selection import Assignment, Counts, Selection, fit_rooms, update_biases
+
+
+def counts(layer: Selection) -> Tensor:
+    return torch.cat([getattr(layer, name).reshape(-1) for name in Counts._fields])
 
 
 def test_assignment_is_sorted_by_expert_and_gates_are_not_renormalised() -> None:
@@ -48,7 +52,7 @@ def test_two_workers_with_one_reduction_move_as_one() -> None:
         for alone, shared, logits in zip(one, worker, batch, strict=True):
             route(alone, logits)
             route(shared, logits)
-    counted = [torch.stack([layer._counts() for layer in worker]) for worker in workers]
+    counted = [torch.stack([counts(layer) for layer in worker]) for worker in workers]
     calls: list[Tensor] = []
     for worker in workers:
         update_biases(worker, lambda own: calls.append(own.clone()) or counted[0] + counted[1])
@@ -58,7 +62,7 @@ def test_two_workers_with_one_reduction_move_as_one() -> None:
     for alone, first, second in zip(one, *workers, strict=True):
         assert torch.equal(alone.bias_E, first.bias_E)
         assert torch.equal(first.bias_E, second.bias_E)
-        assert not first._counts().any()
+        assert not counts(first).any()
         assert alone.pop_routing().load_E == first.pop_routing().load_E == second.pop_routing().load_E
 
 
@@ -81,7 +85,31 @@ def test_pop_routing_sums_up_and_begins_anew() -> None:
 
 
 def test_gates_as_a_grid() -> None:
-    assignment = Assignment(torch.tensor([4, 0, 4]), torch.tensor([0.5, 0.25, 0.125]), torch.tensor([1, 1, 3]))
+    token = torch.tensor([4, 0, 4])
+    assignment = Assignment(token, torch.tensor([0.5, 0.25, 0.125]), torch.tensor([1, 1, 3]), target_A=token)
     expected = torch.zeros(6, 3)
     expected[4, 0], expected[0, 2], expected[4, 2] = 0.5, 0.25, 0.125
     assert torch.equal(assignment.gates(6), expected)
+
+
+def test_room_follows_the_highest_load_in_steps_and_not_every_change_of_it() -> None:
+    layer = dynamic()
+    rooms = []
+    for peak in (1.0, 1.1, 1.3, 0.8, 0.4):
+        fit_rooms([layer], [peak])
+        rooms.append(layer.room)
+    assert rooms == [1.25, 1.25, 1.625, 1.625, 0.5]
+
+
+def test_a_skipped_step_moves_nothing_and_is_forgotten() -> None:
+    layers = [dynamic(load_momentum=0.5), dynamic(load_momentum=0.5)]
+    model = nn.ModuleList(layers).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for layer in layers:
+        route(layer, torch.full((4, 4), torch.nan))
+    update_biases(model, skipped=torch.tensor(True))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    for layer in layers:
+        route(layer, torch.ones(4, 4))
+    update_biases(model, skipped=torch.tensor(False))
+    assert layers[0].pop_routing().experts_per_token == 4.0
