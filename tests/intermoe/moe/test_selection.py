@@ -7,6 +7,8 @@ import torch
 from routing import dynamic, route
 from torch import Tensor, nn
 
+from intermoe.moe.block import MoeBlock
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import Assignment, Counts, Selection, fit_rooms, update_biases
 
@@ -113,3 +115,49 @@ def test_a_skipped_step_moves_nothing_and_is_forgotten() -> None:
         route(layer, torch.ones(4, 4))
     update_biases(model, skipped=torch.tensor(False))
     assert layers[0].pop_routing().experts_per_token == 4.0
+
+
+LENGTHS = (6, 4, 0, 1)
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"pool": "sequence"},
+    {"selection": "token_choice", "c_exp": 2},
+    {"selection": "expert_choice"},
+    {"selection": "expert_choice", "pool": "sequence"},
+    {"selection": "expert_choice", "pool": "worker", "c_exp": 3},
+    {"selection": "uniform", "c_exp": 1.5},
+]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("moe", KINDS)
+def test_a_fixed_number_of_rows_gives_the_same_outputs_and_gradients_to_the_bit(
+    moe: dict[str, Any], training: bool
+) -> None:
+    def outputs(fixed: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        block = MoeBlock(MoeConfig.parse({"experts": 4, "hidden": 8, **moe}), 8).train(training)
+        for weight in block.parameters():
+            nn.init.normal_(weight, std=0.6)
+        block.selection.has_fixed_rows, block.selection.room = fixed, 4.0
+        x = torch.randn(2, len(LENGTHS), 6, 8, requires_grad=True)
+        emb = torch.randn(len(LENGTHS), 8, requires_grad=True)
+        y = block(x, emb, emb, TokenPool.of_lengths(LENGTHS, num_frames=6, num_persons=2))
+        assert (block.selection.demand is not None) == (fixed and training)
+        leaves = [x, emb, *block.parameters()]
+        gradients = torch.autograd.grad((y * torch.randn(y.shape)).sum(), leaves, allow_unused=True)
+        return [y, *(torch.zeros(()) if gradient is None else gradient for gradient in gradients)]
+
+    for fixed, exact in zip(outputs(fixed=True), outputs(fixed=False), strict=True):
+        assert torch.equal(fixed, exact)
+
+
+def test_what_there_are_no_rows_for_is_asked_for_all_the_same() -> None:
+    selection = dynamic(bias_init=-0.1).train()
+    selection.has_fixed_rows, selection.room = True, 0.01
+    assignment = route(selection, torch.ones(40, 4))
+    demand = selection.demand
+    assert demand is not None
+    assert (int(demand.asked), int(demand.given), demand.num_tokens) == (160, 64, 40)
+    assert assignment.ends_E.tolist() == [40, 64, 64, 64]
+    assert torch.equal(assignment.gates(40) > 0, (torch.arange(160) < 64).view(4, 40).T)
