@@ -1,21 +1,27 @@
 """Multi-head attention over the latent frames of a person.
 
 Legend: P = 2 persons, B batch, L latent frames (queries), K = L + 1 keys, N = P * B sequences, D width,
-H heads, C channels of a head.
+E = 2 D numbers of key and value, H heads, C channels of a head.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 
-def key_mask(mask_BL: Tensor, num_persons: int) -> Tensor:
-    """Mask of the keys that may be attended to, bool [N, 1, 1, K], from the valid frames [B, L].
+def key_mask(mask_BL: Tensor, num_persons: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What is added to the scores of the keys [N, 1, 1, K], from the valid frames [B, L]: 0, or minus infinity.
 
     The last key is the zero key of :class:`Attention`: always allowed, so that a row of nothing but padding is
-    finite.
+    finite. In the dtype of the products it is converted once, not in every layer.
+
+    Example:
+        >>> key_mask(torch.tensor([[True, False]]), num_persons=1)
+        tensor([[[[0., -inf, 0.]]]])
     """
     allowed_BK = pad(mask_BL, (0, 1), value=True)
-    return allowed_BK.repeat(num_persons, 1)[:, None, None]
+    barred_BK = torch.zeros(allowed_BK.shape, dtype=dtype, device=mask_BL.device).masked_fill(~allowed_BK, -torch.inf)
+    return barred_BK.repeat(num_persons, 1)[:, None, None]
 
 
 class Attention(nn.Module):
@@ -38,13 +44,13 @@ class Attention(nn.Module):
         for projection in (self.query, self.key_value, self.out):
             nn.init.zeros_(projection.bias)
 
-    def forward(self, x_PBLD: Tensor, context_PBLD: Tensor, allowed_N11K: Tensor) -> Tensor:
+    def forward(self, x_PBLD: Tensor, context_PBLD: Tensor, barred_N11K: Tensor) -> Tensor:
         """Let the frames of each x attend to the frames of its context.
 
         Args:
             x_PBLD: what asks.
             context_PBLD: what is asked; x itself for self-attention.
-            allowed_N11K: :func:`key_mask` of the batch.
+            barred_N11K: :func:`key_mask` of the batch.
 
         Returns:
             [P, B, L, D].
@@ -55,7 +61,7 @@ class Attention(nn.Module):
         key_NHKC = pad(self._split_heads(key_PBLD), (0, 0, 0, 1))
         value_NHKC = pad(self._split_heads(value_PBLD), (0, 0, 0, 1))
         mixed_NHLC = scaled_dot_product_attention(
-            query_NHLC, key_NHKC, value_NHKC, allowed_N11K, self.dropout if self.training else 0.0
+            query_NHLC, key_NHKC, value_NHKC, barred_N11K, self.dropout if self.training else 0.0
         )
         out_PBLD: Tensor = self.out(mixed_NHLC.transpose(1, 2).flatten(2).unflatten(0, (num_persons, batch_size)))
         return out_PBLD

@@ -1,9 +1,11 @@
 """Conditioning on timestep and text: sinusoids and adaptive layer norm.
 
-Legend: B batch, P = 2 persons, L latent frames, D width, M = 2 D numbers of a modulation.
+Legend: B batch, P = 2 persons, L latent frames, D width, M = 2 D numbers of a modulation, K layer norms.
 """
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +39,13 @@ class TimestepEmbedding(nn.Module):
         return embedded
 
 
+class Modulation(NamedTuple):
+    """What a normalised x is multiplied by, ``1 + scale``, and what is added then."""
+
+    gain_B1D: Tensor
+    shift_B1D: Tensor
+
+
 class AdaptiveLayerNorm(nn.Module):
     """Layer norm whose scale and shift come from the conditioning: ``norm(x) * (1 + scale) + shift``.
 
@@ -50,9 +59,33 @@ class AdaptiveLayerNorm(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x_PBLD: Tensor, emb_BD: Tensor) -> Tensor:
-        """Normalise x [P, B, L, D] and modulate it by the conditioning [B, D] of its sample."""
-        modulation_B1M = self.modulation(nn.functional.silu(emb_BD))[:, None]
-        scale_B1D, shift_B1D = modulation_B1M.chunk(2, dim=-1)
+    def forward(self, x_PBLD: Tensor, emb_BD: Tensor | Modulation) -> Tensor:
+        """Normalise x [P, B, L, D] and modulate it by the conditioning [B, D] of its sample.
+
+        Args:
+            x_PBLD: what is normalised.
+            emb_BD: the conditioning, or what :func:`modulations` has made of it for this norm.
+        """
         normalised_PBLD: Tensor = self.norm(x_PBLD)
+        if isinstance(emb_BD, Modulation):
+            # The gradient of addcmul, which is one pass less here, is two more.
+            return normalised_PBLD * emb_BD.gain_B1D + emb_BD.shift_B1D
+        scale_B1D, shift_B1D = self.modulation(nn.functional.silu(emb_BD))[:, None].chunk(2, dim=-1)
         return torch.addcmul(shift_B1D, normalised_PBLD, 1 + scale_B1D)
+
+
+def modulations(norms: Sequence[AdaptiveLayerNorm], emb_BD: Tensor) -> list[Modulation]:
+    """The modulation of each of several norms by one conditioning, in one product of their weights stacked.
+
+    A few launches instead of some for each norm. Stacking writes all weights anew, so where launches cost nothing it is
+    slower: of a training step on a CPU (32 norms of width 768) 243 ms against 147, without gradients 131 against 23.
+
+    Args:
+        norms: of the same width.
+        emb_BD: the conditioning.
+    """
+    weight = torch.cat([norm.modulation.weight for norm in norms])
+    bias = torch.cat([norm.modulation.bias for norm in norms])
+    both_BKM = nn.functional.linear(nn.functional.silu(emb_BD), weight, bias).unflatten(1, (len(norms), -1))
+    scale_BK1D, shift_BK1D = both_BKM.unflatten(2, (2, 1, -1)).unbind(2)
+    return list(map(Modulation, (1 + scale_BK1D).unbind(1), shift_BK1D.unbind(1)))

@@ -6,12 +6,12 @@ E experts.
 
 from torch import Tensor, nn
 
-from intermoe.layers.conditioning import AdaptiveLayerNorm
+from intermoe.layers.conditioning import AdaptiveLayerNorm, Modulation
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.experts import DenseFeedForward, Experts
 from intermoe.moe.paradigms import PARADIGMS
 from intermoe.moe.pool import TokenPool
-from intermoe.moe.router import Router
+from intermoe.moe.router import Router, TextLogits
 
 
 class MoeBlock(nn.Module):
@@ -24,13 +24,15 @@ class MoeBlock(nn.Module):
         self.selection = PARADIGMS[config.selection](config)
         self.experts = Experts(config.experts, width, config.hidden)
 
-    def forward(self, x_PBLD: Tensor, emb_BD: Tensor, text_BD: Tensor, pool: TokenPool) -> Tensor:
+    def forward(
+        self, x_PBLD: Tensor, emb_BD: Tensor | Modulation, text_BD: Tensor | TextLogits, pool: TokenPool
+    ) -> Tensor:
         """The block's contribution, to be added to x.
 
         Args:
             x_PBLD: the residual stream.
-            emb_BD: conditioning of the layer norm, timestep and text.
-            text_BD: what the text router reads.
+            emb_BD: conditioning of the layer norm, timestep and text, or the modulation made of it.
+            text_BD: what the text router reads, or the logits made of it.
             pool: the tokens; positions outside it are neither routed nor computed.
 
         Returns:
@@ -50,7 +52,9 @@ class DenseBlock(nn.Module):
         self.norm = AdaptiveLayerNorm(width)
         self.network = DenseFeedForward(width, config.hidden)
 
-    def forward(self, x_PBLD: Tensor, emb_BD: Tensor, _text_BD: Tensor, _pool: TokenPool) -> Tensor:
+    def forward(
+        self, x_PBLD: Tensor, emb_BD: Tensor | Modulation, _text_BD: Tensor | TextLogits, _pool: TokenPool
+    ) -> Tensor:
         """The block's contribution, to be added to x, [P, B, L, D]; there is nothing to route."""
         y_PBLD: Tensor = self.network(self.norm(x_PBLD, emb_BD))
         return y_PBLD

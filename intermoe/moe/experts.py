@@ -4,10 +4,13 @@ Legend: P = 2 persons, B batch, L latent frames, N positions, D width, H hidden,
 A assignments (pairs of a token and an expert), a those of one expert, R = E * N rows.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import grouped_mm, silu
 
+from intermoe.layers.precision import product_dtype
 from intermoe.moe.selection import Assignment
 
 
@@ -37,13 +40,43 @@ class Experts(nn.Module):
             [N, D], float32 under autocast; zero where no expert is assigned.
         """
         # Grouped products are not on autocast's list.
-        device = x_ND.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ND.dtype
-        x_AD = x_ND.to(dtype).index_select(0, assignment.token_A)
+        dtype = product_dtype(x_ND)
+        x_AD = _Gather.apply(x_ND.to(dtype), assignment)
         gate_AH, up_AH = grouped_product(x_AD, self.inward_EDH.to(dtype), assignment.ends_E).chunk(2, dim=-1)
         y_AD = grouped_product(silu(gate_AH) * up_AH, self.outward_EHD.to(dtype), assignment.ends_E)
-        weighted_AD = y_AD * assignment.gate_A[:, None]
-        return weighted_AD.new_zeros(x_ND.shape).index_add(0, assignment.token_A, weighted_AD)
+        y_ND: Tensor = _Scatter.apply(y_AD * assignment.gate_A[:, None], assignment, len(x_ND))
+        return y_ND
+
+
+class _Gather(torch.autograd.Function):
+    """The rows [A, D] that an assignment names of x [N, D]; of the gradient, what is in spare rows is dropped."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, assignment: Assignment) -> Tensor:
+        ctx.assignment, ctx.num_positions = assignment, len(x_ND)
+        return x_ND.index_select(0, assignment.token_A)
+
+    @staticmethod
+    def backward(ctx: Any, grad_AD: Tensor) -> tuple[Tensor, None]:
+        return _sums(grad_AD, ctx.assignment, ctx.num_positions), None
+
+
+class _Scatter(torch.autograd.Function):
+    """The sums [N, D] of the rows [A, D] of each position; what is in spare rows is dropped."""
+
+    @staticmethod
+    def forward(ctx: Any, y_AD: Tensor, assignment: Assignment, num_positions: int) -> Tensor:
+        ctx.assignment = assignment
+        return _sums(y_AD, assignment, num_positions)
+
+    @staticmethod
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, None, None]:
+        return grad_ND.index_select(0, ctx.assignment.token_A), None, None
+
+
+def _sums(y_AD: Tensor, assignment: Assignment, num_positions: int) -> Tensor:
+    zeros = y_AD.new_zeros(num_positions + assignment.num_spare_positions, y_AD.shape[1])
+    return zeros.index_add_(0, assignment.target_A, y_AD)[:num_positions]
 
 
 def grouped_product(x_AI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
@@ -52,12 +85,13 @@ def grouped_product(x_AI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     Args:
         x_AI: rows sorted by expert.
         weight_EIO: a matrix for each expert.
-        ends_E: int32, where the rows of each expert end.
+        ends_E: int32, where the rows of each expert end; of later rows the result may be anything.
     """
     if _has_kernel(x_AI):
         return grouped_mm(x_AI, weight_EIO, offs=ends_E)
-    rows = x_AI.tensor_split(ends_E[:-1].long().cpu())
-    return torch.cat([row_aI @ weight_IO for row_aI, weight_IO in zip(rows, weight_EIO, strict=True)])
+    *rows, spare_aI = x_AI.tensor_split(ends_E.long().cpu())
+    products = [row_aI @ weight_IO for row_aI, weight_IO in zip(rows, weight_EIO, strict=True)]
+    return torch.cat([*products, products[0].new_zeros(len(spare_aI), weight_EIO.shape[2])])
 
 
 def _has_kernel(x: Tensor) -> bool:

@@ -16,17 +16,19 @@ table    row                            reading
 =======  =============================  ==========================================================================
 
 Legend: E experts, S tokens of this worker, X tokens of all workers, N sequences, k tokens or experts of the highest
-scores.
+scores, M layers.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from intermoe.moe.config import MoeConfig
-from intermoe.moe.pool import TokenPool
+from intermoe.moe.pool import TokenPool, num_workers
 from intermoe.moe.selection import Counts, Selection
 
 # The biases stay this far inside the open interval (-1, 0).
@@ -65,12 +67,13 @@ class DynamicSelection(Selection):
     def __init__(self, config: MoeConfig) -> None:
         super().__init__(config)
         self.sigma, self.scope, self.load_momentum = config.sigma, config.pool, config.load_momentum
-        # Known on the host too, so that a selection which never calibrates does not wait for the device.
-        self.calibrates = config.bias_init == "calibrated"
+        calibrates = config.bias_init == "calibrated"
         bias_init = -0.5 if config.bias_init == "calibrated" else config.bias_init
+        # Whether the host knows that the biases are set: the buffer is on the device, which is asked once.
+        self._is_calibrated = not calibrates
         self.register_buffer("excess_E", torch.zeros(config.experts, dtype=torch.float64))
         self.register_buffer("bias_E", torch.full((config.experts,), bias_init))
-        self.register_buffer("calibrated", torch.tensor(not self.calibrates))
+        self.register_buffer("calibrated", torch.tensor(not calibrates))
 
     @property
     def learned_E(self) -> Tensor:
@@ -81,18 +84,26 @@ class DynamicSelection(Selection):
         """Eqs. 4 and 6."""
         if self.scope == "sequence":
             logits_SE = logits_SE - pool.sequence_means(logits_SE)
-        if self.calibrates and self.training and not self.calibrated:
-            self._calibrate(logits_SE, pool)
+        if self.training and not self._is_calibrated:
+            # What is set for good must not be set by a pass that was short of rows.
+            self.room = None
+            self._is_calibrated = bool(self.calibrated) or self._calibrate(logits_SE, pool)
         return (logits_SE.sigmoid() + self.bias_E > 0).T
 
-    def _calibrate(self, logits_SE: Tensor, pool: TokenPool) -> None:
-        """Set each bias so that its expert takes its share of the first pool of all workers at once."""
+    def _calibrate(self, logits_SE: Tensor, pool: TokenPool) -> bool:
+        """Set each bias so that its expert takes its share of the first pool of all workers at once; false without."""
         logits_XE, _ = pool.gather(logits_SE)
-        if len(logits_XE):
-            num_chosen = capacity(len(logits_XE), self.num_experts, self.c_exp)
-            self.bias_E.copy_(-cut(logits_XE, num_chosen).sigmoid())
-            self.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
-            self.calibrated.fill_(value=True)
+        if not len(logits_XE):
+            return False
+        num_chosen = capacity(len(logits_XE), self.num_experts, self.c_exp)
+        self.bias_E.copy_(-cut(logits_XE, num_chosen).sigmoid())
+        self.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
+        self.calibrated.fill_(value=True)
+        return True
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._is_calibrated = False
 
     def vote(self, taken_ES: Tensor) -> None:
         """A worker with tokens says whether an expert took too many of them (1) or too few (-1)."""
@@ -100,17 +111,22 @@ class DynamicSelection(Selection):
             self.vote_E += self._excess(taken_ES.sum(dim=1), taken_ES.shape[1]).sign()
             self.pools += 1
 
-    def learn(self, total: Counts) -> None:
+    @classmethod
+    def learn(cls, layers: Sequence[Self], total: Counts) -> None:
         """Eqs. 8 and 9; where no token was counted nothing moves."""
-        if self.scope == "worker":
-            step_E = total.vote_E / total.pools.clamp(min=1)
+        first = layers[0]
+        if first.scope == "worker":
+            step_ME = total.vote_E / total.pools.clamp(min=1)
         else:
-            now_E = self._excess(total.selected_E, total.valid) / total.valid.clamp(min=1)
-            mean_E = torch.lerp(now_E, self.excess_E, self.load_momentum)
-            self.excess_E.copy_(torch.where(total.valid > 0, mean_E, self.excess_E))
-            step_E = self.excess_E.sign() * (total.valid > 0)
-        self.bias_E -= self.sigma * step_E.float()
-        self.bias_E.clamp_(-1 + _MARGIN, -_MARGIN)
+            excess_ME = torch.stack([layer.excess_E for layer in layers])
+            now_ME = first._excess(total.selected_E, total.valid) / total.valid.clamp(min=1)
+            mean_ME = torch.lerp(now_ME, excess_ME, first.load_momentum)
+            excess_ME = torch.where(total.valid > 0, mean_ME, excess_ME)
+            torch._foreach_copy_([layer.excess_E for layer in layers], list(excess_ME.unbind()))
+            step_ME = excess_ME.sign() * (total.valid > 0)
+        bias_ME = torch.stack([layer.bias_E for layer in layers]) - first.sigma * step_ME.float()
+        bias_ME.clamp_(-1 + _MARGIN, -_MARGIN)
+        torch._foreach_copy_([layer.bias_E for layer in layers], list(bias_ME.unbind()))
 
     def _excess(self, taken_E: Tensor, num_tokens: Tensor | int) -> Tensor:
         # Load minus c_exp / E, times num_tokens * E: exact for whole numbers, and zero where nothing was counted.
@@ -124,6 +140,10 @@ class TokenChoice(Selection):
         """The top-k experts of each token; of equal ones, the first."""
         chosen_Sk = logits_SE.sort(dim=1, descending=True, stable=True).indices[:, : int(self.c_exp)]
         return torch.zeros_like(logits_SE, dtype=torch.bool).scatter(1, chosen_Sk, value=True).T
+
+    def most(self, pool: TokenPool) -> int:
+        """So many, always."""
+        return int(self.c_exp) * len(pool.position_S)
 
 
 class ExpertChoice(Selection):
@@ -191,15 +211,31 @@ class ExpertChoice(Selection):
     def _share(self, num_tokens_N: Tensor) -> Tensor:
         return (num_tokens_N.double() * self.c_exp / self.num_experts).round().long().clamp(min=1)
 
-    def learn(self, total: Counts) -> None:
-        """The running mean of the thresholds; the first is taken as it is."""
+    def most(self, pool: TokenPool) -> int:
+        """Each expert's share, where it is counted."""
+        num_tokens = len(pool.position_S)
         if self.scope == "sequence":
+            # Rounded up, at least one of each motion.
+            share = int(num_tokens * self.c_exp / self.num_experts) + pool.num_sequences
+        elif self.training and (self.scope == "worker" or num_workers() == 1):
+            share = capacity(num_tokens, self.num_experts, self.c_exp)
+        else:
+            share = num_tokens
+        return self.num_experts * min(share, num_tokens)
+
+    @classmethod
+    def learn(cls, layers: Sequence[Self], total: Counts) -> None:
+        """The running mean of the thresholds; the first is taken as it is."""
+        if layers[0].scope == "sequence":
             return
-        mean_cut_E = (total.vote_E / total.pools.clamp(min=1)).float()
-        keep = torch.where(self.steps > 0, _THRESHOLD_MOMENTUM, 0.0)
-        keep = torch.where(total.pools > 0, keep, 1.0)
-        self.threshold_E.copy_(keep * self.threshold_E + (1 - keep) * mean_cut_E)
-        self.steps += (total.pools > 0).long()
+        threshold_ME = torch.stack([layer.threshold_E for layer in layers])
+        steps_M = torch.stack([layer.steps for layer in layers])
+        mean_cut_ME = (total.vote_E / total.pools.clamp(min=1)).float()
+        keep_M1 = torch.where(steps_M[:, None] > 0, _THRESHOLD_MOMENTUM, 0.0)
+        keep_M1 = torch.where(total.pools > 0, keep_M1, 1.0)
+        threshold_ME = keep_M1 * threshold_ME + (1 - keep_M1) * mean_cut_ME
+        torch._foreach_copy_([layer.threshold_E for layer in layers], list(threshold_ME.unbind()))
+        torch._foreach_add_([layer.steps for layer in layers], list((total.pools > 0).long()[:, 0].unbind()))
 
 
 class UniformAssignment(Selection):
@@ -218,6 +254,10 @@ class UniformAssignment(Selection):
         offset_S = begin_S + pool.person_S * (self.num_experts // 2)
         expert_E1 = torch.arange(self.num_experts, device=logits_SE.device)[:, None]
         return (expert_E1 - offset_S) % self.num_experts < end_S - begin_S
+
+    def most(self, pool: TokenPool) -> int:
+        """No token has more turns than the next whole number."""
+        return math.ceil(self.c_exp) * len(pool.position_S)
 
 
 PARADIGMS: Mapping[str, type[Selection]] = MappingProxyType(

@@ -4,6 +4,8 @@ Legend: B batch, P = 2 persons, L latent frames, Z latent numbers of a person-fr
 N = P * B sequences, K = L + 1 keys.
 """
 
+from collections.abc import Sequence
+from itertools import islice
 from typing import Self
 
 import torch
@@ -12,10 +14,19 @@ from torch import Tensor, nn
 
 from intermoe.config import Config
 from intermoe.layers.attention import Attention, key_mask
-from intermoe.layers.conditioning import AdaptiveLayerNorm, TimestepEmbedding, sinusoids
-from intermoe.moe.block import feed_forward_block
+from intermoe.layers.conditioning import (
+    AdaptiveLayerNorm,
+    Modulation,
+    TimestepEmbedding,
+    modulations,
+    sinusoids,
+)
+from intermoe.layers.precision import product_dtype
+from intermoe.moe.block import MoeBlock, feed_forward_block
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
+from intermoe.moe.router import TextLogits, text_logits
+from intermoe.moe.selection import selections
 
 
 class DenoiserConfig(Config):
@@ -61,13 +72,34 @@ class DenoiserLayer(nn.Module):
         self.cross_attention = Attention(config.width, config.heads, config.dropout)
         self.feed_forward = feed_forward_block(moe, config.width)
 
-    def forward(self, x_PBLD: Tensor, emb_BD: Tensor, text_BD: Tensor, allowed_N11K: Tensor, pool: TokenPool) -> Tensor:
-        """One layer for both persons at once; each reads its partner as the partner came into the layer."""
-        own_PBLD = self.self_norm(x_PBLD, emb_BD)
-        partner_PBLD = self.partner_norm(x_PBLD, emb_BD).flip(0)
-        x_PBLD = x_PBLD + self.self_attention(own_PBLD, own_PBLD, allowed_N11K)
-        x_PBLD = x_PBLD + self.cross_attention(self.cross_norm(x_PBLD, emb_BD), partner_PBLD, allowed_N11K)
-        fed_PBLD: Tensor = self.feed_forward(x_PBLD, emb_BD, text_BD, pool)
+    @property
+    def norms(self) -> list[AdaptiveLayerNorm]:
+        """Before self-attention, before cross-attention, of the partner, before the feed-forward block."""
+        return [self.self_norm, self.cross_norm, self.partner_norm, self.feed_forward.norm]
+
+    def forward(
+        self,
+        x_PBLD: Tensor,
+        emb: Sequence[Tensor | Modulation],
+        text_BD: Tensor | TextLogits,
+        barred_N11K: Tensor,
+        pool: TokenPool,
+    ) -> Tensor:
+        """One layer for both persons at once; each reads its partner as the partner came into the layer.
+
+        Args:
+            x_PBLD: the residual stream.
+            emb: conditioning of each of ``norms``: timestep and text [B, D], or what ``modulations`` makes of it.
+            text_BD: what the text router reads, or the logits made of it.
+            barred_N11K: :func:`intermoe.layers.attention.key_mask` of the batch.
+            pool: its tokens.
+        """
+        of_self, of_cross, of_partner, of_fed = emb
+        own_PBLD = self.self_norm(x_PBLD, of_self)
+        partner_PBLD = self.partner_norm(x_PBLD, of_partner).flip(0)
+        x_PBLD = x_PBLD + self.self_attention(own_PBLD, own_PBLD, barred_N11K)
+        x_PBLD = x_PBLD + self.cross_attention(self.cross_norm(x_PBLD, of_cross), partner_PBLD, barred_N11K)
+        fed_PBLD: Tensor = self.feed_forward(x_PBLD, of_fed, text_BD, pool)
         return x_PBLD + fed_PBLD
 
 
@@ -98,8 +130,21 @@ class Denoiser(nn.Module):
         self.out = nn.Linear(config.width, latent)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        self._runs_ahead: bool | None = None
 
-    def forward(self, x_BLPZ: Tensor, t_B: Tensor, condition_BW: Tensor, mask_BL: Tensor) -> Tensor:
+    def run_ahead(self, runs_ahead: bool | None) -> None:  # noqa: FBT001
+        """Say whether the host is to run ahead of the device: with few launches, and without waiting for one.
+
+        Args:
+            runs_ahead: None, as at first, is wherever the device is not a CPU.
+        """
+        self._runs_ahead = runs_ahead
+        for layer in selections(self):
+            layer.has_fixed_rows = runs_ahead
+
+    def forward(
+        self, x_BLPZ: Tensor, t_B: Tensor, condition_BW: Tensor, mask_BL: Tensor, pool: TokenPool | None = None
+    ) -> Tensor:
         """Predict the clean latents.
 
         Args:
@@ -107,6 +152,7 @@ class Denoiser(nn.Module):
             t_B: int64 timesteps.
             condition_BW: text condition; zeros for a dropped one.
             mask_BL: bool, the valid latent frames; what lies beyond them changes nothing.
+            pool: the tokens of these frames, from who knows them already: on a GPU finding them waits for the device.
 
         Returns:
             [B, L, P, Z]; zero beyond the valid frames.
@@ -119,9 +165,22 @@ class Denoiser(nn.Module):
         x_PBLD = self.embed_motion(x_BLPZ.permute(2, 0, 1, 3)) + place_LD
         if self.person_PD is not None:
             x_PBLD = x_PBLD + self.person_PD[:, None, None]
-        pool = TokenPool.of(mask_BL, num_persons)
-        allowed_N11K = key_mask(mask_BL, num_persons)
-        for layer in self.layers:
-            x_PBLD = layer(x_PBLD, emb_BD, routed_BD, allowed_N11K, pool)
+        if pool is None:
+            pool = TokenPool.of(mask_BL, num_persons)
+        barred_N11K = key_mask(mask_BL, num_persons, product_dtype(x_PBLD))
+        for layer, emb, text in zip(self.layers, *self._given(emb_BD, routed_BD), strict=True):
+            x_PBLD = layer(x_PBLD, emb, text, barred_N11K, pool)
         x0_BLPZ: Tensor = self.out(x_PBLD).permute(1, 2, 0, 3)
         return x0_BLPZ * mask_BL[:, :, None, None]
+
+    def _given(
+        self, emb_BD: Tensor, text_BD: Tensor
+    ) -> tuple[Sequence[Sequence[Tensor | Modulation]], Sequence[Tensor | TextLogits]]:
+        """What the conditioning is to each layer's norms and to its router: itself, or what is made of it for all."""
+        layers = [layer for layer in self.layers if isinstance(layer, DenoiserLayer)]
+        if not (emb_BD.device.type != "cpu" if self._runs_ahead is None else self._runs_ahead):
+            return [[emb_BD] * len(layer.norms) for layer in layers], [text_BD] * len(layers)
+        made = iter(modulations([norm for layer in layers for norm in layer.norms], emb_BD))
+        blocks = [layer.feed_forward for layer in layers if isinstance(layer.feed_forward, MoeBlock)]
+        logits = text_logits([block.router for block in blocks], text_BD)
+        return [list(islice(made, len(layer.norms))) for layer in layers], logits or [text_BD] * len(layers)

@@ -4,8 +4,9 @@ from intermoe.training.config import TrainingConfig, VaeTrainingConfig
 from intermoe.training.denoiser import DenoiserObjective, denoiser_objective
 from intermoe.training.evaluator import EvaluatorObjective, evaluator_objective
 from intermoe.training.objective import Objective
+from intermoe.training.outcome import StepOutcome
 from intermoe.training.samples import Batch, SampleStream
-from intermoe.training.step import StepOutcome, TrainingStep
+from intermoe.training.step import TrainingStep
 from intermoe.training.vae import VaeObjective, vae_objective
 
 __all__ = [

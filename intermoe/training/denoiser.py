@@ -3,7 +3,7 @@
 Legend: B batch, T frames, L latent frames, P = 2 persons, Z latent numbers of a person-frame, W condition width.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,13 @@ from intermoe import checkpoint
 from intermoe.data.draws import Stream
 from intermoe.data.shards import DatasetFolder
 from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig, trained_folder
-from intermoe.moe.selection import selections, update_biases
+from intermoe.moe.pool import TokenPool
+from intermoe.moe.selection import Demand, fit_rooms, selections, update_biases
 from intermoe.networks.vae import STRIDE, whole_latents
 from intermoe.places import Place
 from intermoe.text.encoders import TextStates
 from intermoe.training.config import TrainingConfig
-from intermoe.training.objective import Diagnostics, Objective, Sums, means_over
+from intermoe.training.objective import HOST_FRAMES, Diagnostics, Objective, Sums, means_over
 from intermoe.training.posteriors import PosteriorMemory
 from intermoe.training.samples import Batch, SampleStream, interaction_stream
 
@@ -31,8 +32,17 @@ class DenoiserObjective(Objective):
     saved = PARTS
     watched = "diffusion"
 
-    def __init__(self, model: InterMoE, config: TrainingConfig) -> None:
+    def __init__(self, model: InterMoE, config: TrainingConfig, *, runs_ahead: bool | None = None) -> None:
+        """Take a model to train.
+
+        Args:
+            model: with its VAE trained.
+            config: how it is trained.
+            runs_ahead: whether the host must not wait for the device within a step; by default where that is not a CPU.
+        """
         super().__init__()
+        self._runs_ahead = runs_ahead
+        model.denoiser.run_ahead(runs_ahead)
         self.model, self.config = model, config
         self.weights = {"diffusion": 1.0}
         model.vae.requires_grad_(requires_grad=False)
@@ -66,7 +76,8 @@ class DenoiserObjective(Objective):
         keep_B = batch["timestep"][:, 1] >= model.diffusion.config.condition_drop
         condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
         noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, batch["diffusion_noise"])
-        found_BLPZ = model.denoiser(noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL)
+        pool = _pool(batch, mask_BL)
+        found_BLPZ = model.denoiser(noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL, pool)
         return {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL)[0]}
 
     @torch.no_grad()
@@ -74,14 +85,23 @@ class DenoiserObjective(Objective):
         """What is to be predicted, drawn from the posteriors of a batch."""
         self.model.vae.eval()
         noise_BLPZ = batch["latent_noise"]
-        if noise_BLPZ.device.type == "cpu" or "features" not in batch:
+        runs_ahead = noise_BLPZ.device.type != "cpu" if self._runs_ahead is None else self._runs_ahead
+        if not runs_ahead or "features" not in batch:
             return self._posteriors.sample(batch, noise_BLPZ)
         # There the VAE takes a thirtieth of a step, and many motions at once take no longer than one.
         return self.model.encode(batch["features"], noise_BLPZ, mask_BT)
 
-    def after_step(self, all_reduce: Callable[[Tensor], Tensor]) -> None:
+    def after_step(self, all_reduce: Callable[[Tensor], Tensor], skipped: Tensor | None = None) -> None:
         """Moves what the experts' selections learn, such as their biases (eqs. 8 and 9)."""
-        update_biases(self.model.denoiser, all_reduce)
+        update_biases(self.model.denoiser, all_reduce, skipped)
+
+    def demands(self) -> list[Demand]:
+        """Of the layers that have experts."""
+        return [layer.demand for layer in selections(self.model.denoiser) if layer.demand is not None]
+
+    def make_room(self, peaks: Sequence[float]) -> None:
+        """For the layers that have experts."""
+        fit_rooms(selections(self.model.denoiser), peaks)
 
     def pop_diagnostics(self) -> Diagnostics:
         """The routing of each layer, and the means over the layers of what sums it up (see ``LayerRouting``)."""
@@ -94,6 +114,15 @@ class DenoiserObjective(Objective):
     def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:
         """The loss, with the same noise and timesteps for a sample every time."""
         return means_over(self, self.count, batches, gather)
+
+
+def _pool(batch: Batch, mask_BL: Tensor) -> TokenPool:
+    """The tokens of a batch; where the lengths are on the host, nothing waits for the device."""
+    frames_B = batch.get(HOST_FRAMES, batch["frames"])
+    if frames_B.device.type != "cpu":
+        return TokenPool.of(mask_BL, num_persons=2)
+    lengths = (frames_B.numpy() // STRIDE).tolist()
+    return TokenPool.of_lengths(lengths, mask_BL.shape[1], num_persons=2, device=mask_BL.device)
 
 
 def denoiser_objective(

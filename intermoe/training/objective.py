@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from intermoe import checkpoint
 from intermoe.data.shards import DatasetFolder
-from intermoe.moe.selection import LayerRouting
+from intermoe.moe.selection import Demand, LayerRouting
 from intermoe.training.config import TrainingConfig
 from intermoe.training.samples import Batch, SampleStream
 
 Sums = dict[str, Tensor]
+
+HOST_FRAMES = "host_frames"
+"""In a batch on a GPU, its ``frames`` as they were on the host: who reads these does not wait for the device."""
 
 
 @dataclass
@@ -107,8 +110,20 @@ class Objective(nn.Module, ABC):
             gather: gives the value of every worker, in the order of their ranks.
         """
 
-    def after_step(self, all_reduce: Callable[[Tensor], Tensor]) -> None:
-        """Do what follows an optimizer step; nothing by default."""
+    def after_step(self, all_reduce: Callable[[Tensor], Tensor], skipped: Tensor | None = None) -> None:
+        """Do what follows an optimizer step; nothing by default.
+
+        Args:
+            all_reduce: sums a tensor over the workers.
+            skipped: bool scalar; where it is true the optimizer has changed nothing, and nothing may change here.
+        """
+
+    def demands(self) -> list[Demand]:
+        """What each layer asked for in the last forward pass, where it may have got less; see ``Demand``."""
+        return []
+
+    def make_room(self, peaks: Sequence[float]) -> None:
+        """Take the highest load of each of these layers since the last time as the measure of its room."""
 
     def pop_diagnostics(self) -> Diagnostics:
         """Diagnostics since the last call; resets the counters, so every worker must call it."""

@@ -5,9 +5,8 @@ it.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,40 +15,21 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from intermoe.data.draws import step_seed
+from intermoe.moe.selection import Demand
 from intermoe.training.config import TrainingConfig
 from intermoe.training.objective import Objective, Sums
+from intermoe.training.outcome import PendingStep, StepOutcome
 from intermoe.training.samples import Batch, SampleStream
-
-
-@dataclass(frozen=True)
-class StepOutcome:
-    """The outcome of one step; the same on every worker.
-
-    Attributes:
-        sums: each loss, summed over the global batch.
-        count: what they are sums over.
-        weights: of each loss in the total.
-        gradient_norm: before clipping.
-    """
-
-    sums: Mapping[str, float]
-    count: float
-    weights: Mapping[str, float]
-    gradient_norm: float
-
-    @property
-    def loss(self) -> float:
-        """The weighted mean over the global batch, which the step lowers."""
-        return sum(self.weights[name] * total for name, total in self.sums.items()) / self.count
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether losses and gradient are finite; where they are not, the weights were left as they were."""
-        return all(map(math.isfinite, (self.gradient_norm, *self.sums.values())))
 
 
 class TrainingStep:
     """Takes the steps of a training.
+
+    On a GPU the host runs ahead of the device and reads the numbers of ``read_every`` steps at once. Until then the
+    device alone must do right by a step that may not count, because it is not finite, or because a layer had rows for
+    fewer assignments than there were (``Selection.room``): from that step on nothing is changed any more. When the
+    host reads of it, it widens the room and takes these steps again from their batches, which are kept so long; where
+    the cause is a number that is not finite, it is for the caller to stop.
 
     Attributes:
         objective: what is trained.
@@ -57,14 +37,21 @@ class TrainingStep:
         num_steps: of the whole training.
         optimizer: AdamW; the text head's parameters are a group of their own.
         named_parameters: those that are trained.
+        read_every: steps after which their numbers are read at the latest.
 
     Example:
         ``stream = objective.stream(dataset)`` and ``take_step = TrainingStep(objective, stream)``, then
         ``take_step(step, stream.batch(step)).loss`` for each step in ``range(take_step.num_steps)``.
     """
 
-    def __init__(self, objective: Objective, stream: SampleStream) -> None:
-        """Set up the optimizer; where this process is one of several, they share each step."""
+    def __init__(self, objective: Objective, stream: SampleStream, *, read_every: int | None = None) -> None:
+        """Set up the optimizer; where this process is one of several, they share each step.
+
+        Args:
+            objective: what is trained.
+            stream: what it is trained on.
+            read_every: by default 1 on a CPU, where there is nobody to wait for, else as often as steps are logged.
+        """
         self.objective, self.stream, self.config = objective, stream, objective.config
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self._parallel = None
@@ -86,18 +73,60 @@ class TrainingStep:
         )
         self.num_steps = max(1, math.ceil(self.config.epochs * stream.steps_per_epoch))
 
+        on_host = self.named_parameters[0][1].device.type == "cpu"
+        self.read_every = read_every or (1 if on_host else self.config.log_every)
+        self._pending: list[PendingStep] = []
+        self._has_read = False
+        self._is_stopped: Tensor | None = None
+
     def __call__(self, step: int, batch: Batch) -> StepOutcome:
         """Take step number ``step`` on this worker's share of its batch; all workers call it together.
 
         Where a loss or the gradient is not finite, nothing is changed.
         """
+        outcome = StepOutcome(step, batch, self.objective.weights, self.settle)
+        self._take(outcome)
+        # The first is read at once, as no room is known before.
+        if len(self._pending) >= (self.read_every if self._has_read else 1) or step + 1 == self.num_steps:
+            self.settle()
+        return outcome
+
+    def settle(self) -> None:
+        """Read what has been left unread, and take again the steps that were short of rows; all workers call it."""
+        while self._pending:
+            pending, self._pending, self._is_stopped = self._pending, [], None
+            numbers = torch.cat([step.numbers for step in pending]).tolist()
+            again: list[StepOutcome] = []
+            steps_loads: list[list[float]] = []
+            is_stopped = False
+            for step in pending:
+                own, numbers = numbers[: len(step.numbers)], numbers[len(step.numbers) :]
+                reading, is_short, loads = step.read(own)
+                steps_loads.append(loads)
+                if again or (is_short and not is_stopped):
+                    again.append(step.outcome)
+                else:
+                    step.outcome.reading = reading
+                is_stopped = is_stopped or not reading.is_finite
+            num_layers = len(pending[0].demands) // self.config.accumulate
+            peaks = [max(max(loads[layer::num_layers]) for loads in steps_loads) for layer in range(num_layers)]
+            if peaks:
+                self.objective.make_room(peaks)
+            self._has_read = True
+            for outcome in again:
+                self._take(outcome)
+
+    def _take(self, outcome: StepOutcome) -> None:
+        """Lower the losses of one batch; its numbers are left on the device, or read at once."""
+        step, batch = outcome.step, outcome.batch
         device = batch["frames"].device
         torch.manual_seed(step_seed(self.stream.seed, step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * learning_rate(self.config, step, self.stream.steps_per_epoch, self.num_steps)
         self.objective.train()
-        count = float(all_reduce(self.objective.count(batch).double()))
+        count = all_reduce(self.objective.count(batch).double())
         sums: Sums = {}
+        demands: list[Demand] = []
         for number in range(self.config.accumulate):
             micro = {name: tensor.chunk(self.config.accumulate)[number] for name, tensor in batch.items()}
             # The gradients of the micro-batches are added up here and averaged over the workers with the last.
@@ -107,19 +136,39 @@ class TrainingStep:
                     losses: Sums = (self._parallel or self.objective)(micro)
                 loss = torch.stack([self.objective.weights[name] * total for name, total in losses.items()]).sum()
                 # DistributedDataParallel divides by the number of workers; the count is of all workers already.
-                (loss * self.world / count).backward()
-            sums = {name: total.detach() + sums.get(name, 0.0) for name, total in losses.items()}
+                (loss * self.world / count.to(loss.dtype)).backward()
+            sums = {name: total.detach() + sums[name] if sums else total.detach() for name, total in losses.items()}
+            demands += self.objective.demands()
         parameters = [parameter for _, parameter in self.named_parameters]
-        norm = float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-        totals = {name: float(total) for name, total in _all_reduce_each(sums).items()}
-        outcome = StepOutcome(totals, count, self.objective.weights, norm)
-        # The outcome is the same on all workers, and so is what follows from it.
-        if outcome.is_finite:
-            nn.utils.clip_grad_value_(parameters, self.config.clip)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        numbers = self._numbers(sums, demands, torch.cat([count[None], norm[None]]))
+        if self._is_taken(PendingStep(outcome, sorted(sums), demands, numbers)):
+            # A few launches for all gradients, in two passes, or one pass each.
+            nn.utils.clip_grad_value_(parameters, self.config.clip, foreach=self.read_every > 1)
             self.optimizer.step()
-            self.objective.after_step(all_reduce)
+            self.objective.after_step(all_reduce, self._is_stopped)
         self.optimizer.zero_grad(set_to_none=True)
-        return outcome
+
+    def _numbers(self, sums: Sums, demands: Sequence[Demand], own: Tensor) -> Tensor:
+        """The numbers of ``PendingStep``, in one collective; ``own`` are those that all workers have already."""
+        losses = torch.stack([sums[name].detach().double() for name in sorted(sums)])
+        if not demands:
+            return torch.cat([all_reduce(losses), own.new_zeros(1), own])
+        asked = torch.stack([demand.asked for demand in demands])
+        is_short = (asked > torch.stack([demand.given for demand in demands])).any()
+        return torch.cat([all_reduce(torch.cat([losses, is_short[None]])), own, asked])
+
+    def _is_taken(self, pending: PendingStep) -> bool:
+        """Whether the step is to be taken; where the host does not know, yes, and the device decides meanwhile."""
+        if self.read_every == 1 and not pending.demands:
+            pending.outcome.reading, _, _ = pending.read(pending.numbers.tolist())
+            # The outcome is the same on all workers, and so is what follows from it.
+            return pending.outcome.is_finite
+        self._pending.append(pending)
+        self._is_stopped = pending.is_bad if self._is_stopped is None else self._is_stopped | pending.is_bad
+        # As a gradient scaler tells the fused optimizer: where it is 1, nothing is changed.
+        self.optimizer.found_inf = self._is_stopped.float()  # type: ignore[attr-defined]
+        return True
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: float, num_steps: int) -> float:
@@ -151,10 +200,3 @@ def gather(value: Any) -> list[Any]:
     values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
-
-
-def _all_reduce_each(values: Sums) -> Sums:
-    """Each value summed over the workers, in one collective."""
-    names = sorted(values)
-    stacked = torch.stack([values[name].detach().double() for name in names])
-    return dict(zip(names, all_reduce(stacked).unbind(), strict=True))

@@ -26,7 +26,8 @@ from intermoe.checkpoint import DamagedCheckpoint
 from intermoe.data.shards import DatasetFolder
 from intermoe.files import remove_leftovers
 from intermoe.places import Place
-from intermoe.training.objective import Means
+from intermoe.training.objective import HOST_FRAMES, Means
+from intermoe.training.outcome import StepOutcome
 from intermoe.training.samples import Batch
 from intermoe.training.step import TrainingStep, gather
 from pipelines.tracking import run_log
@@ -90,6 +91,7 @@ class Worker:
         self.leaving: Callable[[], bool] = lambda: False
         self._is_warned = False
         self.window = Means()
+        self._unread: list[StepOutcome] = []
         self.best = math.inf
         self.routing, self.mapped_at = RoutingHistory(request.out), time.monotonic()
         self.run_id = run_id
@@ -146,21 +148,36 @@ class Worker:
             batch = self._on_device(batch)
             waited += time.monotonic() - began
             outcome = self.take_step(step, batch)
+            self._unread.append(outcome)
             done = step + 1
-            if not outcome.is_finite:
-                self._give_up(done, batch)
-                return
-            self.window.add(outcome.sums, outcome.count)
-            busy += time.monotonic() - began
             last = done == self.num_steps
-            if last or done % self.config.log_every == 0:
+            is_logged = last or done % self.config.log_every == 0
+            is_validated = last or done % self.config.validate_every == 0
+            is_saved = last or done % self.config.checkpoint_every == 0
+            if is_logged or is_validated or is_saved:
+                self.take_step.settle()
+            # All workers read at the same steps: what they read may have them take steps again, together.
+            if outcome.is_read and not self._note_steps():
+                return
+            busy += time.monotonic() - began
+            if is_logged:
                 self._log(done, outcome.gradient_norm, busy / (done - logged_step), waited / busy)
                 logged_step, waited, busy = done, 0.0, 0.0
-            if last or done % self.config.validate_every == 0:
+            if is_validated:
                 self._validate(done)
-            if last or done % self.config.checkpoint_every == 0 or self._is_time(done, saved_at):
+            if is_saved or (outcome.is_read and self._is_time(done, saved_at)):
                 self._save(done)
                 saved_at = time.monotonic()
+
+    def _note_steps(self) -> bool:
+        """Add what has been read to the window; false where a step was not finite, with which the run ends."""
+        unread, self._unread = self._unread, []
+        for outcome in unread:
+            if not outcome.is_finite:
+                self._give_up(outcome.step + 1, outcome.batch)
+                return False
+            self.window.add(outcome.sums, outcome.count)
+        return True
 
     def _is_time(self, step: int, saved_at: float) -> bool:
         """Whether it is time for a checkpoint after a step; only what the worker says counts that writes it."""
@@ -320,7 +337,7 @@ class Worker:
         for tensor in copied.values():
             # Else its memory could be given to the next copy before the step has read it.
             tensor.record_stream(steps)
-        return copied
+        return copied | {HOST_FRAMES: batch["frames"]}
 
 
 @cache

@@ -17,8 +17,8 @@ from tiny_training import tiny_overrides
 from intermoe.data.shards import DatasetFolder
 from intermoe.datasets.duet import write_duet
 from intermoe.datasets.interhuman import InterHumanReader
+from intermoe.training import StepOutcome, TrainingStep
 from intermoe.training.samples import Batch, SampleStream
-from intermoe.training.step import StepOutcome, TrainingStep
 from pipelines import settings
 from pipelines.cluster.progress import progress_board
 from pipelines.preprocess.preprocess import make_shards

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from intermoe.layers.attention import Attention, key_mask
-from intermoe.layers.conditioning import AdaptiveLayerNorm, sinusoids
+from intermoe.layers.conditioning import AdaptiveLayerNorm, modulations, sinusoids
 
 
 def test_attention_equals_torchs_with_an_added_zero_key() -> None:
@@ -51,3 +51,14 @@ def test_sinusoids_follow_their_formula() -> None:
 def test_a_new_adaptive_norm_is_a_plain_one() -> None:
     x, emb = torch.randn(2, 3, 4, 8), torch.randn(3, 8)
     torch.testing.assert_close(AdaptiveLayerNorm(8)(x, emb), nn.functional.layer_norm(x, (8,), eps=1e-6))
+
+
+def test_modulations_made_in_one_product_are_those_of_each_norm():
+    torch.manual_seed(0)
+    norms = [AdaptiveLayerNorm(8) for _ in range(3)]
+    for norm in norms:
+        nn.init.normal_(norm.modulation.weight)
+        nn.init.normal_(norm.modulation.bias)
+    x, emb = torch.randn(2, 3, 5, 8), torch.randn(3, 8)
+    for norm, modulation in zip(norms, modulations(norms, emb), strict=True):
+        torch.testing.assert_close(norm(x, modulation), norm(x, emb), rtol=1e-6, atol=1e-6)

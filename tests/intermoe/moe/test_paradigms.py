@@ -179,6 +179,10 @@ def test_calibrated_biases_meet_the_target_with_the_first_pool(c_exp: float) -> 
     before = selection.bias_E.clone()
     route(selection, logits + 1)
     assert torch.equal(selection.bias_E, before), "only the first pool"
+    waiting = {name: tensor.clone() for name, tensor in dynamic(bias_init="calibrated").state_dict().items()}
+    selection.load_state_dict(waiting)
+    route(selection, logits)
+    assert torch.equal(selection.bias_E, before), "loaded as it was before, it is set anew"
 
 
 def test_the_threshold_of_expert_choice_is_a_running_mean_of_the_cuts() -> None:

@@ -7,8 +7,14 @@ import torch
 from routing import dynamic, route
 from torch import Tensor, nn
 
+from intermoe.moe.block import MoeBlock
+from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
-from intermoe.moe.selection import Assignment, update_biases
+from intermoe.moe.selection import Assignment, Counts, Selection, fit_rooms, update_biases
+
+
+def counts(layer: Selection) -> Tensor:
+    return torch.cat([getattr(layer, name).reshape(-1) for name in Counts._fields])
 
 
 def test_assignment_is_sorted_by_expert_and_gates_are_not_renormalised() -> None:
@@ -48,7 +54,7 @@ def test_two_workers_with_one_reduction_move_as_one() -> None:
         for alone, shared, logits in zip(one, worker, batch, strict=True):
             route(alone, logits)
             route(shared, logits)
-    counted = [torch.stack([layer._counts() for layer in worker]) for worker in workers]
+    counted = [torch.stack([counts(layer) for layer in worker]) for worker in workers]
     calls: list[Tensor] = []
     for worker in workers:
         update_biases(worker, lambda own: calls.append(own.clone()) or counted[0] + counted[1])
@@ -58,7 +64,7 @@ def test_two_workers_with_one_reduction_move_as_one() -> None:
     for alone, first, second in zip(one, *workers, strict=True):
         assert torch.equal(alone.bias_E, first.bias_E)
         assert torch.equal(first.bias_E, second.bias_E)
-        assert not first._counts().any()
+        assert not counts(first).any()
         assert alone.pop_routing().load_E == first.pop_routing().load_E == second.pop_routing().load_E
 
 
@@ -81,7 +87,77 @@ def test_pop_routing_sums_up_and_begins_anew() -> None:
 
 
 def test_gates_as_a_grid() -> None:
-    assignment = Assignment(torch.tensor([4, 0, 4]), torch.tensor([0.5, 0.25, 0.125]), torch.tensor([1, 1, 3]))
+    token = torch.tensor([4, 0, 4])
+    assignment = Assignment(token, torch.tensor([0.5, 0.25, 0.125]), torch.tensor([1, 1, 3]), target_A=token)
     expected = torch.zeros(6, 3)
     expected[4, 0], expected[0, 2], expected[4, 2] = 0.5, 0.25, 0.125
     assert torch.equal(assignment.gates(6), expected)
+
+
+def test_room_follows_the_highest_load_in_steps_and_not_every_change_of_it() -> None:
+    layer = dynamic()
+    rooms = []
+    for peak in (1.0, 1.1, 1.3, 0.8, 0.4):
+        fit_rooms([layer], [peak])
+        rooms.append(layer.room)
+    assert rooms == [1.25, 1.25, 1.625, 1.625, 0.5]
+
+
+def test_a_skipped_step_moves_nothing_and_is_forgotten() -> None:
+    layers = [dynamic(load_momentum=0.5), dynamic(load_momentum=0.5)]
+    model = nn.ModuleList(layers).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for layer in layers:
+        route(layer, torch.full((4, 4), torch.nan))
+    update_biases(model, skipped=torch.tensor(True))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    for layer in layers:
+        route(layer, torch.ones(4, 4))
+    update_biases(model, skipped=torch.tensor(False))
+    assert layers[0].pop_routing().experts_per_token == 4.0
+
+
+LENGTHS = (6, 4, 0, 1)
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"pool": "sequence"},
+    {"selection": "token_choice", "c_exp": 2},
+    {"selection": "expert_choice"},
+    {"selection": "expert_choice", "pool": "sequence"},
+    {"selection": "expert_choice", "pool": "worker", "c_exp": 3},
+    {"selection": "uniform", "c_exp": 1.5},
+]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("moe", KINDS)
+def test_a_fixed_number_of_rows_gives_the_same_outputs_and_gradients_to_the_bit(
+    moe: dict[str, Any], training: bool
+) -> None:
+    def outputs(fixed: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        block = MoeBlock(MoeConfig.parse({"experts": 4, "hidden": 8, **moe}), 8).train(training)
+        for weight in block.parameters():
+            nn.init.normal_(weight, std=0.6)
+        block.selection.has_fixed_rows, block.selection.room = fixed, 4.0
+        x = torch.randn(2, len(LENGTHS), 6, 8, requires_grad=True)
+        emb = torch.randn(len(LENGTHS), 8, requires_grad=True)
+        y = block(x, emb, emb, TokenPool.of_lengths(LENGTHS, num_frames=6, num_persons=2))
+        assert (block.selection.demand is not None) == (fixed and training)
+        leaves = [x, emb, *block.parameters()]
+        gradients = torch.autograd.grad((y * torch.randn(y.shape)).sum(), leaves, allow_unused=True)
+        return [y, *(torch.zeros(()) if gradient is None else gradient for gradient in gradients)]
+
+    for fixed, exact in zip(outputs(fixed=True), outputs(fixed=False), strict=True):
+        assert torch.equal(fixed, exact)
+
+
+def test_what_there_are_no_rows_for_is_asked_for_all_the_same() -> None:
+    selection = dynamic(bias_init=-0.1).train()
+    selection.has_fixed_rows, selection.room = True, 0.01
+    assignment = route(selection, torch.ones(40, 4))
+    demand = selection.demand
+    assert demand is not None
+    assert (int(demand.asked), int(demand.given), demand.num_tokens) == (160, 64, 40)
+    assert assignment.ends_E.tolist() == [40, 64, 64, 64]
+    assert torch.equal(assignment.gates(40) > 0, (torch.arange(160) < 64).view(4, 40).T)

@@ -1,0 +1,139 @@
+"""Between two logged steps the host never waits for the device, and launches little.
+
+Without a GPU: the forms that run on one are chosen (``runs_ahead``), and what would wait there is told by its name.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from small_training import made_up_batch, stream
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from intermoe.diffusion.guidance import guided
+from intermoe.diffusion.schedule import DiffusionConfig
+from intermoe.model import InterMoE, ModelConfig
+from intermoe.moe.pool import TokenPool
+from intermoe.training.config import TrainingConfig
+from intermoe.training.denoiser import DenoiserObjective
+from intermoe.training.objective import HOST_FRAMES
+from intermoe.training.step import TrainingStep
+
+# What is on the host, so that nothing waits for it.
+ON_HOST = (HOST_FRAMES,)
+
+WAITING_CALLS = ("tolist", "item", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "__array__")
+WAITING_OPS = (
+    "_local_scalar_dense",
+    "equal",
+    "is_nonzero",
+    "item",
+    "masked_select",
+    "nonzero",
+    "repeat_interleave",
+    "unique_consecutive",
+    "_unique2",
+)
+INTERHUMAN: dict[str, Any] = {
+    "data": {"encoder": "minilm", "max_frames": 62},
+    "vae": {"width": 8, "latent": 4, "blocks": 1},
+    # As preset interhuman but for the widths. Without dropout attention is one kernel on a CPU too.
+    "denoiser": {"width": 32, "heads": 4, "text_hidden": 32, "text_heads": 4, "dropout": 0.0},
+    "moe": {"hidden": 16},
+}
+
+
+class Calls(TorchFunctionMode):
+    """Notes calls on tensors that wait for the device."""
+
+    def __init__(self, columns: dict[str, Tensor]) -> None:
+        self.waits: list[tuple[str, str]] = []
+        self._columns = {tensor.untyped_storage().data_ptr(): name for name, tensor in columns.items()}
+
+    def __torch_function__(self, call: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(call, "__name__", "")
+        if name in WAITING_CALLS or (name == "to" and "cpu" in args[1:]):
+            column = self._columns.get(args[0].untyped_storage().data_ptr(), "")
+            if column not in ON_HOST:
+                self.waits.append((name, column))
+        return call(*args, **(kwargs or {}))
+
+
+class Ops(TorchDispatchMode):
+    """Counts what launches, and notes what waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches: Counter[str] = Counter()
+        self.waits: list[str] = []
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = op.__name__.split(".")[0]
+        is_view = any(r.alias_info and not r.alias_info.is_write for r in op._schema.returns)
+        if op.namespace == "aten" and not is_view and name not in ("detach", "_unsafe_view"):
+            self.launches[name] += 1
+        by_mask = name in ("index", "index_put", "index_put_") and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if name in WAITING_OPS or by_mask:
+            self.waits.append(name)
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def objective() -> DenoiserObjective:
+    torch.manual_seed(0)
+    model = InterMoE(ModelConfig.parse(INTERHUMAN))
+    for parameter in model.denoiser.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return DenoiserObjective(model, TrainingConfig(epochs=10, batch_size=4, warmup_epochs=0.5), runs_ahead=True)
+
+
+def test_the_watch_sees_what_waits() -> None:
+    column = torch.arange(3)
+    with Calls({"frames": column}) as calls, Ops() as ops:
+        assert column[1:].tolist() == [1, 2]
+        assert bool(column[0] == 0)
+        column[column > 1] = 0
+        column.nonzero()
+    assert calls.waits == [("tolist", "frames"), ("__bool__", "")]
+    assert ops.waits == ["_local_scalar_dense", "index_put_", "nonzero"]
+
+
+def test_a_training_step_waits_for_nothing_and_launches_little(objective: DenoiserObjective) -> None:
+    take_step = TrainingStep(objective, stream(), read_every=10)
+    take_step(0, made_up_batch(0))
+    for step in (1, 2):
+        batch = made_up_batch(step)
+        batch[HOST_FRAMES] = batch["frames"].clone()
+        with Calls(batch) as calls, Ops() as ops:
+            outcome = take_step(step, batch)
+        assert not outcome.is_read
+        assert calls.waits == []
+        assert ops.waits == []
+        assert ops.launches.total() < 1500, ops.launches.most_common()
+    assert outcome.is_finite
+
+
+@torch.no_grad()
+def test_a_guided_sampling_step_waits_for_nothing(objective: DenoiserObjective) -> None:
+    denoiser = objective.model.denoiser.eval()
+    mask = torch.arange(12) < torch.tensor([12, 7])[:, None]
+    pool = TokenPool.of_lengths([12, 7, 12, 7], num_frames=12, num_persons=2)
+    condition = torch.randn(2, denoiser.embed_text.in_features)
+    denoise = guided(partial(denoiser, pool=pool), condition, mask, DiffusionConfig(guidance=2.0))
+    noise = torch.randn(2, 12, 2, objective.model.latent)
+    with Calls({}) as calls, Ops() as ops:
+        sampled = denoise(noise, 500)
+    assert calls.waits == []
+    assert ops.waits == []
+    assert ops.launches.total() < 500, ops.launches.most_common()
+    denoiser.run_ahead(None)
+    expected = guided(denoiser, condition, mask, DiffusionConfig(guidance=2.0))(noise, 500)
+    torch.testing.assert_close(sampled, expected, rtol=1e-5, atol=1e-5)

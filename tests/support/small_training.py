@@ -1,0 +1,52 @@
+"""Trainings of a small denoiser on made-up batches: no files, no feed."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from small_model import small_model
+
+from intermoe.data.draws import Stream, normal, uniform
+from intermoe.networks.vae import STRIDE
+from intermoe.training.config import TrainingConfig
+from intermoe.training.denoiser import DenoiserObjective
+from intermoe.training.samples import Batch
+
+# Latent numbers of a person-frame of the small model.
+_LATENT = 28
+
+
+def small_objective(
+    *, moe: dict | None = None, runs_ahead: bool | None = None, training: dict | None = None
+) -> DenoiserObjective:
+    """The objective of a small model with random weights."""
+    config = TrainingConfig.parse({"epochs": 10, "batch_size": 4, "warmup_epochs": 0.5, **(training or {})})
+    return DenoiserObjective(small_model(moe=moe), config, runs_ahead=runs_ahead)
+
+
+def stream(steps_per_epoch: float = 5.0) -> Any:
+    """What a ``TrainingStep`` asks of a stream."""
+    return SimpleNamespace(seed=3, steps_per_epoch=steps_per_epoch)
+
+
+def made_up_batch(step: int, samples: int = 4, frames: int = 32) -> Batch:
+    """Motions and texts of noise, of which the first motion is the longest."""
+    generator = torch.Generator().manual_seed(step)
+    lengths = torch.randint(8, frames + 1, (samples,), generator=generator)
+    lengths[0] = frames
+    seeds = torch.randint(1 << 30, (samples,), generator=generator)
+    latents = (-(-frames // STRIDE), 2, _LATENT)
+    return {
+        "features": torch.randn(samples, frames, 2, 262, generator=generator) * 0.1,
+        "frames": lengths,
+        "states": torch.randn(samples, 6, 384, generator=generator),
+        "mask": torch.arange(6) < torch.randint(3, 7, (samples,), generator=generator)[:, None],
+        "eot": torch.full((samples,), 2),
+        "caption": torch.arange(samples),
+        "form": torch.full((samples,), -1),
+        "seed": seeds,
+        "item": torch.arange(samples),
+        "latent_noise": normal(seeds.tolist(), latents, Stream.LATENT),
+        "diffusion_noise": normal(seeds.tolist(), latents, Stream.DIFFUSION),
+        "timestep": uniform(seeds.tolist(), 2, Stream.TIMESTEP),
+    }
