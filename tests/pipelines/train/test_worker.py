@@ -17,6 +17,7 @@ from intermoe.data.shards import MOTION_SCHEMA, DatasetFolder, write_rows
 from intermoe.errors import UserError
 from intermoe.training.config import TrainingConfig
 from intermoe.training.objective import Means
+from intermoe.training.outcome import Reading, StepOutcome
 from intermoe.training.samples import SampleStream
 from intermoe.training.step import learning_rate
 from pipelines.train.worker import Worker
@@ -371,6 +372,22 @@ def test_a_window_averages_over_latent_frames():
     window.add({"a": 2.0, "b": 1.0}, 4)
     window.add({"a": 4.0, "b": 0.0}, 8)
     assert window.means() == {"a": 0.5, "b": pytest.approx(1 / 12)}
+
+
+def test_of_steps_that_are_read_together_the_first_that_is_not_finite_ends_the_run():
+    worker: Any = Worker.__new__(Worker)
+    given_up: list[tuple[int, Any]] = []
+    worker.window, worker._give_up = Means(), lambda *what: given_up.append(what)
+    batches = [{"item": torch.tensor([number])} for number in range(4)]
+    losses = (1.0, 3.0, math.nan, math.inf)
+    worker._unread = [
+        StepOutcome(7 + number, batches[number], {"a": 1.0}, settle=lambda: None, reading=Reading({"a": loss}, 2, 0.5))
+        for number, loss in enumerate(losses)
+    ]
+    assert not worker._note_steps()
+    assert given_up == [(10, batches[2])], "counted from 1, as the steps that are done"
+    assert worker.window.means() == {"a": 1.0}
+    assert worker._note_steps(), "each is noted once"
 
 
 def test_optimizer_state_of_another_network_is_refused(run_workers, tiny, tmp_path, shards):
