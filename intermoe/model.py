@@ -367,7 +367,7 @@ class InterMoE(nn.Module):
         config = self.diffusion.config
         if guidance is not None:
             config = config.model_copy(update={"guidance": guidance})
-        denoise = guided(self.denoiser, condition_BW, mask_BL, config)
+        denoise = guided(self.denoiser.of_batch(mask_BL), condition_BW, mask_BL, config)
         return samplers.sample(self.diffusion, denoise, noise_BLPZ, on_step)
 
     def set_sampling(self, **changes: Any) -> None:

@@ -95,6 +95,8 @@ class Diffusion:
         beta_S = (1 - left_S1[1:] / left_S1[:-1]).clamp(max=_MAX_BETA)
         self.alpha_bar_S = torch.cumprod(1 - beta_S, dim=0)
         self.log_snr_S = torch.logit(self.alpha_bar_S) / 2
+        # Copied to a device once: each copy waits for it.
+        self._alpha_bar_of: dict[torch.device, Tensor] = {}
 
     def resampled(self, changes: Mapping[str, Any]) -> "Diffusion":
         """The same diffusion, sampled in another way.
@@ -112,7 +114,9 @@ class Diffusion:
 
     def q_sample(self, x0_BLPZ: Tensor, t_B: Tensor, noise_BLPZ: Tensor) -> Tensor:
         """Noise clean latents to their timesteps: ``sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise``."""
-        alpha_bar_B = self.alpha_bar_S.to(t_B.device)[t_B].view(-1, *[1] * (x0_BLPZ.ndim - 1))
+        if t_B.device not in self._alpha_bar_of:
+            self._alpha_bar_of[t_B.device] = self.alpha_bar_S.to(t_B.device)
+        alpha_bar_B = self._alpha_bar_of[t_B.device][t_B].view(-1, *[1] * (x0_BLPZ.ndim - 1))
         dtype = x0_BLPZ.dtype
         return alpha_bar_B.sqrt().to(dtype) * x0_BLPZ + (1 - alpha_bar_B).sqrt().to(dtype) * noise_BLPZ
 

@@ -4,7 +4,7 @@ Legend: B batch, P = 2 persons, L latent frames, Z latent numbers of a person-fr
 N = P * B sequences, K = L + 1 keys.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Self
 
@@ -172,6 +172,23 @@ class Denoiser(nn.Module):
             x_PBLD = layer(x_PBLD, emb, text, barred_N11K, pool)
         x0_BLPZ: Tensor = self.out(x_PBLD).permute(1, 2, 0, 3)
         return x0_BLPZ * mask_BL[:, :, None, None]
+
+    def of_batch(self, mask_BL: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """The network for passes over one batch of interactions: their tokens are found once.
+
+        Args:
+            mask_BL: bool, the valid latent frames.
+
+        Returns:
+            ``forward`` without ``pool``, for this mask, or for it twice over, as guidance has it.
+        """
+        pools = {copies * len(mask_BL): TokenPool.of(mask_BL.repeat(copies, 1), num_persons=2) for copies in (1, 2)}
+
+        def denoise(x_BLPZ: Tensor, t_B: Tensor, condition_BW: Tensor, mask_BL: Tensor) -> Tensor:
+            x0_BLPZ: Tensor = self(x_BLPZ, t_B, condition_BW, mask_BL, pools[len(mask_BL)])
+            return x0_BLPZ
+
+        return denoise
 
     def _given(
         self, emb_BD: Tensor, text_BD: Tensor

@@ -1,5 +1,7 @@
 """A layer of the denoiser as it runs on a GPU is one graph: nothing in it needs the host."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,7 @@ def test_a_layer_in_bfloat16_compiles_whole(training: bool) -> None:
     text = TextLogits(torch.randn(2, 4))
     x = torch.randn(2, 2, 12, 16)
 
-    def run(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    def run(layer: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
         leaf = x.clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16):
             y: Tensor = layer(leaf, [modulation] * 4, text, barred, pool)

@@ -5,7 +5,6 @@ Without a GPU: the forms that run on one are chosen (``runs_ahead``), and what w
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from intermoe.diffusion.guidance import guided
 from intermoe.diffusion.schedule import DiffusionConfig
 from intermoe.model import InterMoE, ModelConfig
-from intermoe.moe.pool import TokenPool
 from intermoe.training.config import TrainingConfig
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.objective import HOST_FRAMES
@@ -125,9 +123,8 @@ def test_a_training_step_waits_for_nothing_and_launches_little(objective: Denois
 def test_a_guided_sampling_step_waits_for_nothing(objective: DenoiserObjective) -> None:
     denoiser = objective.model.denoiser.eval()
     mask = torch.arange(12) < torch.tensor([12, 7])[:, None]
-    pool = TokenPool.of_lengths([12, 7, 12, 7], num_frames=12, num_persons=2)
     condition = torch.randn(2, denoiser.embed_text.in_features)
-    denoise = guided(partial(denoiser, pool=pool), condition, mask, DiffusionConfig(guidance=2.0))
+    denoise = guided(denoiser.of_batch(mask), condition, mask, DiffusionConfig(guidance=2.0))
     noise = torch.randn(2, 12, 2, objective.model.latent)
     with Calls({}) as calls, Ops() as ops:
         sampled = denoise(noise, 500)

@@ -61,7 +61,7 @@ def test_running_ahead_changes_the_last_digits_at_most():
         if name.endswith("in_proj_bias"):
             # The bias of the keys adds the same to all logits of a query: its gradient is nothing but rounding.
             state[name], tensor = (torch.cat([t.chunk(3)[0], t.chunk(3)[2]]) for t in (state[name], tensor))
-        torch.testing.assert_close(state[name], tensor, rtol=1e-5, atol=2e-6, msg=name)
+        torch.testing.assert_close(state[name], tensor, rtol=1e-5, atol=1e-5, msg=name)
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_neither_do_those_after_it_until_it_is_read():
