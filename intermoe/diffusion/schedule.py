@@ -44,9 +44,16 @@ class DiffusionConfig(Config):
     sampler: SamplerName = "ddim"
     sampler_steps: int = Field(default=50, ge=1)
     spacing: Spacing | None = None
-    guidance: float = 3.5
+    guidance: float = Field(default=3.5, ge=-1000, le=1000)
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     condition_drop: float = Field(default=0.1, ge=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, values: object) -> object:
+        if isinstance(values, Mapping) and "ddim_steps" in values:
+            raise ValueError("ddim_steps is called sampler_steps since there are other samplers")
+        return values
 
     @field_validator("guidance_interval", mode="before")
     @classmethod
@@ -63,11 +70,13 @@ class DiffusionConfig(Config):
     @model_validator(mode="after")
     def _visits_steps(self) -> Self:
         if self.sampler_steps > self.steps:
-            raise ValueError(f"sampler_steps = {self.sampler_steps} is more than steps = {self.steps}")
+            raise ValueError(
+                f"sampler_steps = {self.sampler_steps} is more than steps = {self.steps} (allowed: up to that)"
+            )
         if self.spacing_used == "leading" and self.steps % self.sampler_steps:
             raise ValueError(
                 f"sampler_steps = {self.sampler_steps} is not a divisor of steps = {self.steps} "
-                "(allowed: a divisor, or spacing = 'trailing' or 'log_snr')"
+                "(allowed: a divisor, or another spacing than 'leading', such as that of sampler = 'dpm++')"
             )
         start, end = self.guidance_interval
         if not 0 <= start <= end <= 1:

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from bisect import bisect_right
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -39,11 +40,15 @@ def wrapped(text: str, face: Font, width: float, lines: int) -> str:
         if rows and face.getlength(longer) <= width:
             rows[-1] = longer
             continue
-        while face.getlength(word) > width and len(word) > 1:
-            fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or face.getlength(word[:n]) <= width)
+        # Of a word of any length, no more is measured than fills the lines, and one more.
+        while len(rows) <= lines and len(word) > 1 and face.getlength(word[: 2 * round(width) + 2]) > width:
+            beginnings = range(1, min(len(word), 2 * round(width) + 2))
+            fits = max(1, bisect_right(beginnings, width, key=lambda n: face.getlength(word[:n])))
             rows.append(word[:fits])
             word = word[fits:]
         rows.append(word)
+        if len(rows) > lines:
+            break
     if len(rows) > lines:
         last = rows[lines - 1]
         while last and face.getlength(last + " ...") > width:

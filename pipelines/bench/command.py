@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -22,6 +23,9 @@ from pipelines.settings import Settings
 from pipelines.site import Site
 from pipelines.tracking.queries import model_folder
 
+# Of a batch: more than the memory of any device holds.
+_MOST_SAMPLES = 4096
+
 
 def bench(options: argparse.Namespace) -> None:
     """Measure what the options of the command line ask for, and print it.
@@ -29,6 +33,9 @@ def bench(options: argparse.Namespace) -> None:
     Raises:
         UserError: options that do not belong together, or settings that cannot be measured.
     """
+    for name, most in (("threads", os.cpu_count() or 1), ("samples", _MOST_SAMPLES)):
+        if (value := getattr(options, name)) is not None and value > most:
+            raise UserError(f"--{name} {value}", where="intermoe bench", allowed=f"up to {most}")
     trained = _trained(options)
     # The block as in training, the samplers as in generation.
     is_half = options.part == "moe" and torch.cuda.is_available()

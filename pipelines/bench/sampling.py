@@ -114,6 +114,8 @@ def _measure(
     model = InterMoE.load(trained.model) if trained else InterMoE.initial(settings, seed=settings.seed)
     model = model.to(device)
     forms = [form for form in FORMS if _fits(settings, form)]
+    if not forms:
+        raise UserError(f"diffusion.steps = {settings.diffusion.steps}", allowed="5 or more")
     length = settings.data.max_frames // STRIDE
     noise_BLPZ = normal(prompt_seeds(settings.seed, [""] * samples), (length, 2, model.latent), Stream.LATENT)
     condition_BW = _conditions(model, trained, samples)

@@ -83,5 +83,15 @@ def as_noted(noted: str, here: str) -> str:
 
 
 def shown(uri: str) -> str:
-    """The address without the name and password that it may hold."""
-    return re.sub(r"://[^/\s]*@", "://", uri)
+    """The address, or a text that names one, without the name, password and query that it may hold.
+
+    Example:
+        >>> shown("https://me:a/secret@mlflow.example/path?token=secret")
+        'https://mlflow.example/path'
+        >>> shown("me:secret@mlflow.example")
+        'mlflow.example'
+    """
+    # A password that is not quoted may hold any character, "@" too.
+    uri = re.sub(r"://\S*@", "://", uri)
+    uri = re.sub(r"(://[^\s?]*)\?\S*", r"\1", uri)
+    return re.sub(r"^[^\s/@]+:[^\s/@]+@", "", uri)

@@ -13,7 +13,7 @@ DAMAGED = "damaged"
 """Kind of a line that is not as it was written."""
 # The path of a file or folder that is kept, in the spool's folder.
 _HELD = re.compile(r"[0-9a-f]{32}/(?!\.{1,2}$)[^/\0]+")
-NO_LINE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+NO_LINE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """What reading a damaged line raises."""
 
 
@@ -38,19 +38,27 @@ def entry_of(line: bytes, end: int) -> Entry | None:
     """What a line says; None where it is the first one. What it speaks of lies in the spool's folder."""
     try:
         fields = fields_of(line)
-        kind, at = str(fields.pop("kind")), int(fields.pop("time"))
+        kind, at = str(fields.pop("kind")), _whole(fields.pop("time"))
         if kind == HEAD:
             return None
         if "held" in fields and not _HELD.fullmatch(fields["held"]):
             raise ValueError("a path out of the folder")
         if kind == "points":
             fields = {
-                "step": int(fields["step"]),
+                "step": _whole(fields["step"]),
                 "values": {name: float(value) for name, value in fields["values"].items()},
             }
     except NO_LINE:
         return Entry(DAMAGED, 0, {}, end)
     return Entry(kind, at, fields, end)
+
+
+def _whole(value: Any) -> int:
+    """A whole number of 64 bits, which is what stores hold."""
+    number = int(value)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("too large")
+    return number
 
 
 def line_of(fields: Mapping[str, Any]) -> bytes:

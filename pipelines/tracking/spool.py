@@ -107,7 +107,7 @@ class Spool:
                     size = _end_of_lines(descriptor, size)
                     os.ftruncate(descriptor, size)
                 # A file that has only grown is not asked about: this is done at every step of a training.
-                if (self._size is None or size < self._size) and size < self.delivered:
+                if (self._size is None or size < self._size) and size < self._noted:
                     # Of lines that are gone: what comes now would be taken for delivered.
                     self._note.unlink(missing_ok=True)
                 if not size:
@@ -182,11 +182,11 @@ class Spool:
             lines.append(str(error))
         try:
             # In this order: another process may be adding lines, and delivering them.
-            delivered = self.delivered
+            delivered = self._noted
             with self.file.open("rb") as stream:
                 _flock(stream.fileno(), fcntl.LOCK_SH)
                 text = stream.read()
-            if len(text) < delivered or not text.endswith(b"\n"):
+            if not 0 <= delivered <= len(text) or not text.endswith(b"\n"):
                 lines.append(f"{file}: its end is cut off")
         except FileNotFoundError:
             if self._note.exists():
@@ -222,8 +222,19 @@ class Spool:
 
     @property
     def delivered(self) -> int:
-        """How many bytes of the lines MLflow has."""
-        with suppress(UserError, ValueError, TypeError):
+        """How many bytes of the lines MLflow has; 0 where the note says what cannot be: all is delivered again then.
+
+        Nothing is there twice by that: points that the store has are not added to it, and all else may be repeated.
+        """
+        noted = self._noted
+        with suppress(OSError):
+            if 0 <= noted <= self.file.stat().st_size:
+                return noted
+        return 0
+
+    @property
+    def _noted(self) -> int:
+        with suppress(UserError, ValueError, TypeError, OverflowError):
             return int(read_note(self._note).get("delivered", 0))
         return 0
 

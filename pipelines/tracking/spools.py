@@ -159,8 +159,9 @@ def spools_below(folder: Place) -> list[Spool]:
             return [RemoteSpool(home, run_id) for (_, run_id), home in sorted(homes.items())]
     # Folders may go while this looks at them, which `rglob` does not bear.
     found = (Path(root, name) for root, _, names in os.walk(folder) if Path(root).name == FOLDER for name in names)
-    # Of one whose file is missing, its note may be left.
-    stems = {file.with_suffix("") for file in found if file.suffix in _SUFFIXES and RUN_ID.fullmatch(file.stem)}
+    # Of one whose file is missing, its note may be left. What is no file, such as a pipe, would be waited for.
+    files = (file for file in found if file.suffix in _SUFFIXES and RUN_ID.fullmatch(file.stem) and file.is_file())
+    stems = {file.with_suffix("") for file in files}
     return [Spool(stem.parent, stem.name) for stem in sorted(stems)]
 
 

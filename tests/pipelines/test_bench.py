@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,8 @@ def test_samplers_of_a_model_are_measured_against_the_converged_sample_and_by_it
     [
         ("moe --model m --data d", "moe takes no --model (allowed: sampling --model RUN --data DIR)"),
         ("sampling --data d", "--data and --evaluator without --model (allowed: all of them for sampling)"),
+        ("moe --threads 99999", f"--threads 99999 (allowed: up to {os.cpu_count()})"),
+        ("feed --samples 5000 --data d", "--samples 5000 (allowed: up to 4096)"),
         ("feed", "feed without --data (allowed: feed --data DIR)"),
         ("sampling --model m", "--model without --data (allowed: --model RUN --data DIR)"),
     ],
@@ -159,3 +162,9 @@ def test_feeds_are_measured_with_what_each_part_costs(tmp_path, capsys):
     table = capsys.readouterr().out
     assert "samples/s" in table
     assert "features" not in table
+
+
+def test_a_diffusion_of_too_few_steps_for_any_sampler_is_refused(capsys):
+    words = ["bench", "sampling", "--samples", "1", "--repeats", "1", *SMALL, "denoiser.layers=1"]
+    assert main([*words, "diffusion.steps=1", "diffusion.sampler_steps=1"]) == 2
+    assert capsys.readouterr().err == "error: diffusion.steps = 1 (allowed: 5 or more)\n"

@@ -158,6 +158,15 @@ def test_small_numbers_are_read_however_they_are_written(text, file):
         ("train.vae.window=30", "train.vae: window = 30 is not a multiple of 4"),
         ("denoiser.heads=5", "denoiser: width = 768 is not divided by heads = 5"),
         ("diffusion.sampler_steps=33", "diffusion: sampler_steps = 33 is not a divisor of steps = 1000"),
+        ("diffusion.ddim_steps=20", "diffusion: ddim_steps is called sampler_steps since there are other samplers"),
+        (
+            "diffusion.sampler_steps=2000",
+            "diffusion: sampler_steps = 2000 is more than steps = 1000 (allowed",
+        ),
+        (
+            "diffusion.guidance_interval=abc",
+            "diffusion.guidance_interval = 'abc' (allowed: two shares of the steps",
+        ),
         ("data.encoder=bert", "data.encoder = 'bert' (allowed: 'minilm' or 'clip')"),
         ("data.skeleton=smpl", "data.skeleton = 'smpl' (allowed: one of smpl22)"),
         ("name=My Run", "name = 'My Run' (allowed:"),

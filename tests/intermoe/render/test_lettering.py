@@ -1,5 +1,6 @@
 """Captions fit their place."""
 
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -85,3 +86,11 @@ def test_accents_are_drawn_on_every_machine(monkeypatch, no_cache):
     lettering._machine_fonts.cache_clear()
     assert file is not None
     assert (text, Path(file).name) == ("zwei Schritte zur\u00fcck, \u0434\u0432\u0430", "DejaVuSans.ttf")
+
+
+def test_a_word_of_any_length_is_cut_at_once():
+    began = time.process_time()
+    rows = wrapped("é" * 100_000, font(20), 300, 3).splitlines()
+    assert len(rows) == 3
+    assert rows[2].endswith(" ...")
+    assert time.process_time() - began < 5

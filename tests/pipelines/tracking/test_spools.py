@@ -1,6 +1,7 @@
 """The spool of a run: what is in it, however its processes end, on a disk and in the storage of a URI."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from intermoe.files import write_note
 from intermoe.places import as_place, is_folder
 from pipelines.cli import main
 from pipelines.tracking import delivery
-from pipelines.tracking.lines import DAMAGED
+from pipelines.tracking.lines import DAMAGED, line_of
 from pipelines.tracking.run_log import join
 from pipelines.tracking.runs import Run
 from pipelines.tracking.spool import Spool, Undelivered
@@ -113,7 +114,8 @@ def test_in_a_storage_what_waits_is_saved_with_each_checkpoint(
         run.save()
         # After the checkpoint, before the process is killed.
         run.log_metrics({"loss": 30.0}, 30)
-        del run
+        # Its thread would deliver what it has, once MLflow is there again.
+        monkeypatch.setattr(run._spool, "entries", lambda: iter(()))
         (name,) = [path.name for path in (folder / "tracking" / "driver").iterdir() if path.name.endswith(".jsonl")]
         again = Run.reopen(uri, name.partition(".")[0], folder)
         again.log_metrics({"loss": 30.0}, 30)
@@ -202,6 +204,35 @@ def test_lines_that_follow_those_that_are_gone_are_not_taken_for_delivered(tmp_p
     for step in range(5):
         again.append("points", 1, step=100 + step, values={"loss": 1.0})
     assert steps(again) == [100, 101, 102, 103, 104]
+
+
+@pytest.mark.parametrize("noted", [10**12, -5, 10**400])
+def test_what_a_note_says_that_cannot_be_is_not_believed(tmp_path: Path, noted: int) -> None:
+    """All is delivered again then, of which MLflow adds nothing twice."""
+    spool = Spool(tmp_path, RUN_ID, "store")
+    spool.append("points", 1, step=1, values={"loss": 1.0})
+    write_note(tmp_path / f"{RUN_ID}.json", {"delivered": noted})
+    assert steps(spool) == [1]
+    assert spool.damages() == [f"{spool.file}: its end is cut off"]
+    assert not spool.remove_if_delivered()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"time": float("inf"), "step": 1}, {"time": 1, "step": float("inf")}, {"time": 1, "step": 10**30}]
+)
+def test_numbers_that_no_store_holds_are_damage(tmp_path: Path, fields: dict[str, float]) -> None:
+    spool = Spool(tmp_path, RUN_ID, "store")
+    spool.append("points", 1, step=1, values={"loss": 1.0})
+    with spool.file.open("ab") as stream:
+        stream.write(line_of({"kind": "points", **fields, "values": {"loss": 1.0}}))
+        stream.write(line_of({"kind": "points", "time": 1, "step": 2, "values": {"loss": 10**400}}))
+    assert [entry.kind for entry in spool.entries()] == ["points", DAMAGED, DAMAGED]
+
+
+def test_a_pipe_in_the_place_of_a_spool_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "tracking").mkdir()
+    os.mkfifo(tmp_path / "tracking" / f"{RUN_ID}.jsonl")
+    assert spools_below(tmp_path) == []
 
 
 def test_a_spool_in_use_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
