@@ -114,8 +114,7 @@ def test_in_a_storage_what_waits_is_saved_with_each_checkpoint(
         run.save()
         # After the checkpoint, before the process is killed.
         run.log_metrics({"loss": 30.0}, 30)
-        # Its thread would deliver what it has, once MLflow is there again.
-        monkeypatch.setattr(run._spool, "entries", lambda: iter(()))
+        _end_thread(run, monkeypatch)
         (name,) = [path.name for path in (folder / "tracking" / "driver").iterdir() if path.name.endswith(".jsonl")]
         again = Run.reopen(uri, name.partition(".")[0], folder)
         again.log_metrics({"loss": 30.0}, 30)
@@ -143,8 +142,7 @@ def test_the_driver_delivers_what_a_worker_has_left_in_a_storage(
         worker.log_metrics({"loss": 1.0}, 10)
         with pytest.warns(UserNote, match=r"yet: 1 point \(away\)"):
             worker.close(patience=2.0)
-    # Its process has ended.
-    monkeypatch.setattr(worker._spool, "entries", lambda: iter(()))
+        _end_thread(worker, monkeypatch)
     driver.finish()
     history = MlflowClient(uri).get_metric_history(driver.id, "loss")
     assert [(metric.step, metric.value) for metric in history] == [(10, 1.0)]
@@ -188,6 +186,11 @@ def test_what_another_process_has_delivered_and_removed_is_saved_again_with_the_
     left = RemoteSpool(home, RUN_ID)
     assert [entry.kind for entry in left.entries()] == ["artifact", "points"]
     left.check()
+
+
+def _end_thread(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if its process had ended: its thread reads no line any more, and so delivers and removes nothing."""
+    monkeypatch.setattr(run._spool, "entries", _fail)
 
 
 def _fail(*_: object) -> None:
