@@ -76,7 +76,10 @@ COMMANDS = {
     "report": ("SWEEP", "--out"),
     "verify": ("FOLDER",),
     "describe": ("--config", "--json", "key=value"),
-    "bench": ("{moe}", "--config", "--samples", "--repeats", "--threads", "--json", "key=value"),
+    "bench": (
+        "{moe,sampling,feed}",
+        *("--config", "--samples", "--repeats", "--threads", "--json", "--model", "--data", "--evaluator", "key=value"),
+    ),
     "submit": ("--address", "--detach", "-- COMMAND"),
     "register": ("RUN", "--alias", "--name"),
     "jobs": ("--address",),
