@@ -34,10 +34,9 @@ def guided(
     """
     both_condition = torch.cat([condition_BW, torch.zeros_like(condition_BW)])
     both_mask = mask_BL.repeat(2, 1)
-    start, end = (share * config.steps for share in config.guidance_interval)
 
     def denoise(x_BLPZ: Tensor, t: int) -> Tensor:
-        if start <= t <= end:
+        if config.is_guided(t):
             t_B = torch.full((2 * len(x_BLPZ),), t, device=x_BLPZ.device)
             both = denoiser(x_BLPZ.repeat(2, 1, 1, 1), t_B, both_condition, both_mask)
             conditional_BLPZ, unconditional_BLPZ = both.chunk(2)

@@ -67,6 +67,11 @@ class DiffusionConfig(Config):
         """The spacing, that of the sampler where none is given."""
         return self.spacing or ("log_snr" if self.sampler == "dpm++" else "leading")
 
+    def is_guided(self, t: int) -> bool:
+        """Whether guidance applies at a timestep."""
+        start, end = self.guidance_interval
+        return start * self.steps <= t <= end * self.steps
+
     @model_validator(mode="after")
     def _visits_steps(self) -> Self:
         if self.sampler_steps > self.steps:

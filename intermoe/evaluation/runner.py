@@ -147,15 +147,13 @@ class JobRunner:
 
     def _motions(self, job: EvaluationJob) -> Iterator[tuple[Form, _Motions]]:
         """The motions of a job in each of its forms; generated ones come from one pass of sampling."""
-        batch = self._generated(job) if job.purpose in GENERATING else None
-        for form in job.forms:
-            if batch is None:
-                yield form, self._recorded(job)
-            else:
-                yield (
-                    form,
-                    self._settled(batch) if form == "settled" else self._raw(batch.features_BTPF, batch.frames_B),
-                )
+        if job.purpose in GENERATING:
+            batch = self._generated(job)
+            for form in job.forms:
+                raw = form == "raw"
+                yield form, self._raw(batch.features_BTPF, batch.frames_B) if raw else self._settled(batch)
+        elif job.forms:
+            yield "recorded", self._recorded(job)
 
     def _recorded(self, job: EvaluationJob) -> _Motions:
         recordings = [self.folder.recording(self.spec.split, sample.row) for sample in job.samples]

@@ -37,11 +37,11 @@ def bench(options: argparse.Namespace) -> None:
         if (value := getattr(options, name)) is not None and value > most:
             raise UserError(f"--{name} {value}", where="intermoe bench", allowed=f"up to {most}")
     trained = _trained(options)
+    values = _settings(options, trained)
     # The block as in training, the samplers as in generation.
     is_half = options.part == "moe" and torch.cuda.is_available()
     device = device_name(options.threads, torch.bfloat16 if is_half else torch.float32)
     if options.part == "moe":
-        values = settings.load(options.config, settings.parse_overrides(options.overrides))
         samples = options.samples or 64
         with Stages() as stages:
             costs = moe.bench_moe(
@@ -51,7 +51,6 @@ def bench(options: argparse.Namespace) -> None:
         document = {"tokens": tokens, "device": device, **{name: asdict(cost) for name, cost in costs.items()}}
         _print(options, document, moe.as_table(costs, values), f"Forward + backward of {tokens} tokens on {device}")
         return
-    values = _settings(options, trained)
     if options.part == "feed":
         with Stages() as stages:
             of_feeds = feed.bench_feed(

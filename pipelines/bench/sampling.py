@@ -18,7 +18,6 @@ from intermoe.body.features import joints_from_features
 from intermoe.data.draws import Stream, normal, prompt_seeds
 from intermoe.data.shards import DatasetFolder
 from intermoe.diffusion import samplers
-from intermoe.diffusion.guidance import guided
 from intermoe.diffusion.schedule import Diffusion, SamplerName
 from intermoe.errors import UserError
 from intermoe.evaluation import measures
@@ -40,7 +39,7 @@ FORMS: Sequence[Form] = (
 )  # fmt: skip
 """Samplers and their numbers of steps."""
 MEASURES = ("fid", "r_precision_top1", "mm_dist", "identity", "jerk_m_s3")
-"""What the quality of the network's own output is told by."""
+"""The measures of the quality of the network's own output."""
 _CONVERGED_STEPS = 200
 
 _Progress = Callable[[str, int, int], None]
@@ -155,8 +154,7 @@ def _diffusion(settings: Settings, form: Form) -> Diffusion:
 def _passes(settings: Settings, form: Form) -> int:
     """Passes of the denoiser over the batch: two in each step where guidance applies, else one."""
     diffusion = _diffusion(settings, form)
-    start, end = (share * settings.diffusion.steps for share in settings.diffusion.guidance_interval)
-    return sum(2 if start <= t <= end else 1 for t in samplers.timesteps(diffusion))
+    return sum(2 if diffusion.config.is_guided(t) else 1 for t in samplers.timesteps(diffusion))
 
 
 def _conditions(model: InterMoE, trained: TrainedModel | None, samples: int) -> Tensor:
@@ -174,8 +172,8 @@ def _conditions(model: InterMoE, trained: TrainedModel | None, samples: int) -> 
 
 
 def _sample(model: InterMoE, noise_BLPZ: Tensor, condition_BW: Tensor, diffusion: Diffusion) -> Tensor:
-    mask_BL = torch.ones(noise_BLPZ.shape[:2], dtype=torch.bool, device=noise_BLPZ.device)
-    return samplers.sample(diffusion, guided(model.denoiser, condition_BW, mask_BL, diffusion.config), noise_BLPZ)
+    model.diffusion = diffusion
+    return model.sample(noise_BLPZ, condition_BW)
 
 
 def _errors(model: InterMoE, latent_BLPZ: Tensor, converged_BLPZ: Tensor) -> tuple[float, float]:
