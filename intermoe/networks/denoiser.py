@@ -132,6 +132,11 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.out.bias)
         self._runs_ahead: bool | None = None
 
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether the host runs ahead of the device."""
+        return self.out.weight.device.type != "cpu" if self._runs_ahead is None else self._runs_ahead
+
     def run_ahead(self, runs_ahead: bool | None) -> None:  # noqa: FBT001
         """Say whether the host is to run ahead of the device: with few launches, and without waiting for one.
 
@@ -195,7 +200,7 @@ class Denoiser(nn.Module):
     ) -> tuple[Sequence[Sequence[Tensor | Modulation]], Sequence[Tensor | TextLogits]]:
         """What the conditioning is to each layer's norms and to its router: itself, or what is made of it for all."""
         layers = [layer for layer in self.layers if isinstance(layer, DenoiserLayer)]
-        if not (emb_BD.device.type != "cpu" if self._runs_ahead is None else self._runs_ahead):
+        if not self.runs_ahead:
             return [[emb_BD] * len(layer.norms) for layer in layers], [text_BD] * len(layers)
         made = iter(modulations([norm for layer in layers for norm in layer.norms], emb_BD))
         blocks = [layer.feed_forward for layer in layers if isinstance(layer.feed_forward, MoeBlock)]

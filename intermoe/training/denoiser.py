@@ -41,7 +41,6 @@ class DenoiserObjective(Objective):
             runs_ahead: whether the host must not wait for the device within a step; by default where that is not a CPU.
         """
         super().__init__()
-        self._runs_ahead = runs_ahead
         model.denoiser.run_ahead(runs_ahead)
         self.model, self.config = model, config
         self.weights = {"diffusion": 1.0}
@@ -85,8 +84,7 @@ class DenoiserObjective(Objective):
         """What is to be predicted, drawn from the posteriors of a batch."""
         self.model.vae.eval()
         noise_BLPZ = batch["latent_noise"]
-        runs_ahead = noise_BLPZ.device.type != "cpu" if self._runs_ahead is None else self._runs_ahead
-        if not runs_ahead or "features" not in batch:
+        if not self.model.denoiser.runs_ahead or "features" not in batch:
             return self._posteriors.sample(batch, noise_BLPZ)
         # There the VAE takes a thirtieth of a step, and many motions at once take no longer than one.
         return self.model.encode(batch["features"], noise_BLPZ, mask_BT)
