@@ -33,6 +33,15 @@ def _same_environment() -> Iterator[None]:
     assert not left, f"left in the environment: {', '.join(left)}"
 
 
+@pytest.fixture(autouse=True)
+def _no_ray_of_its_own(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Many functions of Ray start one that is not there: of no size that a test chose, and in the way of ours."""
+    yield
+    if "ray_session" not in request.fixturenames and ray.is_initialized():
+        ray.shutdown()
+        pytest.fail("left a Ray running in this process: this test needs ray_session")
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of inputs and outputs of the published implementation; tests that need it skip without it."""

@@ -1,4 +1,4 @@
-"""Full disks under whole commands, without Ray; test_full_disk.py has the writers and those that need it."""
+"""Full disks under whole commands, nearly all without Ray; test_full_disk.py has the writers and those that need it."""
 
 import re
 import shutil
@@ -163,7 +163,7 @@ def test_sweep(refused, root, disk, tmp_path, monkeypatch):
     assert contents(disk.root / "out") == contents(tmp_path / "whole")
 
 
-def test_demo(refused, disk, monkeypatch):
+def test_demo(ray_session, refused, disk, monkeypatch):
     refused(["demo", "--out", disk.root / "out"], below="out/duet")
     stop_before_ray(monkeypatch)
     with pytest.raises(Begun):
