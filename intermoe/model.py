@@ -27,6 +27,7 @@ from intermoe.diffusion.guidance import guided
 from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
 from intermoe.errors import UserError, UserNote
 from intermoe.generation import Conditions, GeneratedBatch, check_prompts, eval_mode, frames_of
+from intermoe.layers.precision import in_full, products_in
 from intermoe.layers.stored_weights import check_fit
 from intermoe.moe.config import MoeConfig
 from intermoe.motion import Motion
@@ -189,10 +190,11 @@ class InterMoE(nn.Module):
         return self.vae.encode(x_BTPF.transpose(1, 2).flatten(0, 1))
 
     def decode(self, latent_BLPZ: Tensor) -> Tensor:
-        """Raw features [B, 4L, 2, F] of latents [B, L, 2, Z]."""
+        """Raw features [B, 4L, 2, F] of latents [B, L, 2, Z]; always in float32, as in bf16 joints tremble by 2 mm."""
         batch, _, persons, _ = latent_BLPZ.shape
         latent_BLNC = latent_BLPZ.transpose(1, 2).flatten(0, 1).unflatten(-1, (-1, self.config.vae.latent))
-        x_BTF = self.vae.decode(latent_BLNC)
+        with in_full(self.device):
+            x_BTF = self.vae.decode(latent_BLNC)
         return self.normaliser.denormalise(x_BTF.unflatten(0, (batch, persons)).transpose(1, 2))
 
     def condition(self, text: TextStates) -> Tensor:
@@ -332,7 +334,7 @@ class InterMoE(nn.Module):
         length = int(latents_B.max())
         mask_BL = torch.arange(length) < latents_B[:, None]
         noise_BLPZ = normal(seeds, (length, 2, self.latent), Stream.LATENT) * mask_BL[:, :, None, None]
-        with eval_mode(self):
+        with eval_mode(self), products_in(self.diffusion.config.precision, self.device):
             latent_BLPZ = self.sample(
                 noise_BLPZ.to(self.device),
                 self.condition(conditions.text),
@@ -368,7 +370,8 @@ class InterMoE(nn.Module):
         if guidance is not None:
             config = config.model_copy(update={"guidance": guidance})
         denoise = guided(self.denoiser.of_batch(mask_BL), condition_BW, mask_BL, config)
-        return samplers.sample(self.diffusion, denoise, noise_BLPZ, on_step)
+        with products_in(config.precision, self.device):
+            return samplers.sample(self.diffusion, denoise, noise_BLPZ, on_step)
 
     def set_sampling(self, **changes: Any) -> None:
         """Sample motions in another way from now on; the networks and ``config`` stay as they are.

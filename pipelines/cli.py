@@ -175,7 +175,7 @@ def _generate(options: argparse.Namespace) -> None:
     device = device_named(options.device)
     folder = model_folder(options.model, site.tracking_uri)
     model = InterMoE.load(folder, device=device, text_folder=site.text_folder)
-    sampling = {"sampler": options.sampler, "sampler_steps": options.steps}
+    sampling = {"sampler": options.sampler, "sampler_steps": options.steps, "precision": options.precision}
     model.set_sampling(**{key: value for key, value in sampling.items() if value is not None})
     with Stages() as stages:
         files = generate(model, request, stages)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from intermoe.config import Config
 from intermoe.errors import UserError
+from intermoe.layers.precision import Precision
 
 # The cosine schedule of Nichol and Dhariwal 2021.
 _OFFSET = 0.008
@@ -20,7 +21,7 @@ _MAX_BETA = 0.999
 
 SamplerName = Literal["ddim", "dpm++"]
 Spacing = Literal["leading", "trailing", "log_snr"]
-SAMPLING = ("sampler", "sampler_steps", "spacing", "guidance", "guidance_interval")
+SAMPLING = ("sampler", "sampler_steps", "spacing", "guidance", "guidance_interval", "precision")
 """The keys of ``DiffusionConfig`` that a trained model does not depend on."""
 
 
@@ -37,6 +38,7 @@ class DiffusionConfig(Config):
         guidance: scale w of classifier-free guidance.
         guidance_interval: where guidance applies, from and to which share of the steps (0 is clean, 1 is noise);
             elsewhere the denoiser runs on the condition alone, in half the time.
+        precision: of the products of sampling (see ``intermoe.layers.precision``); motions are decoded in float32.
         condition_drop: share of training samples whose condition is replaced by zeros.
     """
 
@@ -46,6 +48,7 @@ class DiffusionConfig(Config):
     spacing: Spacing | None = None
     guidance: float = Field(default=3.5, ge=-1000, le=1000)
     guidance_interval: tuple[float, float] = (0.0, 1.0)
+    precision: Precision = "auto"
     condition_drop: float = Field(default=0.1, ge=0, le=1)
 
     @model_validator(mode="before")

@@ -286,4 +286,4 @@ class Evaluator(nn.Module):
         return self._lengthened(self.motion(x_BTPF[..., : contacts.start].flatten(2), frames_B))
 
     def _lengthened(self, embedding_BE: Tensor) -> Tensor:
-        return nn.functional.normalize(embedding_BE, dim=-1) * self.scale
+        return nn.functional.normalize(embedding_BE.to(self.scale.dtype), dim=-1) * self.scale

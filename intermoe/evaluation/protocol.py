@@ -24,6 +24,7 @@ from intermoe.errors import UserError
 from intermoe.evaluation import measures
 from intermoe.evaluation.identity import KINDS
 from intermoe.evaluation.replication import Row
+from intermoe.layers.precision import Precision
 from intermoe.text.captions import Persons
 
 ROWS: tuple[Row, ...] = ("recorded", "generated", "raw", "untrained")
@@ -70,6 +71,7 @@ class EvaluationConfig(Config):
         diversity_pairs: random pairs of motions, or as many as there are motions.
         multimodality: see there.
         batch_size: motions that are generated at a time.
+        precision: of the products of the evaluator.
     """
 
     replications: int = Field(default=20, ge=1)
@@ -77,6 +79,7 @@ class EvaluationConfig(Config):
     diversity_pairs: int = Field(default=300, ge=1)
     multimodality: MultimodalityConfig = MultimodalityConfig()
     batch_size: int = Field(default=64, ge=1)
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Legend: B samples, T frames, P = 2 persons, J joints, R = J - 1, F features, K t
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from intermoe.evaluation.protocol import GENERATING, EvaluationConfig, Evaluatio
 from intermoe.evaluation.replication import Row
 from intermoe.files import whole_file
 from intermoe.generation import GeneratedBatch
+from intermoe.layers.precision import products_in
 from intermoe.model import VAE_PARTS, InterMoE
 from intermoe.places import Place
 from intermoe.text.captions import Persons
@@ -130,7 +132,8 @@ class JobRunner:
         """
         arrays: Arrays = {}
         if job.purpose == "captions":
-            arrays["text"] = self.evaluator.embed_text(self._texts(job)).cpu().numpy()
+            with self._products():
+                arrays["text"] = self.evaluator.embed_text(self._texts(job)).cpu().numpy()
         for form, motions in self._motions(job):
             arrays |= {f"{form}/{name}": self._taken(name, motions) for name in job.arrays}
         with whole_file(self.parts / f"{job.name}.npz") as partial, partial.open("wb") as file:
@@ -139,11 +142,15 @@ class JobRunner:
     def _taken(self, name: str, motions: _Motions) -> NDArray[Any]:
         """One of a job's ``arrays``."""
         if name == "motion":
-            return self.evaluator.embed_motion(motions.features_BTPF, motions.frames_B).cpu().numpy()
+            with self._products():
+                return self.evaluator.embed_motion(motions.features_BTPF, motions.frames_B).cpu().numpy()
         if name == "actor":
             return np.stack([actors(joints_TPJ3) for joints_TPJ3 in motions.joints])
         take = measures.of_each_motion()[name]
         return np.array([take(joints_TPJ3, self.model.skeleton) for joints_TPJ3 in motions.joints])
+
+    def _products(self) -> AbstractContextManager[object]:
+        return products_in(self.spec.config.precision, self.evaluator.normaliser.mean_F.device)
 
     def _motions(self, job: EvaluationJob) -> Iterator[tuple[Form, _Motions]]:
         """The motions of a job in each of its forms; generated ones come from one pass of sampling."""

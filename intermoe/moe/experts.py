@@ -13,6 +13,9 @@ from torch.nn.functional import grouped_mm, silu
 from intermoe.layers.precision import product_dtype
 from intermoe.moe.selection import Assignment
 
+# Compute capabilities 9.x and 10.x: H100, H200, B200 and their kin.
+_GENERATIONS_WITH_KERNEL = (9, 10)
+
 
 class Experts(nn.Module):
     """SwiGLU experts without biases, computed as grouped products over tokens sorted by expert (eq. 10).
@@ -37,7 +40,7 @@ class Experts(nn.Module):
             assignment: token_A names positions.
 
         Returns:
-            [N, D], float32 under autocast; zero where no expert is assigned.
+            [N, D], in the dtype of the products; zero where no expert is assigned.
         """
         # Grouped products are not on autocast's list.
         dtype = product_dtype(x_ND)
@@ -95,10 +98,11 @@ def grouped_product(x_AI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
 
 
 def _has_kernel(x: Tensor) -> bool:
-    """On a GPU there is one for bfloat16 from compute capability 8.0 on."""
+    """Whether there is one for these rows: elsewhere PyTorch loops too, and on a GPU has the host wait for each."""
     if x.device.type != "cuda":
         return True
-    return x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    major, _ = torch.cuda.get_device_capability(x.device)
+    return x.dtype == torch.bfloat16 and major in _GENERATIONS_WITH_KERNEL
 
 
 class DenseFeedForward(nn.Module):

@@ -160,7 +160,7 @@ class Denoiser(nn.Module):
             pool: the tokens of these frames, from who knows them already: on a GPU finding them waits for the device.
 
         Returns:
-            [B, L, P, Z]; zero beyond the valid frames.
+            [B, L, P, Z] in the dtype of x; zero beyond the valid frames.
         """
         length, num_persons = x_BLPZ.shape[1:3]
         text_BD = self.embed_text(condition_BW)
@@ -175,7 +175,7 @@ class Denoiser(nn.Module):
         barred_N11K = key_mask(mask_BL, num_persons, product_dtype(x_PBLD))
         for layer, emb, text in zip(self.layers, *self._given(emb_BD, routed_BD), strict=True):
             x_PBLD = layer(x_PBLD, emb, text, barred_N11K, pool)
-        x0_BLPZ: Tensor = self.out(x_PBLD).permute(1, 2, 0, 3)
+        x0_BLPZ: Tensor = self.out(x_PBLD).permute(1, 2, 0, 3).to(x_BLPZ.dtype)
         return x0_BLPZ * mask_BL[:, :, None, None]
 
     def of_batch(self, mask_BL: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:

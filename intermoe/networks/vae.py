@@ -219,7 +219,7 @@ class CausalSkeletalVae(nn.Module):
         x_BJTC = self.joints_in(x_BTF[:, : x_BTF.shape[1] // STRIDE * STRIDE])
         for stage in self.down:
             x_BJTC = stage(x_BJTC)
-        mean_BNLC, logvar_BNLC = self.to_posterior(x_BJTC).chunk(2, dim=-1)
+        mean_BNLC, logvar_BNLC = self.to_posterior(x_BJTC).to(x_BTF.dtype).chunk(2, dim=-1)
         return Posterior(mean_BNLC.transpose(1, 2), logvar_BNLC.transpose(1, 2))
 
     def decode(self, z_BLNC: Tensor) -> Tensor:
@@ -227,7 +227,8 @@ class CausalSkeletalVae(nn.Module):
         x_BJTC = self.from_latent(z_BLNC.transpose(1, 2)).contiguous()
         for stage in self.up:
             x_BJTC = stage(x_BJTC)
-        return self.joints_out(x_BJTC)
+        x_BTF: Tensor = self.joints_out(x_BJTC)
+        return x_BTF.to(z_BLNC.dtype)
 
 
 class VaeLossConfig(Config):

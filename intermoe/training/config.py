@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from intermoe.config import Config
+from intermoe.layers.precision import Precision
 from intermoe.networks.vae import VaeLossConfig
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -16,6 +17,7 @@ class TrainingConfig(Config):
     Attributes:
         epochs: passes over the training split.
         batch_size: samples of one optimizer step, over all workers and micro-batches.
+        precision: of matrix products and convolutions; weights, sums, losses and routers are float32 in each.
         accumulate: micro-batches a worker splits its share into.
         learning_rate: the highest; reached after the warm-up, then down to 0 by a cosine.
         text_rate: learning rate of the text head, as a share of ``learning_rate``.
@@ -32,6 +34,7 @@ class TrainingConfig(Config):
 
     epochs: float = Field(gt=0)
     batch_size: int = Field(ge=1)
+    precision: Precision = "auto"
     accumulate: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-4, gt=0, lt=1)
     text_rate: float = Field(default=1.0, gt=0, le=1)

@@ -70,13 +70,14 @@ class DenoiserObjective(Objective):
         model = self.model
         mask_BT = whole_latents(batch["frames"], STRIDE * batch["latent_noise"].shape[1])
         mask_BL = mask_BT[:, ::STRIDE]
-        clean_BLPZ = self._latents(batch, mask_BT)
         t_B = (batch["timestep"][:, 0] * model.diffusion.config.steps).long()
         keep_B = batch["timestep"][:, 1] >= model.diffusion.config.condition_drop
-        condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
-        noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, batch["diffusion_noise"])
         pool = _pool(batch, mask_BL)
-        found_BLPZ = model.denoiser(noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL, pool)
+        with self.products():
+            clean_BLPZ = self._latents(batch, mask_BT)
+            condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
+            noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, batch["diffusion_noise"])
+            found_BLPZ = model.denoiser(noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL, pool)
         return {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL)[0]}
 
     @torch.no_grad()

@@ -88,7 +88,8 @@ class EvaluatorObjective(Objective):
             device = batch["caption"].device
             ids_BK, eot_B = (table[batch["caption"].cpu()].to(device) for table in self._tokens)
             text = self.model.token_states(ids_BK, eot_B)
-        return self.model.embed_text(text), self.model.embed_motion(batch["features"], batch["frames"])
+        with self.products():
+            return self.model.embed_text(text), self.model.embed_motion(batch["features"], batch["frames"])
 
 
 def evaluator_objective(

@@ -7,6 +7,7 @@ sample.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from intermoe import checkpoint
 from intermoe.data.shards import DatasetFolder
+from intermoe.layers.precision import products_in
 from intermoe.moe.selection import Demand, LayerRouting
 from intermoe.training.config import TrainingConfig
 from intermoe.training.samples import Batch, SampleStream
@@ -109,6 +111,10 @@ class Objective(nn.Module, ABC):
             batches: this worker's share of them.
             gather: gives the value of every worker, in the order of their ranks.
         """
+
+    def products(self) -> AbstractContextManager[object]:
+        """A block for the networks, in the precision of the config; the losses are computed outside of it."""
+        return products_in(self.config.precision, next(self.parameters()).device)
 
     def after_step(self, all_reduce: Callable[[Tensor], Tensor], skipped: Tensor | None = None) -> None:
         """Do what follows an optimizer step; nothing by default.

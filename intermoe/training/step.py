@@ -119,7 +119,6 @@ class TrainingStep:
     def _take(self, outcome: StepOutcome) -> None:
         """Lower the losses of one batch; its numbers are left on the device, or read at once."""
         step, batch = outcome.step, outcome.batch
-        device = batch["frames"].device
         torch.manual_seed(step_seed(self.stream.seed, step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * learning_rate(self.config, step, self.stream.steps_per_epoch, self.num_steps)
@@ -132,8 +131,7 @@ class TrainingStep:
             # The gradients of the micro-batches are added up here and averaged over the workers with the last.
             last = number == self.config.accumulate - 1
             with self._parallel.no_sync() if self._parallel and not last else nullcontext():
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    losses: Sums = (self._parallel or self.objective)(micro)
+                losses: Sums = (self._parallel or self.objective)(micro)
                 loss = torch.stack([self.objective.weights[name] * total for name, total in losses.items()]).sum()
                 # DistributedDataParallel divides by the number of workers; the count is of all workers already.
                 (loss * self.world / count.to(loss.dtype)).backward()

@@ -75,11 +75,12 @@ class VaeObjective(Objective):
     def _run(self, batch: Batch) -> tuple[Sums, Tensor]:
         vae, mask_BT = self.model.vae, _whole_latents(batch)
         x_BTF = self.model.normaliser.normalise(batch["features"]) * mask_BT[..., None]
-        posterior = vae.encode(x_BTF)
-        z_BLNC = posterior.mean_BLNC
-        if self.training:
-            z_BLNC = posterior.sample(batch["latent_noise"].view_as(z_BLNC))
-        reconstruction_BTF = vae.decode(z_BLNC)
+        with self.products():
+            posterior = vae.encode(x_BTF)
+            z_BLNC = posterior.mean_BLNC
+            if self.training:
+                z_BLNC = posterior.sample(batch["latent_noise"].view_as(z_BLNC))
+            reconstruction_BTF = vae.decode(z_BLNC)
         skeleton, latents = self.model.skeleton, self.count(batch)
         normaliser = self.model.normaliser
         losses = vae_losses(x_BTF, reconstruction_BTF, posterior, mask_BT, normaliser=normaliser, skeleton=skeleton)

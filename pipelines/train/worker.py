@@ -25,6 +25,7 @@ from intermoe import checkpoint
 from intermoe.checkpoint import DamagedCheckpoint
 from intermoe.data.shards import DatasetFolder
 from intermoe.files import remove_leftovers
+from intermoe.layers.precision import precision_name
 from intermoe.places import Place
 from intermoe.training.objective import HOST_FRAMES, Means
 from intermoe.training.outcome import StepOutcome
@@ -127,7 +128,10 @@ class Worker:
         nodes = sorted(set(gather(ray.util.get_node_ip_address())), key=ip_address)
         if self.tracking:
             place = f"{self.world} {'worker' if self.world == 1 else 'workers'} on {', '.join(nodes)}"
-            tags = {"intermoe.workers": place}
+            tags = {
+                "intermoe.workers": place,
+                "intermoe.precision": precision_name(self.config.precision, self.device),
+            }
             restarts = ray.get(self.board.restarts.remote(key=self.key))
             if restarts:
                 tags |= {"intermoe.restarts": str(len(restarts)), "intermoe.restarted": restarts[-1]}
