@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
@@ -73,6 +75,10 @@ class Trainer(TorchTrainer):
         policy = ElasticPolicy if config.elasticity_enabled else FixedPolicy
         self._policy: ScalingPolicy = policy(config, request, board)
         self._controller: Any = None
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        """Without the one that hands out data sets: here the feed makes its own, and that would start a process."""
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, DatasetsCallback)]
 
     def _initialize_and_run_controller(self, **options: Any) -> Any:
         own = data_parallel_trainer.TrainController
