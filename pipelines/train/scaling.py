@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import (
@@ -39,6 +40,9 @@ LOST_SECONDS = 60.0
 # So often it is asked whether there is room for more workers.
 RESIZE_SECONDS = 30.0
 _POLL_SECONDS, _ANSWER_SECONDS = 1.0, 10.0
+# So often it is asked whether the controller is still there, of Ray's dashboard, which works for it as long as for a
+# step of a small network; by default each second.
+_CLEANER_SECONDS = 3.0
 
 
 def scaling_config(request: TrainRequest) -> ScalingConfig:
@@ -77,8 +81,13 @@ class Trainer(TorchTrainer):
         self._controller: Any = None
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        """Without the one that hands out data sets: here the feed makes its own, and that would start a process."""
-        return [each for each in super()._create_default_callbacks() if not isinstance(each, DatasetsCallback)]
+        """Without what hands out data sets, a process that imports as much as a worker: the feed makes its own."""
+        others = [
+            callback
+            for callback in super()._create_default_callbacks()
+            if not isinstance(callback, DatasetsCallback | PlacementGroupCleanerCallback)
+        ]
+        return [*others, _Cleaner(_CLEANER_SECONDS)]
 
     def _initialize_and_run_controller(self, **options: Any) -> Any:
         own = data_parallel_trainer.TrainController
@@ -98,6 +107,16 @@ class Trainer(TorchTrainer):
     def _register_sigint_handler(self, controller: Any) -> None:
         self._controller = controller
         super()._register_sigint_handler(controller)
+
+
+class _Cleaner(PlacementGroupCleanerCallback):
+    """Frees the workers' places when their controller is gone; here it is ended at once where it is not needed."""
+
+    def _stop_cleaner(self) -> None:
+        if self._cleaner is not None:
+            # Asked to stop, it would do so only when it looks again.
+            ray.kill(self._cleaner)  # type: ignore[arg-type]
+            self._cleaner = None
 
 
 class _Controller(TrainController):
