@@ -40,9 +40,6 @@ LOST_SECONDS = 60.0
 # So often it is asked whether there is room for more workers.
 RESIZE_SECONDS = 30.0
 _POLL_SECONDS, _ANSWER_SECONDS = 1.0, 10.0
-# So often it is asked whether the controller is still there, of Ray's dashboard, which works for it as long as for a
-# step of a small network; by default each second.
-_CLEANER_SECONDS = 3.0
 
 
 def scaling_config(request: TrainRequest) -> ScalingConfig:
@@ -87,7 +84,7 @@ class Trainer(TorchTrainer):
             for callback in super()._create_default_callbacks()
             if not isinstance(callback, DatasetsCallback | PlacementGroupCleanerCallback)
         ]
-        return [*others, _Cleaner(_CLEANER_SECONDS)]
+        return [*others, _Cleaner()]
 
     def _initialize_and_run_controller(self, **options: Any) -> Any:
         own = data_parallel_trainer.TrainController

@@ -213,7 +213,7 @@ def test_what_frees_the_places_of_workers_is_ended_at_once(monkeypatch):
     """Asked to stop, it would do so when it looks for the controller again."""
     ended: list[Any] = []
     monkeypatch.setattr(ray, "kill", ended.append)
-    cleaner: Any = scaling._Cleaner(3.0)
+    cleaner: Any = scaling._Cleaner()
     cleaner.before_controller_abort()
     assert not ended
     cleaner._cleaner = "its process"
