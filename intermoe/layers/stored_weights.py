@@ -1,16 +1,33 @@
 """Whether stored weights are those of a network, found out before the network takes any memory."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from intermoe.errors import UserError
 
 
 class _Network(Protocol):
     def parts(self) -> Mapping[str, nn.Module]: ...
+
+
+class _WithoutNumbers(TorchFunctionMode):
+    """What a network is large by, its uninitialised tensors, takes no memory in the block.
+
+    Its constants have numbers: PyTorch makes those of the meta device by way of its compiler, which takes a second to
+    import.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        if func is torch.empty and options.get("device") is None:
+            options["device"] = "meta"
+        return func(*args, **options)
 
 
 def check_fit(build: Callable[[], _Network], stored: Mapping[str, Mapping[str, Tensor]], where: object) -> None:
@@ -26,7 +43,7 @@ def check_fit(build: Callable[[], _Network], stored: Mapping[str, Mapping[str, T
     Raises:
         UserError: a weight is missing, is one too many, or has another shape.
     """
-    with torch.device("meta"):
+    with _WithoutNumbers():
         parts = build().parts()
     for name, tensors in stored.items():
         shapes = {key: value.shape for key, value in parts[name].state_dict().items()}

@@ -58,8 +58,11 @@ class TrainingStep:
         if self.world > 1:
             # Without the buffers: the counts of the experts differ between the workers until they are summed. Looking
             # for unused parameters, though there are none, keeps the gradients grouped as they are at first: regrouped
-            # after the first step of a process, as is the default, a resumed run would sum them in another order.
-            self._parallel = DistributedDataParallel(objective, broadcast_buffers=False, find_unused_parameters=True)
+            # after the first step of a process, as is the default, a resumed run would sum them in another order. The
+            # gradients lie in the groups: copied into them and back, they would be there twice.
+            self._parallel = DistributedDataParallel(
+                objective, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+            )
         self.named_parameters = [(n, p) for n, p in objective.named_parameters() if p.requires_grad]
         text = [p for n, p in self.named_parameters if n.startswith("model.text_head.")]
         rest = [p for n, p in self.named_parameters if not n.startswith("model.text_head.")]

@@ -93,6 +93,8 @@ def _start_own(workers: WorkersConfig, jobs: int, options: dict[str, Any]) -> No
         # Where several Rays run on one machine, Ray Train does not find its own by itself, and what a trial that
         # was stopped had taken would never be free again.
         "RAY_API_SERVER_ADDRESS": f"http://{_LOOPBACK}:{port}",
+        # Nobody takes its only node away: no process of each training that asks for that.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         # Of no use to other machines: its servers, and those of its processes, listen on loopback. Ray has that switch
         # for systems whose firewall asks about every other server.
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",

@@ -25,8 +25,11 @@ from pipelines.cluster.session import quiet_data
 _STEPS_PER_PLAN, _BYTES_PER_PLAN = 128, 256 * 1024**2
 # Fewer where steps are so large that few of them make a plan: its tasks run beside each other.
 _STEPS_PER_TASK, _TASKS_PER_PLAN = 16, 4
-# Of one worker, where it has fewer CPUs: nothing else bounds tasks that reserve none.
+# Of one worker with a GPU, where it has fewer CPUs: nothing else bounds tasks that reserve none.
 _TASKS_AT_ONCE = 2
+# A thread takes a tenth of the time of its step to prepare one. A second process of a worker on CPUs would take as much
+# from the steps as it brings, and what it imports at the start takes as long as dozens of them.
+_THREADS_PER_TASK = 4
 # The column that holds the shapes of the others.
 _SHAPES = "shapes"
 # Ray's label of each node: its id.
@@ -41,7 +44,7 @@ def batches(
     plans = [(start, min(start + steps, last)) for start in range(first, last, steps)]
     # The first batch of the next plan is asked for when this one begins, so that nobody waits between them.
     with ThreadPoolExecutor(1) as ahead:
-        begin = partial(_begin_plan, stream, rank=rank, world=world)
+        begin = partial(_begin_plan, stream, rank=rank, world=world, at_once=tasks_at_once(pinned=pinned))
         begun = deque(ahead.submit(begin, *plan) for plan in plans[:1])
         for number in range(len(plans)):
             block, blocks = begun.popleft().result()
@@ -57,18 +60,22 @@ def steps_per_plan(stream: SampleStream, world: int) -> int:
     return max(1, min(_STEPS_PER_PLAN, _BYTES_PER_PLAN // step))
 
 
+def tasks_at_once(*, pinned: bool) -> int:
+    """How many tasks of one worker run beside each other: a worker has as many threads as CPUs."""
+    threads = torch.get_num_threads()
+    return max(_TASKS_AT_ONCE, threads) if pinned else max(1, threads // _THREADS_PER_TASK)
+
+
 def _tasks_per_plan(steps: int) -> int:
     return max(-(-steps // _STEPS_PER_TASK), min(steps, _TASKS_PER_PLAN))
 
 
 def _begin_plan(
-    stream: SampleStream, start: int, end: int, *, rank: int, world: int
+    stream: SampleStream, start: int, end: int, *, rank: int, world: int, at_once: int
 ) -> tuple[Arrays | None, Iterator[Arrays]]:
     """The first batch of the steps ``start`` to ``end - 1``, and those that follow."""
     prepare = partial(_prepare_step, stream=stream, rank=rank, world=world)
-    # A worker has as many threads as CPUs.
     tasks = _tasks_per_plan(end - start)
-    at_once = min(tasks, max(_TASKS_AT_ONCE, torch.get_num_threads()))
     with quiet_data() as options:
         options.execution_options.preserve_order = True
         # Of blocks that are there already: Ray Data's own `range` reads them in tasks that reserve a CPU.
@@ -79,7 +86,7 @@ def _begin_plan(
             batch_size=1,
             zero_copy_batch=True,
             num_cpus=0,
-            compute=ray.data.TaskPoolStrategy(size=at_once),
+            compute=ray.data.TaskPoolStrategy(size=min(tasks, at_once)),
             # Beside the worker: what reserves nothing would fit on a head node that is to run nothing, too.
             label_selector={_NODE_LABEL: ray.get_runtime_context().get_node_id()},
         ).materialize()

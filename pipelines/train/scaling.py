@@ -14,6 +14,9 @@ from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
@@ -74,6 +77,15 @@ class Trainer(TorchTrainer):
         self._policy: ScalingPolicy = policy(config, request, board)
         self._controller: Any = None
 
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        """Without what hands out data sets, a process that imports as much as a worker: the feed makes its own."""
+        others = [
+            callback
+            for callback in super()._create_default_callbacks()
+            if not isinstance(callback, DatasetsCallback | PlacementGroupCleanerCallback)
+        ]
+        return [*others, _Cleaner()]
+
     def _initialize_and_run_controller(self, **options: Any) -> Any:
         own = data_parallel_trainer.TrainController
         # It makes its controller of what stands under this name.
@@ -92,6 +104,16 @@ class Trainer(TorchTrainer):
     def _register_sigint_handler(self, controller: Any) -> None:
         self._controller = controller
         super()._register_sigint_handler(controller)
+
+
+class _Cleaner(PlacementGroupCleanerCallback):
+    """Frees the workers' places when their controller is gone; here it is ended at once where it is not needed."""
+
+    def _stop_cleaner(self) -> None:
+        if self._cleaner is not None:
+            # Asked to stop, it would do so only when it looks again.
+            ray.kill(self._cleaner)  # type: ignore[arg-type]
+            self._cleaner = None
 
 
 class _Controller(TrainController):

@@ -9,6 +9,7 @@ from small_training import made_up_batch, small_objective, stream
 from torch import Tensor
 
 from intermoe.moe.selection import selections
+from intermoe.training import step
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.samples import Batch
 from intermoe.training.step import TrainingStep
@@ -89,3 +90,17 @@ def test_steps_are_read_together_and_when_one_is_asked_for():
     read_at_once = TrainingStep(small_objective(), stream())
     assert read_at_once(0, made_up_batch(0)).is_read
     assert read_at_once.read_every == 1
+
+
+def test_workers_sum_gradients_where_they_lie_and_in_the_same_order_after_a_resume(monkeypatch):
+    """Copied into the groups in which they are summed, they would be there twice; regrouped, sums would differ."""
+    monkeypatch.setattr(step.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(step.dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(step.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(step, "DistributedDataParallel", lambda _, **options: options)
+    options: Any = TrainingStep(small_objective(), stream())._parallel
+    assert options == {
+        "broadcast_buffers": False,
+        "find_unused_parameters": True,
+        "gradient_as_bucket_view": True,
+    }

@@ -10,6 +10,7 @@ import ray
 import torch
 from ray._private import ray_constants
 from ray._private.services import get_node_ip_address
+from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 
 from intermoe.errors import UserError
 from pipelines.cluster.live import LiveCluster
@@ -120,6 +121,17 @@ def test_what_a_ray_of_our_own_starts_finds_its_dashboard_whatever_else_runs_her
         with ray_session():
             assert os.environ.get("RAY_API_SERVER_ADDRESS") == before
     assert len(addresses) == 2
+
+
+def test_nobody_watches_whether_the_only_node_of_a_ray_of_our_own_is_taken_away(monkeypatch):
+    watched = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: watched.append(os.environ[ENABLE_PREEMPTION_WATCHER_ENV_VAR]))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with ray_session():
+        assert ENABLE_PREEMPTION_WATCHER_ENV_VAR not in os.environ
+    assert watched == ["0"]
 
 
 def test_a_ray_of_our_own_has_the_address_of_loopback(monkeypatch):

@@ -93,6 +93,17 @@ def test_a_plan_stays_within_its_bytes_down_to_one_step(config, batch_size, worl
     assert (steps + 1) * step > 256 * 2**20 or steps == 128, "a plan is as large as it may be"
 
 
+@pytest.mark.parametrize(
+    ("threads", "pinned", "tasks"),
+    [(1, False, 1), (2, False, 1), (4, False, 1), (8, False, 2), (1, True, 2), (2, True, 2), (8, True, 8)],
+)
+def test_a_worker_on_cpus_leaves_them_to_its_steps_and_one_with_a_gpu_gives_them_to_the_feed(
+    monkeypatch, threads, pinned, tasks
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert feed.tasks_at_once(pinned=pinned) == tasks
+
+
 def test_no_steps_no_batches(config):
     assert list(feed.batches(config, 4, 4, rank=0, world=1)) == []
 

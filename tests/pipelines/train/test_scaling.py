@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import ray
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
 
 from intermoe.errors import UserError
@@ -196,3 +198,25 @@ def test_a_signal_that_ray_train_does_not_handle_ends_its_workers_too(monkeypatc
     with pytest.raises(KeyboardInterrupt):
         trainer._initialize_and_run_controller()
     assert aborted == ["abort"]
+
+
+def test_no_process_is_started_to_hand_out_data_sets_and_one_frees_the_places_of_workers():
+    values = settings.load("duet")
+    request: Any = SimpleNamespace(settings=values, target="vae", out="run")
+    trainer = Trainer(print, request=request, board=None)
+    kinds = [type(callback) for callback in trainer._create_default_callbacks()]
+    assert not [kind for kind in kinds if issubclass(kind, DatasetsCallback)]
+    assert [kind for kind in kinds if issubclass(kind, PlacementGroupCleanerCallback)] == [scaling._Cleaner]
+
+
+def test_what_frees_the_places_of_workers_is_ended_at_once(monkeypatch):
+    """Asked to stop, it would do so when it looks for the controller again."""
+    ended: list[Any] = []
+    monkeypatch.setattr(ray, "kill", ended.append)
+    cleaner: Any = scaling._Cleaner()
+    cleaner.before_controller_abort()
+    assert not ended
+    cleaner._cleaner = "its process"
+    cleaner.before_controller_abort()
+    cleaner.before_controller_abort()
+    assert ended == ["its process"]

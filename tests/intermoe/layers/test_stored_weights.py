@@ -1,0 +1,46 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from intermoe.errors import UserError
+from intermoe.layers.stored_weights import check_fit
+
+
+class Network(nn.Module):
+    """One layer, and a constant worked out from the tensors that PyTorch offers for that."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, width)
+        places = nn.functional.one_hot(torch.arange(4), 4) + torch.eye(4) / torch.ones(4).sum()
+        self.layer.register_buffer("places", places)
+
+    def parts(self):
+        return {"network": self.layer}
+
+
+def test_the_weights_of_the_network_fit():
+    check_fit(lambda: Network(3), {"network": Network(3).layer.state_dict()}, where="run")
+
+
+@pytest.mark.parametrize("width", [2, 10**7])
+def test_a_network_that_no_memory_holds_is_found_not_to_fit_like_any_other(width):
+    with pytest.raises(UserError) as caught:
+        check_fit(lambda: Network(width), {"network": Network(3).layer.state_dict()}, where="run")
+    assert str(caught.value) == "run: the weights do not fit the config beside them"
+
+
+def test_what_is_found_out_takes_no_compiler():
+    """Its import takes a second, of every command that loads a model."""
+    lines = (
+        "import sys",
+        "from intermoe.errors import UserError; from intermoe.layers.stored_weights import check_fit",
+        "from intermoe.model import InterMoE, ModelConfig",
+        "try: check_fit(lambda: InterMoE(ModelConfig()), {'vae': {}}, where='run')",
+        "except UserError: print('torch._dynamo' in sys.modules)",
+    )
+    answer = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"
