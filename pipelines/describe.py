@@ -19,7 +19,7 @@ from intermoe.networks.vae import STRIDE
 from intermoe.text.encoders import encoder_width
 from pipelines.settings import Settings
 
-_TEXT_TOKENS = 77
+TEXT_TOKENS = 77
 
 
 def describe(settings: Settings) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         },
         "cost": {
             "vae_step_flop": 3 * _vae_flop(model, settings),
-            "denoiser_step_flop": _denoiser_step_flop(model, settings),
+            "denoiser_step_flop": denoiser_step_flop(model, settings, settings.train.denoiser.batch_size),
         },
     }
 
@@ -82,20 +82,18 @@ def _vae_flop(model: InterMoE, settings: Settings) -> int:
     return int(counter.get_total_flops())
 
 
-def _encoding_flop(model: InterMoE, settings: Settings) -> int:
+def _encoding_flop(model: InterMoE, settings: Settings, batch: int) -> int:
     """Latents of both persons for a batch of the longest motions."""
-    motions = torch.zeros(
-        2 * settings.train.denoiser.batch_size, settings.data.max_frames, model.skeleton.num_features, device="meta"
-    )
+    motions = torch.zeros(2 * batch, settings.data.max_frames, model.skeleton.num_features, device="meta")
     with FlopCounterMode(display=False) as counter:
         model.vae.encode(motions)
     return int(counter.get_total_flops())
 
 
-def _denoiser_step_flop(model: InterMoE, settings: Settings) -> int:
-    batch = settings.train.denoiser.batch_size
+def denoiser_step_flop(model: InterMoE, settings: Settings, batch: int) -> int:
+    """Operations of a training step of the denoiser on a batch of the longest motions; the model's device is meta."""
     forward = denoiser_flop(model, settings, batch) + _text_flop(model, settings, batch)
-    return 3 * forward + _encoding_flop(model, settings)
+    return 3 * forward + _encoding_flop(model, settings, batch)
 
 
 def denoiser_flop(model: InterMoE, settings: Settings, batch: int) -> int:
@@ -119,8 +117,8 @@ def denoiser_flop(model: InterMoE, settings: Settings, batch: int) -> int:
 
 def _text_flop(model: InterMoE, settings: Settings, batch: int) -> int:
     """Operations of a forward pass of the text head over a batch."""
-    attention = settings.denoiser.text_layers * 2 * 2 * _TEXT_TOKENS**2 * encoder_width(settings.data.encoder)
-    return batch * (2 * _TEXT_TOKENS * _count(model.text_head) + attention)
+    attention = settings.denoiser.text_layers * 2 * 2 * TEXT_TOKENS**2 * encoder_width(settings.data.encoder)
+    return batch * (2 * TEXT_TOKENS * _count(model.text_head) + attention)
 
 
 def as_lines(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -135,20 +135,25 @@ def parser() -> argparse.ArgumentParser:
     _add_config(verb)
     verb.add_argument("--json", action="store_true", help="print JSON")
 
-    verb = verbs.add_parser("bench", help="measure speed: the MoE block, the samplers, the feed")
+    verb = verbs.add_parser(
+        "bench", help="measure speed: the MoE block, a training step, the samplers, the feed, an evaluation"
+    )
     verb.add_argument(
         "part",
-        choices=("moe", "sampling", "feed"),
-        help="moe: the block against dense ones, time and memory; sampling: samplers and their steps, time and "
-        "quality; feed: samples per second that a core prepares of --data",
+        choices=("moe", "step", "sampling", "feed", "evaluate"),
+        help="moe: the block against dense ones, time and memory; step: a training step of the denoiser in fp32 and "
+        "bf16, with its parts; sampling: samplers and their steps, time and "
+        "quality; feed: samples per second that a core prepares of --data; evaluate: the parts of an evaluation",
     )
     _add_config(verb, default="interhuman")
     verb.add_argument(
         "--samples",
         type=_count,
-        help="motions of two persons in the batch (default: 64; sampling: 8; feed: those of the config)",
+        help="motions of two persons in the batch (default: of moe 64, of feed those of the config, else 8)",
     )
-    verb.add_argument("--repeats", type=_count, help="timed passes of each form (default: 7; sampling: 3)")
+    verb.add_argument(
+        "--repeats", type=_count, help="timed passes of each form (default: 7; step: 5; sampling, evaluate: 3)"
+    )
     verb.add_argument(
         "--model", help="sampling: run or checkpoint of a denoiser, or the id of its MLflow run, instead of --config"
     )

@@ -30,6 +30,8 @@ SMALLER = {
     "evaluate --model": ["evaluation.replications=2", "evaluation.pool=2"],
     "import published": SMALL_WORDS,
     "bench moe": ["--samples", "2", "--repeats", "1"],
+    "bench step": ["--samples", "1", "--repeats", "1", "denoiser.layers=1"],
+    "bench evaluate": ["--samples", "1", "--repeats", "1", "diffusion.sampler_steps=2"],
     "bench sampling": ["--samples", "1", "--repeats", "1", "evaluation.replications=1", "evaluation.pool=2"],
     "train denoiser": ["train.denoiser.epochs=2", "train.denoiser.batch_size=8"],
 }
@@ -79,6 +81,8 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "import published",
         "import published",
         "bench moe",
+        "bench step",
+        "bench evaluate",
         "bench sampling",
         "sweep sweeps/ablations.yaml",
         "sweep sweeps/ablations.yaml",

@@ -7,7 +7,7 @@ it.
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -19,7 +19,21 @@ from intermoe.moe.selection import Demand
 from intermoe.training.config import TrainingConfig
 from intermoe.training.objective import Objective, Sums
 from intermoe.training.outcome import PendingStep, StepOutcome
-from intermoe.training.samples import Batch, SampleStream
+from intermoe.training.samples import Batch
+
+
+class Course(Protocol):
+    """What a training step asks of the samples of a training; a ``SampleStream`` is one."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of the training."""
+        ...
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps of one epoch."""
+        ...
 
 
 class TrainingStep:
@@ -44,7 +58,7 @@ class TrainingStep:
         ``take_step(step, stream.batch(step)).loss`` for each step in ``range(take_step.num_steps)``.
     """
 
-    def __init__(self, objective: Objective, stream: SampleStream, *, read_every: int | None = None) -> None:
+    def __init__(self, objective: Objective, stream: Course, *, read_every: int | None = None) -> None:
         """Set up the optimizer; where this process is one of several, they share each step.
 
         Args:

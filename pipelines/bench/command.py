@@ -5,18 +5,20 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from intermoe import checkpoint
 from intermoe.errors import UserError
+from intermoe.generation import best_device
+from intermoe.layers.precision import dtype_of
 from intermoe.model import trained_folder
+from intermoe.networks.vae import STRIDE
 from pipelines import settings
-from pipelines.bench import feed, moe, sampling
-from pipelines.bench.machine import device_name
+from pipelines.bench import evaluation, feed, moe, sampling, step
+from pipelines.bench.machine import device_name, machine_name
 from pipelines.bench.sampling import TrainedModel
 from pipelines.cluster.progress import Stages
 from pipelines.settings import Settings
@@ -38,36 +40,82 @@ def bench(options: argparse.Namespace) -> None:
             raise UserError(f"--{name} {value}", where="intermoe bench", allowed=f"up to {most}")
     trained = _trained(options)
     values = _settings(options, trained)
-    # The block as in training, the samplers as in generation.
-    is_half = options.part == "moe" and torch.cuda.is_available()
-    device = device_name(options.threads, torch.bfloat16 if is_half else torch.float32)
-    if options.part == "moe":
-        samples = options.samples or 64
-        with Stages() as stages:
-            costs = moe.bench_moe(
-                values, samples=samples, repeats=options.repeats or 7, threads=options.threads, progress=stages
-            )
-        tokens = moe.token_count(values, samples)
-        document = {"tokens": tokens, "device": device, **{name: asdict(cost) for name, cost in costs.items()}}
-        _print(options, document, moe.as_table(costs, values), f"Forward + backward of {tokens} tokens on {device}")
-        return
-    if options.part == "feed":
-        with Stages() as stages:
-            of_feeds = feed.bench_feed(
-                values, options.data, samples=options.samples, repeats=options.repeats or 7, progress=stages
-            )
-        document = {"feeds": {name: asdict(cost) for name, cost in of_feeds.items()}}
-        _print(options, document, feed.as_table(of_feeds), f"Batches of {options.data}, prepared on one CPU thread")
-        return
-    samples = options.samples or 8
     with Stages() as stages:
-        of_samplers = sampling.bench_sampling(
-            values, trained, samples=samples, repeats=options.repeats or 3, threads=options.threads, progress=stages
-        )
-    what = {"samples": samples, "frames": values.data.max_frames, "guidance": values.diffusion.guidance}
-    title = f"Sampling {samples} motions of {values.data.max_frames} frames, guidance {what['guidance']:g}, on {device}"
-    document = {**what, "device": device, "samplers": sampling.as_document(of_samplers)}
-    _print(options, document, sampling.as_table(of_samplers), title)
+        answer = _PARTS[options.part](options, values, trained, stages)
+    if options.json:
+        print(json.dumps(answer.document, indent=2))
+        return
+    head, *rows = answer.table
+    shown = Table(*head, title=answer.title)
+    for row in rows:
+        shown.add_row(*row)
+    Console().print(shown)
+
+
+class _Answer(NamedTuple):
+    """What was measured, for programs and for people."""
+
+    document: dict[str, Any]
+    table: Sequence[Sequence[str]]
+    title: str
+
+
+def _moe(options: argparse.Namespace, values: Settings, _trained: TrainedModel | None, progress: Stages) -> _Answer:
+    samples = options.samples or 64
+    costs = moe.bench_moe(
+        values, samples=samples, repeats=options.repeats or 7, threads=options.threads, progress=progress
+    )
+    tokens = moe.token_count(values, samples)
+    # As in training.
+    device = device_name(options.threads, dtype_of("auto", best_device()))
+    document = {"tokens": tokens, "device": device, **{name: asdict(cost) for name, cost in costs.items()}}
+    return _Answer(document, moe.as_table(costs, values), f"Forward + backward of {tokens} tokens on {device}")
+
+
+def _step(options: argparse.Namespace, values: Settings, _trained: TrainedModel | None, progress: Stages) -> _Answer:
+    samples, device = options.samples or 8, machine_name(options.threads)
+    costs = step.bench_step(
+        values, samples=samples, repeats=options.repeats or 5, threads=options.threads, progress=progress
+    )
+    frames = values.data.max_frames // STRIDE * STRIDE
+    steps = {name: asdict(cost) for name, cost in costs.items()}
+    document = {"samples": samples, "frames": frames, "device": device, "steps": steps}
+    title = f"Training step of {samples} samples of {frames} frames on {device}"
+    return _Answer(document, step.as_table(costs, samples), title)
+
+
+def _sampling(options: argparse.Namespace, values: Settings, trained: TrainedModel | None, progress: Stages) -> _Answer:
+    samples, frames, guidance = options.samples or 8, values.data.max_frames, values.diffusion.guidance
+    costs = sampling.bench_sampling(
+        values, trained, samples=samples, repeats=options.repeats or 3, threads=options.threads, progress=progress
+    )
+    device = device_name(options.threads, dtype_of(values.diffusion.precision, best_device()))
+    document = {"samples": samples, "frames": frames, "guidance": guidance, "device": device}
+    title = f"Sampling {samples} motions of {frames} frames, guidance {guidance:g}, on {device}"
+    return _Answer(document | {"samplers": sampling.as_document(costs)}, sampling.as_table(costs), title)
+
+
+def _feed(options: argparse.Namespace, values: Settings, _trained: TrainedModel | None, progress: Stages) -> _Answer:
+    costs = feed.bench_feed(
+        values, options.data, samples=options.samples, repeats=options.repeats or 7, progress=progress
+    )
+    document = {"feeds": {name: asdict(cost) for name, cost in costs.items()}}
+    return _Answer(document, feed.as_table(costs), f"Batches of {options.data}, prepared on one CPU thread")
+
+
+def _evaluate(
+    options: argparse.Namespace, values: Settings, _trained: TrainedModel | None, progress: Stages
+) -> _Answer:
+    samples, device = options.samples or 8, machine_name(options.threads)
+    costs = evaluation.bench_evaluation(
+        values, samples=samples, repeats=options.repeats or 3, threads=options.threads, progress=progress
+    )
+    parts = {name: asdict(cost) for name, cost in costs.items()}
+    title = f"Evaluation of {samples} motions of mixed lengths on {device}"
+    return _Answer({"samples": samples, "device": device, "parts": parts}, evaluation.as_table(costs), title)
+
+
+_PARTS = {"moe": _moe, "step": _step, "sampling": _sampling, "feed": _feed, "evaluate": _evaluate}
 
 
 def _trained(options: argparse.Namespace) -> TrainedModel | None:
@@ -97,14 +145,3 @@ def _settings(options: argparse.Namespace, trained: TrainedModel | None) -> Sett
         return settings.load(options.config, overrides)
     settings.check_of_trained(overrides)
     return settings.overridden(checkpoint.documents(trained.model)["config"], overrides, where=trained.model)
-
-
-def _print(options: argparse.Namespace, document: dict[str, Any], table: Sequence[Sequence[str]], title: str) -> None:
-    if options.json:
-        print(json.dumps(document, indent=2))
-        return
-    head, *rows = table
-    shown = Table(*head, title=title)
-    for row in rows:
-        shown.add_row(*row)
-    Console().print(shown)

@@ -18,11 +18,8 @@ from intermoe.places import Place
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.samples import SampleStream
 from intermoe.training.vae import VaeObjective
-from pipelines.bench.machine import threads_of
+from pipelines.bench.machine import bytes_per_second, threads_of
 from pipelines.settings import Settings
-
-# So large that no cache holds it.
-_COPIED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def bench_feed(
                 seconds[name].append(time.process_time() - began)
                 sizes[name].append(sum(tensor.nbytes for tensor in batch.values()))
         progress("bench feed", repeats, repeats)
-        rate = _copied_bytes_per_second()
+        rate = bytes_per_second(torch.device("cpu")) / 2
     costs = {}
     for name, stream in streams.items():
         median, size = statistics.median(seconds[name]), statistics.median(sizes[name])
@@ -101,17 +98,6 @@ def _streams(settings: Settings, dataset: DatasetFolder, samples: int | None) ->
         streams["denoiser without features"] = replace(denoiser, features=False)
         streams["denoiser without both"] = replace(denoiser, features=False, drawn=without_noise)
     return {name: replace(stream, batch_size=samples or stream.batch_size) for name, stream in streams.items()}
-
-
-def _copied_bytes_per_second() -> float:
-    source = torch.ones(_COPIED_BYTES, dtype=torch.uint8)
-    target = torch.empty_like(source)
-    times = []
-    for _ in range(5):
-        began = time.process_time()
-        target.copy_(source)
-        times.append(time.process_time() - began)
-    return _COPIED_BYTES / statistics.median(times)
 
 
 def as_table(costs: Mapping[str, FeedCost]) -> list[list[str]]:

@@ -11,6 +11,8 @@ import torch
 # Large enough that nothing but the product counts, small enough to take seconds.
 _SIZE = {"cuda": 8192, "cpu": 2048}
 
+_COPIED_BYTES = 2**28
+
 Pass = Callable[[], object]
 
 
@@ -25,14 +27,18 @@ def threads_of(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def seconds_of(run: Pass, device: torch.device) -> float:
     """The time of one call, with all that it makes the device do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    synchronise(device)
     began = time.perf_counter()
     run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    synchronise(device)
     return time.perf_counter() - began
 
 
@@ -44,9 +50,21 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / statistics.median(times)
 
 
+def bytes_per_second(device: torch.device) -> float:
+    """Bytes that are read and written per second while memory is copied; so many of them that no cache holds them."""
+    source = torch.ones(_COPIED_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    times = [seconds_of(partial(target.copy_, source), device) for _ in range(7)][2:]
+    return 2 * _COPIED_BYTES / statistics.median(times)
+
+
 def device_name(threads: int, dtype: torch.dtype) -> str:
     """The device of the measurement, and its precision."""
-    precision = str(dtype).removeprefix("torch.")
+    return f"{machine_name(threads)}, {str(dtype).removeprefix('torch.')}"
+
+
+def machine_name(threads: int) -> str:
+    """The device of the measurement."""
     if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, {precision}"
-    return f"CPU, {threads} thread{'s' * (threads > 1)}, {precision}"
+        return torch.cuda.get_device_name()
+    return f"CPU, {threads} thread{'s' * (threads > 1)}"

@@ -25,6 +25,7 @@ from intermoe.evaluation.metrics import Interval
 from intermoe.evaluation.runner import EvaluationSpec, JobRunner, read_parts
 from intermoe.evaluation.scoring import score
 from intermoe.generation import best_device, eval_mode
+from intermoe.layers.precision import dtype_of
 from intermoe.model import InterMoE
 from intermoe.networks.vae import STRIDE
 from intermoe.places import Place
@@ -129,7 +130,8 @@ def _measure(
             for form, times in seconds.items():
                 times.append(seconds_of(partial(sample, _diffusion(settings, form)), device))
         progress("bench sampling", repeats, repeats)
-        peak, flop = peak_flops(device, torch.float32), denoiser_flop(model, settings, samples)
+        peak = peak_flops(device, dtype_of(settings.diffusion.precision, device))
+        flop = denoiser_flop(model, settings, samples)
         costs = {}
         for number, form in enumerate(forms):
             if trained and trained.evaluator:
@@ -137,7 +139,8 @@ def _measure(
             median = statistics.median(seconds[form])
             latent, cm = (None, None) if converged_BLPZ is None else _errors(model, latents[form], converged_BLPZ)
             quality = _quality(settings, trained, form) if trained and trained.evaluator else {}
-            costs[form] = SamplerCost(median, _passes(settings, form) * flop / median / peak, latent, cm, quality)
+            share = passes(_diffusion(settings, form)) * flop / median / peak
+            costs[form] = SamplerCost(median, share, latent, cm, quality)
     return costs
 
 
@@ -151,9 +154,8 @@ def _diffusion(settings: Settings, form: Form) -> Diffusion:
     return Diffusion(settings.diffusion).resampled({"sampler": sampler, "sampler_steps": steps, "spacing": None})
 
 
-def _passes(settings: Settings, form: Form) -> int:
+def passes(diffusion: Diffusion) -> int:
     """Passes of the denoiser over the batch: two in each step where guidance applies, else one."""
-    diffusion = _diffusion(settings, form)
     return sum(2 if diffusion.config.is_guided(t) else 1 for t in samplers.timesteps(diffusion))
 
 

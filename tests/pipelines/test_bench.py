@@ -1,5 +1,8 @@
 import json
 import os
+import subprocess
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,11 +17,19 @@ from intermoe.evaluation.metrics import Interval
 from intermoe.evaluation.protocol import EvaluationConfig
 from intermoe.evaluation.runner import EvaluationSpec, JobRunner, read_parts
 from intermoe.evaluation.scoring import score
+from intermoe.model import InterMoE
+from intermoe.training.denoiser import DenoiserObjective
+from intermoe.training.step import TrainingStep
 from pipelines import settings
+from pipelines.bench import step
+from pipelines.bench.evaluation import PartCost, as_table
 from pipelines.bench.moe import FORMS, bench_moe
 from pipelines.bench.sampling import FORMS as FORMS_OF_SAMPLING
+from pipelines.bench.step import PARTS
 from pipelines.cli import main
+from pipelines.describe import describe
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["denoiser.width=64", "moe.hidden=64", "moe.experts=4", "data.max_frames=80"]
 
 
@@ -168,3 +179,73 @@ def test_a_diffusion_of_too_few_steps_for_any_sampler_is_refused(capsys):
     words = ["bench", "sampling", "--samples", "1", "--repeats", "1", *SMALL, "denoiser.layers=1"]
     assert main([*words, "diffusion.steps=1", "diffusion.sampler_steps=1"]) == 2
     assert capsys.readouterr().err == "error: diffusion.steps = 1 (allowed: 5 or more)\n"
+
+
+TINY = [*SMALL, "denoiser.layers=1", "vae.width=8", "vae.latent=4", "vae.blocks=1", "denoiser.text_layers=1"]
+
+
+def test_a_step_is_measured_in_both_precisions_with_its_parts_and_its_limit(capsys, monkeypatch):
+    monkeypatch.setattr("pipelines.bench.step.peak_flops", lambda _device, dtype: 1e9 * dtype.itemsize)
+    monkeypatch.setattr("pipelines.bench.step.bytes_per_second", lambda _device: 1e9)
+    words = ["bench", "step", "--samples", "2", "--repeats", "2", *TINY]
+    assert main([*words, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["samples"], answer["frames"], answer["device"]) == (2, 80, "CPU, 1 thread")
+    assert list(answer["steps"]) == ["fp32", "bf16"]
+    # What `describe` says of a step of two samples, and seven passes over the trained weights.
+    values = settings.load("interhuman", settings.parse_overrides([*TINY, "train.denoiser.batch_size=2"]))
+    described = describe(values)
+    flop, weights = described["cost"]["denoiser_step_flop"], 4 * described["parameters"]["trainable"]
+    for cost, rate in zip(answer["steps"].values(), (4e9, 2e9), strict=True):
+        assert cost["floor"] == pytest.approx(flop / rate + 7 * weights / 1e9)
+        assert cost["share_of_limit"] == pytest.approx(cost["floor"] / cost["seconds"])
+        assert list(cost["parts"]) == list(PARTS)
+        assert min(cost["parts"].values()) > 0
+    assert main(words) == 0
+    table = capsys.readouterr().out
+    assert "- backward and the rest" in table
+    assert "Training step of 2 samples of 80 frames on" in table
+
+
+def test_a_timed_step_is_the_step_that_training_takes():
+    """Neither the clocks nor the other precision change what is learned."""
+    values = settings.load("interhuman", settings.parse_overrides([*TINY, "moe.bias_init=calibrated"]))
+    clocked, plain = (_three_steps(values, is_clocked=is_clocked) for is_clocked in (True, False))
+    assert torch.equal(clocked, plain)
+
+
+def _three_steps(values: settings.Settings, *, is_clocked: bool) -> torch.Tensor:
+    model = InterMoE.initial(values)
+    take_step = TrainingStep(DenoiserObjective(model, values.train.denoiser), step._Endless(0))
+    batch = step._batch(model, values, 2)
+    for number in range(3):
+        with step._clocks(take_step, model, model.device) if is_clocked and number == 1 else nullcontext():
+            take_step(number, batch)
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_the_parts_of_an_evaluation_are_measured(capsys):
+    words = ["bench", "evaluate", "--samples", "3", "--repeats", "1", "--config", "duet", *TINY]
+    assert main([*words, "diffusion.sampler_steps=2", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["samples"] == 3
+    assert list(answer["parts"]) == ["sample", "decode", "settle", "measure", "embed"]
+    has_share = [name for name, cost in answer["parts"].items() if cost["share_of_peak"] is not None]
+    assert has_share == ["sample", "decode", "embed"]
+    assert all(0 < answer["parts"][name]["share_of_peak"] < 1.5 for name in has_share)
+    costs = {"sample": PartCost(0.3, 0.5), "settle": PartCost(0.1, None)}
+    assert as_table(costs)[1:] == [
+        ["sample", "300.0", "75%", "50%"],
+        ["settle", "100.0", "25%", "-"],
+        ["all", "400.0", "100%", ""],
+    ]
+
+
+@pytest.mark.slow
+def test_a_device_is_checked_in_one_table():
+    words = [str(ROOT / "infra/gpu-check"), "--samples", "2", *TINY, "diffusion.steps=10", "diffusion.sampler_steps=5"]
+    done = subprocess.run(words, env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [f"bench {part}: done" for part in ("moe", "step", "sampling", "evaluate")]
+    for line in ("square product, bfloat16", "training step, bf16", "sampling, dpm++, 5 steps", "evaluation: embed"):
+        assert line in done.stdout
