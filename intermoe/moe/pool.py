@@ -10,7 +10,7 @@ all workers, W workers, T tokens of the worker that has most, R = E * S pairs of
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -37,6 +37,9 @@ class TokenPool:
 
     position_S: Tensor
     shape: tuple[int, int, int]
+    _pairs: dict[int, tuple[Tensor, Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, mask_BL: Tensor, num_persons: int) -> "TokenPool":
@@ -116,10 +119,6 @@ class TokenPool:
             beyond_R = math.prod(self.shape) + row_R % SPARE_POSITIONS
             self._pairs[num_experts] = row_R, self.position_S.repeat(num_experts), beyond_R
         return self._pairs[num_experts]
-
-    @cached_property
-    def _pairs(self) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
-        return {}
 
     def gather(self, score_SE: Tensor) -> tuple[Tensor, Tensor]:
         """The scores of all workers' tokens, in one collective over the default process group if there is one.

@@ -1,4 +1,4 @@
-"""A layer of the denoiser as it runs on a GPU is one graph: nothing in it needs the host."""
+"""The denoiser as it runs on a GPU is one graph, and so is each of its layers: nothing in it needs the host."""
 
 from collections.abc import Callable
 
@@ -43,3 +43,28 @@ def test_a_layer_in_bfloat16_compiles_whole(training: bool) -> None:
 
     for eager, compiled in zip(run(layer), run(torch.compile(layer, fullgraph=True, backend="eager")), strict=True):
         assert torch.equal(compiled, eager)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_denoiser_in_bfloat16_compiles_whole(training: bool) -> None:
+    torch.manual_seed(0)
+    config = DenoiserConfig(width=16, layers=2, heads=2, dropout=0.0)
+    model = Denoiser(config, MoeConfig(experts=4, hidden=8), latent=4, condition=8).train(training)
+    model.run_ahead(True)
+    for selection in selections(model):
+        selection.room = 2.0
+    nn.init.normal_(model.out.weight)
+    noisy, condition, t = torch.randn(2, 12, 2, 4), torch.randn(2, 8), torch.tensor([3, 900])
+    mask = torch.arange(12) < torch.tensor(LENGTHS)[:, None]
+
+    def run(model: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+        leaf = noisy.clone().requires_grad_()
+        pool = TokenPool.of_lengths(LENGTHS, num_frames=12, num_persons=2)
+        with torch.autocast("cpu", torch.bfloat16):
+            y: Tensor = model(leaf, t, condition, mask, pool)
+        (gradient,) = torch.autograd.grad(y.square().sum(), leaf)
+        return y, gradient
+
+    for eager, compiled in zip(run(model), run(torch.compile(model, fullgraph=True, backend="eager")), strict=True):
+        assert torch.equal(compiled, eager)
+        assert eager.abs().max() > 0
