@@ -111,7 +111,8 @@ def _evaluate(
         values, samples=samples, repeats=options.repeats or 3, threads=options.threads, progress=progress
     )
     parts = {name: asdict(cost) for name, cost in costs.items()}
-    title = f"Evaluation of {samples} motions of mixed lengths on {device}"
+    motions = "1 motion" if samples == 1 else f"{samples} motions of mixed lengths"
+    title = f"Evaluation of {motions} on {device}"
     return _Answer({"samples": samples, "device": device, "parts": parts}, evaluation.as_table(costs), title)
 
 
