@@ -1,6 +1,7 @@
 """What an evaluation does with a batch of captions, part by part: seconds, and how near each comes to the limit.
 
-Legend: B motions, L latent frames, P = 2 persons, T frames, F features, J joints, W condition width.
+Legend: B motions, L latent frames, P = 2 persons, Z latent numbers of a person-frame, T frames, F features, J joints,
+R = J - 1 joints with a local rotation, W condition width.
 """
 
 import statistics

@@ -1,6 +1,6 @@
 """A training step of the denoiser in each precision: its time, where it goes, and how near it comes to the limit.
 
-Legend: B samples, T frames, L latent frames, P = 2 persons, Z latent numbers of a person-frame.
+Legend: B samples.
 """
 
 import statistics
