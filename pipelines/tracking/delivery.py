@@ -19,7 +19,7 @@ from pipelines.tracking.writer import BATCH, CannotBeWritten, StoreWriter
 
 SECONDS = 10.0
 """Points are sent together, so often."""
-_LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE, _MOST_DOUBLINGS = 30.0, 5
 # Who waits does not wait for a pause to end, and looks again so often.
 _AWAITED_PAUSE, _LOOK = 1.0, 0.05
 # A database that is locked for a moment is no outage.
@@ -111,7 +111,7 @@ class Delivery:
             except Exception as error:
                 # Whatever it is, what waits must not be lost.
                 self._note_failure(error)
-                self._rest(min(2.0 ** (self._num_failures - 1), _LONGEST_PAUSE))
+                self._rest(min(2.0 ** min(self._num_failures - 1, _MOST_DOUBLINGS), _LONGEST_PAUSE))
                 continue
             if entries:
                 self._progressed = time.monotonic()

@@ -77,7 +77,7 @@ COMMANDS = {
     "verify": ("FOLDER",),
     "describe": ("--config", "--json", "key=value"),
     "bench": (
-        "{moe,sampling,feed}",
+        "{moe,step,sampling,feed,evaluate}",
         *("--config", "--samples", "--repeats", "--threads", "--json", "--model", "--data", "--evaluator", "key=value"),
     ),
     "submit": ("--address", "--detach", "-- COMMAND"),

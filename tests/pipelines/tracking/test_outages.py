@@ -167,3 +167,20 @@ def test_a_file_that_a_proxy_finds_too_large_keeps_nothing_else_from_the_store(
     assert client.get_run(run.id).info.status == "FINISHED"
     *_, note = [str(note.message) for note in notes]
     assert note.startswith("MLflow did not take 2 of what was logged, such as artifact: 413 ")
+
+
+def test_an_outage_of_days_does_not_end_the_delivery(
+    door: Door, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "SECONDS", 0.1)
+    run = start(door, tmp_path)
+    log(run, LOSSES[:1])
+    assert run.flush()
+    door.break_by("refuse")
+    # As many requests as fail in two days.
+    run._delivery._num_failures = 5000
+    log(run, LOSSES[1:2])
+    time.sleep(1)
+    door.heal()
+    run.finish()
+    assert points(client, run.id) == LOSSES[:2]
