@@ -63,18 +63,17 @@ class GeneratedBatch:
         if not features_BTPF.isfinite().all():
             raise UserError("the model's output is not finite", where="generate", allowed="a model trained to the end")
         features, frames = features_BTPF.detach().cpu(), frames_B.cpu()
-        joints_BTPJ3, rotations_BTPR6 = (
-            torch.zeros_like(read(features, skeleton)) for read in (joints_from_features, rotations_from_features)
+        features_BPTF = features.transpose(1, 2)
+        joints_BPTJ3, rotations_BPTR6 = settle(
+            joints_from_features(features_BPTF, skeleton),
+            rotations_from_features(features_BPTF, skeleton),
+            skeleton,
+            frames[:, None],
         )
-        # Those of one length at once: much faster than one by one.
-        for length in frames.unique().tolist():
-            rows = (frames == length).nonzero().squeeze(1)
-            alike_BPTF = features[rows, :length].transpose(1, 2)
-            joints_BPTJ3, rotations_BPTR6 = settle(
-                joints_from_features(alike_BPTF, skeleton), rotations_from_features(alike_BPTF, skeleton), skeleton
-            )
-            joints_BTPJ3[rows, :length] = joints_BPTJ3.transpose(1, 2)
-            rotations_BTPR6[rows, :length] = rotations_BPTR6.transpose(1, 2)
+        valid_BT111 = (torch.arange(features.shape[1]) < frames[:, None])[..., None, None, None]
+        joints_BTPJ3, rotations_BTPR6 = (
+            x_BPTND.transpose(1, 2).where(valid_BT111, 0) for x_BPTND in (joints_BPTJ3, rotations_BPTR6)
+        )
         return cls(features_BTPF, frames, joints_BTPJ3, rotations_BTPR6, skeleton)
 
     def motions(self, captions: Sequence[str]) -> list[Motion]:

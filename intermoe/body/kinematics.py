@@ -43,22 +43,28 @@ def forward_kinematics(
     return torch.stack(position, dim=-2), torch.stack(rotation, dim=-3)
 
 
-def bone_offsets(position_TJ3: Tensor, skeleton: Skeleton) -> Tensor:
+def bone_offsets(position_TJ3: Tensor, skeleton: Skeleton, frames: Tensor | None = None) -> Tensor:
     """A T-pose with the bone lengths of a motion and the directions of the skeleton's own T-pose.
 
     Args:
         position_TJ3: joints [..., T, J, 3]; the length of a bone is its median over the frames.
         skeleton: gives the directions.
+        frames: int64 [...], frames of each motion; those behind them are padding. Without it, all are the motion's.
 
     Returns:
         Offset of each joint from its parent [..., J, 3] in the unit of the positions; that of the root is 0.
     """
     rest_J3 = torch.tensor(skeleton.rest_offsets, dtype=position_TJ3.dtype, device=position_TJ3.device)
-    length_J = _bones(position_TJ3, skeleton).norm(dim=-1).median(dim=-2).values
+    length_TJ = _bones(position_TJ3, skeleton).norm(dim=-1)
+    if frames is not None:
+        length_TJ = length_TJ.where(_within(frames, length_TJ.shape[-2])[..., None], torch.nan)
+    length_J = length_TJ.nanmedian(dim=-2).values
     return torch.nn.functional.normalize(rest_J3, dim=-1) * length_J[..., None]
 
 
-def rest_offsets(position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton, *, rounds: int = 60) -> Tensor:
+def rest_offsets(
+    position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton, frames: Tensor | None = None, *, rounds: int = 60
+) -> Tensor:
     """The T-pose that a motion's local rotations are relative to, estimated from the motion.
 
     People's bones do not point where the skeleton's do in their T-pose; a bone that is 10 degrees off there is 10
@@ -71,6 +77,8 @@ def rest_offsets(position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton,
         position_TJ3: joints of one person [..., T, J, 3].
         rotation_TR6: local 6D of joints 1..J-1 [..., T, J - 1, 6].
         skeleton: its tree, and where the search begins.
+        frames: int64 [...], frames of each motion; those behind them are padding, finite. Without it, all are the
+            motion's.
         rounds: alternations.
 
     Returns:
@@ -78,7 +86,7 @@ def rest_offsets(position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton,
     """
     position_TJ3, rotation_TR33 = position_TJ3.double(), matrix_from_6d(rotation_TR6.double())
     parents = torch.tensor(skeleton.parents, device=position_TJ3.device).clamp(min=0)
-    start_J3 = bone_offsets(position_TJ3, skeleton)
+    start_J3 = bone_offsets(position_TJ3, skeleton, frames)
     length_J = start_J3.norm(dim=-1, keepdim=True)
     bone_TJ3 = _bones(position_TJ3, skeleton)
     # Rotation of each joint's parent as seen from the root: what moves the bone from the parent to the joint.
@@ -88,14 +96,21 @@ def rest_offsets(position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton,
     turn_TJ33 = torch.stack(turn, dim=-3)[..., parents, :, :]
     # The product of a frame's bones and the posed T-pose is linear in the T-pose, and the mean of the bones, turned
     # back, is linear in the orientations of the root, by the same numbers. Both layouts: each is read along its rows.
-    frames = position_TJ3.shape[-3]
-    product_EK = torch.einsum("...tjx,...tjyk->...xytjk", bone_TJ3, turn_TJ33).flatten(-2).flatten(-4, -2)
-    product_KE = product_EK.mT.contiguous()
+    # They are what the time goes into reading, so single precision: an estimate gets no better by more.
+    length = position_TJ3.shape[-3]
+    bone_3TJ, turn_3TJ3 = bone_TJ3.float().movedim(-1, -3).contiguous(), turn_TJ33.float().movedim(-2, -4).contiguous()
+    product_33TK = (bone_3TJ[..., :, None, :, :, None] * turn_3TJ3[..., None, :, :, :, :]).flatten(-2)
+    product_KE = product_33TK.flatten(-4, -2).mT.contiguous()
+    count: int | Tensor = length
+    if frames is not None:
+        product_33TK = product_33TK * _within(frames, length)[..., None, None, :, None]
+        count = frames[..., None, None]
+    product_EK = product_33TK.flatten(-4, -2)
     offset_J3 = start_J3
     for _ in range(rounds):
-        fit_33T = _row_times(offset_J3.flatten(-2), product_KE).unflatten(-1, (3, 3, frames))
+        fit_33T = _row_times(offset_J3.flatten(-2), product_KE).unflatten(-1, (3, 3, length))
         root_33T = nearest_rotations(fit_33T)
-        mean_J3 = _row_times(root_33T.flatten(-3), product_EK).unflatten(-1, start_J3.shape[-2:]) / frames
+        mean_J3 = _row_times(root_33T.flatten(-3), product_EK).unflatten(-1, start_J3.shape[-2:]) / count
         # Where the frames contradict each other their mean is short, and the skeleton's own direction takes over.
         doubt_J = 1 - (mean_J3.norm(dim=-1, keepdim=True) / length_J.clamp(min=1e-9)).clamp(max=1)
         offset_J3 = torch.nn.functional.normalize(mean_J3 + doubt_J * start_J3, dim=-1) * length_J
@@ -147,7 +162,9 @@ def fit_rotations(
     return position_J3[..., 0, :], torch.stack(local, dim=-3).to(rotation_R6.dtype)
 
 
-def settle(position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton) -> tuple[Tensor, Tensor]:
+def settle(
+    position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton, frames: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """A motion that a body with bones of constant length can make, as near as may be to a given one.
 
     A network's joints and local rotations agree only roughly, its bones breathe, and a small step remains where one
@@ -161,12 +178,15 @@ def settle(position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton) -> tu
         position_TJ3: joints [..., T, J, 3], finite, y up.
         rotation_TR6: local 6D of joints 1..J-1 [..., T, J - 1, 6], finite.
         skeleton: the tree.
+        frames: int64 [...], frames of each motion, where motions of several lengths stand in one array; what stands
+            behind them is not looked at. Without it, all frames are the motion's.
 
     Returns:
-        Joints and local rotations of the same shapes; the ground is at y = 0.
+        Joints and local rotations of the same shapes; the ground is at y = 0. Behind a motion's frames they mean
+        nothing.
     """
-    position_TJ3, rotation_TR6 = _smooth(position_TJ3), _smooth(rotation_TR6)
-    offset_J3 = rest_offsets(position_TJ3, rotation_TR6, skeleton)
+    position_TJ3, rotation_TR6 = (_smooth(x_TND, frames) for x_TND in (position_TJ3, rotation_TR6))
+    offset_J3 = rest_offsets(position_TJ3, rotation_TR6, skeleton, frames)
     # A body's two sides are alike: what a bone and its mirror image measure differently is error.
     length_J = offset_J3.norm(dim=-1, keepdim=True)
     both_J = (length_J + length_J[..., list(skeleton.mirrored), :]) / 2
@@ -174,18 +194,31 @@ def settle(position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton) -> tu
     root_T3, rotation_TJ33 = fit_rotations(position_TJ3, rotation_TR6, skeleton, offset_J3)
     settled_TJ3, _ = forward_kinematics(root_T3, rotation_TJ33, offset_J3, skeleton.parents)
     lowest_T = settled_TJ3[..., 1].amin(dim=-1)
-    settled_TJ3[..., 1] -= lowest_T.quantile(0.05, dim=-1)[..., None, None]
+    if frames is not None:
+        lowest_T = lowest_T.where(_within(frames, lowest_T.shape[-1]), torch.nan)
+    settled_TJ3[..., 1] -= lowest_T.nanquantile(0.05, dim=-1)[..., None, None]
     return settled_TJ3, sixd_from_matrix(rotation_TJ33[..., 1:, :, :])
 
 
-def _smooth(x_TND: Tensor) -> Tensor:
-    """Weighted mean over two frames before and after, the first and last frame repeated at the ends [..., T, N, D]."""
-    frames = x_TND.shape[-3]
-    place_T = torch.arange(frames, device=x_TND.device)
+def _smooth(x_TND: Tensor, frames: Tensor | None) -> Tensor:
+    """Weighted mean over two frames before and after, the first and last frame repeated at the ends [..., T, N, D].
+
+    Behind a motion's frames the last one is repeated to the end.
+    """
+    length = x_TND.shape[-3]
+    place_T = torch.arange(length, device=x_TND.device)
+    if frames is not None:
+        held_T = place_T.minimum(frames[..., None] - 1)
+        x_TND = x_TND.take_along_dim(held_T[..., None, None], dim=-3)
     weighted = [
-        weight * x_TND.index_select(-3, (place_T + shift).clamp(0, frames - 1)) for shift, weight in _SMOOTHING.items()
+        weight * x_TND.index_select(-3, (place_T + shift).clamp(0, length - 1)) for shift, weight in _SMOOTHING.items()
     ]
     return torch.stack(weighted).sum(dim=0)
+
+
+def _within(frames: Tensor, length: int) -> Tensor:
+    """Mask [..., length] of the frames of each motion [...]."""
+    return torch.arange(length, device=frames.device) < frames[..., None]
 
 
 def _steps(skeleton: Skeleton) -> list[tuple[int, int]]:
@@ -199,5 +232,5 @@ def _bones(position_J3: Tensor, skeleton: Skeleton) -> Tensor:
 
 
 def _row_times(row_N: Tensor, matrix_ND: Tensor) -> Tensor:
-    """A row [..., N] times a matrix, each with its own [..., D]."""
-    return (row_N[..., None, :] @ matrix_ND).squeeze(-2)
+    """A float64 row [..., N] times a float32 matrix, each with its own [..., D]; float64."""
+    return (row_N[..., None, :].float() @ matrix_ND).squeeze(-2).double()
