@@ -1,6 +1,7 @@
 """The input and the output of the generation of a batch of motions.
 
-Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, F features.
+Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, F features, N joints of
+either kind, D numbers of one.
 """
 
 import math

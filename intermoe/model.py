@@ -236,7 +236,8 @@ class InterMoE(nn.Module):
         """Motion of two people for each prompt.
 
         Args:
-            prompts: one prompt or several; each gets the motion it would get alone.
+            prompts: one prompt or several; each gets the motion it would get alone (where sampling is in fp32, as is
+                the default).
             seconds: length of the motion.
             seed: the same seed and prompt give the same motion; a prompt given twice gives two different ones.
             guidance: scale w of classifier-free guidance; the model's own if None.

@@ -36,11 +36,8 @@ from pipelines.train.request import TrainRequest
 from pipelines.train.train import train
 
 _COUNT, _SECONDS = 600, 4.0
-# On one machine, two threads share a step at half the cost of two workers, which also send each other the gradients.
-_TRAINING = {"workers.count": 1, "workers.cpus": 2}
-# Motions are independent of each other: two workers share them without loss. Half of the usual replications, for
-# somebody is waiting.
-_EVALUATION = {"workers.count": 2, "workers.cpus": 1, "evaluation.replications": 10}
+# Half of the usual, for somebody is waiting.
+_FEWER_REPLICATIONS = {"evaluation.replications": 10}
 PROMPTS = (
     "The first person pushes the second person, who stumbles backwards.",
     "The second person bows to the first person.",
@@ -64,7 +61,7 @@ def demo(out: Path) -> None:
 
 
 def _run(out: Path) -> None:
-    values = settings.load("duet", _TRAINING)
+    values = settings.load("duet")
     site, console = Site.here(), Console()
     shards = out / "shards"
     parent = Run.start(site.tracking_uri, values.name, "demo", params=values.model_dump(mode="json"), folder=out)
@@ -101,7 +98,7 @@ def _run(out: Path) -> None:
             site=site,
             dataset=shards,
             evaluator=out / "evaluator",
-            overrides=_EVALUATION,
+            overrides=_FEWER_REPLICATIONS,
             label=label,
         )
         with Stages() as stages:

@@ -87,7 +87,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--sampler", choices=("ddim", "dpm++"), help="how to sample (default: the model's)")
     verb.add_argument("--steps", type=_count, help="passes of the denoiser (default: the model's)")
     verb.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16"), help="of products (default: auto, bf16 on a GPU)"
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        help="of products (default: the model's); auto is bf16 on a GPU that has it",
     )
     verb.add_argument("--text-folder", type=Path, help="folder of CLIP's weights, if not in the hub's cache")
     verb.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto, a GPU if there is one)")

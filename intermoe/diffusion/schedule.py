@@ -38,7 +38,8 @@ class DiffusionConfig(Config):
         guidance: scale w of classifier-free guidance.
         guidance_interval: where guidance applies, from and to which share of the steps (0 is clean, 1 is noise);
             elsewhere the denoiser runs on the condition alone, in half the time.
-        precision: of the products of sampling (see ``intermoe.layers.precision``); motions are decoded in float32.
+        precision: of the products of sampling (see ``intermoe.layers.precision``); motions are decoded in float32. In
+            bf16, which on a GPU takes less time, a motion depends on those it is sampled beside: joints by centimetres.
         condition_drop: share of training samples whose condition is replaced by zeros.
     """
 
@@ -48,7 +49,7 @@ class DiffusionConfig(Config):
     spacing: Spacing | None = None
     guidance: float = Field(default=3.5, ge=-1000, le=1000)
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    precision: Precision = "auto"
+    precision: Precision = "fp32"
     condition_drop: float = Field(default=0.1, ge=0, le=1)
 
     @model_validator(mode="before")

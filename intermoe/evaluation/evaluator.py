@@ -211,8 +211,8 @@ class Evaluator(nn.Module):
         self.text = TextBranch(config, width)
         self.scale = nn.Parameter(torch.tensor(config.scale))
         rows = (config.vocabulary, MAX_TOKENS) if config.text == "tokens" else (0, 0)
-        self.register_buffer("token_VW", torch.zeros(rows[0], width))
-        self.register_buffer("position_KW", torch.zeros(rows[1], width))
+        self.register_buffer("token_VW", torch.empty(rows[0], width).zero_())
+        self.register_buffer("position_KW", torch.empty(rows[1], width).zero_())
 
     @classmethod
     def initial(cls, config: EvaluatorConfig, data: DataConfig, normaliser: Normaliser, *, seed: int = 0) -> Self:

@@ -40,7 +40,7 @@ class Experts(nn.Module):
             assignment: token_A names positions.
 
         Returns:
-            [N, D], in the dtype of the products; zero where no expert is assigned.
+            [N, D], float32 under autocast; zero where no expert is assigned.
         """
         # Grouped products are not on autocast's list.
         dtype = product_dtype(x_ND)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from intermoe.layers.precision import in_full
 from intermoe.model import InterMoE
 from intermoe.networks.vae import STRIDE, Posterior
 from intermoe.training.samples import Batch
@@ -50,7 +51,9 @@ class PosteriorMemory:
             posterior = self._kept.get(form)
             if posterior is None:
                 features_BTPF = self._features(batch, row, form)[:, : num_latents * STRIDE]
-                posterior = self._model.posterior(features_BTPF.to(noise_BLPZ.device))
+                # What is kept is used in every epoch: an error of bf16 would be the same in each.
+                with in_full(noise_BLPZ.device):
+                    posterior = self._model.posterior(features_BTPF.to(noise_BLPZ.device))
                 self._keep(form, posterior)
             latent_BLPZ[row, :num_latents] = posterior.interactions(noise_BLPZ[row : row + 1, :num_latents])[0]
         return latent_BLPZ

@@ -12,6 +12,7 @@ from torch import Tensor
 from intermoe.body.features import joints_from_features
 from intermoe.data.draws import Stream
 from intermoe.data.shards import DatasetFolder
+from intermoe.layers.precision import in_full
 from intermoe.model import VAE_PARTS, InterMoE, ModelConfig
 from intermoe.networks.vae import STRIDE, vae_loss_counts, vae_losses, whole_latents
 from intermoe.training.config import VaeTrainingConfig
@@ -77,9 +78,11 @@ class VaeObjective(Objective):
         x_BTF = self.model.normaliser.normalise(batch["features"]) * mask_BT[..., None]
         with self.products():
             posterior = vae.encode(x_BTF)
-            z_BLNC = posterior.mean_BLNC
-            if self.training:
-                z_BLNC = posterior.sample(batch["latent_noise"].view_as(z_BLNC))
+        z_BLNC = posterior.mean_BLNC
+        if self.training:
+            z_BLNC = posterior.sample(batch["latent_noise"].view_as(z_BLNC))
+        # What is measured is decoded as users get it.
+        with self.products() if self.training else in_full(z_BLNC.device):
             reconstruction_BTF = vae.decode(z_BLNC)
         skeleton, latents = self.model.skeleton, self.count(batch)
         normaliser = self.model.normaliser

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from intermoe.body.conventions import MIN_FRAMES
@@ -40,8 +41,8 @@ class PartCost:
 
     Attributes:
         seconds: of a batch, the median over the repetitions.
-        share_of_peak: the rate of its products on the valid frames, as a share of that of a large square one; None
-            where products are not what it does.
+        share_of_peak: the rate of its products, attention included, on the valid frames, as a share of that of a large
+            square one; None where products are not what it does.
     """
 
     seconds: float
@@ -126,14 +127,18 @@ def _parts(settings: Settings, samples: int) -> dict[str, Callable[[], Any]]:
 
 
 def _flop(settings: Settings, samples: int, name: str, run: Callable[[], Any]) -> float:
-    """Operations of a part's products; those of sampling by what the valid frames need."""
-    with FlopCounterMode(display=False) as counter:
+    """Operations of a part's products on the valid frames."""
+    # Attention by plain products: the counter does not know every kernel of it.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
-    if name != "sample":
+    frames_B = frames_of(settings, samples)
+    valid = int(frames_B.sum()) / (samples * int(frames_B.max()))
+    if name == "embed":
         return float(counter.get_total_flops())
+    if name == "decode":
+        return valid * counter.get_total_flops()
     with torch.device("meta"):
         model = InterMoE(settings)
-    valid = int(frames_of(settings, samples).sum()) / (samples * (settings.data.max_frames // STRIDE * STRIDE))
     return passes(Diffusion(settings.diffusion)) * valid * denoiser_flop(model, settings, samples)
 
 

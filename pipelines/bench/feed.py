@@ -80,7 +80,7 @@ def bench_feed(
                 seconds[name].append(time.process_time() - began)
                 sizes[name].append(sum(tensor.nbytes for tensor in batch.values()))
         progress("bench feed", repeats, repeats)
-        rate = bytes_per_second(torch.device("cpu")) / 2
+        rate = bytes_per_second(torch.device("cpu"), time.process_time) / 2
     costs = {}
     for name, stream in streams.items():
         median, size = statistics.median(seconds[name]), statistics.median(sizes[name])

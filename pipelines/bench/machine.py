@@ -33,13 +33,13 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds_of(run: Pass, device: torch.device) -> float:
+def seconds_of(run: Pass, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
     """The time of one call, with all that it makes the device do."""
     synchronise(device)
-    began = time.perf_counter()
+    began = clock()
     run()
     synchronise(device)
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
@@ -50,11 +50,11 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / statistics.median(times)
 
 
-def bytes_per_second(device: torch.device) -> float:
+def bytes_per_second(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
     """Bytes that are read and written per second while memory is copied; so many of them that no cache holds them."""
     source = torch.ones(_COPIED_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    times = [seconds_of(partial(target.copy_, source), device) for _ in range(7)][2:]
+    times = [seconds_of(partial(target.copy_, source), device, clock) for _ in range(7)][2:]
     return 2 * _COPIED_BYTES / statistics.median(times)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from intermoe.errors import UserError
 from intermoe.generation import best_device
+from intermoe.layers.precision import dtype_of, products_in
 from intermoe.moe.block import DenseBlock, MoeBlock
 from intermoe.moe.experts import ScatteringExperts
 from intermoe.moe.pool import TokenPool
@@ -50,7 +51,7 @@ def bench_moe(
 ) -> dict[str, Cost]:
     """Measure the block of the settings on a batch of the longest motions, on the GPU where there is one.
 
-    On a GPU the products run in bfloat16, as in training. The biases are set so that ``moe.c_exp`` is met.
+    The products run in the precision of a training on that device. The biases are set so that ``moe.c_exp`` is met.
 
     Args:
         settings: whose ``denoiser.width``, ``moe`` and ``data.max_frames`` count.
@@ -100,7 +101,7 @@ def _measure(
         for name, run in passes.items():
             seconds[name].append(seconds_of(run, device))
     progress("bench moe", repeats, repeats)
-    peak = peak_flops(device, torch.bfloat16) if device.type == "cuda" else None
+    peak = peak_flops(device, dtype_of("auto", device)) if device.type == "cuda" else None
     tokens = {"block": assignments, "dense": len(pool.position_S), "scatter": assignments}
     costs = {}
     for name in FORMS:
@@ -116,7 +117,7 @@ def _pass(module: nn.Module, x: Tensor, emb: Tensor, text: Tensor, pool: TokenPo
     """Forward and backward of one form, with all gradients made anew."""
 
     def run() -> None:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+        with products_in("auto", x.device):
             y = module(x, emb, text, pool)
         y.float().square().sum().backward()
         for leaf in (x, emb, text, *module.parameters()):

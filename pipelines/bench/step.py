@@ -30,8 +30,9 @@ from pipelines.settings import Settings
 
 FORMS: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """The precisions that are compared."""
-PARTS = ("VAE", "text head", "denoiser forward", "optimizer")
-"""What the step is broken down to; the rest is the backward pass."""
+_REST = "backward and the rest"
+PARTS = ("VAE", "text head", "denoiser forward", "optimizer", _REST)
+"""What the step is broken down to."""
 # The optimizer reads weight, gradient and two moments, and writes all but the gradient.
 _PASSES_OF_OPTIMIZER = 7
 # Where the host runs ahead of the device, a step alone says little of the time of many.
@@ -44,7 +45,8 @@ class StepCost:
 
     Attributes:
         seconds: of a step, the median over the repetitions.
-        parts: seconds of each of ``PARTS``, measured in other steps, in which the host waits after each of them.
+        parts: seconds of each of ``PARTS``, measured in other steps, in which the host waits after each of them; on a
+            GPU they take longer together than a step in which it does not.
         floor: seconds of the step's products at the rate of a large square one, and of the weights' and moments' way
             through memory.
         share_of_limit: the floor, as a share of the step.
@@ -113,10 +115,10 @@ def _measure(
             objective.config = training.model_copy(update={"precision": name})
             time_taken = seconds_of(partial(take, at_a_time), device) / at_a_time
             with _clocks(take_step, model, device) as taken:
-                take(1)
+                whole = seconds_of(partial(take, 1), device)
             if number >= 0:  # the first warms up
                 seconds[name].append(time_taken)
-                parts[name].append(taken)
+                parts[name].append({**taken, _REST: whole - sum(taken.values())})
     progress("bench step", repeats, repeats)
     with torch.device("meta"):
         flop = denoiser_step_flop(InterMoE(settings), settings, samples)
@@ -162,7 +164,7 @@ def _batch(model: InterMoE, settings: Settings, samples: int) -> Batch:
 
 @contextmanager
 def _clocks(take_step: TrainingStep, model: InterMoE, device: torch.device) -> Iterator[Mapping[str, float]]:
-    """The seconds of each of ``PARTS`` in the steps of the block, in which the host waits for the device after each."""
+    """The seconds of ``PARTS`` but the rest in the steps of the block; the host waits for the device after each."""
     calls: list[tuple[str, Any, str]] = [
         ("VAE", model, "posterior"),
         ("text head", model, "condition"),
@@ -192,7 +194,6 @@ def as_table(costs: Mapping[str, StepCost], samples: int) -> list[list[str]]:
     lines: list[tuple[str, Callable[[StepCost], str]]] = [
         ("step, ms", lambda cost: f"{1e3 * cost.seconds:.1f}"),
         *((f"- {part}", partial(_milliseconds, part)) for part in PARTS),
-        ("- backward and the rest", lambda cost: f"{1e3 * (cost.seconds - sum(cost.parts.values())):.1f}"),
         ("x fp32", lambda cost: f"{cost.seconds / first.seconds:.2f}"),
         ("samples/s", lambda cost: f"{samples / cost.seconds:.3g}"),
         ("limit, ms", lambda cost: f"{1e3 * cost.floor:.1f}"),

@@ -21,11 +21,11 @@ from intermoe.model import InterMoE
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.step import TrainingStep
 from pipelines import settings
-from pipelines.bench import step
+from pipelines.bench import check, step
 from pipelines.bench.evaluation import PartCost, as_table
 from pipelines.bench.moe import FORMS, bench_moe
 from pipelines.bench.sampling import FORMS as FORMS_OF_SAMPLING
-from pipelines.bench.step import PARTS
+from pipelines.bench.step import PARTS, StepCost
 from pipelines.cli import main
 from pipelines.describe import describe
 
@@ -33,7 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["denoiser.width=64", "moe.hidden=64", "moe.experts=4", "data.max_frames=80"]
 
 
-def test_the_command_prints_every_form_and_counts_its_products(capsys):
+def test_the_command_prints_every_form_and_counts_its_products(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     words = ["bench", "moe", "--samples", "8", "--repeats", "3", "--json", *SMALL]
     before = torch.get_num_threads()
     assert main(words) == 0
@@ -208,7 +209,7 @@ def test_a_step_is_measured_in_both_precisions_with_its_parts_and_its_limit(caps
 
 
 def test_a_timed_step_is_the_step_that_training_takes():
-    """Neither the clocks nor the other precision change what is learned."""
+    """The clocks do not change what is learned."""
     values = settings.load("interhuman", settings.parse_overrides([*TINY, "moe.bias_init=calibrated"]))
     clocked, plain = (_three_steps(values, is_clocked=is_clocked) for is_clocked in (True, False))
     assert torch.equal(clocked, plain)
@@ -242,10 +243,55 @@ def test_the_parts_of_an_evaluation_are_measured(capsys):
 
 
 @pytest.mark.slow
-def test_a_device_is_checked_in_one_table():
-    words = [str(ROOT / "infra/gpu-check"), "--samples", "2", *TINY, "diffusion.steps=10", "diffusion.sampler_steps=5"]
-    done = subprocess.run(words, env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True)
+def test_a_device_is_checked_without_ray_and_mlflow_from_any_folder(tmp_path):
+    for name in ("ray", "mlflow"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError")
+    (tmp_path / "small.yaml").write_text((ROOT / "pipelines/presets/interhuman.yaml").read_text())
+    words = ["--config", "small.yaml", "--samples", "2", *TINY, "diffusion.steps=10", "diffusion.sampler_steps=5"]
+    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [ROOT / "infra/gpu-check", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines() == [f"bench {part}: done" for part in ("moe", "step", "sampling", "evaluate")]
-    for line in ("square product, bfloat16", "training step, bf16", "sampling, dpm++, 5 steps", "evaluation: embed"):
+    assert done.stdout.startswith("interhuman, 2 samples, CPU")
+    for line in (
+        "square product, bfloat16",
+        "training step, bf16",
+        "- backward and the rest, waited for",
+        "sampling, bf16, dpm++, 5 steps",
+        "evaluation, fp32: embed",
+    ):
         assert line in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config", "nonsense"], "unknown preset 'nonsense' (allowed: duet, interhuman, or a .yaml file)"),
+        (["--samples", "0"], "gpu-check: --samples 0 (allowed: 1 or more)"),
+        (["moe.experts=0"], "interhuman: moe.experts = 0 (allowed: greater than or equal to 1)"),
+    ],
+)
+def test_a_check_of_what_is_wrong_is_refused_in_a_line(words, message, capsys):
+    assert check.main(words) == 2
+    assert capsys.readouterr() == ("", f"error: {message}\n")
+
+
+def test_a_part_that_needs_more_memory_than_there_is_leaves_the_others(monkeypatch, capsys):
+    def too_large(*_args, **_kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for name in ("bench_moe", "bench_sampling", "bench_evaluation"):
+        monkeypatch.setattr(check, name, too_large)
+    monkeypatch.setattr(check, "peak_flops", lambda *_: 1e12)
+    monkeypatch.setattr(check, "bytes_per_second", lambda *_: 1e9)
+    cost = StepCost(0.5, {"VAE": 0.125}, 0.25, 0.5)
+    monkeypatch.setattr(check, "bench_step", lambda *_args, **_kwargs: {"fp32": cost})
+    assert check.main(["--samples", "3"]) == 0
+    assert capsys.readouterr().out.splitlines()[5:] == [
+        "moe: the device has no memory for 3 samples",
+        f"{'training step, fp32':60}      500.00       50%",
+        f"{'- VAE, waited for':60}      125.00         -",
+        "samplers: the device has no memory for 3 samples",
+        "evaluation: the device has no memory for 3 samples",
+    ]

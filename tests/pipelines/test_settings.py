@@ -66,7 +66,7 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
         "spacing": None,
         "guidance": 3.5,
         "guidance_interval": (0.0, 1.0),
-        "precision": "auto",
+        "precision": "fp32",
         "condition_drop": 0.1,
     }
     moe = values.moe

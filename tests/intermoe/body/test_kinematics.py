@@ -156,3 +156,21 @@ def test_settling_takes_the_shaking_of_latent_frames_away_and_leaves_walking() -
     settled_PTJ3, _ = settle(shaken_PTJ3, rotation_PTR6, SMPL22)
     assert (settled_PTJ3 - calm_PTJ3)[:, 3:-3, 0, 0].abs().max() < 0.2 * 0.02
     assert (calm_PTJ3 - position_PTJ3)[..., [0, 2]].norm(dim=-1).mean() < 0.01
+
+
+def test_motions_of_several_lengths_settle_in_one_array_as_each_does_alone() -> None:
+    recordings = [make_interaction(seed=seed, index=seed) for seed in (2, 3)]
+    lengths = [recording.position_TPJ3.shape[0] - cut for recording, cut in zip(recordings, (0, 37), strict=True)]
+    longest = max(lengths) + 5
+    # What stands behind a motion's frames is not looked at.
+    position_BPTJ3 = torch.full((2, 2, longest, J, 3), torch.nan)
+    rotation_BPTR6 = torch.full((2, 2, longest, J - 1, 6), torch.nan)
+    for row, (recording, length) in enumerate(zip(recordings, lengths, strict=True)):
+        noise = 0.02 * torch.randn(2, length, J, 3, generator=torch.Generator().manual_seed(row))
+        position_BPTJ3[row, :, :length] = torch.from_numpy(recording.position_TPJ3[:length]).transpose(0, 1) + noise
+        rotation_BPTR6[row, :, :length] = torch.from_numpy(recording.rotation_TPR6[:length]).transpose(0, 1)
+    together = settle(position_BPTJ3, rotation_BPTR6, SMPL22, torch.tensor(lengths)[:, None])
+    for row, length in enumerate(lengths):
+        alone = settle(position_BPTJ3[row, :, :length], rotation_BPTR6[row, :, :length], SMPL22)
+        for found, expected in zip(together, alone, strict=True):
+            torch.testing.assert_close(found[row, :, :length], expected, atol=1e-5, rtol=0)

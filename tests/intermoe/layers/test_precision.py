@@ -95,6 +95,21 @@ def test_the_losses_of_the_vae_are_float32_sums_of_what_bf16_reconstructs():
     assert rounded["reconstruction"] != exact["reconstruction"]
 
 
+def test_what_a_training_in_bf16_validates_is_decoded_as_users_get_it():
+    """As bf16 encodes it, and as float32 decodes that."""
+    values = {"epochs": 1, "batch_size": 4, "window": 32, "precision": "bf16"}
+    objective = VaeObjective(small_model(), VaeTrainingConfig.parse(values)).eval()
+    batch = made_up_batch(0)
+    batch["features"] = batch["features"][:, :, 0]
+    vae, x_BTF = objective.model.vae, objective.model.normaliser.normalise(batch["features"])
+    with torch.no_grad():
+        with products_in("bf16", CPU):
+            mean = vae.encode(x_BTF).mean_BLNC
+        _, measured = objective._run(batch)
+        frames = int(batch["frames"].min()) // 4 * 4
+        torch.testing.assert_close(measured[:, :frames], vae.decode(mean)[:, :frames], rtol=0, atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def model() -> InterMoE:
     return small_model()

@@ -1,3 +1,4 @@
+import resource
 import subprocess
 import sys
 
@@ -5,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from intermoe.data.shards import DataConfig
 from intermoe.errors import UserError
+from intermoe.evaluation.evaluator import Evaluator, EvaluatorConfig
 from intermoe.layers.stored_weights import check_fit
 
 
@@ -17,6 +20,7 @@ class Network(nn.Module):
         self.layer = nn.Linear(width, width)
         places = nn.functional.one_hot(torch.arange(4), 4) + torch.eye(4) / torch.ones(4).sum()
         self.layer.register_buffer("places", places)
+        self.layer.register_buffer("table", torch.empty(width, width).zero_())
 
     def parts(self):
         return {"network": self.layer}
@@ -44,3 +48,11 @@ def test_what_is_found_out_takes_no_compiler():
     )
     answer = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"
+
+
+def test_the_largest_table_of_an_evaluator_takes_no_memory_before_it_is_found_not_to_fit():
+    config = EvaluatorConfig(text="tokens", vocabulary=1_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match="the weights do not fit the config beside them"):
+        check_fit(lambda: Evaluator(config, DataConfig()), {"evaluator": {}}, where="run")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000

@@ -8,6 +8,7 @@ from small_model import small_model
 from toy_shards import write_shards
 
 from intermoe.data.draws import Stream, normal
+from intermoe.layers.precision import products_in
 from intermoe.networks.vae import whole_latents
 from intermoe.training.posteriors import PosteriorMemory
 from intermoe.training.samples import Batch, SampleStream
@@ -54,6 +55,15 @@ def test_they_are_what_the_vae_makes_of_the_batch(tmp_path, model):
             expected = model.encode(batch["features"], noise_BLPZ, mask_BT)
         assert (batch["frames"] < batch["features"].shape[1] - 4).any()  # so that there is padding
         torch.testing.assert_close(memory.sample(batch, noise_BLPZ), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_they_are_exact_in_a_training_in_bf16(tmp_path, model):
+    """What is kept is used in every epoch, its error too."""
+    batch = stream(tmp_path).batch(0)
+    noise_BLPZ = noise_of(model, batch)
+    expected = PosteriorMemory(model).sample(batch, noise_BLPZ)
+    with products_in("bf16", torch.device("cpu")):
+        assert torch.equal(PosteriorMemory(model).sample(batch, noise_BLPZ), expected)
 
 
 def test_a_recording_is_encoded_once_in_each_of_its_forms(tmp_path, model, encoded):
