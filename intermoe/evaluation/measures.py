@@ -15,10 +15,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from intermoe.body.skeletons import Skeleton
+from intermoe.evaluation.hands import MEETING, hands_apart_cm, hands_met
+from intermoe.evaluation.identity import KINDS
 from intermoe.evaluation.metrics import diversity, fid, multimodality
 from intermoe.evaluation.plausibility import (
     bone_length_deviation_cm,
     floor_penetration_cm,
+    foot_height_cm,
     foot_skating_cm_s,
     interpenetration_cm,
     jerk_m_s3,
@@ -33,6 +36,7 @@ OfReplication = Callable[[Replication], float | None]
 
 TEXT_AND_MOTION = "Text and motion"
 WHO_ACTS = "Who acts: share of motions that agree with the caption"
+HANDS = "Hands that meet: shaking hands, high five, handing over"
 PLAUSIBILITY = "Physical plausibility"
 _ARROWS: Mapping[Better | None, str] = {"higher": " ↑", "lower": " ↓", "recorded": " →", None: ""}
 
@@ -49,6 +53,8 @@ class Measure:
         unit: empty for a plain number.
         of_motion: takes it of one motion, of joints [T, 2, J, 3] in metres and their skeleton; the measure of a
             replication is the mean over its motions.
+        kinds: of interactions, of which alone it is taken; None for all. Where the data do not say of which kind a
+            caption is, such a measure is not known.
         of_replication: takes it of a whole replication; None where it is not known for that row. A measure has either
             this or ``of_motion``.
     """
@@ -59,6 +65,7 @@ class Measure:
     better: Better | None = None
     unit: str = ""
     of_motion: OfMotion | None = None
+    kinds: tuple[str, ...] | None = None
     of_replication: OfReplication | None = None
 
     def __post_init__(self) -> None:
@@ -68,7 +75,7 @@ class Measure:
     def value(self, replication: Replication) -> float:
         """The measure of a replication; NaN where it is not known."""
         if self.of_replication is None:
-            return float(np.mean(replication.of_motions[self.name]))
+            return _mean_over(replication, self.name, self.kinds)
         value = self.of_replication(replication)
         return float("nan") if value is None else value
 
@@ -95,6 +102,15 @@ class Measure:
             return set()
         best = known.max() if self.better == "higher" else known.min()
         return set(known.index[known == best])
+
+
+def _mean_over(replication: Replication, name: str, kinds: tuple[str, ...] | None) -> float:
+    of_motions_N = replication.of_motions[name]
+    if kinds is not None:
+        if replication.roles is None:
+            return float("nan")
+        of_motions_N = of_motions_N[np.isin(replication.roles.kind_N, [KINDS.index(kind) for kind in kinds])]
+    return float(np.mean(of_motions_N)) if len(of_motions_N) else float("nan")
 
 
 def _r_precision(top: int) -> OfReplication:
@@ -140,10 +156,13 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure("identity", "Identity", WHO_ACTS, "higher", of_replication=_identity),
             Measure("identity_swapped", "with swapped captions", WHO_ACTS, of_replication=_identity_swapped),
             Measure("identity_shuffled", "with shuffled captions", WHO_ACTS, of_replication=_identity_shuffled),
+            Measure("hands_met", "Met", HANDS, "higher", of_motion=hands_met, kinds=MEETING),
+            Measure("hands_apart_cm", "Apart", HANDS, "lower", "cm", of_motion=hands_apart_cm, kinds=MEETING),
             Measure("foot_skating_cm_s", "Foot skating", PLAUSIBILITY, "recorded", "cm/s", of_motion=foot_skating_cm_s),
             Measure(
                 "floor_penetration_cm", "In the floor", PLAUSIBILITY, "lower", "cm", of_motion=floor_penetration_cm
             ),
+            Measure("foot_height_cm", "Feet above it", PLAUSIBILITY, "recorded", "cm", of_motion=foot_height_cm),
             Measure(
                 "bone_length_deviation_cm",
                 "Bone deviation",

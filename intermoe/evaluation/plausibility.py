@@ -47,6 +47,18 @@ def floor_penetration_cm(joints_TPJ3: Joints, skeleton: Skeleton) -> float:  # n
     return float(_CM * (-_exact(joints_TPJ3)[..., 1].min(axis=2)).clip(min=0).mean())
 
 
+def foot_height_cm(joints_TPJ3: Joints, skeleton: Skeleton) -> float:
+    """Mean height of the lowest of the joints that touch the ground, of each person: who floats, or stands in it.
+
+    Example:
+        >>> from intermoe.body.skeletons import SMPL22
+        >>> round(foot_height_cm(np.full((4, 2, 22, 3), 0.05), SMPL22), 6)
+        5.0
+    """
+    feet_TPK3 = _exact(joints_TPJ3)[:, :, [contact.joint for contact in skeleton.contacts]]
+    return float(_CM * feet_TPK3[..., 1].min(axis=2).mean())
+
+
 def bone_length_deviation_cm(joints_TPJ3: Joints, skeleton: Skeleton) -> float:
     """Mean distance of a bone's length from its median over the motion."""
     length_TPM = bone_lengths(_exact(joints_TPJ3), skeleton)

@@ -6,12 +6,13 @@ from scipy.optimize import minimize
 
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet.kinds import make_interaction
-from intermoe.evaluation.measures import of_each_motion
+from intermoe.evaluation.measures import PLAUSIBILITY, TABLES, of_each_motion
 from intermoe.evaluation.plausibility import (
     _RADII,
     _segment_distances,
     bone_length_deviation_cm,
     floor_penetration_cm,
+    foot_height_cm,
     foot_skating_cm_s,
     interpenetration,
     interpenetration_cm,
@@ -34,7 +35,8 @@ def standing() -> np.ndarray:
 
 
 def test_standing_still_is_perfect(standing):
-    assert {take(standing, SMPL22) for take in of_each_motion().values()} == {0.0}
+    taken = {name: take(standing, SMPL22) for name, take in of_each_motion().items()}
+    assert {taken[name] for name in TABLES[PLAUSIBILITY]} == {0.0}
 
 
 def test_one_who_slides_skates_at_that_speed(standing):
@@ -52,6 +54,13 @@ def test_a_foot_in_the_air_does_not_skate(standing):
 def test_one_who_sinks_penetrates_the_floor_by_so_much(standing):
     standing[: FRAMES // 2, 1, :, 1] -= 0.08
     assert floor_penetration_cm(standing, SMPL22) == pytest.approx(8 / 4)
+    assert foot_height_cm(standing, SMPL22) == pytest.approx(-8 / 4)
+
+
+def test_one_who_floats_has_the_feet_so_much_above_the_ground(standing):
+    standing[:, 0, :, 1] += 0.1
+    standing[:, 0, SMPL22.index("left_foot"), 1] += 0.5
+    assert foot_height_cm(standing, SMPL22) == pytest.approx(10 / 2)
 
 
 def test_a_head_that_comes_off_changes_one_bone(standing):
