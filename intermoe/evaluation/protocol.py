@@ -27,24 +27,30 @@ from intermoe.evaluation.replication import Row
 from intermoe.layers.precision import Precision
 from intermoe.text.captions import Persons
 
-ROWS: tuple[Row, ...] = ("recorded", "generated", "raw", "untrained")
-Purpose = Literal["captions", "reference", "recorded", "generated", "untrained", "swapped", "multimodality"]
+ROWS: tuple[Row, ...] = ("recorded", "reconstructed", "reconstructed_raw", "generated", "raw", "untrained")
+Purpose = Literal[
+    "captions", "reference", "recorded", "reconstructed", "generated", "untrained", "swapped", "multimodality"
+]
 """What samples are for: "captions" are the texts of the rows, "reference" the recordings that FIDs are distances to,
 "swapped" motions from captions that name the persons the other way round, "multimodality" many motions of few captions,
 the others a row of the table."""
 GENERATING: tuple[Purpose, ...] = ("generated", "untrained", "swapped", "multimodality")
 Form = Literal["recorded", "settled", "raw"]
-"""In which form motions are embedded and measured: generated ones settled, as users get them, and raw, as the network
-gives them."""
+"""In which form motions are embedded and measured: those of a network settled, as users get them, and raw, as it gives
+them."""
 SOURCES: Mapping[Row, tuple[Purpose, Form]] = MappingProxyType(
     {
         "recorded": ("recorded", "recorded"),
+        "reconstructed": ("reconstructed", "settled"),
+        "reconstructed_raw": ("reconstructed", "raw"),
         "generated": ("generated", "settled"),
         "raw": ("generated", "raw"),
         "untrained": ("untrained", "settled"),
     }
 )
 """What the motions of each row are for, and in which form they count."""
+_ALIKE: Mapping[Purpose, Purpose] = MappingProxyType({"swapped": "generated", "multimodality": "generated"})
+"""Whose forms those of other motions are."""
 _PURPOSES_OF_ROWS = frozenset(purpose for purpose, _ in SOURCES.values())
 
 
@@ -251,11 +257,10 @@ def _computed(
 
 
 def _forms(purpose: Purpose, rows: Sequence[Row]) -> tuple[Form, ...]:
-    if purpose == "captions":
-        return ()
-    if purpose not in GENERATING:
+    if purpose == "reference":
         return ("recorded",)
-    return ("settled", "raw") if "raw" in rows and purpose != "untrained" else ("settled",)
+    source = _ALIKE.get(purpose, purpose)
+    return tuple(form for row, (of_row, form) in SOURCES.items() if row in rows and of_row == source)
 
 
 def _exchanged(sample: EvaluationSample, recording: RecordingHeader) -> EvaluationSample:

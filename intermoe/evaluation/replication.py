@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from intermoe.evaluation.identity import Roles
 from intermoe.evaluation.metrics import Array, Embeddings, Pairs, matching
 
-Row = Literal["recorded", "generated", "raw", "untrained"]
-"""Whose motions: recordings; what users get, settled; the same motions as the network gives them, which is what the
-literature measures; and, settled, those of the model before its training."""
+Row = Literal["recorded", "reconstructed", "reconstructed_raw", "generated", "raw", "untrained"]
+"""Whose motions: recordings; the same through the VAE and back, settled and as the VAE gives them; what users get,
+settled; the same motions as the network gives them, which is what the literature measures; and, settled, those of the
+model before its training."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""The computation of an evaluation, job by job: generate the motions, embed and measure them, write a file.
+"""The computation of an evaluation, job by job: generate or read the motions, embed and measure them, write a file.
 
 Legend: B samples, T frames, P = 2 persons, J joints, R = J - 1, F features, K text tokens.
 """
@@ -30,6 +30,7 @@ from intermoe.files import whole_file
 from intermoe.generation import GeneratedBatch
 from intermoe.layers.precision import products_in
 from intermoe.model import VAE_PARTS, InterMoE
+from intermoe.networks.vae import STRIDE, whole_latents
 from intermoe.places import Place
 from intermoe.text.captions import Persons
 from intermoe.text.encoders import TextEncoder, TextStates, load_encoder
@@ -154,15 +155,16 @@ class JobRunner:
 
     def _motions(self, job: EvaluationJob) -> Iterator[tuple[Form, _Motions]]:
         """The motions of a job in each of its forms; generated ones come from one pass of sampling."""
-        if job.purpose in GENERATING:
-            batch = self._generated(job)
+        if job.purpose in (*GENERATING, "reconstructed"):
+            batch = self._reconstructed(job) if job.purpose == "reconstructed" else self._generated(job)
             for form in job.forms:
                 raw = form == "raw"
                 yield form, self._raw(batch.features_BTPF, batch.frames_B) if raw else self._settled(batch)
         elif job.forms:
-            yield "recorded", self._recorded(job)
+            yield "recorded", self._raw(*self._recorded(job))
 
-    def _recorded(self, job: EvaluationJob) -> _Motions:
+    def _recorded(self, job: EvaluationJob) -> tuple[Tensor, Tensor]:
+        """Features [B, T, 2, F] of the recordings and their frames [B]."""
         recordings = [self.folder.recording(self.spec.split, sample.row) for sample in job.samples]
         batch = interactions(
             [recording.position_TPJ3 for recording in recordings],
@@ -172,7 +174,14 @@ class JobRunner:
             self.model.config.data.max_frames,
         )
         longest = int(batch.frames_B.max())
-        return self._raw(batch.features_BTPF[:, :longest], batch.frames_B)
+        return batch.features_BTPF[:, :longest], batch.frames_B
+
+    def _reconstructed(self, job: EvaluationJob) -> GeneratedBatch:
+        """The recordings through the VAE and back, without the last frames, which fill no latent frame."""
+        features_BTPF, frames_B = (of_recordings.to(self.device) for of_recordings in self._recorded(job))
+        mask_BT = whole_latents(frames_B, features_BTPF.shape[1])
+        reconstructed_BTPF = self.model.decode(self.model.encode(features_BTPF, mask_BT=mask_BT))
+        return GeneratedBatch.settled(reconstructed_BTPF, frames_B // STRIDE * STRIDE, self.model.skeleton)
 
     def _generated(self, job: EvaluationJob) -> GeneratedBatch:
         """Motions from the captions of the samples, as long as their recordings."""

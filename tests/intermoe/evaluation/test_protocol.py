@@ -155,7 +155,7 @@ def test_swapped_captions_name_the_persons_the_other_way_round(jobs, folder):
 
 
 def test_generation_comes_first(jobs):
-    purposes = [job.purpose in ("recorded", "reference", "captions") for job in jobs]
+    purposes = [job.purpose in ("recorded", "reconstructed", "reference", "captions") for job in jobs]
     assert purposes == sorted(purposes)
 
 
@@ -165,6 +165,7 @@ def test_generated_motions_are_looked_at_settled_and_raw(jobs, folder):
         ("captions", ()),
         ("reference", ("recorded",)),
         ("recorded", ("recorded",)),
+        ("reconstructed", ("settled", "raw")),
         ("generated", ("settled", "raw")),
         ("swapped", ("settled", "raw")),
         ("multimodality", ("settled", "raw")),
@@ -222,8 +223,8 @@ def known(frame: pd.DataFrame, row: str) -> set[str]:
     return set(measured.index[measured])
 
 
-FORMS = {"recorded": "recorded", "generated": "settled", "raw": "raw", "untrained": "settled"}
-PURPOSES = {"recorded": "recorded", "generated": "generated", "raw": "generated", "untrained": "untrained"}
+FORMS = {"recorded": "recorded", "raw": "raw", "reconstructed_raw": "raw"}
+PURPOSES = {"raw": "generated", "reconstructed_raw": "reconstructed"}
 
 
 def test_scores_equal_the_metrics_of_the_joined_parts(jobs, folder):
@@ -235,7 +236,7 @@ def test_scores_equal_the_metrics_of_the_joined_parts(jobs, folder):
     assert set(found.dtypes) == {np.dtype(np.float64)}
 
     for row, replication in found.index:
-        now, form, purpose = found.loc[row, replication], FORMS[row], PURPOSES[row]
+        now, form, purpose = found.loc[row, replication], FORMS.get(row, "settled"), PURPOSES.get(row, row)
         motion = joined(jobs, parts, purpose, replication, f"{form}/motion")
         text = joined(jobs, parts, "captions", replication, "text")
         precision, distance = matching(text, motion, 4)
@@ -249,7 +250,8 @@ def test_scores_equal_the_metrics_of_the_joined_parts(jobs, folder):
         ]
     assert known(found, "recorded") == set(MEASURES) - {"multimodality"}
     assert known(found, "generated") == known(found, "raw") == set(MEASURES)
-    assert known(found, "untrained") == set(MEASURES) - {"multimodality", "identity_swapped"}
+    for row in ("reconstructed", "reconstructed_raw", "untrained"):
+        assert known(found, row) == set(MEASURES) - {"multimodality", "identity_swapped"}
 
 
 def test_pairs_are_drawn_for_diversity_first_and_alike_in_every_row(jobs, folder):
@@ -259,7 +261,7 @@ def test_pairs_are_drawn_for_diversity_first_and_alike_in_every_row(jobs, folder
         for row in ("generated", "raw"):
             rng = np.random.default_rng([7, replication, 1])
             among, few = random_pairs(rng, 10, 5), random_pairs(rng, 4, 3)
-            form = FORMS[row]
+            form = FORMS.get(row, "settled")
             motion = joined(jobs, parts, "generated", replication, f"{form}/motion")
             many = joined(jobs, parts, "multimodality", replication, f"{form}/motion")
             assert found["diversity"][row, replication] == diversity(motion, among)
@@ -313,7 +315,7 @@ def test_a_measure_more_is_one_entry(jobs, folder, monkeypatch):
     assert {"recorded/stretch", "settled/stretch", "raw/stretch"} <= set().union(*(job.file_arrays for job in jobs))
     found = score(folder, CONFIG, jobs, made_up(jobs, folder), seed=7, split="test")
     assert list(found.columns) == [*MEASURES, "stretch", "count"]
-    assert found["stretch"].tolist() == [len(of_each_motion()) - 1 + 4.5] * 13
+    assert found["stretch"].tolist() == [len(of_each_motion()) - 1 + 4.5] * (5 * 4 + 1)
     assert found["count"].dropna().to_dict() == {("raw", number): COUNT for number in range(4)}
 
 
