@@ -9,6 +9,8 @@ from urllib.parse import SplitResult, urlsplit
 from intermoe.errors import UserError
 
 RUN_ID = re.compile("[0-9a-f]{32}")
+ADDRESSES = "such as sqlite:///FILE, postgresql://HOST/NAME, http://HOST:PORT or https://HOST"
+"""What the address of a store looks like."""
 
 # For a connection, and then for the first byte of an answer.
 _SECONDS = 8.0
@@ -19,11 +21,18 @@ def tracking_uri() -> str:
 
     It is ``MLFLOW_TRACKING_URI`` where that is set, otherwise the file mlflow.db in the working directory. Ray workers
     have another working directory, so the driver asks once and hands the answer on.
+
+    Raises:
+        UserError: it is no address.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     if (database := sqlite_file(uri)) is not None:
         return f"sqlite:///{database.absolute()}"
-    return uri if urlsplit(uri).scheme else str(Path(uri).absolute())
+    try:
+        scheme = urlsplit(uri).scheme
+    except ValueError as error:
+        raise UserError(f"{shown(uri)}: {error}", where="MLFLOW_TRACKING_URI", allowed=ADDRESSES) from None
+    return uri if scheme else str(Path(uri).absolute())
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -14,9 +14,10 @@ from mlflow.entities import (
 )
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import ArgumentError
 
 from intermoe.errors import UserError, reason_of
-from pipelines.tracking.address import MlflowSilent, shown, sqlite_file
+from pipelines.tracking.address import ADDRESSES, MlflowSilent, shown, sqlite_file
 
 # What MLflow stores of a value.
 _PARAM_LENGTH, DIGEST_LENGTH = 6000, 36
@@ -75,9 +76,13 @@ def experiment_named(client: MlflowClient, uri: str, name: str) -> str:
 
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Turn what MLflow raises into one line."""
+    """Turn what MLflow raises into one line, and what its address makes the libraries below it raise."""
     try:
         yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"MLflow: this address needs the module {error.name}", where=shown(uri)) from error
+    except ArgumentError:
+        raise UserError("MLflow: not the address of a database", where=shown(uri), allowed=ADDRESSES) from None
     except MlflowException as error:
         kind = MlflowSilent if error.get_http_status_code() >= HTTPStatus.INTERNAL_SERVER_ERROR else UserError
         raise kind(f"MLflow: {shown(reason_of(error))}", where=shown(uri)) from error

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from intermoe.errors import UserError, UserNote
 from pipelines.tracking import delivery
-from pipelines.tracking.address import tracking_uri
+from pipelines.tracking.address import ADDRESSES, tracking_uri
 from pipelines.tracking.queries import model_folder
 from pipelines.tracking.runs import Run
 
@@ -58,6 +58,29 @@ def test_the_default_store_is_absolute(tmp_path, monkeypatch):
     }.items():
         monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
         assert tracking_uri() == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http://me:secret@[::1", f"MLFLOW_TRACKING_URI: http://[::1: Invalid IPv6 URL (allowed: {ADDRESSES})"),
+        (
+            "mysql+nothing://me:secret@db/x",
+            f"mysql+nothing://db/x: MLflow: not the address of a database (allowed: {ADDRESSES})",
+        ),
+        (
+            "postgresql+psycopg://me:secret@db/x",
+            "postgresql+psycopg://db/x: MLflow: this address needs the module psycopg",
+        ),
+    ],
+)
+def test_an_address_that_is_none_is_refused_in_a_line(address, message, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    # Whether it is installed is not up to this test.
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UserError) as caught:
+        model_folder("0" * 32, tracking_uri())
+    assert str(caught.value) == message
 
 
 def test_a_run_holds_its_parameters_tags_and_parent(uri, client, folder):
@@ -313,7 +336,7 @@ def test_what_a_store_refuses_keeps_nothing_else_from_it(uri, client, caplog):
 
 def test_mlflow_says_nothing_on_its_own(tmp_path):
     script = (
-        "from pipelines.tracking.address import tracking_uri\n"
+        "from pipelines.tracking.address import ADDRESSES, tracking_uri\n"
         "from pipelines.tracking.queries import model_folder\n"
         "from pipelines.tracking.runs import Run\n"
         "with Run.start(tracking_uri(), 'quiet', 'r', params={'a': 1}) as run: run.log_metrics({'x': 1.0}, 1)\n"
