@@ -61,16 +61,21 @@ def nearest_rotations(matrix_33N: Tensor) -> Tensor:
     return rotation_33N
 
 
-def smallest_turn(from_C3: Tensor, to_C3: Tensor) -> Tensor:
-    """The rotation [..., 3, 3] that takes vectors nearest to others; of several that do equally well, the smallest.
+def smallest_turn(from_C3: Tensor, to_C3: Tensor, per_radian: float = 0.0) -> Tensor:
+    """The rotation R [..., 3, 3] that takes vectors a nearest to others b, and is small.
+
+    It has the least sum of |R a - b|^2 over the vectors plus ``per_radian``^2 / 2 times |R - 1|^2 (Frobenius), which
+    for small turns is the square of their angle times ``per_radian``^2.
 
     Args:
         from_C3: float64 vectors [..., C, 3].
         to_C3: where they should point, each as heavy as it is long.
+        per_radian: length of an error that counts as much as a turn by one radian. If 0, the vectors alone decide; of
+            several turns that do equally well, it is the smallest.
     """
     reach = (from_C3.norm(dim=-1) * to_C3.norm(dim=-1)).sum(-1)
     # One vector leaves the turn about itself open. A pull towards no turn at all, too weak to move it, decides it.
-    pull = 1e-6 * reach + 1e-12
+    pull = 1e-6 * reach + 1e-12 + per_radian**2 / 2
     eye_33 = torch.eye(3, dtype=from_C3.dtype, device=from_C3.device)
     if from_C3.shape[-2] > 1:
         return nearest_rotation(to_C3.mT @ from_C3 + pull[..., None, None] * eye_33)

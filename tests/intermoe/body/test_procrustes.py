@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from turns import matrix_from_axis_angle
 
 from intermoe.body.procrustes import nearest_rotation, smallest_turn
 
@@ -67,3 +68,30 @@ def test_the_turn_of_a_vector_is_that_of_the_procrustes_problem():
     pull = 1e-6 * start.norm(dim=-1) * end.norm(dim=-1) + 1e-12
     expected = by_singular_values(end.mT @ start + pull[..., None] * EYE)
     torch.testing.assert_close(smallest_turn(start, end), expected, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("vectors", [1, 2, 3])
+@pytest.mark.parametrize("per_radian", [0.2, 2.0])
+def test_a_turn_that_is_weighed_has_the_least_cost(vectors, per_radian):
+    """No turn near it costs less, by the cost as it is written."""
+    generator = torch.Generator().manual_seed(2)
+    start, end = torch.randn(2, 20, vectors, 3, generator=generator, dtype=torch.float64)
+
+    def cost(turn_33: torch.Tensor) -> torch.Tensor:
+        missed = (start @ turn_33.mT - end).square().sum((-2, -1))
+        return missed + per_radian**2 / 2 * (turn_33 - EYE).square().sum((-2, -1))
+
+    found = smallest_turn(start, end, per_radian)
+    least = cost(found)
+    assert (least < cost(smallest_turn(start, end))).all()
+    for size in (1e-3, 0.1, 1.0):
+        axis = size * torch.randn(50, 1, 3, generator=generator, dtype=torch.float64)
+        assert (cost(matrix_from_axis_angle(axis) @ found) > least - 1e-9).all()
+
+
+def test_a_small_turn_that_is_weighed_goes_part_of_the_way():
+    """Of a vector of length a that is to turn by a small angle: a^2 / (a^2 + per_radian^2) of it."""
+    start = torch.tensor([[0.3, 0.0, 0.0]], dtype=torch.float64)
+    end = 0.3 * torch.tensor([[1.0, 0.01, 0.0]], dtype=torch.float64)
+    turn_33 = smallest_turn(start, end, per_radian=0.1)
+    assert turn_33[1, 0].item() == pytest.approx(0.01 * 0.09 / (0.09 + 0.01), rel=1e-3)
