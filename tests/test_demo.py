@@ -37,14 +37,17 @@ def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "demo/evaluation/results.json").read_text())["rows"]
     assert {row: len(measures["fid"]["replications"]) for row, measures in rows.items()} == {
         "recorded": 10,
+        "reconstructed": 10,
+        "reconstructed_raw": 10,
         "generated": 10,
         "raw": 10,
         "untrained": 2,
     }
     fid = {row: measures["fid"]["mean"] for row, measures in rows.items()}
     assert fid["untrained"] - fid["recorded"] >= 10 * (fid["raw"] - fid["recorded"])
-    # Settling moves the rotations of joints that hardly turn in the data, and this evaluator sees each in its own unit.
-    assert fid["untrained"] - fid["recorded"] >= 4 * (fid["generated"] - fid["recorded"])
+    # Settling takes nothing away: what users get is as near to recorded motion as what the network makes.
+    assert fid["generated"] < 1.1 * fid["raw"]
+    assert fid["reconstructed"] < 1.1 * fid["reconstructed_raw"] < fid["raw"]
     # What users get keeps its bones, and trembles less than what the network makes.
     bones, jerk = ({row: rows[row][name]["mean"] for row in rows} for name in ("bone_length_deviation_cm", "jerk_m_s3"))
     assert bones["generated"] < 0.001 < bones["raw"]

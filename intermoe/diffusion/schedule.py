@@ -41,6 +41,8 @@ class DiffusionConfig(Config):
         precision: of the products of sampling (see ``intermoe.layers.precision``); motions are decoded in float32. In
             bf16, which on a GPU takes less time, a motion depends on those it is sampled beside: joints by centimetres.
         condition_drop: share of training samples whose condition is replaced by zeros.
+        difference_loss: weight, in the training's loss, of the error of the change from one latent frame to the next;
+            the paper's is 0. An error that is another in each frame makes motion shake; this weighs it higher.
     """
 
     steps: int = Field(default=1000, ge=1, le=100_000)
@@ -51,6 +53,7 @@ class DiffusionConfig(Config):
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     precision: Precision = "fp32"
     condition_drop: float = Field(default=0.1, ge=0, le=1)
+    difference_loss: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -153,3 +156,8 @@ class Diffusion:
         error_BLP = (prediction_BLPZ.float() - x0_BLPZ.float()).square().mean(dim=-1)
         total = error_BLP.masked_fill(~mask_BL[:, :, None], 0).sum()
         return total, mask_BL.sum() * error_BLP.shape[-1]
+
+    def difference_sum(self, prediction_BLPZ: Tensor, x0_BLPZ: Tensor, mask_BL: Tensor) -> Tensor:
+        """What ``difference_loss`` weighs: as ``loss_sums``, of the changes between frames that are both valid."""
+        change_BLPZ, right_BLPZ = (latent_BLPZ.float().diff(dim=1) for latent_BLPZ in (prediction_BLPZ, x0_BLPZ))
+        return self.loss_sums(change_BLPZ, right_BLPZ, mask_BL[:, 1:] & mask_BL[:, :-1])[0]

@@ -44,6 +44,8 @@ class DenoiserObjective(Objective):
         model.denoiser.run_ahead(runs_ahead)
         self.model, self.config = model, config
         self.weights = {"diffusion": 1.0}
+        if model.config.diffusion.difference_loss:
+            self.weights["difference"] = model.config.diffusion.difference_loss
         model.vae.requires_grad_(requires_grad=False)
         self._posteriors = PosteriorMemory(model)
 
@@ -66,7 +68,10 @@ class DenoiserObjective(Objective):
         return 2 * (batch["frames"] // STRIDE).sum()
 
     def forward(self, batch: Batch) -> Sums:
-        """Squared error of the predicted latents, summed over the valid latent frames of both persons."""
+        """Squared error of the predicted latents, and of their changes from frame to frame where these have a weight.
+
+        Both are summed over the valid latent frames of both persons.
+        """
         model = self.model
         mask_BT = whole_latents(batch["frames"], STRIDE * batch["latent_noise"].shape[1])
         mask_BL = mask_BT[:, ::STRIDE]
@@ -78,7 +83,10 @@ class DenoiserObjective(Objective):
             condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
             noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, batch["diffusion_noise"])
             found_BLPZ = model.denoiser(noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL, pool)
-        return {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL)[0]}
+        losses = {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL)[0]}
+        if "difference" in self.weights:
+            losses["difference"] = model.diffusion.difference_sum(found_BLPZ, clean_BLPZ, mask_BL)
+        return losses
 
     @torch.no_grad()
     def _latents(self, batch: Batch, mask_BT: Tensor) -> Tensor:

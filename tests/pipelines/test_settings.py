@@ -68,6 +68,7 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
         "guidance_interval": (0.0, 1.0),
         "precision": "fp32",
         "condition_drop": 0.1,
+        "difference_loss": 0.0,
     }
     moe = values.moe
     assert (moe.selection, moe.experts, moe.hidden, moe.c_exp) == ("dynamic", 8, 1024, 1.0)

@@ -53,6 +53,21 @@ def test_loss_counts_valid_tokens_only() -> None:
     assert total.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_error_of_changes_counts_where_both_frames_are_valid() -> None:
+    torch.manual_seed(0)
+    prediction, x0 = torch.randn(2, 4, 2, 5), torch.randn(2, 4, 2, 5)
+    mask = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    expected = sum(
+        ((prediction[0, s + 1, p, z] - prediction[0, s, p, z]) - (x0[0, s + 1, p, z] - x0[0, s, p, z])).item() ** 2 / 5
+        for s in (0, 1)
+        for p in (0, 1)
+        for z in range(5)
+    )
+    assert DIFFUSION.difference_sum(prediction, x0, mask).item() == pytest.approx(expected, rel=1e-5)
+    # An error that is the same in each frame changes nothing.
+    assert DIFFUSION.difference_sum(x0 + 0.5, x0, mask).item() == pytest.approx(0, abs=1e-10)
+
+
 def test_loss_sums_of_parts_add_up_to_the_whole() -> None:
     torch.manual_seed(0)
     prediction, x0 = torch.randn(4, 3, 2, 5), torch.randn(4, 3, 2, 5)

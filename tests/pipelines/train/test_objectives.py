@@ -11,6 +11,7 @@ import torch
 from intermoe.data.draws import Stream, normal, uniform
 from intermoe.data.shards import DatasetFolder
 from intermoe.model import VAE_PARTS, InterMoE
+from intermoe.networks.vae import whole_latents
 from intermoe.text.encoders import TextStates
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.objective import Diagnostics
@@ -209,6 +210,24 @@ def test_the_denoiser_learns_the_clean_latents_of_one_sample_after_the_other(mak
     assert 0 < dropped < len(batch["seed"]) or len(batch["seed"]) < 3
     assert objective(batch)["diffusion"].item() == pytest.approx(expected, rel=1e-4)
     assert objective.count(batch) == 2 * (batch["frames"] // 4).sum()
+
+
+def test_changes_from_frame_to_frame_are_a_loss_only_where_they_have_a_weight(make, shards):
+    batch = next(make("denoiser").stream(DatasetFolder.open(shards)).held_out("val").held_out_batches())
+    plain, weighed = (make("denoiser", f"diffusion.difference_loss={weight}").eval() for weight in (0, 3))
+    assert (plain.weights, weighed.weights) == ({"diffusion": 1.0}, {"diffusion": 1.0, "difference": 3.0})
+    with torch.no_grad():
+        assert list(plain(batch)) == ["diffusion"]
+        sums = weighed(batch)
+        # As it begins, the network answers zero to everything: what is left are the changes of the latents.
+        frames = batch["features"].shape[1] // 4 * 4
+        mask_BT = whole_latents(batch["frames"], frames)
+        latent_BLPZ = weighed.model.encode(batch["features"][:, :frames], batch["latent_noise"], mask_BT)
+    changes = [
+        latent_BLPZ[row, : int(count) // 4].diff(dim=0).square().mean(-1).sum()
+        for row, count in enumerate(batch["frames"])
+    ]
+    assert float(sums["difference"]) == pytest.approx(float(torch.stack(changes).sum()), rel=1e-4)
 
 
 @pytest.mark.parametrize("max_frames", [60, 300])
