@@ -1,7 +1,7 @@
 """Looking at the routing of a motion while it is generated.
 
 Legend: P = 2 persons, B prompts, L latent frames, E experts, M layers with experts, T denoising steps,
-Q stages of them, N = P * B * L positions.
+Q stages of them, N positions of all that is denoised, W condition width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,16 +32,16 @@ class RoutingMap:
 
 @dataclass
 class RoutingRecorder:
-    """A record of sampling: the timestep of each call of the denoiser, and the gates of each layer."""
+    """A record of sampling: the timestep of each call of the denoiser, and the gates [P, B, L, E] of each layer.
+
+    A guided step denoises a batch whose second half has no condition: only the first half is recorded.
+    """
 
     timesteps: list[int] = field(default_factory=list)
     gates: list[Tensor] = field(default_factory=list)
 
     def maps(self, num_stages: int = 3) -> list[RoutingMap]:
-        """A map for each prompt, its steps in stages of about equal length; fewer stages where there are fewer steps.
-
-        Guided sampling denoises a batch whose second half has no condition: the maps are of the first.
-        """
+        """A map for each prompt, its steps in stages of about equal length; fewer stages where there are fewer steps."""
         layers = len(self.gates) // len(self.timesteps)
         # Timesteps fall while a batch is denoised: where they rise, the next batch begins.
         rises = [step for step in range(1, len(self.timesteps)) if self.timesteps[step] > self.timesteps[step - 1]]
@@ -54,7 +54,7 @@ class RoutingRecorder:
 def _batch_maps(timesteps: Sequence[int], gates: Sequence[Tensor], num_stages: int) -> list[RoutingMap]:
     num_stages = min(num_stages, len(timesteps))
     gate_TMPBLE = torch.stack(list(gates)).unflatten(0, (len(timesteps), -1))
-    parts_TMPBLE = gate_TMPBLE[:, :, :, : gate_TMPBLE.shape[3] // 2].tensor_split(num_stages)
+    parts_TMPBLE = gate_TMPBLE.tensor_split(num_stages)
     gate_QMPBLE = torch.stack([part_TMPBLE.mean(dim=0) for part_TMPBLE in parts_TMPBLE])
     spans = [part.tolist() for part in torch.tensor(timesteps).tensor_split(num_stages)]
     stages = tuple((span[0], span[-1]) for span in spans)
@@ -78,14 +78,19 @@ def recorded_routing(denoiser: nn.Module) -> Iterator[RoutingRecorder]:
     if not layers:
         raise UserError("the model has no experts, so there is no routing to show", allowed="one with a mixture")
     recorder = RoutingRecorder()
+    prompts = 0
 
     def note_step(_denoiser: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        recorder.timesteps.append(int(inputs[1][0]))
+        nonlocal prompts
+        _, t_B, condition_BW, *_ = inputs
+        recorder.timesteps.append(int(t_B[0]))
+        # What has no condition has one of zeros.
+        prompts = int(condition_BW.any(dim=1).sum())
 
     def note_layer(_layer: nn.Module, inputs: tuple[Tensor, TokenPool], assignment: Assignment) -> None:
         shape = inputs[1].shape
         gates_NE = assignment.gates(shape[0] * shape[1] * shape[2])
-        recorder.gates.append(gates_NE.detach().float().cpu().view(*shape, -1))
+        recorder.gates.append(gates_NE.detach().float().cpu().view(*shape, -1)[:, :prompts])
 
     handles = [denoiser.register_forward_pre_hook(note_step)]
     handles += [layer.register_forward_hook(note_layer) for layer in layers]

@@ -29,11 +29,11 @@ def denoiser(selection: Any = "dynamic") -> Denoiser:
     return model.eval()
 
 
-def sample(model: Denoiser, prompts: int) -> Tensor:
+def sample(model: Denoiser, prompts: int, **guidance: Any) -> Tensor:
     rng = torch.Generator().manual_seed(1)
     noise, condition = torch.randn(3, FRAMES, 2, 6, generator=rng), torch.randn(3, 8, generator=rng)
     mask = torch.ones(prompts, FRAMES, dtype=torch.bool)
-    config = DiffusionConfig(steps=70, sampler_steps=STEPS, guidance=2.0)
+    config = DiffusionConfig(steps=70, sampler_steps=STEPS, **({"guidance": 2.0} | guidance))
     return samplers.sample(Diffusion(config), guided(model, condition[:prompts], mask, config), noise[:prompts])
 
 
@@ -56,10 +56,12 @@ def by_hand() -> tuple[Denoiser, list[list[Tensor]]]:
 
 
 @pytest.mark.parametrize("stages", [1, 3, 20])
-def test_a_map_holds_the_mean_gates_of_each_stage_of_the_conditioned_half(by_hand, stages: int) -> None:
+@pytest.mark.parametrize("guidance", [{}, {"guidance_interval": (0.4, 1.0)}, {"guidance_interval": (0.0, 0.0)}])
+def test_a_map_holds_the_mean_gates_of_each_stage_of_what_has_a_condition(by_hand, stages: int, guidance: Any) -> None:
     model, steps = by_hand
     with recorded_routing(model) as recorder:
-        sample(model, 3)
+        sample(model, 3, **guidance)
+    assert {step[0].shape[1] for step in steps} == ({6} if not guidance else {3, 6})
     maps = recorder.maps(stages)
     assert len(maps) == 3
     parts = torch.arange(STEPS).tensor_split(min(stages, STEPS))
