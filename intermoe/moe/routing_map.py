@@ -41,7 +41,7 @@ class RoutingRecorder:
     gates: list[Tensor] = field(default_factory=list)
 
     def maps(self, num_stages: int = 3) -> list[RoutingMap]:
-        """A map for each prompt, its steps in stages of about equal length; fewer stages where there are fewer steps."""
+        """A map for each prompt, its steps in stages of about equal length; fewer where there are fewer steps."""
         layers = len(self.gates) // len(self.timesteps)
         # Timesteps fall while a batch is denoised: where they rise, the next batch begins.
         rises = [step for step in range(1, len(self.timesteps)) if self.timesteps[step] > self.timesteps[step - 1]]
