@@ -14,7 +14,6 @@ from mlflow.entities import (
 )
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import ArgumentError
 
 from intermoe.errors import UserError, reason_of
 from pipelines.tracking.address import ADDRESSES, MlflowSilent, shown, sqlite_file
@@ -81,11 +80,14 @@ def explained(uri: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise UserError(f"MLflow: this address needs the module {error.name}", where=shown(uri)) from error
-    except ArgumentError:
-        raise UserError("MLflow: not the address of a database", where=shown(uri), allowed=ADDRESSES) from None
     except MlflowException as error:
         kind = MlflowSilent if error.get_http_status_code() >= HTTPStatus.INTERNAL_SERVER_ERROR else UserError
         raise kind(f"MLflow: {shown(reason_of(error))}", where=shown(uri)) from error
+    except Exception as error:
+        # SQLAlchemy's word on an address, by its name: a served model, which holds this file, does without SQLAlchemy.
+        if type(error).__name__ != "ArgumentError":
+            raise
+        raise UserError("MLflow: not the address of a database", where=shown(uri), allowed=ADDRESSES) from None
 
 
 def failure_of(error: Exception) -> str:
