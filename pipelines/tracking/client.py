@@ -85,7 +85,7 @@ def explained(uri: str) -> Iterator[None]:
         raise kind(f"MLflow: {shown(reason_of(error))}", where=shown(uri)) from error
     except Exception as error:
         # SQLAlchemy's word on an address, by its name: a served model, which holds this file, does without SQLAlchemy.
-        if type(error).__name__ != "ArgumentError":
+        if not any(kind.__name__ == "ArgumentError" for kind in type(error).__mro__):
             raise
         raise UserError("MLflow: not the address of a database", where=shown(uri), allowed=ADDRESSES) from None
 
