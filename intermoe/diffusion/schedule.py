@@ -159,5 +159,9 @@ class Diffusion:
 
     def difference_sum(self, prediction_BLPZ: Tensor, x0_BLPZ: Tensor, mask_BL: Tensor) -> Tensor:
         """What ``difference_loss`` weighs: as ``loss_sums``, of the changes between frames that are both valid."""
-        change_BLPZ, right_BLPZ = (latent_BLPZ.float().diff(dim=1) for latent_BLPZ in (prediction_BLPZ, x0_BLPZ))
+        # What stands behind a motion's frames must not reach the gradient of its last one either.
+        change_BLPZ, right_BLPZ = (
+            latent_BLPZ.float().masked_fill(~mask_BL[:, :, None, None], 0).diff(dim=1)
+            for latent_BLPZ in (prediction_BLPZ, x0_BLPZ)
+        )
         return self.loss_sums(change_BLPZ, right_BLPZ, mask_BL[:, 1:] & mask_BL[:, :-1])[0]

@@ -43,10 +43,10 @@ class RoutingRecorder:
     def maps(self, num_stages: int = 3) -> list[RoutingMap]:
         """A map for each prompt, its steps in stages of about equal length; fewer where there are fewer steps."""
         layers = len(self.gates) // len(self.timesteps)
-        # Timesteps fall while a batch is denoised: where they rise, the next batch begins.
-        rises = [step for step in range(1, len(self.timesteps)) if self.timesteps[step] > self.timesteps[step - 1]]
+        # Timesteps fall while a batch is denoised: where they do not, the next batch begins.
+        begins = [step for step in range(1, len(self.timesteps)) if self.timesteps[step] >= self.timesteps[step - 1]]
         maps: list[RoutingMap] = []
-        for first, last in pairwise([0, *rises, len(self.timesteps)]):
+        for first, last in pairwise([0, *begins, len(self.timesteps)]):
             maps += _batch_maps(self.timesteps[first:last], self.gates[first * layers : last * layers], num_stages)
         return maps
 

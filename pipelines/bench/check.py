@@ -31,7 +31,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="overrides of settings")
     parser.add_argument("--config", default="interhuman", help="preset or YAML file (default: interhuman)")
     parser.add_argument("--samples", type=int, default=64, help="motions in a batch (default: 64)")
-    options = parser.parse_args(words)
+    options = parser.parse_intermixed_args(words)
     try:
         if options.samples < 1:
             raise UserError(f"--samples {options.samples}", where="gpu-check", allowed="1 or more")
@@ -54,6 +54,8 @@ def _check(values: Settings, samples: int) -> None:
         try:
             for name, seconds, share in part(values, samples, threads):
                 _print(f"{name:60}{1e3 * seconds:12.2f}{'-' if share is None else f'{share:.0%}':>10}")
+        except UserError as error:
+            _print(f"{part.__name__.removeprefix('_')}: {error}")
         except torch.OutOfMemoryError:
             # The other parts may need less; what one of them takes is worth knowing all the same.
             _print(f"{part.__name__.removeprefix('_')}: the device has no memory for {samples} samples")

@@ -145,7 +145,8 @@ def terminal_table(results: Results) -> Table:
     """The table for people at a terminal: a line per measure, so that it fits into 80 columns."""
     table = Table()
     table.add_column("")
-    rows = [str(row) for row in results.cells.index if row not in _NOT_IN_TERMINAL]
+    every = [str(row) for row in results.cells.index]
+    rows = [row for row in every if row not in _NOT_IN_TERMINAL] or every
     for row in rows:
         table.add_column(row, justify="right", no_wrap=True)
     for title, cells in results.tables.items():
@@ -153,7 +154,7 @@ def terminal_table(results: Results) -> Table:
         table.add_row(f"[bold]{title}[/bold]")
         for name in cells:
             table.add_row(_title(str(name)), *(_short(results, row, str(name)) for row in rows))
-    if len(rows) < len(results.cells):
+    if len(rows) < len(every):
         table.caption = f"{_HTML} has the rows of reconstructed motion, too"
     return table
 

@@ -57,13 +57,18 @@ def test_the_error_of_changes_counts_where_both_frames_are_valid() -> None:
     torch.manual_seed(0)
     prediction, x0 = torch.randn(2, 4, 2, 5), torch.randn(2, 4, 2, 5)
     mask = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    prediction[~mask] = math.nan
+    prediction.requires_grad_()
     expected = sum(
         ((prediction[0, s + 1, p, z] - prediction[0, s, p, z]) - (x0[0, s + 1, p, z] - x0[0, s, p, z])).item() ** 2 / 5
         for s in (0, 1)
         for p in (0, 1)
         for z in range(5)
     )
-    assert DIFFUSION.difference_sum(prediction, x0, mask).item() == pytest.approx(expected, rel=1e-5)
+    total = DIFFUSION.difference_sum(prediction, x0, mask)
+    assert total.item() == pytest.approx(expected, rel=1e-5)
+    (gradient,) = torch.autograd.grad(total, prediction)
+    assert gradient[mask].isfinite().all()
     # An error that is the same in each frame changes nothing.
     assert DIFFUSION.difference_sum(x0 + 0.5, x0, mask).item() == pytest.approx(0, abs=1e-10)
 

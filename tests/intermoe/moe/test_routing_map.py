@@ -29,11 +29,11 @@ def denoiser(selection: Any = "dynamic") -> Denoiser:
     return model.eval()
 
 
-def sample(model: Denoiser, prompts: int, **guidance: Any) -> Tensor:
+def sample(model: Denoiser, prompts: int, **changes: Any) -> Tensor:
     rng = torch.Generator().manual_seed(1)
     noise, condition = torch.randn(3, FRAMES, 2, 6, generator=rng), torch.randn(3, 8, generator=rng)
     mask = torch.ones(prompts, FRAMES, dtype=torch.bool)
-    config = DiffusionConfig(steps=70, sampler_steps=STEPS, **({"guidance": 2.0} | guidance))
+    config = DiffusionConfig(**({"steps": 70, "sampler_steps": STEPS, "guidance": 2.0} | changes))
     return samplers.sample(Diffusion(config), guided(model, condition[:prompts], mask, config), noise[:prompts])
 
 
@@ -99,18 +99,20 @@ def test_without_experts_there_is_nothing_to_record() -> None:
         pytest.fail("the block is not entered")
 
 
-def test_batches_that_follow_each_other_give_the_maps_of_each_alone():
+@pytest.mark.parametrize("steps", [STEPS, 1])
+@pytest.mark.parametrize("batches", [(3, 2), (2, 2)])
+def test_batches_that_follow_each_other_give_the_maps_of_each_alone(steps, batches):
     model = denoiser()
     alone = []
-    for prompts in (3, 2):
+    for prompts in batches:
         with recorded_routing(model) as recorder:
-            sample(model, prompts)
+            sample(model, prompts, sampler_steps=steps)
         alone += recorder.maps()
     with recorded_routing(model) as recorder:
-        sample(model, 3)
-        sample(model, 2)
+        for prompts in batches:
+            sample(model, prompts, sampler_steps=steps)
     maps = recorder.maps()
-    assert len(maps) == 5
+    assert len(maps) == sum(batches)
     for one, other in zip(maps, alone, strict=True):
         assert one.timesteps == other.timesteps
         assert one.gate_QMPLE.equal(other.gate_QMPLE)
