@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from intermoe.body.conventions import FPS, MIN_FRAMES
-from intermoe.body.features import joints_from_features, rotations_from_features
+from intermoe.body.features import joints_from_features, rotations_from_features, where_valid
 from intermoe.body.kinematics import settle
 from intermoe.body.skeletons import Skeleton
 from intermoe.errors import UserError
@@ -71,9 +71,8 @@ class GeneratedBatch:
             skeleton,
             frames[:, None],
         )
-        valid_BT111 = (torch.arange(features.shape[1]) < frames[:, None])[..., None, None, None]
         joints_BTPJ3, rotations_BTPR6 = (
-            x_BPTND.transpose(1, 2).where(valid_BT111, 0) for x_BPTND in (joints_BPTJ3, rotations_BPTR6)
+            where_valid(x_BPTND.transpose(1, 2), frames, 0.0) for x_BPTND in (joints_BPTJ3, rotations_BPTR6)
         )
         return cls(features_BTPF, frames, joints_BTPJ3, rotations_BTPR6, skeleton)
 

@@ -76,14 +76,14 @@ def canonicalise(position_BTPJ3: Tensor, frames_B: Tensor | None, skeleton: Skel
     Returns:
         Positions [B, T, 2, J, 3], zero beyond the valid frames.
     """
-    lowest_BPJ3 = position_BTPJ3.amin(1) if frames_B is None else _where_valid(position_BTPJ3, frames_B, inf).amin(1)
+    lowest_BPJ3 = position_BTPJ3.amin(1) if frames_B is None else where_valid(position_BTPJ3, frames_B, inf).amin(1)
     root_B3 = position_BTPJ3[:, 0, 0, 0]
     turn_B33 = _turn_to_front(position_BTPJ3[:, 0, 0], skeleton)
 
     x_BP, z_BP = (root_B3[:, None, axis].expand(-1, position_BTPJ3.shape[2]) for axis in (0, 2))
     origin_BP3 = torch.stack([x_BP, lowest_BPJ3[..., 1].amin(2), z_BP], dim=-1)
     moved_BTPJ3 = _turned(_for_each_joint(torch.sub, position_BTPJ3, origin_BP3), turn_B33)
-    return moved_BTPJ3 if frames_B is None else _where_valid(moved_BTPJ3, frames_B, 0.0)
+    return moved_BTPJ3 if frames_B is None else where_valid(moved_BTPJ3, frames_B, 0.0)
 
 
 def _turned(position_BTPJ3: Tensor, turn_B33: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ def motion_features(
     if frames_B is None:
         return features_BTPF, torch.full(features_BTPF.shape[:1], features_BTPF.shape[1], device=features_BTPF.device)
     frames_B = (frames_B - 1).clamp(min=0)
-    return _where_valid(features_BTPF, frames_B, 0.0), frames_B
+    return where_valid(features_BTPF, frames_B, 0.0), frames_B
 
 
 def exchange_persons(features_BTPF: Tensor, exchanged_B: Tensor, skeleton: Skeleton) -> Tensor:
@@ -223,8 +223,8 @@ class Normaliser(nn.Module):
         return features_F * self.std_F + self.mean_F
 
 
-def _where_valid(x_BT: Tensor, frames_B: Tensor, padding: float) -> Tensor:
-    """The same [B, T, ...] with another value in the frames that are padding."""
+def where_valid(x_BT: Tensor, frames_B: Tensor, padding: float) -> Tensor:
+    """The same [B, T, ...] with another value beyond the valid frames [B]."""
     valid_BT = torch.arange(x_BT.shape[1], device=frames_B.device) < frames_B[:, None]
     return x_BT.where(valid_BT[(...,) + (None,) * (x_BT.dim() - 2)], padding)
 

@@ -49,7 +49,7 @@ def check_reachable(uri: str) -> None:
     """Say at once what MLflow would try for minutes, and make a database that is not there yet.
 
     Raises:
-        UserError: no server answers there (``MlflowSilent``), or the database cannot be used.
+        UserError: no server answers there (``MlflowSilent``), the database cannot be used, or its address is none.
     """
     address = urlsplit(uri)
     database = sqlite_file(uri)
@@ -58,11 +58,14 @@ def check_reachable(uri: str) -> None:
             _call(address)
         except (OSError, ValueError) as error:
             raise MlflowSilent(f"MLflow does not answer: {error}", where=shown(uri)) from None
-    elif database is not None:
-        # Here, so that an address can be named in a Python that has no package but this one.
-        from pipelines.tracking.database import make_database
+        return
+    # Here, so that an address can be named in a Python that has no package but this one.
+    from pipelines.tracking.database import check_address, make_database
 
+    if database is not None:
         make_database(database)
+    else:
+        check_address(uri)
 
 
 def _call(address: SplitResult) -> None:

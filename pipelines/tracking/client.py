@@ -16,7 +16,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
 from intermoe.errors import UserError, reason_of
-from pipelines.tracking.address import ADDRESSES, MlflowSilent, shown, sqlite_file
+from pipelines.tracking.address import MlflowSilent, shown, sqlite_file
 
 # What MLflow stores of a value.
 _PARAM_LENGTH, DIGEST_LENGTH = 6000, 36
@@ -75,19 +75,12 @@ def experiment_named(client: MlflowClient, uri: str, name: str) -> str:
 
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Turn what MLflow raises into one line, and what its address makes the libraries below it raise."""
+    """Turn what MLflow raises into one line."""
     try:
         yield
-    except ModuleNotFoundError as error:
-        raise UserError(f"MLflow: this address needs the module {error.name}", where=shown(uri)) from error
     except MlflowException as error:
         kind = MlflowSilent if error.get_http_status_code() >= HTTPStatus.INTERNAL_SERVER_ERROR else UserError
         raise kind(f"MLflow: {shown(reason_of(error))}", where=shown(uri)) from error
-    except Exception as error:
-        # SQLAlchemy's word on an address, by its name: a served model, which holds this file, does without SQLAlchemy.
-        if not any(kind.__name__ == "ArgumentError" for kind in type(error).__mro__):
-            raise
-        raise UserError("MLflow: not the address of a database", where=shown(uri), allowed=ADDRESSES) from None
 
 
 def failure_of(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The SQLite file of an MLflow store: made once, by one process, whole or not at all.
+"""The database of an MLflow store: its address, and its SQLite file, made once, by one process, whole or not at all.
 
 MLflow makes its tables by a few dozen migrations, which take seconds and know no lock: two processes that begin at once
 break the file for good, and so does a process that is killed meanwhile.
@@ -8,11 +8,33 @@ import fcntl
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from intermoe.errors import UserError
 from intermoe.files import flush, remove_leftovers, scratch_folder
+from pipelines.tracking.address import ADDRESSES, shown
 
 _INSTEAD = "move the file away: the next command makes a new one"
+
+
+def check_address(uri: str) -> None:
+    """Raise where the store is a database that cannot even be asked for; what else may hold a store passes.
+
+    Raises:
+        UserError: the address is none, or the module that it needs is missing.
+    """
+    if urlsplit(uri).scheme.partition("+")[0] not in DATABASE_ENGINES:
+        return
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        raise UserError(f"MLflow: this address needs the module {error.name}", where=shown(uri)) from error
+    except ArgumentError:
+        raise UserError("MLflow: not the address of a database", where=shown(uri), allowed=ADDRESSES) from None
 
 
 def make_database(database: Path) -> None:

@@ -336,7 +336,7 @@ def test_what_a_store_refuses_keeps_nothing_else_from_it(uri, client, caplog):
 
 def test_mlflow_says_nothing_on_its_own(tmp_path):
     script = (
-        "from pipelines.tracking.address import ADDRESSES, tracking_uri\n"
+        "from pipelines.tracking.address import tracking_uri\n"
         "from pipelines.tracking.queries import model_folder\n"
         "from pipelines.tracking.runs import Run\n"
         "with Run.start(tracking_uri(), 'quiet', 'r', params={'a': 1}) as run: run.log_metrics({'x': 1.0}, 1)\n"
