@@ -1,7 +1,7 @@
 """The input and the output of the generation of a batch of motions.
 
-Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, F features, N joints of
-either kind, D numbers of one.
+Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, F features, K joints
+that touch the ground, N joints of either kind, D numbers of one.
 """
 
 import math
@@ -14,8 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from intermoe.body.conventions import FPS, MIN_FRAMES
-from intermoe.body.features import joints_from_features, rotations_from_features, where_valid
-from intermoe.body.kinematics import settle
+from intermoe.body.features import (
+    contacts_from_features,
+    joints_from_features,
+    rotations_from_features,
+    where_valid,
+)
+from intermoe.body.settling import settle
 from intermoe.body.skeletons import Skeleton
 from intermoe.errors import UserError
 from intermoe.motion import Motion
@@ -56,7 +61,7 @@ class GeneratedBatch:
 
     @classmethod
     def settled(cls, features_BTPF: Tensor, frames_B: Tensor, skeleton: Skeleton) -> Self:
-        """Settle a network's output, each motion over its own frames (see ``settle`` in body/kinematics.py).
+        """Settle a network's output, each motion over its own frames (see ``settle`` in body/settling.py).
 
         Raises:
             UserError: a number is not finite.
@@ -70,6 +75,7 @@ class GeneratedBatch:
             rotations_from_features(features_BPTF, skeleton),
             skeleton,
             frames[:, None],
+            contact_TK=contacts_from_features(features_BPTF, skeleton),
         )
         joints_BTPJ3, rotations_BTPR6 = (
             where_valid(x_BPTND.transpose(1, 2), frames, 0.0) for x_BPTND in (joints_BPTJ3, rotations_BPTR6)

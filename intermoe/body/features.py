@@ -187,6 +187,11 @@ def rotations_from_features(features_F: Tensor, skeleton: Skeleton) -> Tensor:
     return features_F[..., FeatureLayout.of(skeleton).rotations].unflatten(-1, (skeleton.num_joints - 1, 6))
 
 
+def contacts_from_features(features_F: Tensor, skeleton: Skeleton) -> Tensor:
+    """How much each of the skeleton's contacts touches the ground [..., K], from 0 to 1, by the features [..., F]."""
+    return features_F[..., FeatureLayout.of(skeleton).contacts].clamp(0, 1)
+
+
 class Normaliser(nn.Module):
     """Brings every feature to mean 0 and standard deviation 1 over the training split, the same for both persons.
 

@@ -11,14 +11,8 @@ import torch
 from torch import Tensor
 
 from intermoe.body.procrustes import nearest_rotation, nearest_rotations, smallest_turn
-from intermoe.body.rotations import matrix_from_6d, sixd_from_matrix
+from intermoe.body.rotations import matrix_from_6d
 from intermoe.body.skeletons import Skeleton
-
-# Frames before and after, and their weights in a smoothed frame.
-_SMOOTHING = {-2: 1 / 12, -1: 3 / 12, 0: 4 / 12, 1: 3 / 12, 2: 1 / 12}
-
-# Of what a network gives: a joint is off by a centimetre where a rotation is off by three degrees.
-_PER_RADIAN = 0.19
 
 
 def forward_kinematics(
@@ -60,7 +54,7 @@ def bone_offsets(position_TJ3: Tensor, skeleton: Skeleton, frames: Tensor | None
     rest_J3 = torch.tensor(skeleton.rest_offsets, dtype=position_TJ3.dtype, device=position_TJ3.device)
     length_TJ = _bones(position_TJ3, skeleton).norm(dim=-1)
     if frames is not None:
-        length_TJ = length_TJ.where(_within(frames, length_TJ.shape[-2])[..., None], torch.nan)
+        length_TJ = length_TJ.where(within_frames(frames, length_TJ.shape[-2])[..., None], torch.nan)
     length_J = length_TJ.nanmedian(dim=-2).values
     return torch.nn.functional.normalize(rest_J3, dim=-1) * length_J[..., None]
 
@@ -106,7 +100,7 @@ def rest_offsets(
     product_KE = product_33TK.flatten(-4, -2).mT.contiguous()
     count: int | Tensor = length
     if frames is not None:
-        product_33TK = product_33TK * _within(frames, length)[..., None, None, :, None]
+        product_33TK = product_33TK * within_frames(frames, length)[..., None, None, :, None]
         count = frames[..., None, None]
     product_EK = product_33TK.flatten(-4, -2)
     offset_J3 = start_J3
@@ -170,62 +164,8 @@ def fit_rotations(
     return position_J3[..., 0, :], torch.stack(local, dim=-3).to(rotation_R6.dtype)
 
 
-def settle(
-    position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton, frames: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """A motion that a body with bones of constant length can make, as near as may be to a given one.
-
-    A network's joints and local rotations agree only roughly, its bones breathe, and a small step remains where one
-    latent frame ends and the next begins. Settling smooths over five frames (at 30 frames a second, what moves once a
-    second keeps 97% of its swing, what shakes with the latent frames 17%) and fits rotations of a body whose bones keep
-    their length, left and right alike. The result is what its BVH holds, so that every form of a generated motion shows
-    the same. The ground is put where the feet mostly come lowest: at the 5th percentile, over the frames, of the lowest
-    joint.
-
-    Args:
-        position_TJ3: joints [..., T, J, 3], finite, y up.
-        rotation_TR6: local 6D of joints 1..J-1 [..., T, J - 1, 6], finite.
-        skeleton: the tree.
-        frames: int64 [...], frames of each motion, where motions of several lengths stand in one array; what stands
-            behind them is not looked at. Without it, all frames are the motion's.
-
-    Returns:
-        Joints and local rotations of the same shapes; the ground is at y = 0. Behind a motion's frames they mean
-        nothing.
-    """
-    position_TJ3, rotation_TR6 = (_smooth(x_TND, frames) for x_TND in (position_TJ3, rotation_TR6))
-    offset_J3 = rest_offsets(position_TJ3, rotation_TR6, skeleton, frames)
-    # A body's two sides are alike: what a bone and its mirror image measure differently is error.
-    length_J = offset_J3.norm(dim=-1, keepdim=True)
-    both_J = (length_J + length_J[..., list(skeleton.mirrored), :]) / 2
-    offset_J3 = (offset_J3 * (both_J / length_J.clamp(min=1e-9)))[..., None, :, :]
-    root_T3, rotation_TJ33 = fit_rotations(position_TJ3, rotation_TR6, skeleton, offset_J3, per_radian=_PER_RADIAN)
-    settled_TJ3, _ = forward_kinematics(root_T3, rotation_TJ33, offset_J3, skeleton.parents)
-    lowest_T = settled_TJ3[..., 1].amin(dim=-1)
-    if frames is not None:
-        lowest_T = lowest_T.where(_within(frames, lowest_T.shape[-1]), torch.nan)
-    settled_TJ3[..., 1] -= lowest_T.nanquantile(0.05, dim=-1)[..., None, None]
-    return settled_TJ3, sixd_from_matrix(rotation_TJ33[..., 1:, :, :])
-
-
-def _smooth(x_TND: Tensor, frames: Tensor | None) -> Tensor:
-    """Weighted mean over two frames before and after, the first and last frame repeated at the ends [..., T, N, D].
-
-    Behind a motion's frames the last one is repeated to the end.
-    """
-    length = x_TND.shape[-3]
-    place_T = torch.arange(length, device=x_TND.device)
-    if frames is not None:
-        held_T = place_T.minimum(frames[..., None] - 1)
-        x_TND = x_TND.take_along_dim(held_T[..., None, None], dim=-3)
-    weighted = [
-        weight * x_TND.index_select(-3, (place_T + shift).clamp(0, length - 1)) for shift, weight in _SMOOTHING.items()
-    ]
-    return torch.stack(weighted).sum(dim=0)
-
-
-def _within(frames: Tensor, length: int) -> Tensor:
-    """Mask [..., length] of the frames of each motion [...]."""
+def within_frames(frames: Tensor, length: int) -> Tensor:
+    """Mask [..., length] of the frames of each motion, of which there are int64 [...]."""
     return torch.arange(length, device=frames.device) < frames[..., None]
 
 

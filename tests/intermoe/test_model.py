@@ -9,8 +9,8 @@ from small_model import CONFIG, WordEncoder, small_model
 from toy_shards import caption_states, write_shards
 
 from intermoe import checkpoint
-from intermoe.body.features import joints_from_features, rotations_from_features
-from intermoe.body.kinematics import settle
+from intermoe.body.features import contacts_from_features, joints_from_features, rotations_from_features
+from intermoe.body.settling import settle
 from intermoe.body.skeletons import SMPL22
 from intermoe.data.draws import Stream, normal, prompt_seed
 from intermoe.data.shards import DataConfig
@@ -56,6 +56,16 @@ def margins(model):
     yield found
     for handle in handles:
         handle.remove()
+
+
+def settled(features_PTF):
+    """What users get of a network's output."""
+    return settle(
+        joints_from_features(features_PTF, SMPL22),
+        rotations_from_features(features_PTF, SMPL22),
+        SMPL22,
+        contact_TK=contacts_from_features(features_PTF, SMPL22),
+    )
 
 
 def test_one_prompt_gives_one_motion(model):
@@ -196,9 +206,7 @@ def test_generation_is_sampling_from_the_prompts_noise_with_guidance(model):
         config = model.config.diffusion.model_copy(update={"guidance": 1.5})
         latent = samplers.sample(model.diffusion, guided(model.denoiser, condition, mask, config), noise)
         features = model.decode(latent)[0, :18].transpose(0, 1)
-    joints, rotations = settle(
-        joints_from_features(features, SMPL22), rotations_from_features(features, SMPL22), SMPL22
-    )
+    joints, rotations = settled(features)
     expected = Motion(joints.transpose(0, 1).numpy(), rotations.transpose(0, 1).numpy(), 30, "x", SMPL22)
     assert difference(motion, expected) < 1e-5
     assert difference(motion, model.generate(PROMPTS[1], seconds=18 / 30, seed=2, guidance=3.0)) > 1e-3
@@ -218,7 +226,7 @@ def test_a_trained_model_samples_as_it_is_set_to(model):
             condition = model.condition(model.encoder.encode([PROMPTS[1]]))
             denoise = guided(model.denoiser, condition, torch.ones(1, 5, dtype=torch.bool), config)
             features = model.decode(samplers.sample(Diffusion(config), denoise, noise))[0, :18].transpose(0, 1)
-        joints, _ = settle(joints_from_features(features, SMPL22), rotations_from_features(features, SMPL22), SMPL22)
+        joints, _ = settled(features)
         np.testing.assert_allclose(motion.joints, joints.transpose(0, 1).numpy(), atol=1e-5)
         for changes, message in (
             (

@@ -1,0 +1,156 @@
+"""Foot locking: the legs of a settled body, moved so that feet which touch the ground do not slide on it.
+
+Legend: T frames, J joints, K joints that touch the ground, F feet, E joints of a foot, S = T - 1 steps between frames,
+C = T - 2 bends of three frames, D = 2 directions along the ground; the other leading dimensions are free (batch,
+persons).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from intermoe.body.kinematics import forward_kinematics
+from intermoe.body.procrustes import smallest_turn
+from intermoe.body.skeletons import Skeleton
+
+# What a step of a foot that touches the ground costs, and a bend of the correction, where the correction costs 1.
+_STEP, _BEND = 2000.0, 20.0
+# Metres per frame: what moves faster was meant to move, and is held the less the faster it is (Geman-McClure).
+_SLOW = 0.02
+_ROUNDS = 3
+# Frames of a bend: fewer are no motion.
+_FEWEST = 3
+# Of the whole length of a leg: farther it does not reach, as a straight knee snaps.
+_REACH = 0.9995
+
+
+class Leg(NamedTuple):
+    """The joints of a leg by number."""
+
+    hip: int
+    knee: int
+    ankle: int
+    toes: int
+
+
+def legs(skeleton: Skeleton) -> list[Leg]:
+    """The legs that end in two joints which touch the ground, the outer hanging on the inner.
+
+    Example:
+        >>> from intermoe.body.skeletons import SMPL22
+        >>> legs(SMPL22)[0]
+        Leg(hip=1, knee=4, ankle=7, toes=10)
+    """
+    parents = skeleton.parents
+    touching = [contact.joint for contact in skeleton.contacts]
+    ankles = {toes: parents[toes] for toes in touching if parents[toes] in touching}
+    return [Leg(parents[parents[ankle]], parents[ankle], ankle, toes) for toes, ankle in ankles.items()]
+
+
+def lock_feet(
+    root_T3: Tensor,
+    rotation_TJ33: Tensor,
+    offset_J3: Tensor,
+    contact_TK: Tensor,
+    skeleton: Skeleton,
+    *,
+    frames: Tensor | None = None,
+) -> Tensor:
+    """Local rotations with which feet that touch the ground stand still on it.
+
+    The whole foot is moved along the ground, by the least squares of its steps while it touches, of the correction, and
+    of the correction's second difference: planted feet stop, and between them nothing jumps. The knee follows (two
+    bones, in the plane that it bends in already), and the foot keeps its height and its orientation. Root and upper
+    body stay. A foot that is out of reach comes as near as its leg can.
+
+    Args:
+        root_T3: position of the root [..., T, 3], metres.
+        rotation_TJ33: local rotations [..., T, J, 3, 3].
+        offset_J3: T-pose [..., 1, J, 3], the same in all frames.
+        contact_TK: how sure it is that each of ``skeleton.contacts`` touches the ground, [..., T, K] from 0 to 1.
+        skeleton: the tree, and the joints that touch the ground.
+        frames: int64 [...], frames of each motion; what stands behind them changes nothing. All where none is given.
+
+    Returns:
+        Rotations [..., T, J, 3, 3], in which those of hips, knees and ankles have changed.
+    """
+    feet = legs(skeleton)
+    if not feet or rotation_TJ33.shape[-4] < _FEWEST:
+        return rotation_TJ33
+    root_T3, local_TJ33, offset_J3 = (x.double() for x in (root_T3, rotation_TJ33, offset_J3))
+    joint_TJ3, world_TJ33 = forward_kinematics(root_T3, local_TJ33, offset_J3, skeleton.parents)
+    place = {contact.joint: number for number, contact in enumerate(skeleton.contacts)}
+    joint_FTED = torch.stack([joint_TJ3[..., [leg.ankle, leg.toes], :][..., ::2] for leg in feet], dim=-4)
+    touch_FTE = torch.stack([contact_TK[..., [place[leg.ankle], place[leg.toes]]] for leg in feet], dim=-3)
+    shift_FTD = _shifts(joint_FTED, touch_FTE.double().clamp(0, 1), None if frames is None else frames[..., None])
+    locked = list(local_TJ33.unbind(-3))
+    for leg, shift_TD in zip(feet, shift_FTD.unbind(-3), strict=True):
+        shift_T3 = torch.stack([shift_TD[..., 0], torch.zeros_like(shift_TD[..., 0]), shift_TD[..., 1]], dim=-1)
+        _place(leg, joint_TJ3, world_TJ33, locked, shift_T3)
+    return torch.stack(locked, dim=-3).to(rotation_TJ33.dtype)
+
+
+def _shifts(joint_FTED: Tensor, touch_FTE: Tensor, frames_F: Tensor | None) -> Tensor:
+    """How far each foot is to be moved along the ground [..., F, T, 2]."""
+    length = joint_FTED.shape[-3]
+    eye_TT = torch.eye(length, dtype=torch.float64, device=joint_FTED.device)
+    step_ST = eye_TT.diff(dim=0)
+    bend_CT = step_ST.diff(dim=0)
+    both_FSE = touch_FTE[..., 1:, :] * touch_FTE[..., :-1, :]
+    weight_C = torch.full((length - 2,), _BEND, dtype=torch.float64, device=eye_TT.device)
+    if frames_F is not None:
+        within_FT = torch.arange(length, device=eye_TT.device) < frames_F[..., None]
+        both_FSE, weight_C = both_FSE * within_FT[..., 1:, None], weight_C * within_FT[..., 2:]
+    rest_TT = eye_TT + (bend_CT.mT * weight_C[..., None, :]) @ bend_CT
+    shift_FTD = torch.zeros_like(joint_FTED[..., 0, :])
+    for _ in range(_ROUNDS):
+        step_FSED = (joint_FTED + shift_FTD[..., None, :]).diff(dim=-3)
+        weight_FSE = _STEP * both_FSE / (1 + step_FSED.square().sum(-1) / _SLOW**2).square()
+        pull_FSD = (weight_FSE[..., None] * joint_FTED.diff(dim=-3)).sum(-2)
+        matrix_FTT = rest_TT + (step_ST.mT * weight_FSE.sum(-1)[..., None, :]) @ step_ST
+        shift_FTD = torch.linalg.solve(matrix_FTT, -step_ST.mT @ pull_FSD)
+    return shift_FTD
+
+
+def _place(leg: Leg, joint_TJ3: Tensor, world_TJ33: Tensor, local: list[Tensor], shift_T3: Tensor) -> None:
+    """Turn hip, knee and ankle so that the foot is moved by that much; ``local`` takes their new rotations."""
+    hip_T3, knee_T3, ankle_T3, toes_T3 = (joint_TJ3[..., joint, :] for joint in leg)
+    thigh_T1, shin_T1 = (bone_T3.norm(dim=-1, keepdim=True) for bone_T3 in (knee_T3 - hip_T3, ankle_T3 - knee_T3))
+    reach_T3 = ankle_T3 + shift_T3 - hip_T3
+    along_T3 = normalize(reach_T3, dim=-1)
+    farthest_T1, nearest_T1 = _REACH * (thigh_T1 + shin_T1), (thigh_T1 - shin_T1).abs()
+    # A leg that is straighter already may stay so.
+    farthest_T1 = farthest_T1.maximum((ankle_T3 - hip_T3).norm(dim=-1, keepdim=True))
+    length_T1 = reach_T3.norm(dim=-1, keepdim=True).minimum(farthest_T1).maximum(nearest_T1)
+    # The leg as it is, swung into the new direction; then the knee where the two bones meet.
+    swing_T33 = _turn(ankle_T3 - hip_T3, reach_T3)
+    swung_T3, forward_T3 = (
+        (swing_T33 @ x_T3[..., None]).squeeze(-1) for x_T3 in (knee_T3 - hip_T3, toes_T3 - ankle_T3)
+    )
+    ahead_T3 = _across(swung_T3, along_T3)
+    # A straight leg has no plane: it bends towards the toes.
+    is_straight_T1 = ahead_T3.norm(dim=-1, keepdim=True) < 1e-6
+    ahead_T3 = normalize(torch.where(is_straight_T1, _across(forward_T3, along_T3), ahead_T3), dim=-1)
+    forth_T1 = (thigh_T1.square() + length_T1.square() - shin_T1.square()) / (2 * length_T1)
+    out_T1 = (thigh_T1.square() - forth_T1.square()).clamp(min=0).sqrt()
+    new_knee_T3 = forth_T1 * along_T3 + out_T1 * ahead_T3
+    hip_T33 = _turn(swung_T3, new_knee_T3) @ swing_T33 @ world_TJ33[..., leg.hip, :, :]
+    carried_T33 = hip_T33 @ local[leg.knee]
+    shin_T3 = (carried_T33 @ (world_TJ33[..., leg.knee, :, :].mT @ (ankle_T3 - knee_T3)[..., None])).squeeze(-1)
+    knee_T33 = _turn(shin_T3, length_T1 * along_T3 - new_knee_T3) @ carried_T33
+    above_T33 = world_TJ33[..., leg.hip, :, :] @ local[leg.hip].mT
+    local[leg.hip] = above_T33.mT @ hip_T33
+    local[leg.knee] = hip_T33.mT @ knee_T33
+    local[leg.ankle] = knee_T33.mT @ world_TJ33[..., leg.ankle, :, :]
+
+
+def _turn(from_3: Tensor, to_3: Tensor) -> Tensor:
+    """The smallest turn of one vector into the direction of another."""
+    return smallest_turn(from_3[..., None, :], to_3[..., None, :])
+
+
+def _across(x_3: Tensor, along_3: Tensor) -> Tensor:
+    """The part of a vector at right angles to a direction."""
+    return x_3 - (x_3 * along_3).sum(-1, keepdim=True) * along_3

@@ -1,0 +1,82 @@
+"""Settling: from what a network gives to a motion that a body with bones of constant length can make.
+
+Legend: T frames, J joints, R = J - 1 joints with a local rotation (all but the root), K joints that touch the ground,
+N joints or points, D numbers of one; the other leading dimensions are free (batch, persons).
+"""
+
+import torch
+from torch import Tensor
+
+from intermoe.body.foot_lock import lock_feet
+from intermoe.body.kinematics import fit_rotations, forward_kinematics, rest_offsets, within_frames
+from intermoe.body.rotations import sixd_from_matrix
+from intermoe.body.skeletons import Skeleton
+
+# Frames before and after, and their weights in a smoothed frame.
+_SMOOTHING = {-2: 1 / 12, -1: 3 / 12, 0: 4 / 12, 1: 3 / 12, 2: 1 / 12}
+
+# Of what a network gives: a joint is off by a centimetre where a rotation is off by three degrees.
+_PER_RADIAN = 0.19
+
+
+def settle(
+    position_TJ3: Tensor,
+    rotation_TR6: Tensor,
+    skeleton: Skeleton,
+    frames: Tensor | None = None,
+    *,
+    contact_TK: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A motion that a body with bones of constant length can make, as near as may be to a given one.
+
+    A network's joints and local rotations agree only roughly, its bones breathe, and a small step remains where one
+    latent frame ends and the next begins. Settling smooths over five frames (at 30 frames a second, what moves once a
+    second keeps 97% of its swing, what shakes with the latent frames 17%) and fits rotations of a body whose bones keep
+    their length, left and right alike. Feet that touch the ground stop sliding on it (:func:`lock_feet`). The ground is
+    put where the feet mostly come lowest: at the 5th percentile, over the frames, of the lowest joint. The result is
+    what its BVH holds, so that every form of a generated motion shows the same.
+
+    Args:
+        position_TJ3: joints [..., T, J, 3], finite, y up.
+        rotation_TR6: local 6D of joints 1..J-1 [..., T, J - 1, 6], finite.
+        skeleton: the tree.
+        frames: int64 [...], frames of each motion, where motions of several lengths stand in one array; what stands
+            behind them is not looked at. Without it, all frames are the motion's.
+        contact_TK: how sure it is that each of the skeleton's contacts touches the ground, [..., T, K] from 0 to 1;
+            without it, no foot is held.
+
+    Returns:
+        Joints and local rotations of the same shapes; the ground is at y = 0. Behind a motion's frames they mean
+        nothing.
+    """
+    position_TJ3, rotation_TR6 = (_smooth(x_TND, frames) for x_TND in (position_TJ3, rotation_TR6))
+    offset_J3 = rest_offsets(position_TJ3, rotation_TR6, skeleton, frames)
+    # A body's two sides are alike: what a bone and its mirror image measure differently is error.
+    length_J = offset_J3.norm(dim=-1, keepdim=True)
+    both_J = (length_J + length_J[..., list(skeleton.mirrored), :]) / 2
+    offset_J3 = (offset_J3 * (both_J / length_J.clamp(min=1e-9)))[..., None, :, :]
+    root_T3, rotation_TJ33 = fit_rotations(position_TJ3, rotation_TR6, skeleton, offset_J3, per_radian=_PER_RADIAN)
+    if contact_TK is not None:
+        rotation_TJ33 = lock_feet(root_T3, rotation_TJ33, offset_J3, contact_TK, skeleton, frames=frames)
+    settled_TJ3, _ = forward_kinematics(root_T3, rotation_TJ33, offset_J3, skeleton.parents)
+    lowest_T = settled_TJ3[..., 1].amin(dim=-1)
+    if frames is not None:
+        lowest_T = lowest_T.where(within_frames(frames, lowest_T.shape[-1]), torch.nan)
+    settled_TJ3[..., 1] -= lowest_T.nanquantile(0.05, dim=-1)[..., None, None]
+    return settled_TJ3, sixd_from_matrix(rotation_TJ33[..., 1:, :, :])
+
+
+def _smooth(x_TND: Tensor, frames: Tensor | None) -> Tensor:
+    """Weighted mean over two frames before and after, the first and last frame repeated at the ends [..., T, N, D].
+
+    Behind a motion's frames the last one is repeated to the end.
+    """
+    length = x_TND.shape[-3]
+    place_T = torch.arange(length, device=x_TND.device)
+    if frames is not None:
+        held_T = place_T.minimum(frames[..., None] - 1)
+        x_TND = x_TND.take_along_dim(held_T[..., None, None], dim=-3)
+    weighted = [
+        weight * x_TND.index_select(-3, (place_T + shift).clamp(0, length - 1)) for shift, weight in _SMOOTHING.items()
+    ]
+    return torch.stack(weighted).sum(dim=0)

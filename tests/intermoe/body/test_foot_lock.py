@@ -1,0 +1,153 @@
+"""Locked feet stand still where they touch the ground, and nothing else of the body moves."""
+
+import pytest
+import torch
+
+from intermoe.body import foot_lock
+from intermoe.body.foot_lock import Leg, legs, lock_feet
+from intermoe.body.kinematics import fit_rotations, forward_kinematics, rest_offsets
+from intermoe.body.skeletons import SMPL22
+from intermoe.datasets.duet import make_interaction
+from intermoe.evaluation.plausibility import foot_skating_cm_s
+
+LEGS = legs(SMPL22)
+MOVED = [joint for leg in LEGS for joint in (leg.knee, leg.ankle, leg.toes)]
+OTHERS = [joint for joint in range(SMPL22.num_joints) if joint not in MOVED]
+# Of kind 2 the second person stumbles backwards: steps, and feet that stand.
+STEPPING = 2
+
+
+def body(drift_m_per_frame=0.0):
+    """Two people of Duet as root, rotations, T-pose, and which feet stand; the whole bodies may glide along x."""
+    recording = make_interaction(seed=1, index=STEPPING)
+    joints_PTJ3 = torch.from_numpy(recording.position_TPJ3).transpose(0, 1).double()
+    rotation_PTR6 = torch.from_numpy(recording.rotation_TPR6).transpose(0, 1).double()
+    offset_PJ3 = rest_offsets(joints_PTJ3, rotation_PTR6, SMPL22)[:, None]
+    root_PT3, rotation_PTJ33 = fit_rotations(joints_PTJ3, rotation_PTR6, SMPL22, offset_PJ3)
+    feet_PTK3 = joints_PTJ3[:, :, [contact.joint for contact in SMPL22.contacts]]
+    stands_PTK = torch.zeros(feet_PTK3.shape[:-1], dtype=torch.float64)
+    stands_PTK[:, 1:] = (feet_PTK3.diff(dim=1).norm(dim=-1) < 0.002).double()
+    root_PT3[..., 0] += drift_m_per_frame * torch.arange(root_PT3.shape[1])
+    return root_PT3, rotation_PTJ33, offset_PJ3, stands_PTK
+
+
+def fk(root_T3, rotation_TJ33, offset_J3):
+    return forward_kinematics(root_T3, rotation_TJ33, offset_J3, SMPL22.parents)
+
+
+def skating(joints_PTJ3):
+    return foot_skating_cm_s(joints_PTJ3.transpose(0, 1).numpy(), SMPL22)
+
+
+def test_the_legs_of_smpl():
+    assert legs(SMPL22) == [Leg(1, 4, 7, 10), Leg(2, 5, 8, 11)]
+
+
+def test_gliding_feet_stand_and_the_rest_of_the_body_stays():
+    root, rotation, offset, stands = body(drift_m_per_frame=0.004)
+    before, turned_before = fk(root, rotation, offset)
+    after, turned_after = fk(root, lock_feet(root, rotation, offset, stands, SMPL22), offset)
+    assert skating(before) > 12
+    both = (stands[:, 1:] * stands[:, :-1]).bool()
+    feet = [contact.joint for contact in SMPL22.contacts]
+    speed_cm_s = [3000 * x[:, :, feet].diff(dim=1)[..., [0, 2]].norm(dim=-1)[both].mean() for x in (before, after)]
+    assert speed_cm_s[0] > 11
+    assert speed_cm_s[1] < 1
+    torch.testing.assert_close(after[:, :, OTHERS], before[:, :, OTHERS], atol=1e-9, rtol=0)
+    for leg in LEGS:
+        # Height and orientation of the feet stay, but for legs that are out of reach.
+        height_cm = 100 * (after - before)[:, :, [leg.ankle, leg.toes], 1].abs()
+        assert height_cm.quantile(0.9) < 1e-5
+        assert height_cm.max() < 2
+        torch.testing.assert_close(turned_after[:, :, leg.ankle], turned_before[:, :, leg.ankle], atol=1e-6, rtol=0)
+    # No foot jumps: the correction is as smooth as it is large.
+    shift = (after - before)[:, :, feet]
+    assert shift.norm(dim=-1).max() > 0.03
+    assert shift.diff(dim=1).norm(dim=-1).max() < 0.03
+
+
+def test_feet_that_stand_already_stay():
+    root, rotation, offset, stands = body()
+    before, _ = fk(root, rotation, offset)
+    after, _ = fk(root, lock_feet(root, rotation, offset, stands, SMPL22), offset)
+    assert (after - before).norm(dim=-1).mean() < 1e-4
+    assert (after - before).norm(dim=-1).max() < 0.01
+
+
+def test_without_contact_nothing_moves():
+    root, rotation, offset, stands = body(drift_m_per_frame=0.004)
+    locked = lock_feet(root, rotation, offset, 0 * stands, SMPL22)
+    torch.testing.assert_close(locked, rotation, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_motion_of_fewer_frames_than_a_bend_has_stays(frames):
+    root, rotation, offset, stands = body(drift_m_per_frame=0.004)
+    cut = rotation[:, :frames]
+    assert lock_feet(root[:, :frames], cut, offset, stands[:, :frames], SMPL22) is cut
+
+
+def test_a_foot_that_is_moved_fast_is_let_go():
+    """What the network calls contact is any foot near the ground, also one on its way."""
+    root, rotation, offset, stands = body(drift_m_per_frame=0.1)
+    before, _ = fk(root, rotation, offset)
+    after, _ = fk(root, lock_feet(root, rotation, offset, torch.ones_like(stands), SMPL22), offset)
+    assert skating(before) > 290
+    assert skating(after) > 0.85 * skating(before)
+
+
+def test_the_shift_is_the_least_squares_that_a_descent_finds():
+    generator = torch.Generator().manual_seed(0)
+    x_FTED = 0.001 * torch.randn(1, 12, 2, 2, generator=generator, dtype=torch.float64).cumsum(1)
+    touch_FTE = torch.rand(1, 12, 2, generator=generator, dtype=torch.float64)
+    shift = torch.zeros(1, 12, 2, dtype=torch.float64, requires_grad=True)
+    # Steps of a millimetre: so slow that the robust weight is nearly 1 and the problem nearly quadratic.
+    optimizer = torch.optim.LBFGS(
+        [shift], max_iter=500, tolerance_grad=1e-14, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def cost():
+        optimizer.zero_grad()
+        total = shift.square().sum() + foot_lock._BEND * shift.diff(dim=1).diff(dim=1).square().sum()
+        for t in range(11):
+            for joint in range(2):
+                step = x_FTED[0, t + 1, joint] + shift[0, t + 1] - x_FTED[0, t, joint] - shift[0, t]
+                square, slow = step.square().sum(), foot_lock._SLOW**2
+                weight = touch_FTE[0, t, joint] * touch_FTE[0, t + 1, joint]
+                total = total + foot_lock._STEP * weight * slow * square / (slow + square)
+        total.backward()
+        return total
+
+    optimizer.step(cost)
+    found = foot_lock._shifts(x_FTED, touch_FTE, None)
+    assert shift.abs().max() > 1e-4
+    torch.testing.assert_close(found, shift.detach(), atol=2e-6, rtol=0)
+
+
+def test_motions_of_several_lengths_are_locked_as_each_alone():
+    root, rotation, offset, stands = body(drift_m_per_frame=0.004)
+    lengths = torch.tensor([root.shape[1], root.shape[1] - 17])
+    together = lock_feet(root, rotation, offset, stands, SMPL22, frames=lengths)
+    for person, length in enumerate(lengths.tolist()):
+        own = slice(person, person + 1), slice(0, length)
+        alone = lock_feet(root[own], rotation[own], offset[own[0]], stands[own], SMPL22)
+        torch.testing.assert_close(together[own], alone, atol=1e-9, rtol=0)
+
+
+def test_a_straight_leg_bends_towards_the_toes():
+    rest_J3 = torch.tensor(SMPL22.rest_offsets, dtype=torch.float64)
+    # Thigh and shin in one line, straight down.
+    for leg in LEGS:
+        rest_J3[leg.knee], rest_J3[leg.ankle] = torch.tensor([0, -0.4, 0.0]), torch.tensor([0, -0.42, 0.0])
+    frames = 20
+    root_T3 = torch.zeros(frames, 3, dtype=torch.float64)
+    root_T3[:, 1] = torch.linspace(0.95, 0.9, frames)
+    rotation = torch.eye(3, dtype=torch.float64).repeat(frames, SMPL22.num_joints, 1, 1)
+    lift_T3 = torch.zeros(frames, 3, dtype=torch.float64)
+    lift_T3[:, 1] = 0.1  # the feet are lifted: only a knee that bends can do it
+    joints, world = fk(root_T3, rotation, rest_J3)
+    local = list(rotation.unbind(-3))
+    foot_lock._place(LEGS[0], joints, world, local, lift_T3)
+    after, _ = fk(root_T3, torch.stack(local, dim=-3), rest_J3)
+    torch.testing.assert_close(after[:, LEGS[0].ankle], joints[:, LEGS[0].ankle] + lift_T3, atol=1e-6, rtol=0)
+    assert (after[:, LEGS[0].knee, 2] - joints[:, LEGS[0].knee, 2]).min() > 0.1
