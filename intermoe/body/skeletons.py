@@ -65,6 +65,11 @@ class Skeleton:
         return tuple(order)
 
     @property
+    def end_effectors(self) -> tuple[int, ...]:
+        """The joints that no other hangs on: for a whole body the toes, the head and the hands."""
+        return tuple(joint for joint in range(self.num_joints) if joint not in self.parents)
+
+    @property
     def num_features(self) -> int:
         """Numbers of one person in one frame: positions 3J, velocities 3J, rotations 6(J - 1), contacts."""
         return 6 * self.num_joints + 6 * (self.num_joints - 1) + len(self.contacts)

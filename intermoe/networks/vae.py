@@ -232,7 +232,7 @@ class CausalSkeletalVae(nn.Module):
 
 
 class VaeLossConfig(Config):
-    """The weight of each loss of the VAE; the defaults are the published ones, 0 for the two losses that are ours."""
+    """The weight of each loss of the VAE; the defaults are the published ones, 0 for the three losses that are ours."""
 
     reconstruction: float = Field(default=1.0, ge=0)
     kl: float = Field(default=0.02, ge=0)
@@ -241,6 +241,7 @@ class VaeLossConfig(Config):
     rotation: float = Field(default=0.5, ge=0)
     bone: float = Field(default=0.0, ge=0)
     displacement: float = Field(default=0.0, ge=0)
+    end_effector: float = Field(default=0.0, ge=0)
 
 
 def vae_losses(
@@ -256,10 +257,12 @@ def vae_losses(
 
     Published: ``reconstruction`` takes all features, ``position``, ``velocity`` and ``rotation`` their group of them,
     each the smooth L1 distance of normalised features; ``kl`` is the latents' divergence from the standard normal.
-    Ours, both the smooth L1 distance of vectors in decimetres: ``bone`` of each joint's vector from its parent (the
-    unit of a normalised position is how far people walk, which says little of how long their bones are), and
-    ``displacement`` of the way that each joint goes from frame to frame (which keeps positions from trembling). Sums,
-    so that a batch that is spread over workers or steps can be divided by the count of the whole.
+    Ours, each the smooth L1 distance of vectors in decimetres: ``bone`` of each joint's vector from its parent (the
+    unit of a normalised position is how far people walk, which says little of how long their bones are),
+    ``displacement`` of the way that each joint goes from frame to frame (which keeps positions from trembling), and
+    ``end_effector`` of the places of hands, feet and head (where people touch each other and the ground, and where the
+    errors of all bones above add up). Sums, so that a batch that is spread over workers or steps can be divided by the
+    count of the whole.
 
     Args:
         x_BTF: normalised features; frames beyond the last whole latent frame are not looked at.
@@ -286,6 +289,7 @@ def vae_losses(
         "rotation": distance_BTF[..., layout.rotations].sum(),
         "bone": _smooth_l1(10 * error_BTR3).sum(),
         "displacement": _smooth_l1(10 * error_BSJ3).sum(),
+        "end_effector": _smooth_l1(10 * error_BTJ3[..., list(skeleton.end_effectors), :]).sum(),
     }
 
 
@@ -298,6 +302,7 @@ def vae_loss_counts(mask_BT: Tensor, skeleton: Skeleton, config: VaeConfig) -> d
     return {
         "reconstruction": latents * STRIDE * layout.size,
         "kl": latents * len(skeleton.pools[-1].groups) * config.latent,
+        "end_effector": latents * STRIDE * 3 * len(skeleton.end_effectors),
         **{name: latents * STRIDE * (group.stop - group.start) for name, group in groups.items()},
     }
 

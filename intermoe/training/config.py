@@ -55,7 +55,7 @@ class VaeTrainingConfig(TrainingConfig):
     Attributes:
         window: frames of a window.
         stride: frames between the starts of two windows.
-        loss: weights of the five losses.
+        loss: weight of each loss.
     """
 
     window: int = Field(default=64, ge=8)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from intermoe.config import Config
+from intermoe.data.shards import DataConfig
 from intermoe.errors import UserError
 from intermoe.evaluation.measures import MEASURES
 from intermoe.files import digest
@@ -29,8 +30,13 @@ Value = bool | int | float | str
 Where = tuple[str | int, ...]
 # Points of a file, each with each seed: more would be months of a cluster, and minutes to resolve.
 MAX_TRIALS = 1000
-# What all points of a sweep have in common.
-_SHARED = ("data", "vae", "evaluator", "evaluation", "train.vae", "train.evaluator")
+# What all points of a sweep have in common: the data, and what judges them.
+_SHARED = (
+    *(f"data.{name}" for name in DataConfig.model_fields if name != "persons"),
+    "evaluator",
+    "evaluation",
+    "train.evaluator",
+)
 
 
 class ProfileDataConfig(SourceConfig):
@@ -164,7 +170,7 @@ class SweepPlan:
         overrides: it was read with.
         config: what the file says.
         profile: the one taken.
-        base: settings of the profile without any point: what data, VAE and evaluator are made with.
+        base: settings of the profile without any point: what data and evaluator are made with.
         trials: what there is to do, in the file's order.
     """
 
@@ -252,7 +258,7 @@ class _Resolver:
         self.trials[key] = trial
 
     def _check_shared(self, resolved: Settings, point: str, section: Where) -> None:
-        """Raise where a point changes what all points share: data, VAE, evaluator, and how it is evaluated."""
+        """Raise where a point changes what all points share: data, evaluator, and how it is evaluated."""
         of_point, of_all = (values.model_dump(mode="json") for values in (resolved, self._base))
         for name in _SHARED:
             section_of_point, section_of_all = of_point, of_all

@@ -1,5 +1,7 @@
-"""The prerequisites of a sweep's trials: shards, VAE and evaluator, made once and named by a hash of their inputs."""
+"""The prerequisites of a sweep's trials: shards, VAEs and evaluator, made once and named by a hash of their inputs."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from intermoe.data.card import CARD
@@ -11,16 +13,37 @@ from intermoe.places import Place, is_file
 from pipelines.cluster.progress import Stages
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
+from pipelines.settings import Settings
 from pipelines.site import Site
 from pipelines.sweep.file import SweepPlan
-from pipelines.sweep.trial import done, train_to_the_end
+from pipelines.sweep.trial import done, seconds, train_to_the_end
 from pipelines.tracking.label import RunLabel
 from pipelines.tracking.runs import Run
 from pipelines.train.request import TrainRequest
 
 
-def make_shared(plan: SweepPlan, out: Place, site: Site, parent: Run) -> tuple[Place, Place, Place]:
-    """The folders of shards, VAE and evaluator, made where they are missing.
+@dataclass(frozen=True)
+class Prerequisites:
+    """What the trials of a sweep start from.
+
+    Attributes:
+        shards: the folder of the data set.
+        vaes: of each trial, by its key, the run of the VAE; those that train it alike have the same.
+        evaluator: the run of the evaluator.
+    """
+
+    shards: Place
+    vaes: Mapping[str, Place]
+    evaluator: Place
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long the training of each kind of network has taken."""
+        return {"vae": sum(map(seconds, sorted(set(self.vaes.values())))), "evaluator": seconds(self.evaluator)}
+
+
+def make_shared(plan: SweepPlan, out: Place, site: Site, parent: Run) -> Prerequisites:
+    """Shards, VAEs and evaluator, made where they are missing.
 
     Raises:
         UserError: the recordings cannot be read, or are too few.
@@ -33,21 +56,30 @@ def make_shared(plan: SweepPlan, out: Place, site: Site, parent: Run) -> tuple[P
         with Stages() as stages:
             preprocess(request.checked(), stages)
     check_split(DatasetFolder.open(shards), plan.base.evaluation, "test")
-    vae, evaluator = (make_network(target, plan, shards, site, parent) for target in ("vae", "evaluator"))
-    return shards, vae, evaluator
+    vaes = {
+        trial.key: make_network("vae", _vae_settings(plan.base, trial.settings), shards, site, parent)
+        for trial in plan.trials
+    }
+    return Prerequisites(shards, vaes, make_network("evaluator", plan.base, shards, site, parent))
 
 
-def make_network(target: str, plan: SweepPlan, shards: Place, site: Site, parent: Run) -> Place:
-    """The run of the VAE or of the evaluator, beside the shards; trained where it is missing, or to its end."""
-    values = plan.base.model_dump(mode="json")
-    parts = [sha256(shards / CARD), plan.base.seed, values["data"], values[target], values["train"][target]]
+def make_network(target: str, settings: Settings, shards: Place, site: Site, parent: Run) -> Place:
+    """The run of a VAE or of the evaluator, beside the shards; trained where it is missing, or to its end."""
+    values = settings.model_dump(mode="json")
+    parts = [sha256(shards / CARD), settings.seed, values["data"], values[target], values["train"][target]]
     if target == "evaluator":  # its best checkpoint is the best at finding the matching caption in a pool
         parts.append(values["evaluation"]["pool"])
     folder = shards.with_name(f"{target}-{digest(parts)}")
     if not done(folder):
         label = RunLabel(tags={"intermoe.sweep": parent.id})
-        train_to_the_end(TrainRequest(target, plan.base, dataset=shards, out=folder, site=site, label=label))
+        train_to_the_end(TrainRequest(target, settings, dataset=shards, out=folder, site=site, label=label))
     return folder
+
+
+def _vae_settings(base: Settings, trial: Settings) -> Settings:
+    """Those of all points, but for what decides a trial's VAE; who is the first person is nothing to it."""
+    train = base.train.model_copy(update={"vae": trial.train.vae})
+    return base.model_copy(update={"vae": trial.vae, "train": train})
 
 
 def check_recordings(plan: SweepPlan, out: Place) -> None:

@@ -26,7 +26,7 @@ from pipelines.sweep.display import TrialDisplay
 from pipelines.sweep.file import SweepPlan, Trial
 from pipelines.sweep.prerequisites import make_shared, training_recordings
 from pipelines.sweep.request import SWEEP_NOTE, SweepRequest, sweep_note
-from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, TrialRequest, run_trial, seconds
+from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, TrialRequest, run_trial
 from pipelines.tracking.address import shown
 from pipelines.tracking.label import RunLabel
 from pipelines.tracking.runs import Run
@@ -56,17 +56,17 @@ def sweep(request: SweepRequest) -> dict[str, str]:
     """
     plan, out = request.plan, request.out
     with locked(out), _parent(request) as parent:
-        shards, vae, evaluator = make_shared(plan, out, request.site, parent)
-        shared = {"seconds_shared": {"vae": seconds(vae), "evaluator": seconds(evaluator)}}
+        made = make_shared(plan, out, request.site, parent)
+        shared = {"seconds_shared": made.seconds}
         _note_plan(request, shared | {"failed": {}})
         trials = [
             TrialRequest(
                 key=trial.key,
                 settings=trial.settings,
                 folder=out / "trials" / trial.key,
-                dataset=shards,
-                vae=vae,
-                evaluator=evaluator,
+                dataset=made.shards,
+                vae=made.vaes[trial.key],
+                evaluator=made.evaluator,
                 site=request.site,
                 label=_label(trial, parent),
             )

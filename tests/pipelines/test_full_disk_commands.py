@@ -18,6 +18,8 @@ from intermoe.body.skeletons import SMPL22
 from intermoe.errors import UserError
 from intermoe.motion import _WRITERS, Motion
 from pipelines.cli import main
+from pipelines.sweep.file import load as load_sweep
+from pipelines.sweep.prerequisites import Prerequisites
 from pipelines.tracking.database import make_database
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,7 +153,8 @@ def test_evaluate(refused, root, disk, tmp_path, monkeypatch):
 
 def test_sweep(refused, root, disk, tmp_path, monkeypatch):
     """Its notes; what it makes are trainings and evaluations."""
-    made = (root / "shards", root / "vae", root / "evaluator")
+    keys = [trial.key for trial in load_sweep(ROOT / "sweeps/smoke.yaml").trials]
+    made = Prerequisites(root / "shards", dict.fromkeys(keys, root / "vae"), root / "evaluator")
     monkeypatch.setattr("pipelines.sweep.sweep.make_shared", lambda *_: made)
     monkeypatch.setattr("pipelines.sweep.sweep._run", lambda *_: {})
     monkeypatch.setattr("pipelines.report.report.report", lambda _folder, out, **_: [out])

@@ -58,6 +58,7 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
         "rotation": 0.5,
         "bone": 0.0,
         "displacement": 0.0,
+        "end_effector": 0.0,
     }
     assert values.diffusion.model_dump() == {
         "steps": 1000,

@@ -67,6 +67,16 @@ def step_distance(x_BTF: Tensor, rebuilt_BTF: Tensor, valid: list[tuple[int, int
     return total
 
 
+def end_distance(x_BTF: Tensor, rebuilt_BTF: Tensor, valid: list[tuple[int, int]]) -> Tensor:
+    """Joint by joint of those at the ends of the limbs."""
+    total = torch.zeros(())
+    for true_TJ3, actual_TJ3 in joints_in_metres(x_BTF, rebuilt_BTF, valid):
+        for name in ("left_foot", "right_foot", "head", "left_wrist", "right_wrist"):
+            joint = SMPL22.index(name)
+            total = total + distance(actual_TJ3[:, joint] * 10, true_TJ3[:, joint] * 10).sum()
+    return total
+
+
 def test_losses_are_sums_over_whole_valid_latents_with_their_counts():
     config = VaeConfig(width=6, latent=4)
     x_BTF, rebuilt_BTF, posterior, mask_BT = loss_batch(config)
@@ -89,6 +99,8 @@ def test_losses_are_sums_over_whole_valid_latents_with_their_counts():
     for name, in_metres in {"bone": bone_distance, "displacement": step_distance}.items():
         torch.testing.assert_close(sums[name], in_metres(x_BTF, rebuilt_BTF, valid))
         assert counts[name] == counts["position"]
+    torch.testing.assert_close(sums["end_effector"], end_distance(x_BTF, rebuilt_BTF, valid))
+    assert counts["end_effector"] == (16 + 8) * 5 * 3
     kl = torch.cat([posterior.kl()[b, : n // 4] for b, n in valid])
     torch.testing.assert_close(sums["kl"], kl.sum())
     assert counts["kl"] == kl.numel()
@@ -129,5 +141,5 @@ def test_what_is_not_valid_has_no_gradient_even_where_it_is_not_a_number():
 
 def test_published_weights_are_the_defaults_and_losses_of_ours_are_off():
     weights = {"reconstruction": 1.0, "kl": 0.02, "position": 0.5, "velocity": 0.5, "rotation": 0.5}
-    weights |= {"bone": 0.0, "displacement": 0.0}
+    weights |= {"bone": 0.0, "displacement": 0.0, "end_effector": 0.0}
     assert VaeLossConfig().model_dump() == weights

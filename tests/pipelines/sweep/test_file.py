@@ -79,8 +79,13 @@ def test_nested_settings_are_keys_and_leave_the_rest_of_the_section(tmp_path):
 
 
 def test_what_all_points_share_cannot_be_a_points_own(tmp_path):
-    for key, value in (("vae.latent", 8), ("train.vae.epochs", 1), ("evaluator.embedding", 4), ("evaluation.pool", 3)):
-        with pytest.raises(UserError, match=f"point 'c-exp-2' changes {key.rpartition('.')[0]}"):
+    for key, value, part in (
+        ("data.max_frames", 30, "data.max_frames"),
+        ("train.evaluator.epochs", 1, "train.evaluator"),
+        ("evaluator.embedding", 4, "evaluator"),
+        ("evaluation.pool", 3, "evaluation"),
+    ):
+        with pytest.raises(UserError, match=rf"point 'c-exp-2' changes {part} \("):
             load(write(tmp_path, lambda values, s={key: value}: values["points"][3]["set"].update(s)))
 
 
@@ -183,7 +188,8 @@ LAST = "    set: {moe.experts: 4, moe.c_exp: 2}"
         (LAST, "    set: {moe.experts: 4, moe.expert: 4}", "duet: unknown key 'moe.expert' (allowed: "),
         (LAST, "    set: {moe.experts: 4, moe.c_exp: 9}", "duet: moe: c_exp = 9.0 is more than experts = 4"),
         (LAST, "    set: {moe: {experts: 4}, moe.experts: 2}", "key 'moe.experts' is given twice"),
-        (LAST, "    set: {vae.latent: 8}", "point 'c-exp-2' changes vae (allowed: in the profile"),
+        (LAST, "    set: {data.max_frames: 30}", "point 'c-exp-2' changes data.max_frames (allowed: in the profile"),
+        (LAST, "    set: {evaluator.embedding: 4}", "point 'c-exp-2' changes evaluator (allowed: in the profile"),
         (LAST, "    set: {seed: 3}", "point 'c-exp-2' sets seed (allowed: seeds, in the profile)"),
         (LAST, "    set: {name: mine}", "point 'c-exp-2' sets name (allowed: in the profile, for all points)"),
         (LAST, "    set: &a {moe: *a}", "a value holds itself"),

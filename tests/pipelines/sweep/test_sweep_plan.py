@@ -24,7 +24,7 @@ from pipelines.sweep.file import load as load_sweep
 from pipelines.sweep.prerequisites import make_network, make_shared, shards_folder
 from pipelines.sweep.request import SWEEP_NOTE, SweepRequest, sweep_note
 from pipelines.sweep.sweep import _finished, _NoteEnds, plan_table, sweep
-from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, seconds
+from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, mark_done, seconds
 from pipelines.tracking.runs import Run
 from pipelines.tracking.sync import deliver_left
 from pipelines.train.run_folder import resumable_step
@@ -158,10 +158,10 @@ def test_what_is_shared_is_made_once_and_gone_on_with_when_the_rest_of_the_file_
     often = ("train.vae.checkpoint_every=1", "train.vae.epochs=0.4")
     found = load(tmp_path, *often)
     with Run.start(store, "tests", "sweep", params={}) as parent:
-        made = make_network("vae", found, copy, Site(store), parent)
+        made = make_network("vae", found.base, copy, Site(store), parent)
         note = made.with_name(f"{made.name}.done")
         when = note.stat().st_mtime_ns
-        assert make_network("vae", found, copy, Site(store), parent) == made
+        assert make_network("vae", found.base, copy, Site(store), parent) == made
         assert note.stat().st_mtime_ns == when
         # As if the process had been killed before the last step.
         expected = checkpoint.load(made / "best")
@@ -173,7 +173,7 @@ def test_what_is_shared_is_made_once_and_gone_on_with_when_the_rest_of_the_file_
             tmp_path, *often, "train.denoiser.epochs=3", "moe.sigma=0.005", "evaluation.pool=3", "name=other"
         )
         assert changed.base.model_dump() != found.base.model_dump()
-        assert make_network("vae", changed, copy, Site(store), parent) == made
+        assert make_network("vae", changed.base, copy, Site(store), parent) == made
         assert note.is_file()
         resumed = checkpoint.load(made / "best")
         assert resumed.documents["state"] == expected.documents["state"]
@@ -182,6 +182,43 @@ def test_what_is_shared_is_made_once_and_gone_on_with_when_the_rest_of_the_file_
     tags = MlflowClient(store).get_run(run).data.tags
     assert tags["intermoe.sweep"] == parent.id
     assert seconds(made) > 0
+
+
+def test_points_that_train_the_vae_alike_share_it(shards, store, tmp_path, monkeypatch):
+    values = yaml.safe_load(SMOKE.read_text())
+    values["points"] += [
+        {"name": "persons", "set": {"data.persons": "drawn"}},
+        {"name": "wider", "set": {"vae.latent": 8}},
+        {"name": "calmer", "set": {"train.vae.loss.displacement": 2}},
+    ]
+    values["profiles"]["tiny"]["seeds"] = [0, 1]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    plan = load_sweep(tmp_path / "sweep.yaml", parse_overrides(["evaluation.pool=2"]))
+    shutil.copytree(shards, str(shards_folder(plan, tmp_path)))
+    trained = []
+
+    def stand_in(request):
+        trained.append(request)
+        mark_done(request.out)
+
+    monkeypatch.setattr("pipelines.sweep.prerequisites.train_to_the_end", stand_in)
+    with Run.start(store, "tests", "sweep", params={}) as parent:
+        made = make_shared(plan, tmp_path, Site(store), parent)
+    assert [request.target for request in trained] == ["vae", "vae", "vae", "evaluator"]
+    common, wider, calmer = (request.settings for request in trained[:3])
+    assert common == plan.base
+    assert (wider.vae.latent, wider.train, wider.moe, wider.seed) == (8, common.train, common.moe, 0)
+    assert (calmer.vae, calmer.train.vae.loss.displacement, calmer.train.denoiser) == (
+        common.vae,
+        2,
+        common.train.denoiser,
+    )
+    by_name = {trial.name: made.vaes[trial.key] for trial in plan.trials}
+    for seed in (0, 1):
+        names = ("full", "dense", "c-exp-2", "persons", "wider", "calmer")
+        found = [by_name[f"{name}-seed{seed}"] for name in names]
+        assert found == [trained[number].out for number in (0, 0, 0, 0, 1, 2)]
+    assert made.evaluator == trained[3].out
 
 
 def test_shards_with_too_few_recordings_to_evaluate_are_told_before_anything_is_trained(shards, store, tmp_path):
