@@ -1,6 +1,6 @@
 """Writer of GLB files (binary glTF 2.0) that Blender, Unreal, Unity and browsers open: both people in one file.
 
-Legend: T frames, J joints, V vertices, N items of an array, C numbers of an item.
+Legend: T frames, J joints, V vertices, F triangles, N items of an array, C numbers of an item.
 """
 
 import json
