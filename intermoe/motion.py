@@ -3,8 +3,8 @@
 Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation (all but the root).
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -138,31 +138,27 @@ def _write_npz(motion: Motion, path: Place) -> list[Place]:
 def _write_bvh(motion: Motion, path: Place) -> list[Place]:
     from intermoe.render.bvh import write_bvh
 
-    with _file_per_person(path, ".bvh") as files:
-        for person, partial in enumerate(files.values()):
-            body = motion.body(person)
-            write_bvh(
-                partial, body.root_T3, body.rotation_TJ33, body.offset_J3, skeleton=motion.skeleton, fps=motion.fps
-            )
-    return list(files)
+    def write(person: int, partial: Path) -> None:
+        body = motion.body(person)
+        write_bvh(partial, body.root_T3, body.rotation_TJ33, body.offset_J3, skeleton=motion.skeleton, fps=motion.fps)
+
+    return _write_per_person(path, ".bvh", write)
 
 
 def _write_amass(motion: Motion, path: Place) -> list[Place]:
     from intermoe.render.amass import write_amass
 
-    with _file_per_person(path, _AMASS) as files:
-        for person, partial in enumerate(files.values()):
-            write_amass(motion, person, partial)
-    return list(files)
+    return _write_per_person(path, _AMASS, lambda person, partial: write_amass(motion, person, partial))
 
 
-@contextmanager
-def _file_per_person(path: Place, suffix: str) -> Iterator[dict[Place, Path]]:
-    """The file of each person, with the path to write it to; both are written before either takes its name."""
+def _write_per_person(path: Place, suffix: str, write: Callable[[int, Path], None]) -> list[Place]:
+    """Write a file for each person; both are written before either takes its name."""
     stem = path.name[: -len(suffix)]
     files = [path.with_name(f"{stem}_person{person + 1}{suffix}") for person in range(2)]
     with ExitStack() as stack:
-        yield {file: stack.enter_context(whole_file(file)) for file in files}
+        for person, file in enumerate(files):
+            write(person, stack.enter_context(whole_file(file)))
+    return files
 
 
 # Drawing needs libraries that loading and computing do not: imported where it happens.
