@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
+LARGEST = {5120: 127, 5121: 255, 5122: 32767, 5123: 65535}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 
 
@@ -50,7 +51,7 @@ class Gltf:
         found = np.ndarray((accessor["count"], width), kind, self.binary, start, (step, kind.itemsize))
         for name, extreme in (("min", found.min(axis=0)), ("max", found.max(axis=0))):
             assert accessor.get(name, extreme.tolist()) == extreme.tolist()
-        return found / float(np.iinfo(kind).max) if accessor.get("normalized") else found
+        return found / LARGEST[accessor["componentType"]] if accessor.get("normalized") else found
 
     def node(self, name: str) -> int:
         """Number of the one node with that name."""
@@ -74,8 +75,8 @@ class Gltf:
         """A node's own matrix [4, 4], at rest or at a time of an animation."""
         node = self.document["nodes"][number]
         assert "matrix" not in node
-        parts = {"translation": [0, 0, 0], "rotation": [0, 0, 0, 1], "scale": [1, 1, 1]}
-        parts = {path: np.array(node.get(path, rest), np.float64) for path, rest in parts.items()}
+        rest = {"translation": [0, 0, 0], "rotation": [0, 0, 0, 1], "scale": [1, 1, 1]}
+        parts = {path: np.array(node.get(path, value), np.float64) for path, value in rest.items()}
         if time is not None:
             parts |= {path: self.sampled(channel, time) for path, channel in self.channels(animation, number).items()}
         x, y, z, w = parts["rotation"]

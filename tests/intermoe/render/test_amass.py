@@ -62,7 +62,9 @@ def test_a_t_pose_of_its_own_is_what_the_rotations_are_relative_to(tmp_path, bow
     offsets = tilt.apply(np.array(SMPL22.rest_offsets))
     turns = Rotation.from_rotvec(0.5 * random.standard_normal((40 * 22, 3))).as_matrix().reshape(40, 22, 3, 3)
     pelvis = random.standard_normal((40, 3))
-    joints, _ = forward_kinematics(*map(torch.from_numpy, (pelvis, turns, offsets)), SMPL22.parents)
+    joints, _ = forward_kinematics(
+        torch.from_numpy(pelvis), torch.from_numpy(turns), torch.from_numpy(offsets), SMPL22.parents
+    )
     pair = np.stack([joints, joints], axis=1).astype(np.float32)
     rotations = sixd_from_matrix(torch.from_numpy(turns[:, 1:])).numpy()[:, None].repeat(2, axis=1)
     file = written(tmp_path, Motion(pair, rotations.astype(np.float32), 30, "a", SMPL22), 0)
