@@ -7,7 +7,7 @@ import pytest
 import torch
 from gltf_reader import Gltf
 
-from intermoe.body.kinematics import settle
+from intermoe.body.settling import settle
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.errors import UserError
