@@ -6,7 +6,8 @@ Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotatio
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,13 @@ from intermoe.errors import UserError, reason_of
 from intermoe.files import make_folder, whole_file
 from intermoe.places import Place, StorageError, as_place, check_regular, is_remote
 
+if TYPE_CHECKING:  # computing needs torch, loading does not
+    from intermoe.body.kinematics import PosedBody
+
 # An hour of motion, unpacked: a file of a few kilobytes may promise any size.
 _MAX_BYTES = 2**28
+# A suffix of two parts.
+_AMASS = ".amass.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,25 +64,37 @@ class Motion:
         """Duration."""
         return len(self.joints) / self.fps
 
+    def body(self, person: int) -> "PosedBody":
+        """The body of person 0 or 1 and how it moves: bones of constant length, and rotations of all joints."""
+        import torch
+
+        from intermoe.body.kinematics import posed_body
+
+        joints_TJ3 = torch.from_numpy(self.joints[:, person].astype(np.float32))
+        rotation_TR6 = torch.from_numpy(self.rotations[:, person].astype(np.float32))
+        return posed_body(joints_TJ3, rotation_TR6, self.skeleton)
+
     def save(self, path: str | Place) -> list[Place]:
         """Write the motion in the form that the file's suffix names; a file is there whole or not at all.
 
         ``.npz`` holds all numbers (see ``load``), ``.bvh`` becomes one file per person (``bow_person1.bvh``,
-        ``bow_person2.bvh``) for Blender and the like, ``.mp4`` and ``.gif`` are videos, ``.png`` is a strip of key
-        frames. Missing folders are made.
+        ``bow_person2.bvh``) for animation programs, ``.glb`` one file with both for Blender, Unreal and browsers,
+        ``.mp4`` and ``.gif`` are videos, ``.png`` is a strip of key frames. ``.amass.npz`` becomes one file per person
+        for SMPL-X tools (see render/amass.py), only of SMPL's joints. Missing folders are made.
 
         Returns:
             The files written.
 
         Raises:
-            UserError: the suffix is none of these, or the place cannot be written to.
+            UserError: the suffix is none of these, other joints than SMPL's are to become ``.amass.npz``, or the place
+                cannot be written to.
         """
         path = as_place(path)
-        write = _WRITERS.get(path.suffix.lower())
-        if write is None:
+        suffix = _AMASS if path.name.lower().endswith(_AMASS) else path.suffix.lower()
+        if suffix not in _WRITERS:
             raise UserError(f"unknown suffix {path.suffix!r}", where=path, allowed=", ".join(_WRITERS))
         make_folder(path.parent)
-        return write(self, path)
+        return _WRITERS[suffix](self, path)
 
     @classmethod
     def load(cls, path: str | Place) -> Self:
@@ -88,6 +106,8 @@ class Motion:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 if (size := sum(item.file_size for item in file.zip.infolist())) > _MAX_BYTES:
                     raise ValueError(f"{size} bytes once unpacked, more than {_MAX_BYTES}")
+                if "poses" in file:
+                    raise ValueError("the form of AMASS, which is for other programs")
                 skeleton = skeleton_named(str(file["skeleton"]))
                 joints, rotations = file["joints"].astype(np.float32), file["rotations"].astype(np.float32)
                 return cls(joints, rotations, int(file["fps"]), str(file["caption"]), skeleton)
@@ -116,25 +136,40 @@ def _write_npz(motion: Motion, path: Place) -> list[Place]:
 
 
 def _write_bvh(motion: Motion, path: Place) -> list[Place]:
-    import torch
-
-    from intermoe.body.kinematics import fit_rotations, rest_offsets
     from intermoe.render.bvh import write_bvh
 
-    files = [path.with_name(f"{path.stem}_person{person + 1}.bvh") for person in range(2)]
-    # Both are written before either takes its name.
+    def write(person: int, partial: Path) -> None:
+        body = motion.body(person)
+        write_bvh(partial, body.root_T3, body.rotation_TJ33, body.offset_J3, skeleton=motion.skeleton, fps=motion.fps)
+
+    return _write_per_person(path, ".bvh", write)
+
+
+def _write_amass(motion: Motion, path: Place) -> list[Place]:
+    from intermoe.render.amass import write_amass
+
+    return _write_per_person(path, _AMASS, lambda person, partial: write_amass(motion, person, partial))
+
+
+def _write_per_person(path: Place, suffix: str, write: Callable[[int, Path], None]) -> list[Place]:
+    """Write a file for each person; both are written before either takes its name."""
+    stem = path.name[: -len(suffix)]
+    files = [path.with_name(f"{stem}_person{person + 1}{suffix}") for person in range(2)]
     with ExitStack() as stack:
         for person, file in enumerate(files):
-            partial = stack.enter_context(whole_file(file))
-            joints_TJ3 = torch.from_numpy(motion.joints[:, person].astype(np.float32))
-            rotation_TR6 = torch.from_numpy(motion.rotations[:, person].astype(np.float32))
-            offset_J3 = rest_offsets(joints_TJ3, rotation_TR6, motion.skeleton)
-            root_T3, rotation_TJ33 = fit_rotations(joints_TJ3, rotation_TR6, motion.skeleton, offset_J3)
-            write_bvh(partial, root_T3, rotation_TJ33, offset_J3, skeleton=motion.skeleton, fps=motion.fps)
+            write(person, stack.enter_context(whole_file(file)))
     return files
 
 
 # Drawing needs libraries that loading and computing do not: imported where it happens.
+def _write_glb(motion: Motion, path: Place) -> list[Place]:
+    from intermoe.render.glb import write_glb
+
+    with whole_file(path) as partial:
+        write_glb([motion], partial)
+    return [path]
+
+
 def _write_video(motion: Motion, path: Place) -> list[Place]:
     from intermoe.render.video import write_video
 
@@ -154,7 +189,9 @@ def _write_strip(motion: Motion, path: Place) -> list[Place]:
 _WRITERS: Mapping[str, Callable[[Motion, Place], list[Place]]] = {
     ".npz": _write_npz,
     ".bvh": _write_bvh,
+    ".glb": _write_glb,
     ".mp4": _write_video,
     ".gif": _write_video,
     ".png": _write_strip,
+    _AMASS: _write_amass,
 }

@@ -131,6 +131,6 @@ def _show(console: Console, shares: dict[str, float], videos: list[Place]) -> No
     for name, share in shares.items():
         table.add_row(name.replace("_", " "), f"{share:.1%}")
     console.print(table)
-    console.print("Videos, each with its BVH, npz, key frames and routing map beside it:")
+    console.print("Videos, each with its GLB, BVH, npz, key frames and routing map beside it:")
     for video in videos:
         console.print(f"  {video}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""From prompts to files: motion (npz), BVH per person, video and key frames."""
+"""From prompts to files: motion (npz), BVH per person, GLB of both, video and key frames."""
 
 import os
 import re
@@ -17,7 +17,10 @@ from intermoe.moe.routing_map import RoutingMap, recorded_routing
 from intermoe.motion import Motion
 from intermoe.places import Place, check_storage, is_file, is_remote
 
-SUFFIXES = (".npz", ".bvh", ".mp4", ".png")
+SUFFIXES = (".npz", ".bvh", ".glb", ".mp4", ".png")
+_AMASS = ".amass.npz"
+# All motions of a command in one file.
+_CLIPS = "clips.glb"
 # Characters of a prompt in a file's name: far below what file systems take, so that all suffixes fit.
 _SLUG = 60
 # Characters after a stem: the longest suffix, and what a file is called until it is whole.
@@ -36,6 +39,7 @@ class GenerateRequest:
         seed: of the noise.
         guidance: scale of classifier-free guidance; the model's own if None.
         routing_map: also draw which experts worked on which moment (``.routing.png``).
+        amass: also write each person in the form of AMASS (``_person1.amass.npz``).
     """
 
     prompts: Sequence[str]
@@ -44,6 +48,7 @@ class GenerateRequest:
     seed: int = 0
     guidance: float | None = None
     routing_map: bool = False
+    amass: bool = False
 
     @property
     def stems(self) -> list[Place]:
@@ -51,12 +56,17 @@ class GenerateRequest:
         digits = max(2, len(str(len(self.prompts) - 1)))
         return [self.out / f"{number:0{digits}d}_{_slug(prompt)}" for number, prompt in enumerate(self.prompts)]
 
+    @property
+    def clips(self) -> Place | None:
+        """The file with the motions of all prompts, where there are several."""
+        return self.out / _CLIPS if len(self.prompts) > 1 else None
+
     def checked(self) -> Self:
         """The request, if its files can be written.
 
         Raises:
             UserError: a prompt is empty or not text; ``out`` is not a folder, cannot be written to or has a name that
-                is too long, or a file of a motion's name exists.
+                is too long, or a file of a name that is to be written exists.
         """
         check_prompts(self.prompts)
         check_unlocked(self.out)
@@ -65,18 +75,19 @@ class GenerateRequest:
         return self
 
     def check_free(self) -> None:
-        """Raise ``UserError`` where a file of a motion's name exists."""
+        """Raise ``UserError`` where a file of a name that is to be written exists."""
         for path in self.present()[:1]:
             check_free(path, "another --out")
 
     def present(self) -> list[Place]:
-        """The files with a motion's name in the folder."""
+        """The files in the folder with a motion's name or that of all of them."""
         beginnings = tuple(beginning for stem in self.stems for beginning in _beginnings(stem.name))
-        return [path for path in contents(self.out) if path.name.startswith(beginnings)]
+        clips = self.clips.name if self.clips is not None else None
+        return [path for path in contents(self.out) if path.name.startswith(beginnings) or path.name == clips]
 
 
 def generate(model: InterMoE, request: GenerateRequest, progress: _Progress) -> list[Place]:
-    """Generate a motion for each prompt and write it in every form.
+    """Generate a motion for each prompt and write it in every form; several also as the clips of one GLB.
 
     Args:
         model: a trained model.
@@ -110,9 +121,11 @@ def _write(
     try:
         for number, (stem, motion) in enumerate(zip(request.stems, motions, strict=True)):
             progress("write", number, len(motions))
-            files += save_all(motion, stem)
+            files += save_all(motion, stem, amass=request.amass)
             if maps:
                 files.append(save_routing_map(motion, maps[number], stem.with_name(f"{stem.name}.routing.png")))
+        if request.clips is not None:
+            files.append(save_clips(motions, request.clips))
     except BaseException:
         # Those that are whole would be in the way of the same command, once there is room.
         for file in request.present():
@@ -151,9 +164,19 @@ def _check_writable(out: Place, name_length: int) -> None:
         raise UserError("cannot be written: Permission denied", where=out, allowed="another --out")
 
 
-def save_all(motion: Motion, stem: Place) -> list[Place]:
-    """Write a motion in every form, beside each other; the files written."""
-    return [file for suffix in SUFFIXES for file in motion.save(stem.with_name(stem.name + suffix))]
+def save_all(motion: Motion, stem: Place, *, amass: bool = False) -> list[Place]:
+    """Write a motion in every form, beside each other, that of AMASS only if asked for; the files written."""
+    suffixes = (*SUFFIXES, _AMASS) if amass else SUFFIXES
+    return [file for suffix in suffixes for file in motion.save(stem.with_name(stem.name + suffix))]
+
+
+def save_clips(motions: Sequence[Motion], file: Place) -> Place:
+    """Write motions as the clips of one GLB; the file is there whole or not at all."""
+    from intermoe.render.glb import write_glb
+
+    with whole_file(file) as partial:
+        write_glb(motions, partial)
+    return file
 
 
 def save_routing_map(motion: Motion, routing: RoutingMap, file: Place) -> Place:

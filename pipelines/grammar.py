@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", type=as_place, help="output folder: the run (default: runs/NAME/TARGET)")
     verb.add_argument("--resume", action="store_true", help="continue the run in --out")
 
-    verb = verbs.add_parser("generate", help="prompts to motion: npz, BVH, video and key frames")
+    verb = verbs.add_parser("generate", help="prompts to motion: npz, BVH, GLB, video and key frames")
     verb.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the two people do")
     verb.add_argument(
         "--model",
@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--text-folder", type=Path, help="folder of CLIP's weights, if not in the hub's cache")
     verb.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto, a GPU if there is one)")
     verb.add_argument("--routing-map", action="store_true", help="also draw which experts worked on which moment")
+    verb.add_argument("--amass", action="store_true", help="also write each person in AMASS's form, for SMPL-X tools")
 
     verb = verbs.add_parser("evaluate", help="evaluate a model: metrics with 95%% intervals")
     verb.add_argument(

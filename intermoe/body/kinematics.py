@@ -6,6 +6,7 @@ leading dimensions are free (batch, frames, persons).
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -162,6 +163,32 @@ def fit_rotations(
             local.append(turn[parent].mT @ turn_33)
         turn.append(turn_33)
     return position_J3[..., 0, :], torch.stack(local, dim=-3).to(rotation_R6.dtype)
+
+
+class PosedBody(NamedTuple):
+    """A body with bones of constant length, and its motion.
+
+    Attributes:
+        offset_J3: T-pose, metres from the parent [J, 3]; that of the root is 0.
+        root_T3: position of the root [T, 3].
+        rotation_TJ33: local rotations [T, J, 3, 3]; joint 0 is the root and turns the whole body.
+    """
+
+    offset_J3: Tensor
+    root_T3: Tensor
+    rotation_TJ33: Tensor
+
+
+def posed_body(position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton) -> PosedBody:
+    """The body that makes one person's motion, exactly where it is settled: what BVH and GLB hold.
+
+    Args:
+        position_TJ3: joints [T, J, 3], finite.
+        rotation_TR6: local 6D of joints 1..J-1 [T, J - 1, 6], finite.
+        skeleton: the tree.
+    """
+    offset_J3 = rest_offsets(position_TJ3, rotation_TR6, skeleton)
+    return PosedBody(offset_J3, *fit_rotations(position_TJ3, rotation_TR6, skeleton, offset_J3))
 
 
 def within_frames(frames: Tensor, length: int) -> Tensor:

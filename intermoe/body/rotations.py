@@ -2,7 +2,8 @@
 
 6D is the continuous form of Zhou et al. 2019, laid out as InterHuman does: the first two columns of the matrix,
 flattened row by row, ``(R00, R01, R10, R11, R20, R21)``. Euler angles are in degrees and intrinsic: the order ``ZXY``
-means ``R = Rz @ Rx @ Ry``, as BVH lists its channels. Axes: x to the left of a person who faces +z, y up.
+means ``R = Rz @ Rx @ Ry``, as BVH lists its channels. Quaternions are ``(x, y, z, w)``, as glTF lists them. Axes: x to
+the left of a person who faces +z, y up.
 """
 
 import torch
@@ -72,3 +73,32 @@ def euler_zxy_from_matrix(matrix: Tensor) -> Tensor:
     )
     y = torch.where(locked, torch.zeros_like(x), torch.atan2(-matrix[..., 2, 0], matrix[..., 2, 2]))
     return torch.stack([z, x, y], dim=-1).rad2deg()
+
+
+def quaternion_from_matrix(matrix: Tensor) -> Tensor:
+    """Unit quaternions [..., 4], ``(x, y, z, w)`` with w >= 0, from rotation matrices [..., 3, 3]."""
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in matrix.unbind(-2))
+    # Four times the products of the quaternion's numbers: each row is the quaternion, times one of its numbers.
+    rows = [
+        [1 + xx - yy - zz, xy + yx, xz + zx, zy - yz],
+        [xy + yx, 1 - xx + yy - zz, yz + zy, xz - zx],
+        [xz + zx, yz + zy, 1 - xx - yy + zz, yx - xy],
+        [zy - yz, xz - zx, yx - xy, 1 + xx + yy + zz],
+    ]
+    products = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    # The longest row: it has lost no digits.
+    best = products.diagonal(dim1=-2, dim2=-1).argmax(dim=-1)[..., None, None]
+    quaternion = torch.nn.functional.normalize(products.take_along_dim(best, dim=-2).squeeze(-2), dim=-1)
+    return torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
+
+
+def axis_angle_from_matrix(matrix: Tensor) -> Tensor:
+    """Axis times angle in radians [..., 3], at most a half turn, from rotation matrices [..., 3, 3].
+
+    Example:
+        >>> axis_angle_from_matrix(matrix_about_axis("Y", torch.tensor(0.5)))
+        tensor([0.0000, 0.5000, 0.0000])
+    """
+    quaternion = quaternion_from_matrix(matrix)
+    sin, cos = quaternion[..., :3].norm(dim=-1, keepdim=True), quaternion[..., 3:]
+    return quaternion[..., :3] * torch.where(sin > 1e-9, 2 * torch.atan2(sin, cos) / sin.clamp(min=1e-9), 2.0)

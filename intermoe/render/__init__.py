@@ -1,1 +1,1 @@
-"""Motion made visible: video, key frames, BVH."""
+"""Motion made visible, and in the forms of other programs: video, key frames, BVH, GLB, AMASS."""

@@ -31,7 +31,8 @@ class _Form:
     """An ellipsoid by names of joints.
 
     Its middle (a mean of joints, then metres up and forward), its up direction from below to above, the left and the
-    right joint that it lies across, and half its width, height and depth in metres.
+    right joint that it lies across, half its width, height and depth in metres, and the joints that it turns
+    with.
     """
 
     middle: tuple[str, ...]
@@ -41,23 +42,29 @@ class _Form:
     above: tuple[str, ...]
     across: tuple[str, str]
     half: tuple[float, float, float]
+    carriers: tuple[str, ...]
 
 
 _FORMS = (
-    _Form(("pelvis", *_HIPS), 0.00, 0.00, _HIPS, ("spine1",), _HIPS, (0.150, 0.118, 0.116)),
-    _Form(("spine1",), 0.00, 0.01, ("pelvis",), ("spine2",), _HIPS, (0.132, 0.165, 0.106)),
-    _Form(("spine2", "spine3", *_COLLARS), 0.00, 0.012, ("spine2",), _COLLARS, _COLLARS, (0.168, 0.178, 0.120)),
-    _Form((*_COLLARS, *_SHOULDERS), 0.00, 0.00, ("spine3",), _COLLARS, _SHOULDERS, (0.205, 0.080, 0.086)),
+    _Form(("pelvis", *_HIPS), 0.00, 0.00, _HIPS, ("spine1",), _HIPS, (0.150, 0.118, 0.116), ("pelvis",)),
+    _Form(("spine1",), 0.00, 0.01, ("pelvis",), ("spine2",), _HIPS, (0.132, 0.165, 0.106), ("pelvis", "spine1")),
+    _Form(("spine2", "spine3", *_COLLARS), 0.00, 0.012, ("spine2",), _COLLARS, _COLLARS, (0.168, 0.178, 0.120),
+          ("spine2", "spine3")),
+    _Form((*_COLLARS, *_SHOULDERS), 0.00, 0.00, ("spine3",), _COLLARS, _SHOULDERS, (0.205, 0.080, 0.086),
+          ("spine3", *_COLLARS)),
     # Up from the chest: the neck alone leans forward even when the head is upright.
-    _Form(("head",), 0.080, 0.012, ("spine3",), ("head",), _SHOULDERS, (0.083, 0.125, 0.100)),
+    _Form(("head",), 0.080, 0.012, ("spine3",), ("head",), _SHOULDERS, (0.083, 0.125, 0.100), ("head",)),
     # The nose tells where a head looks.
-    _Form(("head",), 0.065, 0.110, ("spine3",), ("head",), _SHOULDERS, (0.017, 0.024, 0.024)),
-)
+    _Form(("head",), 0.065, 0.110, ("spine3",), ("head",), _SHOULDERS, (0.017, 0.024, 0.024), ("head",)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Limb:
-    """A swept sphere between two of the K points of a body, radii in metres; ``side`` is left, middle or right."""
+    """A swept sphere between two of the K points of a body, radii in metres; ``side`` is left, middle or right.
+
+    It turns with ``start``, always a joint.
+    """
 
     start: int
     end: int
@@ -68,9 +75,13 @@ class Limb:
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """A round form: four of the K points from ``first`` on, its middle and the ends of its half axes x, y and z."""
+    """A round form: four of the K points from ``first`` on, its middle and the ends of its half axes x, y and z.
+
+    In a mesh it turns with the mean of the joints ``carriers``.
+    """
 
     first: int
+    carriers: tuple[int, ...]
     side: str = "middle"
 
 
@@ -96,7 +107,10 @@ class Body:
             limbs.append(Limb(joint, point, *_TIPS[plain[joint]][1:], side[joint]))
         first = skeleton.num_joints + len(self._tips)
         self.limbs = tuple(limbs)
-        self.ellipsoids = tuple(Ellipsoid(first + 4 * number) for number in range(len(self._forms)))
+        self.ellipsoids = tuple(
+            Ellipsoid(first + 4 * number, tuple(skeleton.index(name) for name in form.carriers))
+            for number, form in enumerate(self._forms)
+        )
 
     def scale(self, joints_TPJ3: NDArray) -> NDArray[np.float64]:
         """Size of each person against the adult of the skeleton's rest pose, from bone lengths [P]."""

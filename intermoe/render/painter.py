@@ -24,6 +24,12 @@ _NORMALS = 64
 Tables = dict[tuple[int, str], NDArray[np.uint32]]
 
 
+def side_colour(colour: tuple[int, int, int], side: str) -> NDArray[np.float64]:
+    """A person's colour on one side of the body: red, green and blue from 0 to 1, as screens take them."""
+    base, tone = np.array(colour) / 255, SIDE_TONES[side]
+    return base + tone * (1 - base) if tone > 0 else base * (1 + tone)
+
+
 def colour_tables(colours: Sequence[tuple[int, int, int]]) -> Tables:
     """Colour by the x and y of the surface normal, for each person and side: light from the upper left.
 
@@ -42,10 +48,8 @@ def colour_tables(colours: Sequence[tuple[int, int, int]]) -> Tables:
     gloss = 0.13 * np.clip(x * half[0] + y * half[1] + z * half[2], 0, 1) ** 22
     tables: Tables = {}
     for person, colour in enumerate(colours):
-        for side, tone in SIDE_TONES.items():
-            base = np.array(colour) / 255
-            base = base + tone * (1 - base) if tone > 0 else base * (1 + tone)
-            linear = base**2.2 * shade[..., None] ** 2.2 + gloss[..., None]
+        for side in SIDE_TONES:
+            linear = side_colour(colour, side) ** 2.2 * shade[..., None] ** 2.2 + gloss[..., None]
             entry = np.full((_NORMALS, _NORMALS, 4), 255, np.uint8)
             entry[..., :3] = np.clip(linear, 0, 1) ** (1 / 2.2) * 255
             tables[person, side] = entry.view(np.uint32).reshape(-1)

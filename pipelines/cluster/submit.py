@@ -52,7 +52,7 @@ _TOP_FOLDERS = ("build", "data", "demo", "dist", "outputs", "runs")
 _MARKS = ("pyvenv.cfg", CARD, "duet.json", MANIFEST, "run.json", "sweep.json")
 # Motions, videos, arrays, weights, archives.
 _SUFFIXES = (
-    *(".avi", ".bvh", ".gif", ".mkv", ".mov", ".mp4", ".webm"),
+    *(".avi", ".bvh", ".gif", ".glb", ".mkv", ".mov", ".mp4", ".webm"),
     *(".ckpt", ".npy", ".npz", ".parquet", ".pt", ".pth", ".safetensors"),
     *(".gz", ".pyc", ".tar", ".zip"),
 )

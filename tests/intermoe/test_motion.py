@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from gltf_reader import Gltf
 from turns import matrix_from_axis_angle
 
 import intermoe.render.bvh
@@ -131,6 +132,34 @@ def test_bvh_becomes_one_file_a_person_with_the_same_joints(motion, tmp_path):
         assert error.mean() < 0.005
 
 
+def test_glb_is_one_file_of_both_people(motion, tmp_path):
+    file = tmp_path / "new" / "Bow.GLB"
+    assert motion.save(file) == [file]
+    assert list(file.parent.iterdir()) == [file]
+    gltf = Gltf(file.read_bytes())
+    assert [skin["name"] for skin in gltf.document["skins"]] == ["person1", "person2"]
+    assert gltf.animation("Zwei Menschen grüßen einander.")
+
+
+def test_amass_becomes_one_file_a_person_and_is_not_read_back(motion, tmp_path):
+    files = motion.save(tmp_path / "v1.5_bow.amass.npz")
+    assert files == [tmp_path / f"v1.5_bow_person{person}.amass.npz" for person in (1, 2)]
+    assert sorted(tmp_path.iterdir()) == files
+    with np.load(files[1], allow_pickle=False) as file:
+        assert (file["poses"].shape, file["trans"].shape, str(file["gender"])) == ((6, 165), (6, 3), "neutral")
+    with pytest.raises(UserError) as error:
+        Motion.load(files[0])
+    assert str(error.value) == (
+        f"{files[0]}: not a saved motion: the form of AMASS, which is for other programs "
+        "(allowed: a .npz file of Motion.save)"
+    )
+    other = dataclasses.replace(motion, skeleton=dataclasses.replace(SMPL22, name="other"))
+    with pytest.raises(UserError) as error:
+        other.save(tmp_path / "b.amass.npz")
+    assert str(error.value) == "AMASS has no form for the skeleton 'other' (allowed: smpl22)"
+    assert sorted(tmp_path.iterdir()) == files
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "A.PNG"])
 def test_pictures_are_written_and_nothing_else(motion, tmp_path, name):
     file = tmp_path / "new" / "folder" / name
@@ -142,7 +171,7 @@ def test_pictures_are_written_and_nothing_else(motion, tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a.avi", "a", "a.npz.zip"])
 def test_unknown_suffix_names_the_known_ones(motion, tmp_path, name):
-    with pytest.raises(UserError, match=r"\(allowed: \.npz, \.bvh, \.mp4, \.gif, \.png\)"):
+    with pytest.raises(UserError, match=r"\(allowed: \.npz, \.bvh, \.glb, \.mp4, \.gif, \.png, \.amass\.npz\)"):
         motion.save(tmp_path / "new" / name)
     assert not (tmp_path / "new").exists()
 

@@ -418,9 +418,13 @@ def test_generating_goes_from_prompts_to_files(saved, capsys, tmp_path, monkeypa
     monkeypatch.setattr("pipelines.generate.SUFFIXES", (".npz", ".bvh"))  # drawing takes longer than all the rest
     model = saved("denoiser")
     words = ["--model", str(model), "Two people bow.", "--out", str(tmp_path / "out"), "--seconds", "0.5", "Hug."]
-    assert main(["generate", *words, "--seed", "4"]) == 0
+    assert main(["generate", *words, "--seed", "4", "--amass"]) == 0
     files = [Path(line) for line in capsys.readouterr().out.split()]
-    assert len(files) == 6
+    assert [file.name for file in files if "hug" in file.name] == [
+        f"01_hug{ending}"
+        for ending in (".npz", "_person1.bvh", "_person2.bvh", "_person1.amass.npz", "_person2.amass.npz")
+    ]
+    assert (len(files), files[-1].name) == (11, "clips.glb")
     assert set(files) == set((tmp_path / "out").iterdir())
     motion = Motion.load(tmp_path / "out" / "01_hug.npz")
     assert (len(motion.joints), motion.caption) == (15, "Hug.")

@@ -3,6 +3,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from gltf_reader import Gltf
 
 from intermoe.body.skeletons import SMPL22
 from intermoe.errors import UserError
@@ -53,16 +54,35 @@ def test_each_prompt_has_its_files_in_every_form(model, tmp_path):
     names = [
         f"{stem}{ending}"
         for stem in ("00_two-people-bow-to-each", "01_hug")
-        for ending in (".npz", "_person1.bvh", "_person2.bvh", ".mp4", ".png")
-    ]
+        for ending in (".npz", "_person1.bvh", "_person2.bvh", ".glb", ".mp4", ".png")
+    ] + ["clips.glb"]
     assert [file.name for file in files] == names
     assert sorted(file.name for file in out.iterdir()) == sorted(names)
     assert all(file.stat().st_size > 100 for file in files)
     for number, prompt in enumerate(PROMPTS):
-        motion = Motion.load(files[5 * number])
+        motion = Motion.load(files[6 * number])
         assert motion.caption == prompt
         assert motion.joints[0, 0, 0, 1] == 1 + number
     assert model.asked == {"seconds": 1.5, "seed": 3, "guidance": 2.0}
+
+
+def test_several_prompts_are_the_clips_of_one_more_file(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SUFFIXES", (".npz",))
+    assert [file.name for file in run(model, ["Bow."], tmp_path / "one")] == ["00_bow.npz"]
+    *_, clips = run(model, [*PROMPTS, "Hug!"], tmp_path / "three")
+    assert clips == tmp_path / "three" / "clips.glb"
+    gltf = Gltf(clips.read_bytes())
+    assert [clip["name"] for clip in gltf.document["animations"]] == [*PROMPTS, "Hug! (2)"]
+    pelvis = gltf.node("person1_pelvis")
+    heights = [gltf.world(pelvis, 0.0, name)[1, 3] for name in (*PROMPTS, "Hug! (2)")]
+    np.testing.assert_allclose(heights, [1, 2, 3], atol=1e-5)
+
+
+def test_the_form_of_amass_is_written_when_asked_for(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SUFFIXES", (".npz",))
+    request = GenerateRequest(["Bow."], tmp_path, amass=True).checked()
+    names = [file.name for file in generate(model, request, lambda *_: None)]
+    assert names == ["00_bow.npz", "00_bow_person1.amass.npz", "00_bow_person2.amass.npz"]
 
 
 def test_progress_goes_over_both_stages(model, tmp_path, monkeypatch):
@@ -72,7 +92,7 @@ def test_progress_goes_over_both_stages(model, tmp_path, monkeypatch):
     assert told == [("denoise", 1, 2), ("denoise", 2, 2), ("write", 0, 2), ("write", 1, 2), ("write", 2, 2)]
 
 
-@pytest.mark.parametrize("taken", ["01_hug.npz", "01_hug_person2.bvh", "01_hug.gif"])
+@pytest.mark.parametrize("taken", ["01_hug.npz", "01_hug_person2.bvh", "01_hug.gif", "clips.glb"])
 def test_no_file_is_overwritten_and_nothing_is_generated_then(model, tmp_path, taken):
     (tmp_path / taken).write_text("mine")
     with pytest.raises(UserError, match=rf"{taken}: exists already and is not overwritten \(allowed: another --out"):
@@ -84,7 +104,7 @@ def test_no_file_is_overwritten_and_nothing_is_generated_then(model, tmp_path, t
 
 def test_other_files_of_the_folder_are_in_nobodys_way(model, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SUFFIXES", (".npz",))
-    others = {"01_hug-and-kiss.npz", "02_hug.npz", "notes.txt"}
+    others = {"01_hug-and-kiss.npz", "02_hug.npz", "notes.txt", "clips.gltf"}
     for name in others:
         (tmp_path / name).touch()
     files = run(model, PROMPTS, tmp_path)
@@ -172,8 +192,8 @@ def test_a_folder_whose_files_would_have_too_long_a_path_is_refused(tmp_path):
 
 
 def test_when_a_file_cannot_be_written_none_is_left_and_the_same_command_works_later(model, tmp_path, monkeypatch):
-    def save(motion: Motion, stem: Place) -> list[Place]:
-        files = save_all(motion, stem)
+    def save(motion: Motion, stem: Place, *, amass: bool) -> list[Place]:
+        files = save_all(motion, stem, amass=amass)
         if motion.caption == PROMPTS[1]:
             raise UserError("cannot be written: No space left on device", where=stem)
         return files
@@ -186,4 +206,16 @@ def test_when_a_file_cannot_be_written_none_is_left_and_the_same_command_works_l
     assert str(caught.value) == f"{tmp_path / '01_hug'}: cannot be written: No space left on device"
     assert [file.name for file in tmp_path.iterdir()] == ["mine.npz"]
     monkeypatch.setattr(module, "save_all", save_all)
-    assert len(run(model, PROMPTS, tmp_path)) == len(PROMPTS)
+    assert len(run(model, PROMPTS, tmp_path)) == len(PROMPTS) + 1
+
+
+def test_when_the_clips_cannot_be_written_nothing_is_left(model, tmp_path, monkeypatch):
+    def fails(motions, path):
+        path.write_bytes(b"glTF")
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(module, "SUFFIXES", (".npz",))
+    monkeypatch.setattr("intermoe.render.glb.write_glb", fails)
+    with pytest.raises(UserError, match=r"clips\.glb: cannot be written: No space left on device"):
+        run(model, PROMPTS, tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -7,10 +7,12 @@ from scipy.spatial.transform import Rotation
 from turns import angle_between, matrix_from_axis_angle
 
 from intermoe.body.rotations import (
+    axis_angle_from_matrix,
     euler_zxy_from_matrix,
     matrix_about_axis,
     matrix_from_6d,
     matrix_from_euler,
+    quaternion_from_matrix,
     sixd_from_matrix,
 )
 
@@ -92,3 +94,29 @@ def test_angle_between_as_scipy_down_to_small_angles(turns):
     small = torch.tensor([[1e-7, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, np.pi, 0.0]], dtype=torch.float64)
     found = angle_between(torch.eye(3, dtype=torch.float64).expand(3, 3, 3), matrix_from_axis_angle(small))
     close(found, np.degrees(small.norm(dim=-1).numpy()), 1e-9)
+
+
+def odd_turns() -> Rotation:
+    """None, half turns about and between the axes, nearly none, nearly half ones."""
+    axes = [axis for axis in itertools.product([-1, 0, 1], repeat=3) if any(axis)]
+    return Rotation.from_rotvec(
+        [angle * np.array(axis) / np.linalg.norm(axis) for axis in axes for angle in (0, 1e-7, 1, 3.1415, np.pi)]
+    )
+
+
+def test_quaternions_as_scipys_with_no_negative_w(turns):
+    for some in (turns, odd_turns()):
+        found = quaternion_from_matrix(matrices(some)).numpy()
+        np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-12)
+        assert found[:, 3].min() >= 0
+        assert (Rotation.from_quat(found).inv() * some).magnitude().max() < 1e-7
+    close(quaternion_from_matrix(matrices(turns)), turns.as_quat(canonical=True))
+
+
+def test_axis_and_angle_as_scipy(turns):
+    close(axis_angle_from_matrix(matrices(turns)), turns.as_rotvec())
+    some = odd_turns()
+    found = axis_angle_from_matrix(matrices(some)).numpy()
+    assert np.linalg.norm(found, axis=-1).max() <= np.pi + 1e-12
+    assert (Rotation.from_rotvec(found).inv() * some).magnitude().max() < 1e-7
+    close(axis_angle_from_matrix(torch.eye(3)), np.zeros(3), 0)

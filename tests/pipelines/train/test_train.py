@@ -198,7 +198,7 @@ def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end_and_is_used(
     run_workers("evaluator", tiny("evaluator", 2, "data.encoder=clip"), tmp_path / "evaluator", dataset=clip_shards)
     use = ["--model", str(out), "--text-folder", str(clip_folder), "--out"]
     assert main(["generate", "two.bow", "--seconds", "1", *use, str(tmp_path / "motions")]) == 0
-    assert {file.suffix for file in (tmp_path / "motions").iterdir()} == {".npz", ".bvh", ".mp4", ".png"}
+    assert {file.suffix for file in (tmp_path / "motions").iterdir()} == {".npz", ".bvh", ".glb", ".mp4", ".png"}
     judged = ["--data", str(clip_shards), "--evaluator", str(tmp_path / "evaluator"), "evaluation.replications=1"]
     assert main(["evaluate", *judged, *use, str(tmp_path / "results")]) == 0
     rows = json.loads((tmp_path / "results/results.json").read_text())["rows"]
