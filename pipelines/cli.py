@@ -172,6 +172,7 @@ def _generate(options: argparse.Namespace) -> None:
         guidance=options.guidance,
         routing_map=options.routing_map,
         amass=options.amass,
+        clips=options.clips,
     ).checked()
     device = device_named(options.device)
     folder = model_folder(options.model, site.tracking_uri)

@@ -40,6 +40,7 @@ class GenerateRequest:
         guidance: scale of classifier-free guidance; the model's own if None.
         routing_map: also draw which experts worked on which moment (``.routing.png``).
         amass: also write each person in the form of AMASS (``_person1.amass.npz``).
+        clips: also write the motions of all prompts as the clips of one file (``clips.glb``).
     """
 
     prompts: Sequence[str]
@@ -49,17 +50,13 @@ class GenerateRequest:
     guidance: float | None = None
     routing_map: bool = False
     amass: bool = False
+    clips: bool = False
 
     @property
     def stems(self) -> list[Place]:
         """Of the files of each prompt, their path without the suffix."""
         digits = max(2, len(str(len(self.prompts) - 1)))
         return [self.out / f"{number:0{digits}d}_{_slug(prompt)}" for number, prompt in enumerate(self.prompts)]
-
-    @property
-    def clips(self) -> Place | None:
-        """The file with the motions of all prompts, where there are several."""
-        return self.out / _CLIPS if len(self.prompts) > 1 else None
 
     def checked(self) -> Self:
         """The request, if its files can be written.
@@ -82,12 +79,15 @@ class GenerateRequest:
     def present(self) -> list[Place]:
         """The files in the folder with a motion's name or that of all of them."""
         beginnings = tuple(beginning for stem in self.stems for beginning in _beginnings(stem.name))
-        clips = self.clips.name if self.clips is not None else None
-        return [path for path in contents(self.out) if path.name.startswith(beginnings) or path.name == clips]
+        return [
+            path
+            for path in contents(self.out)
+            if path.name.startswith(beginnings) or (self.clips and path.name == _CLIPS)
+        ]
 
 
 def generate(model: InterMoE, request: GenerateRequest, progress: _Progress) -> list[Place]:
-    """Generate a motion for each prompt and write it in every form; several also as the clips of one GLB.
+    """Generate a motion for each prompt and write it in every form that is asked for.
 
     Args:
         model: a trained model.
@@ -124,8 +124,8 @@ def _write(
             files += save_all(motion, stem, amass=request.amass)
             if maps:
                 files.append(save_routing_map(motion, maps[number], stem.with_name(f"{stem.name}.routing.png")))
-        if request.clips is not None:
-            files.append(save_clips(motions, request.clips))
+        if request.clips:
+            files.append(save_clips(motions, request.out / _CLIPS))
     except BaseException:
         # Those that are whole would be in the way of the same command, once there is room.
         for file in request.present():

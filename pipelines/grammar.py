@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--text-folder", type=Path, help="folder of CLIP's weights, if not in the hub's cache")
     verb.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto, a GPU if there is one)")
     verb.add_argument("--routing-map", action="store_true", help="also draw which experts worked on which moment")
+    verb.add_argument("--clips", action="store_true", help="also write all motions as the clips of one GLB, clips.glb")
     verb.add_argument("--amass", action="store_true", help="also write each person in AMASS's form, for SMPL-X tools")
 
     verb = verbs.add_parser("evaluate", help="evaluate a model: metrics with 95%% intervals")

@@ -43,8 +43,8 @@ def model() -> Standing:
     return Standing()
 
 
-def run(model, prompts, out, progress=lambda *_: None) -> list[Place]:
-    request = GenerateRequest(prompts, out, seconds=1.5, seed=3, guidance=2.0)
+def run(model, prompts, out, progress=lambda *_: None, *, clips=False) -> list[Place]:
+    request = GenerateRequest(prompts, out, seconds=1.5, seed=3, guidance=2.0, clips=clips)
     return generate(model, request.checked(), progress)
 
 
@@ -55,7 +55,7 @@ def test_each_prompt_has_its_files_in_every_form(model, tmp_path):
         f"{stem}{ending}"
         for stem in ("00_two-people-bow-to-each", "01_hug")
         for ending in (".npz", "_person1.bvh", "_person2.bvh", ".glb", ".mp4", ".png")
-    ] + ["clips.glb"]
+    ]
     assert [file.name for file in files] == names
     assert sorted(file.name for file in out.iterdir()) == sorted(names)
     assert all(file.stat().st_size > 100 for file in files)
@@ -66,10 +66,9 @@ def test_each_prompt_has_its_files_in_every_form(model, tmp_path):
     assert model.asked == {"seconds": 1.5, "seed": 3, "guidance": 2.0}
 
 
-def test_several_prompts_are_the_clips_of_one_more_file(model, tmp_path, monkeypatch):
+def test_the_motions_are_the_clips_of_one_file_when_asked_for(model, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SUFFIXES", (".npz",))
-    assert [file.name for file in run(model, ["Bow."], tmp_path / "one")] == ["00_bow.npz"]
-    *_, clips = run(model, [*PROMPTS, "Hug!"], tmp_path / "three")
+    *_, clips = run(model, [*PROMPTS, "Hug!"], tmp_path / "three", clips=True)
     assert clips == tmp_path / "three" / "clips.glb"
     gltf = Gltf(clips.read_bytes())
     assert [clip["name"] for clip in gltf.document["animations"]] == [*PROMPTS, "Hug! (2)"]
@@ -96,7 +95,7 @@ def test_progress_goes_over_both_stages(model, tmp_path, monkeypatch):
 def test_no_file_is_overwritten_and_nothing_is_generated_then(model, tmp_path, taken):
     (tmp_path / taken).write_text("mine")
     with pytest.raises(UserError, match=rf"{taken}: exists already and is not overwritten \(allowed: another --out"):
-        run(model, PROMPTS, tmp_path)
+        run(model, PROMPTS, tmp_path, clips=True)
     assert [file.name for file in tmp_path.iterdir()] == [taken]
     assert (tmp_path / taken).read_text() == "mine"
     assert model.asked == {}
@@ -104,7 +103,7 @@ def test_no_file_is_overwritten_and_nothing_is_generated_then(model, tmp_path, t
 
 def test_other_files_of_the_folder_are_in_nobodys_way(model, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SUFFIXES", (".npz",))
-    others = {"01_hug-and-kiss.npz", "02_hug.npz", "notes.txt", "clips.gltf"}
+    others = {"01_hug-and-kiss.npz", "02_hug.npz", "notes.txt", "clips.glb"}
     for name in others:
         (tmp_path / name).touch()
     files = run(model, PROMPTS, tmp_path)
@@ -206,7 +205,7 @@ def test_when_a_file_cannot_be_written_none_is_left_and_the_same_command_works_l
     assert str(caught.value) == f"{tmp_path / '01_hug'}: cannot be written: No space left on device"
     assert [file.name for file in tmp_path.iterdir()] == ["mine.npz"]
     monkeypatch.setattr(module, "save_all", save_all)
-    assert len(run(model, PROMPTS, tmp_path)) == len(PROMPTS) + 1
+    assert len(run(model, PROMPTS, tmp_path)) == len(PROMPTS)
 
 
 def test_when_the_clips_cannot_be_written_nothing_is_left(model, tmp_path, monkeypatch):
@@ -217,5 +216,5 @@ def test_when_the_clips_cannot_be_written_nothing_is_left(model, tmp_path, monke
     monkeypatch.setattr(module, "SUFFIXES", (".npz",))
     monkeypatch.setattr("intermoe.render.glb.write_glb", fails)
     with pytest.raises(UserError, match=r"clips\.glb: cannot be written: No space left on device"):
-        run(model, PROMPTS, tmp_path)
+        run(model, PROMPTS, tmp_path, clips=True)
     assert list(tmp_path.iterdir()) == []
