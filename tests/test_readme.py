@@ -77,6 +77,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "verify data/duet",
         "train evaluator",
         "evaluate --model",
+        "sweep sweeps/improvements.yaml",
         "register runs/denoiser",
         "import published",
         "import published",

@@ -241,7 +241,10 @@ def test_the_version_is_that_of_the_package(capsys):
                 "--help`)"
             ),
         ),
-        ("describe --config duett", "unknown preset 'duett' (allowed: duet, interhuman, or a .yaml file)"),
+        (
+            "describe --config duett",
+            "unknown preset 'duett' (allowed: duet, interhuman, interhuman-plus, or a .yaml file)",
+        ),
         ("describe --config none.yaml", "none.yaml: no such file"),
         (
             "describe --config duet moe.expert=3",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from intermoe.errors import UserError
-from pipelines.settings import Settings, load, overridden, parse_overrides, presets
+from pipelines.settings import Settings, flatten, load, overridden, parse_overrides, presets
 
 SMALL = """
 name: small
@@ -90,6 +90,24 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
         "encoder": "clip",
         "max_frames": 300,
         "persons": "drawn",
+    }
+
+
+def test_interhuman_plus_is_the_papers_network_with_what_helps():
+    paper, plus = (flatten(load(name).model_dump(mode="json")) for name in ("interhuman", "interhuman-plus"))
+    assert {key: value for key, value in plus.items() if paper[key] != value} == {
+        "name": "interhuman-plus",
+        "data.persons": "named",
+        "denoiser.person_embedding": True,
+        "moe.load_momentum": 0.9,
+        "moe.bias_init": "calibrated",
+        "diffusion.sampler": "dpm++",
+        "diffusion.sampler_steps": 10,
+        "diffusion.guidance_interval": [0.2, 1.0],
+        "diffusion.difference_loss": 2.0,
+        "train.vae.loss.bone": 1.0,
+        "train.vae.loss.displacement": 0.5,
+        "train.vae.loss.end_effector": 2.0,
     }
 
 

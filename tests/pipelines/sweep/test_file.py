@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from intermoe.errors import UserError
-from pipelines.settings import parse_overrides
+from pipelines import settings
+from pipelines.settings import flatten, parse_overrides
 from pipelines.sweep.file import load
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -320,3 +321,17 @@ def load_count(file):
     sweep = yaml.safe_load(file.read_text())
     seeds = sweep["profiles"][sweep["profile"]].get("seeds", [0])
     return (len(sweep["points"]) + 10_000) * len(seeds)
+
+
+def test_the_improvements_leave_out_each_setting_that_the_paper_does_not_have():
+    """With all of them left out, the settings of duet are the paper's, but for sizes and schedules."""
+    plan = load(ROOT / "sweeps/improvements.yaml")
+    values = {
+        trial.points[0]: flatten(trial.settings.model_dump(mode="json")) for trial in plan.trials if not trial.seed
+    }
+    whole, nothing = values.pop("all"), values.pop("none")
+    left_out = {key for key in whole if whole[key] != nothing[key]}
+    assert sorted(key for point in values.values() for key in whole if point[key] != whole[key]) == sorted(left_out)
+    paper = flatten(settings.load("interhuman").model_dump(mode="json"))
+    assert {key for key in left_out if nothing[key] != paper[key]} == set()
+    assert {trial.seed for trial in plan.trials} == {0, 1, 2}
