@@ -63,7 +63,7 @@ class Motion:
 
         ``.npz`` holds all numbers (see ``load``), ``.bvh`` becomes one file per person (``bow_person1.bvh``,
         ``bow_person2.bvh``) for Blender and the like, ``.mp4`` and ``.gif`` are videos, ``.png`` is a strip of key
-        frames. Missing folders are made.
+        frames, ``.html`` a page that shows the motion in 3D. Missing folders are made.
 
         Returns:
             The files written.
@@ -151,10 +151,19 @@ def _write_strip(motion: Motion, path: Place) -> list[Place]:
     return [path]
 
 
+def _write_page(motion: Motion, path: Place) -> list[Place]:
+    from intermoe.render.page import Scene, write_page
+
+    with whole_file(path) as partial:
+        write_page([Scene.of(motion)], partial, title=motion.caption)
+    return [path]
+
+
 _WRITERS: Mapping[str, Callable[[Motion, Place], list[Place]]] = {
     ".npz": _write_npz,
     ".bvh": _write_bvh,
     ".mp4": _write_video,
     ".gif": _write_video,
     ".png": _write_strip,
+    ".html": _write_page,
 }
