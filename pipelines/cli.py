@@ -171,6 +171,7 @@ def _generate(options: argparse.Namespace) -> None:
         seed=options.seed,
         guidance=options.guidance,
         routing_map=options.routing_map,
+        page=options.page,
     ).checked()
     device = device_named(options.device)
     folder = model_folder(options.model, site.tracking_uri)

@@ -1,4 +1,4 @@
-"""From prompts to files: motion (npz), BVH per person, video and key frames."""
+"""From prompts to files: motion (npz), BVH per person, video, key frames, and a page of all in 3D."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Self
 
 from intermoe.errors import UserError
@@ -18,6 +19,8 @@ from intermoe.motion import Motion
 from intermoe.places import Place, check_storage, is_file, is_remote
 
 SUFFIXES = (".npz", ".bvh", ".mp4", ".png")
+PAGE = "page.html"
+"""Name of the page of all motions."""
 # Characters of a prompt in a file's name: far below what file systems take, so that all suffixes fit.
 _SLUG = 60
 # Characters after a stem: the longest suffix, and what a file is called until it is whole.
@@ -35,7 +38,8 @@ class GenerateRequest:
         seconds: length of each motion.
         seed: of the noise.
         guidance: scale of classifier-free guidance; the model's own if None.
-        routing_map: also draw which experts worked on which moment (``.routing.png``).
+        routing_map: also draw which experts worked on which moment (``.routing.png``, and on the page).
+        page: also write a page that shows all motions in 3D (``page.html``).
     """
 
     prompts: Sequence[str]
@@ -44,6 +48,7 @@ class GenerateRequest:
     seed: int = 0
     guidance: float | None = None
     routing_map: bool = False
+    page: bool = False
 
     @property
     def stems(self) -> list[Place]:
@@ -65,14 +70,15 @@ class GenerateRequest:
         return self
 
     def check_free(self) -> None:
-        """Raise ``UserError`` where a file of a motion's name exists."""
+        """Raise ``UserError`` where a file of a motion's name exists, or the page that is asked for."""
         for path in self.present()[:1]:
             check_free(path, "another --out")
 
     def present(self) -> list[Place]:
-        """The files with a motion's name in the folder."""
+        """The files with a motion's name in the folder, and the page if it is asked for."""
         beginnings = tuple(beginning for stem in self.stems for beginning in _beginnings(stem.name))
-        return [path for path in contents(self.out) if path.name.startswith(beginnings)]
+        pages = {PAGE} if self.page else set()
+        return [path for path in contents(self.out) if path.name.startswith(beginnings) or path.name in pages]
 
 
 def generate(model: InterMoE, request: GenerateRequest, progress: _Progress) -> list[Place]:
@@ -113,6 +119,8 @@ def _write(
             files += save_all(motion, stem)
             if maps:
                 files.append(save_routing_map(motion, maps[number], stem.with_name(f"{stem.name}.routing.png")))
+        if request.page:
+            files.append(_save_page(motions, maps, request.out / PAGE))
     except BaseException:
         # Those that are whole would be in the way of the same command, once there is room.
         for file in request.present():
@@ -163,6 +171,16 @@ def save_routing_map(motion: Motion, routing: RoutingMap, file: Place) -> Place:
 
     with whole_file(file) as partial:
         write_routing_map(motion, routing, partial)
+    return file
+
+
+def _save_page(motions: Sequence[Motion], maps: Sequence[RoutingMap], file: Place) -> Place:
+    """Write the page of all motions, with their routing where it was recorded."""
+    from intermoe.render.page import Scene, write_page
+
+    scenes = [Scene.of(motion, routing) for motion, routing in zip_longest(motions, maps)]
+    with whole_file(file) as partial:
+        write_page(scenes, partial, title="Generated motion")
     return file
 
 

@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--text-folder", type=Path, help="folder of CLIP's weights, if not in the hub's cache")
     verb.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto, a GPU if there is one)")
     verb.add_argument("--routing-map", action="store_true", help="also draw which experts worked on which moment")
+    verb.add_argument("--page", action="store_true", help="also write page.html, which shows the motions in 3D")
 
     verb = verbs.add_parser("evaluate", help="evaluate a model: metrics with 95%% intervals")
     verb.add_argument(

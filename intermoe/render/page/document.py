@@ -82,7 +82,7 @@ def _look() -> dict[str, Any]:
     stage = {"skyTop": SKY_TOP, "sky": SKY, "ground": GROUND, "line": LINE, "shadow": SHADOW}
     return {
         "tones": tones,
-        "stage": {name: np.round(colour).astype(int).tolist() for name, colour in stage.items()},
+        "stage": {name: np.array(colour).round().astype(int).tolist() for name, colour in stage.items()},
         "sole": SOLE,
         "shadowLean": [SHADOW_RIGHT, SHADOW_AWAY],
     }
