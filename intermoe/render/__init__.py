@@ -1,1 +1,1 @@
-"""Motion made visible: video, key frames, BVH."""
+"""Motion made visible: video, key frames, BVH, a page in 3D."""

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from intermoe.body.conventions import FPS
-from intermoe.body.features import joints_from_features, rotations_from_features
 from intermoe.body.skeletons import Skeleton
 from intermoe.data.batches import interactions
 from intermoe.data.draws import UNDRAWN, prompt_seeds
 from intermoe.data.rows import MotionRow
 from intermoe.data.shards import DatasetFolder
+from intermoe.generation import unsettled_motion
 from intermoe.model import VAE_PARTS, InterMoE
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
 from intermoe.moe.selection import selections
@@ -92,7 +91,7 @@ def _generated(model: InterMoE, folder: DatasetFolder, recordings: Sequence[Moti
     motions = batch.motions(texts)
     maps = recorder.maps() if recorder is not None else [None] * len(motions)
     recorded = [
-        _motion(_recorded(recording, model.skeleton, longest)[0], text, model.skeleton)
+        unsettled_motion(_recorded(recording, model.skeleton, longest)[0], text, model.skeleton)
         for recording, text in zip(recordings, texts, strict=True)
     ]
     return {f"sample_{n}": ExampleMotion(*parts) for n, parts in enumerate(zip(motions, maps, recorded, strict=True))}
@@ -103,9 +102,9 @@ def _reconstructed(model: InterMoE, folder: DatasetFolder, recording: MotionRow)
     with torch.no_grad():
         decoded_BTPF = model.decode(model.encode(recorded_BTPF.to(model.device))).cpu()
     text = folder.caption(recording.captions[0]).text
-    beside = _motion(recorded_BTPF[0], text, model.skeleton)
+    beside = unsettled_motion(recorded_BTPF[0], text, model.skeleton)
     return {
-        f"0_{name}": ExampleMotion(_motion(features_TPF, f"{name}: {text}", model.skeleton), recorded=recorded)
+        f"0_{name}": ExampleMotion(unsettled_motion(features_TPF, f"{name}: {text}", model.skeleton), recorded=recorded)
         for name, features_TPF, recorded in (
             ("recorded", recorded_BTPF[0], None),
             ("reconstructed", decoded_BTPF[0], beside),
@@ -117,13 +116,3 @@ def _recorded(recording: MotionRow, skeleton: Skeleton, longest: int) -> Tensor:
     """Features of a recording alone in a batch, as it is: not swapped, not mirrored, from its first frame on."""
     positions, rotations = [recording.position_TPJ3], [recording.rotation_TPR6]
     return interactions(positions, rotations, [UNDRAWN], skeleton, longest).features_BTPF
-
-
-def _motion(features_TPF: Tensor, caption: str, skeleton: Skeleton) -> Motion:
-    """The motion that features hold, as it is."""
-    joints_TPJ3, rotations_TPR6 = (
-        read(features_TPF, skeleton) for read in (joints_from_features, rotations_from_features)
-    )
-    return Motion(
-        joints=joints_TPJ3.numpy(), rotations=rotations_TPR6.numpy(), fps=FPS, caption=caption, skeleton=skeleton
-    )

@@ -300,7 +300,7 @@ function showLegend() {
     return entry;
   });
   entries.push(element("span", "left limbs lighter"));
-  [["ring", "foot on the ground"], ["ring slide", "it slides (over " + SLIDING * 100 + " cm/s)"]].forEach(function (mark) {
+  [["ring", "foot on the ground"], ["ring slide", "sliding, over " + SLIDING * 100 + " cm/s"]].forEach(function (mark) {
     const entry = element("span");
     [element("i", "", mark[0]), document.createTextNode(mark[1])].forEach(child => entry.appendChild(child));
     entries.push(entry);

@@ -26,12 +26,13 @@ function newRenderer(canvas, look, shaders) {
   };
   const limbLayout = [["start", 4], ["end", 4], ["tone", 3]];
   const formLayout = [["middle", 3], ["right", 3], ["up", 3], ["front", 3], ["tone", 3]];
-  const limbs = limbMesh(20, 6), sphere = sphereMesh(24, 14);
+  // Shadows are blurred: few triangles do.
+  const limbs = limbMesh(18, 5), sphere = sphereMesh(24, 14), roughLimbs = limbMesh(8, 3), roughSphere = sphereMesh(12, 7);
   const shapes = {
     limb: instanced(gl, programs.limb, limbs, limbLayout),
-    limbShadow: instanced(gl, programs.limbShadow, limbs, limbLayout),
+    limbShadow: instanced(gl, programs.limbShadow, roughLimbs, limbLayout),
     form: instanced(gl, programs.form, sphere, formLayout),
-    formShadow: instanced(gl, programs.formShadow, sphere, formLayout)
+    formShadow: instanced(gl, programs.formShadow, roughSphere, formLayout)
   };
   const tools = {
     gl: gl, look: look, programs: programs, shapes: shapes,
