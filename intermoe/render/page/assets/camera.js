@@ -18,16 +18,20 @@ function axesOf(camera) {
 }
 
 // Where the first camera of a motion looks and from how far: the nearest place that sees all joints in all frames.
-// The lowest ``free`` of the picture's height is left to what lies over it.
-function framing(panel, azimuth, aspect, free) {
+// The lowest ``free`` of the picture's height is left to what lies over it. With a track, all is relative to it: the camera
+// follows the two.
+function framing(panel, azimuth, aspect, free, track) {
   const axes = axesOf(newCamera(azimuth));
   const slopeY = Math.tan(FIELD_OF_VIEW / 2), slopeX = slopeY * aspect, slopeDown = slopeY * (1 - 2 * free);
   const joints = panel.joints;
   // What bounds the eye from below and the left, and from above and the right.
   const low = [-Infinity, -Infinity], high = [-Infinity, -Infinity];
   let nearest = -Infinity, farthest = Infinity;
+  const perFrame = joints.length / panel.frames;
   for (let at = 0; at < joints.length; at += 3) {
-    const point = [joints[at], joints[at + 1], joints[at + 2]];
+    const frame = Math.floor(at / perFrame);
+    const away = track ? [track[2 * frame], track[2 * frame + 1]] : [0, 0];
+    const point = [joints[at] - away[0], joints[at + 1], joints[at + 2] - away[1]];
     const x = dot(point, axes[0]), y = dot(point, axes[1]), z = dot(point, axes[2]);
     high[0] = Math.max(high[0], x + FLESH + slopeX * z);
     low[0] = Math.max(low[0], FLESH - x + slopeX * z);
@@ -45,6 +49,37 @@ function framing(panel, azimuth, aspect, free) {
   return { target: target, distance: Math.max(eyeZ - middleZ, 0.5) };
 }
 
+// The middle of the two on the ground in each frame, x and z, steadied: the mean over half a second.
+function trackOf(panel) {
+  const size = 2 * panel.skeleton.joints * 3, reach = Math.round(panel.fps / 4);
+  const sums = new Float64Array(2 * panel.frames + 2);
+  for (let frame = 0; frame < panel.frames; frame++) {
+    for (let axis = 0; axis < 2; axis++) {
+      let low = Infinity, high = -Infinity;
+      for (let at = frame * size + 2 * axis; at < (frame + 1) * size; at += 3) {
+        low = Math.min(low, panel.joints[at]);
+        high = Math.max(high, panel.joints[at]);
+      }
+      sums[2 * frame + 2 + axis] = sums[2 * frame + axis] + (low + high) / 2;
+    }
+  }
+  const track = new Float32Array(2 * panel.frames);
+  for (let frame = 0; frame < panel.frames; frame++) {
+    const near = Math.min(reach, frame, panel.frames - 1 - frame);
+    for (let axis = 0; axis < 2; axis++) {
+      track[2 * frame + axis] = (sums[2 * (frame + near + 1) + axis] - sums[2 * (frame - near) + axis]) / (2 * near + 1);
+    }
+  }
+  return track;
+}
+
+// Where the track is at a moment, between its frames.
+function trackAt(panel, moment) {
+  const place = Math.min(Math.max(moment * panel.fps, 0), panel.frames - 1);
+  const frame = Math.floor(place + 1e-6), after = Math.min(frame + 1, panel.frames - 1), part = Math.max(place - frame, 0);
+  return [0, 1].map(axis => panel.track[2 * frame + axis] * (1 - part) + panel.track[2 * after + axis] * part);
+}
+
 // The middle of a motion on the ground and how far it reaches from there.
 function groundOf(panel) {
   const low = [Infinity, Infinity], high = [-Infinity, -Infinity];
@@ -59,11 +94,12 @@ function groundOf(panel) {
   return { middle: middle, spread: Math.hypot(high[0] - low[0], high[1] - low[1]) / 2 };
 }
 
-// The matrix of a camera [16, by columns], and its axes; ``distance`` is that of all motions of the scene.
-function viewOf(camera, frame, distance, aspect) {
+// The matrix of a camera [16, by columns], and its axes; ``distance`` is that of all motions of the scene, ``middle`` the
+// place on the ground that it follows.
+function viewOf(camera, frame, distance, aspect, middle) {
   const axes = axesOf(camera);
   const away = distance * camera.zoom;
-  let target = frame.target;
+  let target = added(frame.target, 1, [middle[0], 0, middle[1]]);
   camera.shift.forEach((by, axis) => { target = added(target, by * distance, axes[axis]); });
   const eye = added(target, away, axes[2]);
   // Never below the ground, whose other side shows nothing.

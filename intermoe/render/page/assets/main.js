@@ -7,7 +7,7 @@ const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 const view = byId("view");
 
 // What is shown now; "stage" is that of the denoising, -1 for all.
-const shown = { number: -1, panels: [], camera: null, player: null, strips: [], stage: -1, speed: 1, framed: null };
+const shown = { number: -1, panels: [], camera: null, player: null, strips: [], stage: -1, speed: 1, framed: null, follow: false };
 let renderer = null;
 let asked = false;
 let before = 0;
@@ -72,13 +72,16 @@ function viewsOf() {
   const parts = partsOf(width, height, shown.panels.length);
   const aspect = parts[0].width / Math.max(parts[0].height, 1);
   if (!shown.framed || shown.framed.aspect !== aspect) {
-    const frames = shown.panels.map(panel => framing(panel, scene.azimuth, aspect, 44 / Math.max(parts[0].height, 200)));
-    shown.framed = { aspect: aspect, frames: frames, distance: Math.max(...frames.map(frame => frame.distance)) };
+    shown.framed = framed(aspect, 44 / Math.max(parts[0].height, 200));
   }
+  const way = shown.framed[shown.follow ? "following" : "standing"];
   return shown.panels.map(function (panel, number) {
-    const part = parts[number], seen = viewOf(shown.camera, shown.framed.frames[number], shown.framed.distance, aspect);
+    const part = parts[number];
+    const middle = shown.follow ? trackAt(panel, momentOf(panel)) : [0, 0];
+    const seen = viewOf(shown.camera, way.frames[number], way.distance, aspect, middle);
+    const ground = shown.follow ? { middle: middle, spread: way.distance } : panel.ground;
     return {
-      panel: panel, matrix: seen.matrix, axes: seen.axes, azimuth: scene.azimuth, ground: panel.ground,
+      panel: panel, matrix: seen.matrix, axes: seen.axes, azimuth: scene.azimuth, ground: ground,
       pose: panel.pose, frame: pose(panel, momentOf(panel), panel.pose),
       part: {
         x: Math.round(part.x * ratio), y: Math.round((height - part.y - part.height) * ratio),
@@ -86,6 +89,28 @@ function viewsOf() {
       }
     };
   });
+}
+
+// The first views of all motions: of a camera that stands still, and of one that follows the two.
+function framed(aspect, free) {
+  const way = function (tracked) {
+    const azimuth = page.scenes[shown.number].azimuth;
+    const frames = shown.panels.map(panel => framing(panel, azimuth, aspect, free, tracked ? panel.track : null));
+    return { frames: frames, distance: Math.max(...frames.map(frame => frame.distance)) };
+  };
+  return { aspect: aspect, standing: way(false), following: way(true) };
+}
+
+// Who goes far is followed from the beginning: standing still, the camera would have to be far away.
+function chooseWay() {
+  const both = framed(1.5, 0.1);
+  setFollow(both.standing.distance > 1.8 * both.following.distance);
+}
+
+function setFollow(follow) {
+  shown.follow = follow;
+  byId("follow").setAttribute("aria-pressed", String(follow));
+  ask();
 }
 
 // A motion that stands still shows a frame as it is; one that plays, what lies between frames, too.
@@ -115,6 +140,7 @@ function showScene(number) {
   shown.panels = scene.panels.map(panel => readPanel(panel, page.skeletons));
   shown.panels.forEach(function (panel) {
     panel.ground = groundOf(panel);
+    panel.track = trackOf(panel);
     panel.pose = new Float32Array(2 * panel.skeleton.joints * 3);
   });
   shown.camera = newCamera(scene.azimuth);
@@ -125,6 +151,7 @@ function showScene(number) {
   byId("scenes").value = String(number);
   byId("caption").textContent = scene.caption;
   byId("scrub").max = shown.player.master.frames - 1;
+  chooseWay();
   showStages();
   showStrips();
   showLabels();
@@ -261,10 +288,12 @@ function listen() {
   byId("nearer").addEventListener("click", () => zoom(0.85));
   byId("farther").addEventListener("click", () => zoom(1 / 0.85));
   byId("home").addEventListener("click", home);
+  byId("follow").addEventListener("click", () => setFollow(!shown.follow));
   listenToPointers(view, () => shown.camera, home, ask);
   const commands = {
     " ": toggle, ",": () => step(-1), ".": () => step(1), "+": () => zoom(0.85), "=": () => zoom(0.85),
-    "-": () => zoom(1 / 0.85), "0": home, "n": () => go(1), "p": () => go(-1)
+    "-": () => zoom(1 / 0.85), "0": home, "n": () => go(1), "p": () => go(-1),
+    "f": () => setFollow(!shown.follow)
   };
   listenToKeys(view, () => shown.camera, commands, ask);
   window.addEventListener("resize", function () {

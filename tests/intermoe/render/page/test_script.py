@@ -83,24 +83,46 @@ def test_between_two_frames_joints_are_between_them_and_after_the_last_they_rest
 
 @pytest.mark.parametrize("aspect", [0.5, 1.4, 4.0])
 def test_the_first_view_has_all_joints_of_all_frames_above_what_is_kept_free(page, meeting, aspect):
-    matrix = run(
+    standing, following = run(
         f"""
         const panel = readPanel(data.scene.panels[0], data.skeletons);
-        const frame = framing(panel, data.scene.azimuth, {aspect}, 0.1);
-        answer = viewOf(newCamera(data.scene.azimuth), frame, frame.distance, {aspect}).matrix;
+        panel.track = trackOf(panel);
+        const frame = framing(panel, data.scene.azimuth, {aspect}, 0.1, null);
+        const near = framing(panel, data.scene.azimuth, {aspect}, 0.1, panel.track);
+        const camera = newCamera(data.scene.azimuth);
+        answer = [viewOf(camera, frame, frame.distance, {aspect}, [0, 0]).matrix, Array.from({{ length: 20 }}, (_, n) =>
+          viewOf(camera, near, near.distance, {aspect}, trackAt(panel, n / 30)).matrix)];
         """,
         page,
     )
-    joints = meeting(20).joints.reshape(-1, 3)
-    clip = np.concatenate([joints, np.ones((len(joints), 1))], axis=1) @ np.reshape(matrix, (4, 4))
-    x, y, z = (clip[:, :3] / clip[:, 3:]).T
-    assert clip[:, 3].min() > 0.5
-    assert np.abs(x).max() < 1
-    assert y.min() > -0.8
-    assert y.max() < 1
-    assert np.abs(z).max() < 1
-    # And it is the nearest: something comes near an edge.
-    assert max(np.abs(x).max(), y.max(), -y.min() + 0.2) > 0.7
+    # A camera that stands sees all frames, one that follows sees each where it is then.
+    joints = meeting(20).joints.reshape(20, -1, 3)
+    homogeneous = np.concatenate([joints, np.ones((20, 44, 1))], axis=2)
+    for matrices in (np.tile(standing, (20, 1)), np.array(following)):
+        clip = (homogeneous @ matrices.reshape(20, 4, 4)).reshape(-1, 4)
+        x, y, z = (clip[:, :3] / clip[:, 3:]).T
+        assert clip[:, 3].min() > 0.5
+        assert np.abs(x).max() < 1
+        assert y.min() > -0.8
+        assert y.max() < 1
+        assert np.abs(z).max() < 1
+        # And it is the nearest: something comes near an edge.
+        assert max(np.abs(x).max(), y.max(), -y.min() + 0.2) > 0.7
+
+
+def test_the_camera_follows_the_middle_of_the_two_steadily(page, meeting):
+    track = run(
+        """
+        const panel = readPanel(data.scene.panels[0], data.skeletons);
+        answer = trackOf(panel);
+        """,
+        page,
+    )
+    joints = meeting(20).joints[..., [0, 2]]
+    middle = (joints.min((1, 2)) + joints.max((1, 2))) / 2
+    reach = [min(8, n, 19 - n) for n in range(20)]
+    expected = [middle[n - near : n + near + 1].mean(0) for n, near in enumerate(reach)]
+    np.testing.assert_allclose(np.reshape(track, (20, 2)), expected, atol=1e-4)
 
 
 def test_motions_of_other_lengths_and_rates_share_a_clock(page):
