@@ -263,7 +263,7 @@ def _sweep(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from pipelines.report.report import report
 
-    for file in report(options.sweep, options.out or options.sweep / "report"):
+    for file in report(options.sweep, options.out or options.sweep / "report", gallery=options.gallery):
         print(file)
 
 

@@ -130,6 +130,9 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("report", help="write the tables and plots of a sweep")
     verb.add_argument("sweep", type=as_place, metavar="SWEEP", help="folder of a sweep")
     verb.add_argument("--out", type=as_place, help="output folder (default: SWEEP/report, replaced)")
+    verb.add_argument(
+        "--gallery", action="store_true", help="also write gallery.html: motions of every point in 3D, generated here"
+    )
 
     verb = verbs.add_parser("verify", help="compare data sets, checkpoints, runs and sweeps with their checksums")
     verb.add_argument("folders", nargs="+", type=as_place, metavar="FOLDER", help="what to check, at any depth")
