@@ -11,6 +11,10 @@ const shown = { number: -1, panels: [], camera: null, player: null, strips: [], 
 let renderer = null;
 let asked = false;
 let before = 0;
+// Seconds between frames, a running mean; above this they are drawn coarser, by this part of the pixels across.
+const SLOW = 0.06;
+let pace = 0;
+let sharpness = 1;
 
 function element(name, text, kind) {
   const made = document.createElement(name);
@@ -35,7 +39,10 @@ function tick(now) {
   asked = false;
   const player = shown.player;
   if (player.playing) {
-    if (before) advanced(player, (now - before) / 1000);
+    if (before) {
+      advanced(player, (now - before) / 1000);
+      spare((now - before) / 1000);
+    }
     before = now;
     ask();
   } else {
@@ -43,6 +50,14 @@ function tick(now) {
   }
   showTime();
   if (renderer) renderer.draw(viewsOf(), night.matches);
+}
+
+// Where frames take long, as without a graphics card, those of a playing motion are drawn coarser.
+function spare(elapsed) {
+  pace = 0.85 * pace + 0.15 * Math.min(elapsed, 0.5);
+  if (pace < SLOW || sharpness <= 0.6) return;
+  sharpness *= 0.8;
+  pace = 0;
 }
 
 // Parts of the stage: beside each other where it is wide enough, else one below the other; pixels of the page.
@@ -61,7 +76,7 @@ function partsOf(width, height, count) {
 }
 
 function viewsOf() {
-  const ratio = Math.min(window.devicePixelRatio || 1, 2);
+  const ratio = Math.min(window.devicePixelRatio || 1, 2) * (shown.player.playing ? sharpness : 1);
   const width = view.clientWidth, height = view.clientHeight;
   const pixels = [Math.max(Math.round(width * ratio), 1), Math.max(Math.round(height * ratio), 1)];
   if (view.width !== pixels[0] || view.height !== pixels[1]) {
@@ -83,12 +98,17 @@ function viewsOf() {
     return {
       panel: panel, matrix: seen.matrix, axes: seen.axes, azimuth: scene.azimuth, ground: ground,
       pose: panel.pose, frame: pose(panel, momentOf(panel), panel.pose),
-      part: {
-        x: Math.round(part.x * ratio), y: Math.round((height - part.y - part.height) * ratio),
-        width: Math.round(part.width * ratio), height: Math.round(part.height * ratio)
-      }
+      part: pixelsOf(part, width, height)
     };
   });
+}
+
+// A part of the stage in pixels of the canvas, from below; neighbours share their edge.
+function pixelsOf(part, width, height) {
+  const across = x => Math.round(x / Math.max(width, 1) * view.width);
+  const up = y => Math.round((height - y) / Math.max(height, 1) * view.height);
+  const left = across(part.x), bottom = up(part.y + part.height);
+  return { x: left, y: bottom, width: across(part.x + part.width) - left, height: up(part.y) - bottom };
 }
 
 // The first views of all motions: of a camera that stands still, and of one that follows the two.
@@ -158,8 +178,10 @@ function showScene(number) {
   ask();
 }
 
+// The labels in the parts of the stage; the strips below stand in as many columns.
 function showLabels() {
   const parts = partsOf(view.clientWidth, view.clientHeight, shown.panels.length);
+  byId("strips").style.setProperty("--columns", parts.filter(part => part.y === 0).length);
   replaceChildren(byId("labels"), shown.panels.map(function (panel, number) {
     const label = element("span", panel.label);
     label.hidden = !panel.label;
