@@ -17,7 +17,20 @@ from intermoe.render.stage import GROUND, LINE, SHADOW, SHADOW_AWAY, SHADOW_RIGH
 
 _ASSETS = files(__package__) / "assets"
 # In this order: each may use what stands before it.
-_SCRIPTS = ("data", "body", "camera", "gl", "renderer", "player", "strip", "controls", "main")
+_SCRIPTS = (
+    "data",
+    "body",
+    "camera",
+    "gl",
+    "renderer",
+    "player",
+    "strip",
+    "controls",
+    "state",
+    "stage",
+    "strips",
+    "main",
+)
 _SHADERS = (
     "limb.vert",
     "ellipsoid.vert",
