@@ -96,6 +96,17 @@ class GeneratedBatch:
         ]
 
 
+def unsettled_motion(features_TPF: Tensor, caption: str, skeleton: Skeleton) -> Motion:
+    """The motion that features hold, as it is: of a recording, or of what the VAE makes of one."""
+    features_TPF = features_TPF.detach().cpu()
+    joints_TPJ3, rotations_TPR6 = (
+        read(features_TPF, skeleton) for read in (joints_from_features, rotations_from_features)
+    )
+    return Motion(
+        joints=joints_TPJ3.numpy(), rotations=rotations_TPR6.numpy(), fps=FPS, caption=caption, skeleton=skeleton
+    )
+
+
 def frames_of(seconds: float, longest: int) -> int:
     """Frames of a motion of that length; ``UserError`` where the model did not learn from motions as long or short."""
     frames = round(seconds * FPS) if math.isfinite(seconds) else 0

@@ -79,8 +79,9 @@ class Motion:
 
         ``.npz`` holds all numbers (see ``load``), ``.bvh`` becomes one file per person (``bow_person1.bvh``,
         ``bow_person2.bvh``) for animation programs, ``.glb`` one file with both for Blender, Unreal and browsers,
-        ``.mp4`` and ``.gif`` are videos, ``.png`` is a strip of key frames. ``.amass.npz`` becomes one file per person
-        for SMPL-X tools (see render/amass.py), only of SMPL's joints. Missing folders are made.
+        ``.mp4`` and ``.gif`` are videos, ``.png`` is a strip of key frames, ``.html`` a page that shows the motion in
+        3D. ``.amass.npz`` becomes one file per person for SMPL-X tools (see render/amass.py), only of SMPL's joints.
+        Missing folders are made.
 
         Returns:
             The files written.
@@ -186,6 +187,14 @@ def _write_strip(motion: Motion, path: Place) -> list[Place]:
     return [path]
 
 
+def _write_page(motion: Motion, path: Place) -> list[Place]:
+    from intermoe.render.page import Scene, write_page
+
+    with whole_file(path) as partial:
+        write_page([Scene.of(motion)], partial, title=motion.caption)
+    return [path]
+
+
 _WRITERS: Mapping[str, Callable[[Motion, Place], list[Place]]] = {
     ".npz": _write_npz,
     ".bvh": _write_bvh,
@@ -193,5 +202,6 @@ _WRITERS: Mapping[str, Callable[[Motion, Place], list[Place]]] = {
     ".mp4": _write_video,
     ".gif": _write_video,
     ".png": _write_strip,
+    ".html": _write_page,
     _AMASS: _write_amass,
 }

@@ -173,6 +173,7 @@ def _generate(options: argparse.Namespace) -> None:
         routing_map=options.routing_map,
         amass=options.amass,
         clips=options.clips,
+        page=options.page,
     ).checked()
     device = device_named(options.device)
     folder = model_folder(options.model, site.tracking_uri)
@@ -264,7 +265,7 @@ def _sweep(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from pipelines.report.report import report
 
-    for file in report(options.sweep, options.out or options.sweep / "report"):
+    for file in report(options.sweep, options.out or options.sweep / "report", gallery=options.gallery):
         print(file)
 
 

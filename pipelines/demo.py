@@ -25,7 +25,7 @@ from pipelines.cluster.session import ray_session
 from pipelines.evaluate.evaluate import evaluate
 from pipelines.evaluate.request import EvaluateRequest
 from pipelines.evaluate.results import description, terminal_table
-from pipelines.generate import GenerateRequest, generate
+from pipelines.generate import PAGE, GenerateRequest, generate
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
 from pipelines.preprocess.sources import SourceConfig
@@ -81,7 +81,7 @@ def _run(out: Path) -> None:
         console.print("[4/6] From prompts to motions")
         model = InterMoE.load(out / "denoiser")
         request = GenerateRequest(
-            PROMPTS, out / "motions", seconds=_SECONDS, seed=values.seed, routing_map=True
+            PROMPTS, out / "motions", seconds=_SECONDS, seed=values.seed, routing_map=True, page=True
         ).checked()
         with Stages() as stages:
             files = generate(model, request, stages)
@@ -108,6 +108,7 @@ def _run(out: Path) -> None:
         parent.describe("\n\n".join(["The whole pipeline on Duet, small.", description(results), *pictures]))
     console.print(terminal_table(results))
     _show(console, shares, [file for file in files if file.suffix == ".mp4"])
+    console.print(f"All of them in 3D, with their experts: {out / 'motions' / PAGE}", highlight=False, soft_wrap=True)
     console.print(f"The table with its plot: {out / 'evaluation' / 'results.html'}", highlight=False, soft_wrap=True)
     console.print("Runs, curves, files and checkpoints: `make ui` (or `intermoe ui`), then open the address it prints.")
 

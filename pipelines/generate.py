@@ -1,4 +1,4 @@
-"""From prompts to files: motion (npz), BVH per person, GLB of both, video and key frames."""
+"""From prompts to files: motion (npz), BVH per person, GLB of both, video, key frames, and a page of all in 3D."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Self
 
 from intermoe.errors import UserError
@@ -21,6 +22,8 @@ SUFFIXES = (".npz", ".bvh", ".glb", ".mp4", ".png")
 _AMASS = ".amass.npz"
 # All motions of a command in one file.
 _CLIPS = "clips.glb"
+PAGE = "page.html"
+"""Name of the page of all motions."""
 # Characters of a prompt in a file's name: far below what file systems take, so that all suffixes fit.
 _SLUG = 60
 # Characters after a stem: the longest suffix, and what a file is called until it is whole.
@@ -38,9 +41,10 @@ class GenerateRequest:
         seconds: length of each motion.
         seed: of the noise.
         guidance: scale of classifier-free guidance; the model's own if None.
-        routing_map: also draw which experts worked on which moment (``.routing.png``).
+        routing_map: also draw which experts worked on which moment (``.routing.png``, and on the page).
         amass: also write each person in the form of AMASS (``_person1.amass.npz``).
-        clips: also write the motions of all prompts as the clips of one file (``clips.glb``).
+        clips: also write all motions as the clips of one file (``clips.glb``).
+        page: also write a page that shows all motions in 3D (``page.html``).
     """
 
     prompts: Sequence[str]
@@ -51,6 +55,7 @@ class GenerateRequest:
     routing_map: bool = False
     amass: bool = False
     clips: bool = False
+    page: bool = False
 
     @property
     def stems(self) -> list[Place]:
@@ -77,13 +82,10 @@ class GenerateRequest:
             check_free(path, "another --out")
 
     def present(self) -> list[Place]:
-        """The files in the folder with a motion's name or that of all of them."""
+        """The files in the folder with a motion's name, or with that of a file of all motions that is asked for."""
         beginnings = tuple(beginning for stem in self.stems for beginning in _beginnings(stem.name))
-        return [
-            path
-            for path in contents(self.out)
-            if path.name.startswith(beginnings) or (self.clips and path.name == _CLIPS)
-        ]
+        of_all = {name for name, is_asked in ((_CLIPS, self.clips), (PAGE, self.page)) if is_asked}
+        return [path for path in contents(self.out) if path.name.startswith(beginnings) or path.name in of_all]
 
 
 def generate(model: InterMoE, request: GenerateRequest, progress: _Progress) -> list[Place]:
@@ -126,6 +128,8 @@ def _write(
                 files.append(save_routing_map(motion, maps[number], stem.with_name(f"{stem.name}.routing.png")))
         if request.clips:
             files.append(save_clips(motions, request.out / _CLIPS))
+        if request.page:
+            files.append(_save_page(motions, maps, request.out / PAGE))
     except BaseException:
         # Those that are whole would be in the way of the same command, once there is room.
         for file in request.present():
@@ -186,6 +190,16 @@ def save_routing_map(motion: Motion, routing: RoutingMap, file: Place) -> Place:
 
     with whole_file(file) as partial:
         write_routing_map(motion, routing, partial)
+    return file
+
+
+def _save_page(motions: Sequence[Motion], maps: Sequence[RoutingMap], file: Place) -> Place:
+    """Write the page of all motions, with their routing where it was recorded."""
+    from intermoe.render.page import Scene, write_page
+
+    scenes = [Scene.of(motion, routing) for motion, routing in zip_longest(motions, maps)]
+    with whole_file(file) as partial:
+        write_page(scenes, partial, title="Generated motion")
     return file
 
 

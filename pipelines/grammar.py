@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--routing-map", action="store_true", help="also draw which experts worked on which moment")
     verb.add_argument("--clips", action="store_true", help="also write all motions as the clips of one GLB, clips.glb")
     verb.add_argument("--amass", action="store_true", help="also write each person in AMASS's form, for SMPL-X tools")
+    verb.add_argument("--page", action="store_true", help="also write page.html, which shows the motions in 3D")
 
     verb = verbs.add_parser("evaluate", help="evaluate a model: metrics with 95%% intervals")
     verb.add_argument(
@@ -131,6 +132,9 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("report", help="write the tables and plots of a sweep")
     verb.add_argument("sweep", type=as_place, metavar="SWEEP", help="folder of a sweep")
     verb.add_argument("--out", type=as_place, help="output folder (default: SWEEP/report, replaced)")
+    verb.add_argument(
+        "--gallery", action="store_true", help="also write gallery.html: motions of every point in 3D, generated here"
+    )
 
     verb = verbs.add_parser("verify", help="compare data sets, checkpoints, runs and sweeps with their checksums")
     verb.add_argument("folders", nargs="+", type=as_place, metavar="FOLDER", help="what to check, at any depth")

@@ -112,7 +112,8 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         )
         assert main([*words[1:], *smaller]) == 0, line
     assert (tmp_path / "runs/evaluation/results.html").is_file()
-    assert {path.suffix for path in (tmp_path / "motions").iterdir()} == {".npz", ".bvh", ".glb", ".mp4", ".png"}
+    suffixes = {".npz", ".bvh", ".glb", ".mp4", ".png", ".html"}
+    assert {path.suffix for path in (tmp_path / "motions").iterdir()} == suffixes
     # The other block of Python trains: tests/pipelines/test_notebook.py runs it.
     (python,) = (block for kind, block in BLOCKS if kind == "python" and "InterMoE.load" in block)
     done = subprocess.run([sys.executable, "-c", python], capture_output=True, text=True, timeout=600)
@@ -120,4 +121,5 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (tmp_path / "bow_person2.bvh").is_file()
     assert (tmp_path / "bow.glb").is_file()
     assert (tmp_path / "bow.mp4").is_file()
+    assert (tmp_path / "bow.html").is_file()
     shutil.rmtree(tmp_path)

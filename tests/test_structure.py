@@ -103,7 +103,8 @@ def test_a_letter_that_no_legend_defines_is_found():
 
 
 def test_no_file_of_the_packages_has_more_than_400_lines():
-    files = [file for floor in ("intermoe", "pipelines") for file in (ROOT / floor).rglob("*.py")]
+    kinds = ("*.py", "*.js", "*.css", "*.glsl")
+    files = [file for floor in ("intermoe", "pipelines") for kind in kinds for file in (ROOT / floor).rglob(kind)]
     assert [str(file) for file in files if len(file.read_text("utf-8").splitlines()) > 400] == []
 
 

@@ -24,12 +24,13 @@ from intermoe.errors import UserError
 from intermoe.evaluation import measures
 from intermoe.evaluation.evaluator import Evaluator
 from intermoe.evaluation.identity import actors
-from intermoe.evaluation.protocol import GENERATING, EvaluationConfig, EvaluationJob, Form, plan
+from intermoe.evaluation.protocol import GENERATING, EvaluationConfig, EvaluationJob, EvaluationSample, Form, plan
 from intermoe.evaluation.replication import Row
 from intermoe.files import whole_file
-from intermoe.generation import GeneratedBatch
+from intermoe.generation import GeneratedBatch, unsettled_motion
 from intermoe.layers.precision import products_in
 from intermoe.model import VAE_PARTS, InterMoE
+from intermoe.motion import Motion
 from intermoe.networks.vae import STRIDE, whole_latents
 from intermoe.places import Place
 from intermoe.text.captions import Persons
@@ -139,6 +140,22 @@ class JobRunner:
             arrays |= {f"{form}/{name}": self._taken(name, motions) for name in job.arrays}
         with whole_file(self.parts / f"{job.name}.npz") as partial, partial.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
+
+    @torch.no_grad()
+    def recorded_and_generated(self, samples: Sequence[EvaluationSample]) -> list[tuple[Motion, Motion]]:
+        """Of each sample, the motion as it was recorded and as users get it from its caption.
+
+        The noise is that of the evaluation; as the batch is another one, so may be the last digits, or, where experts
+        choose among the tokens of a batch, the motion.
+        """
+        job = EvaluationJob("generated", 0, tuple(samples), ((),) * len(samples), ("settled",), tells_roles=False)
+        captions = [self.folder.caption(sample.caption).text for sample in samples]
+        features_BTPF, frames_B = self._recorded(job)
+        recorded = [
+            unsettled_motion(features_BTPF[row, :frames], captions[row], self.model.skeleton)
+            for row, frames in enumerate(frames_B.tolist())
+        ]
+        return list(zip(recorded, self._generated(job).motions(captions), strict=True))
 
     def _taken(self, name: str, motions: _Motions) -> NDArray[Any]:
         """One of a job's ``arrays``."""

@@ -46,13 +46,7 @@ def score(
         A column for each of ``MEASURES``, float64; a line for each row of the table and replication, by ``row`` in the
         order of ``ROWS`` and ``replication``. NaN where a measure is not known.
     """
-    results: dict[tuple[Purpose, int], dict[int, _Result]] = {}
-    for job in jobs:
-        for row_in_job, (sample, uses) in enumerate(zip(job.samples, job.uses, strict=True)):
-            for use in uses:
-                result = _Result(job, sample, parts[job.name], row_in_job)
-                results.setdefault((use.purpose, use.replication), {})[use.place] = result
-    sets = {key: _Set([by_place[place] for place in sorted(by_place)]) for key, by_place in results.items()}
+    sets = _sets(jobs, parts)
     headers = folder.headers(split)
     values = {}
     for row, (purpose, form) in SOURCES.items():
@@ -63,6 +57,32 @@ def score(
                 values[row, number] = [measure.value(taken_of) for measure in measures.MEASURES.values()]
     index = pd.MultiIndex.from_tuples(list(values), names=["row", "replication"])
     return pd.DataFrame(list(values.values()), index=index, columns=list(measures.MEASURES), dtype=np.float64)
+
+
+def distances_from_captions(
+    jobs: Sequence[EvaluationJob], parts: Mapping[str, Part], replication: int = 0
+) -> list[tuple[EvaluationSample, float]]:
+    """The samples of the row "generated" in a replication, and how far each is from its caption, nearest first.
+
+    The distances are those that MM-Dist is the mean of, also where a sample is in no whole pool.
+    """
+    sets = _sets(jobs, parts)
+    motions = sets["generated", replication]
+    text_NE, motion_NE = sets["captions", replication].joined("text"), motions.joined("settled/motion")
+    distance_N = np.linalg.norm(text_NE.astype(np.float64) - motion_NE, axis=-1)
+    order = np.argsort(distance_N, kind="stable").tolist()
+    return [(motions.results[place].sample, float(distance_N[place])) for place in order]
+
+
+def _sets(jobs: Sequence[EvaluationJob], parts: Mapping[str, Part]) -> dict[tuple[Purpose, int], "_Set"]:
+    """What was computed for each purpose and replication."""
+    results: dict[tuple[Purpose, int], dict[int, _Result]] = {}
+    for job in jobs:
+        for row_in_job, (sample, uses) in enumerate(zip(job.samples, job.uses, strict=True)):
+            for use in uses:
+                result = _Result(job, sample, parts[job.name], row_in_job)
+                results.setdefault((use.purpose, use.replication), {})[use.place] = result
+    return {key: _Set([by_place[place] for place in sorted(by_place)]) for key, by_place in results.items()}
 
 
 class _Result(NamedTuple):

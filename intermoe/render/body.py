@@ -8,6 +8,7 @@ Legend: T frames, P = 2 persons, J joints, K points of a body (its joints, then 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,6 +138,29 @@ class Body:
             axes = (np.cross(up, front), up, front)
             added += [middle, *(middle + half * scale * axis for half, axis in zip(form.half, axes, strict=True))]
         return np.concatenate([joints_TPJ3, np.stack(added, axis=2)], axis=2) if added else joints_TPJ3
+
+    def plan(self) -> dict[str, Any]:
+        """The shape as plain values by numbers of joints, for a program that places the K points itself: the page.
+
+        ``limbs`` and ``ellipsoids`` are those of this class; ``tips`` and ``forms`` say how their points beyond the
+        joints are made, in their order, as ``points`` makes them.
+        """
+        number, parents = self._skeleton.index, self._skeleton.parents
+        reaches = zip(self._tips, self._reach, strict=True)
+        return {
+            "limbs": [[limb.start, limb.end, limb.radius_start, limb.radius_end, limb.side] for limb in self.limbs],
+            "ellipsoids": [[form.first, form.side] for form in self.ellipsoids],
+            "tips": [[joint, parents[joint], reach] for joint, reach in reaches],
+            "forms": [
+                {
+                    **{key: [*map(number, getattr(form, key))] for key in ("middle", "below", "above", "across")},
+                    "up": form.up,
+                    "forward": form.forward,
+                    "half": list(form.half),
+                }
+                for form in self._forms
+            ],
+        }
 
 
 def _unit(vector: NDArray) -> NDArray:

@@ -16,11 +16,11 @@ from intermoe.render.painter import PERSON_COLOURS, SAMPLES, Painter, colour_tab
 
 # Joints lie inside the flesh: the sole is this much below the lowest joint, whose height is 0.
 SOLE = 0.03
-_SKY_TOP, _SKY = np.array([226.0, 231.0, 238.0]), np.array([244.0, 246.0, 249.0])
-_GROUND, _LINE = np.array([232.0, 235.0, 239.0]), np.array([186.0, 193.0, 203.0])
-_SHADOW = (52, 60, 76)
+SKY_TOP, SKY = np.array([226.0, 231.0, 238.0]), np.array([244.0, 246.0, 249.0])
+GROUND, LINE = np.array([232.0, 235.0, 239.0]), np.array([186.0, 193.0, 203.0])
+SHADOW = (52, 60, 76)
 # The light comes from above, left of the camera and behind it: metres of shadow right and away for a metre of height.
-_SHADOW_RIGHT, _SHADOW_AWAY = 0.34, 0.30
+SHADOW_RIGHT, SHADOW_AWAY = 0.34, 0.30
 _SHADOW_CELL, _SHADOW_CELLS = 0.015, 800  # metres a cell of the shadow map; coarser where it would get this wide
 _SHADOW_RIM = 0.30  # metres around the joints that a shadow may reach
 _FADE_FROM, _FADE_OVER = 1.0, 3.0
@@ -65,8 +65,8 @@ class Stage:
             cover = np.clip((width / 2 + footprint / 2 - off) / footprint, 0, 1) * np.minimum(width / footprint, 1)
             lines = np.maximum(lines, cover.max(-1) * weight)
         row = np.linspace(0, 1, len(distance))[:, None, None]
-        picture = _SKY_TOP + (_SKY - _SKY_TOP) * np.minimum(row * 2, 1) + np.zeros((*distance.shape, 3))
-        picture += fade[..., None] * (_GROUND + lines[..., None] * (_LINE - _GROUND) - picture)
+        picture = SKY_TOP + (SKY - SKY_TOP) * np.minimum(row * 2, 1) + np.zeros((*distance.shape, 3))
+        picture += fade[..., None] * (GROUND + lines[..., None] * (LINE - GROUND) - picture)
         return Image.fromarray(picture.round().astype(np.uint8))
 
     def draw(self, frame: int, base: Image.Image | None = None) -> Image.Image:
@@ -121,7 +121,7 @@ class Stage:
     def _cast_shadows(self, picture: Image.Image, points_PK3: NDArray) -> None:
         """Darken the ground: a wide soft shadow of the whole body, a tight one where a limb is close to the ground."""
         right, forward = self.camera.rotation_33[0, [0, 2]], self.camera.rotation_33[2, [0, 2]]
-        lean = _SHADOW_RIGHT * right + _SHADOW_AWAY * forward / np.linalg.norm(forward)
+        lean = SHADOW_RIGHT * right + SHADOW_AWAY * forward / np.linalg.norm(forward)
         height_PK = np.maximum(points_PK3[..., 1] + SOLE, 0)
         spot_PK2 = points_PK3[..., [0, 2]] + height_PK[..., None] * lean
         corner = spot_PK2.min((0, 1)) - _SHADOW_RIM
@@ -166,7 +166,7 @@ class Stage:
         coefficients = tuple(homography.reshape(-1)[:8].tolist())
         mask = shadow.transform(size, Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BILINEAR)
         mask = mask.resize((2 * size[0], 2 * size[1]), Image.Resampling.BILINEAR)
-        picture.paste(_SHADOW, (int(left), int(top)), mask)
+        picture.paste(SHADOW, (int(left), int(top)), mask)
 
 
 def _stroke(pen: ImageDraw.ImageDraw, ends: NDArray, radius: float, value: int) -> None:

@@ -20,6 +20,7 @@ from intermoe.places import Place, absolute
 from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
 from pipelines.evaluate.actor import EvaluationActor
+from pipelines.evaluate.extremes import extreme_scenes
 from pipelines.evaluate.request import PLAN, EvaluationPlan, check_out, partial_folder
 from pipelines.evaluate.results import Results, description, publish
 from pipelines.tracking.address import as_noted, shown
@@ -29,7 +30,7 @@ _PARTS = "parts"
 
 
 def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
-    """Evaluate, write ``results.json``, ``results.md`` and ``results.html`` into ``out``, and record all in MLflow.
+    """Evaluate, write the results into ``out`` (see ``publish``), and record all in MLflow.
 
     Ray must be running. The number of workers (``workers.count``) changes nothing but the time.
 
@@ -53,17 +54,18 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
         profile = {str(split): count for split, count in data.card.recordings.items()}
         digest = plan.about["data_sha256"][:16]
         run.log_dataset(data.card.name, digest, str(data.path), profile=profile, context="evaluation")
+        parts = read_parts(partial / _PARTS, plan.jobs)
         values = score(
             data,
             plan.settings.evaluation,
             plan.jobs,
-            read_parts(partial / _PARTS, plan.jobs),
+            parts,
             seed=request.seed,
             split=request.split,
         )
         results = Results(values=values, about={**plan.about, "run": run.id})
         run.log_metrics(results.metrics() | {"seconds_generating": seconds}, request.step)
-        files = publish(results, out)
+        files = publish(results, out, extreme_scenes(plan, parts, partial / _PARTS))
         for file in files:
             run.log_artifact(file)
         run.log_table(results.columns(), "results_table.json")

@@ -13,11 +13,12 @@ from intermoe.evaluation.measures import MEASURES, TABLES
 from intermoe.evaluation.metrics import Interval
 from intermoe.files import read_note, whole_file, whole_folder, write_note
 from intermoe.places import Place
+from intermoe.render.page import Scene, write_page
 from pipelines.documents import BulletList, Document, Picture, Section, TextTable, code, escaped, interval_texts, png
 
 RESULTS = "results.json"
 """Name of the file of all numbers in a folder of results."""
-_MARKDOWN, _HTML = "results.md", "results.html"
+_MARKDOWN, _HTML, _SAMPLES = "results.md", "results.html", "samples.html"
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,8 +225,11 @@ def plot(results: Results) -> bytes:
     return png(figure)
 
 
-def publish(results: Results, out: Place) -> list[Place]:
-    """Write the results as JSON, Markdown and HTML into a new folder; its files.
+def publish(results: Results, out: Place, scenes: Sequence[Scene] = ()) -> list[Place]:
+    """Write the results as JSON, Markdown and HTML, and a page of scenes if there are any, into a new folder.
+
+    Returns:
+        Its files: ``results.json``, ``results.md``, ``results.html``, ``samples.html``.
 
     Raises:
         UserError: ``out`` is taken, or cannot be written.
@@ -236,8 +240,12 @@ def publish(results: Results, out: Place) -> list[Place]:
         for name, text in ((_MARKDOWN, document.markdown()), (_HTML, document.html())):
             with whole_file(folder / name) as file:
                 file.write_text(text, "utf-8")
+        if scenes:
+            title = f"{results.about['name']}: samples nearest to their caption, and farthest from it"
+            with whole_file(folder / _SAMPLES) as file:
+                write_page(scenes, file, title=title)
         write_note(folder / RESULTS, results.json_document())
-    return [out / name for name in (RESULTS, _MARKDOWN, _HTML)]
+    return [out / name for name in (RESULTS, _MARKDOWN, _HTML, *([_SAMPLES] if scenes else []))]
 
 
 def _title(name: str) -> str:

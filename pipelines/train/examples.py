@@ -3,35 +3,54 @@
 Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from intermoe.body.conventions import FPS
-from intermoe.body.features import joints_from_features, rotations_from_features
 from intermoe.body.skeletons import Skeleton
 from intermoe.data.batches import interactions
 from intermoe.data.draws import UNDRAWN, prompt_seeds
 from intermoe.data.rows import MotionRow
 from intermoe.data.shards import DatasetFolder
+from intermoe.generation import unsettled_motion
 from intermoe.model import VAE_PARTS, InterMoE
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
 from intermoe.moe.selection import selections
 from intermoe.motion import Motion
 from intermoe.places import Place
+from intermoe.render.page import Panel, Scene
 
 _COUNT = 2
 
 
 @dataclass(frozen=True)
 class ExampleMotion:
-    """A motion and, where experts made it, how it was routed."""
+    """A motion that a network has made, or a recording.
+
+    Attributes:
+        motion: see there.
+        routing: the experts that made it, where experts did.
+        recorded: the recording it was made from, or whose caption it was made from; None for a recording itself.
+    """
 
     motion: Motion
     routing: RoutingMap | None = None
+    recorded: Motion | None = None
+
+
+def example_scenes(examples: Iterable[ExampleMotion], label: str) -> list[Scene]:
+    """What a page shows of examples: each motion that was made, under that label, beside its recording."""
+    return [
+        Scene(
+            example.recorded.caption,
+            (Panel(example.recorded, "recorded"), Panel(example.motion, label, example.routing)),
+        )
+        for example in examples
+        if example.recorded is not None
+    ]
 
 
 def example_motions(
@@ -71,28 +90,29 @@ def _generated(model: InterMoE, folder: DatasetFolder, recordings: Sequence[Moti
         )
     motions = batch.motions(texts)
     maps = recorder.maps() if recorder is not None else [None] * len(motions)
-    return {f"sample_{n}": ExampleMotion(*pair) for n, pair in enumerate(zip(motions, maps, strict=True))}
+    recorded = [
+        unsettled_motion(_recorded(recording, model.skeleton, longest)[0], text, model.skeleton)
+        for recording, text in zip(recordings, texts, strict=True)
+    ]
+    return {f"sample_{n}": ExampleMotion(*parts) for n, parts in enumerate(zip(motions, maps, recorded, strict=True))}
 
 
 def _reconstructed(model: InterMoE, folder: DatasetFolder, recording: MotionRow) -> dict[str, ExampleMotion]:
-    positions, rotations = [recording.position_TPJ3], [recording.rotation_TPR6]
-    recorded_BTPF = interactions(
-        positions, rotations, [UNDRAWN], model.skeleton, len(recording.position_TPJ3)
-    ).features_BTPF
+    recorded_BTPF = _recorded(recording, model.skeleton, len(recording.position_TPJ3))
     with torch.no_grad():
         decoded_BTPF = model.decode(model.encode(recorded_BTPF.to(model.device))).cpu()
     text = folder.caption(recording.captions[0]).text
+    beside = unsettled_motion(recorded_BTPF[0], text, model.skeleton)
     return {
-        f"0_{name}": ExampleMotion(_motion(features_TPF, f"{name}: {text}", model.skeleton))
-        for name, features_TPF in (("recorded", recorded_BTPF[0]), ("reconstructed", decoded_BTPF[0]))
+        f"0_{name}": ExampleMotion(unsettled_motion(features_TPF, f"{name}: {text}", model.skeleton), recorded=recorded)
+        for name, features_TPF, recorded in (
+            ("recorded", recorded_BTPF[0], None),
+            ("reconstructed", decoded_BTPF[0], beside),
+        )
     }
 
 
-def _motion(features_TPF: Tensor, caption: str, skeleton: Skeleton) -> Motion:
-    """The motion that features hold, as it is."""
-    joints_TPJ3, rotations_TPR6 = (
-        read(features_TPF, skeleton) for read in (joints_from_features, rotations_from_features)
-    )
-    return Motion(
-        joints=joints_TPJ3.numpy(), rotations=rotations_TPR6.numpy(), fps=FPS, caption=caption, skeleton=skeleton
-    )
+def _recorded(recording: MotionRow, skeleton: Skeleton, longest: int) -> Tensor:
+    """Features of a recording alone in a batch, as it is: not swapped, not mirrored, from its first frame on."""
+    positions, rotations = [recording.position_TPJ3], [recording.rotation_TPR6]
+    return interactions(positions, rotations, [UNDRAWN], skeleton, longest).features_BTPF

@@ -22,13 +22,14 @@ from intermoe.files import check_free, make_folder, sha256
 from intermoe.generation import best_device
 from intermoe.locks import locked
 from intermoe.places import Place, is_remote
+from intermoe.render.page import write_page
 from pipelines.cluster.progress import Progress, progress_board
 from pipelines.environment import environment_of
 from pipelines.generate import save_routing_map
 from pipelines.tracking.address import MlflowSilent
 from pipelines.tracking.runs import Run
 from pipelines.tracking.writer import MEASURED
-from pipelines.train.examples import example_motions
+from pipelines.train.examples import example_motions, example_scenes
 from pipelines.train.process_group import ProcessGroupConfig
 from pipelines.train.request import TrainingJob
 from pipelines.train.restarts import MAX_RESTARTS, ReportRestarts, failure, is_lost, is_out_of_room, user_error
@@ -92,13 +93,14 @@ def _description(job: TrainingJob) -> str:
 
 
 def _log_examples(job: TrainingJob, run: Run) -> str:
-    """Add a few motions that show what the network has learned; the last one as Markdown."""
+    """Add a few motions that show what the network has learned, and a page of them; the last one as Markdown."""
     shown = ""
     with tempfile.TemporaryDirectory() as folder:
         # The driver may have no GPU where its workers have.
         device = best_device() if job.request.settings.workers.gpu else "cpu"
         best = job.request.out / "best"
-        for name, example in example_motions(job.request.target, best, job.request.dataset, device).items():
+        examples = example_motions(job.request.target, best, job.request.dataset, device)
+        for name, example in examples.items():
             files = [
                 *example.motion.save(Path(folder) / f"{name}.gif"),
                 *example.motion.save(Path(folder) / f"{name}.png"),
@@ -109,6 +111,12 @@ def _log_examples(job: TrainingJob, run: Run) -> str:
                 run.log_artifact(file, "samples")
             caption = example.motion.caption
             shown = f"{run.picture(f'samples/{files[0].name}', name)}\n\n*{caption}*"
+        label = "reconstructed" if job.request.target == "vae" else "generated"
+        if scenes := example_scenes(examples.values(), label):
+            page = Path(folder) / "page.html"
+            write_page(scenes, page, title=f"{job.request.settings.name}: {job.request.target}")
+            run.log_artifact(page, "samples")
+            shown += f"\n\nIn 3D, beside what was recorded: `samples/{page.name}` among the artifacts."
     return shown
 
 

@@ -23,7 +23,7 @@ from pipelines.train.request import TrainingJob
 from pipelines.train.routing_history import ROUTING, RoutingHistory
 
 T = TypeVar("T")
-PAGES = ("results.md", "results.html")
+PAGES = ("results.md", "results.html", "samples.html")
 USED, OLDER, REFUSED, NOTED = "used as before", "the older one used", "refused", "named, and the rest used"
 
 

@@ -160,18 +160,18 @@ def test_amass_becomes_one_file_a_person_and_is_not_read_back(motion, tmp_path):
     assert sorted(tmp_path.iterdir()) == files
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "A.PNG"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "A.PNG", "a.html"])
 def test_pictures_are_written_and_nothing_else(motion, tmp_path, name):
     file = tmp_path / "new" / "folder" / name
     assert motion.save(file) == [file]
     assert list(file.parent.iterdir()) == [file]
-    magic = {"mp4": b"ftyp", "gif": b"GIF89a", "png": b"PNG"}[name.lower()[2:]]
+    magic = {"mp4": b"ftyp", "gif": b"GIF89a", "png": b"PNG", "html": b"<!doctype html>"}[name.lower()[2:]]
     assert magic in file.read_bytes()[:16]
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a", "a.npz.zip"])
 def test_unknown_suffix_names_the_known_ones(motion, tmp_path, name):
-    with pytest.raises(UserError, match=r"\(allowed: \.npz, \.bvh, \.glb, \.mp4, \.gif, \.png, \.amass\.npz\)"):
+    with pytest.raises(UserError, match=r"\(allowed: \.npz, \.bvh, \.glb, \.mp4, \.gif, \.png, \.html, \.amass\.npz\)"):
         motion.save(tmp_path / "new" / name)
     assert not (tmp_path / "new").exists()
 

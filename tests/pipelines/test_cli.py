@@ -59,6 +59,7 @@ COMMANDS = {
         "--steps",
         "--text-folder",
         "--routing-map",
+        "--page",
     ),
     "evaluate": (
         "--model",
@@ -73,7 +74,7 @@ COMMANDS = {
         "key=value",
     ),
     "sweep": ("file", "--out", "--resume", "--dry-run", "key=value"),
-    "report": ("SWEEP", "--out"),
+    "report": ("SWEEP", "--out", "--gallery"),
     "verify": ("FOLDER",),
     "describe": ("--config", "--json", "key=value"),
     "bench": (

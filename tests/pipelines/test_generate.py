@@ -1,3 +1,5 @@
+import base64
+import json
 import os
 from collections.abc import Callable, Sequence
 
@@ -43,8 +45,8 @@ def model() -> Standing:
     return Standing()
 
 
-def run(model, prompts, out, progress=lambda *_: None, *, clips=False) -> list[Place]:
-    request = GenerateRequest(prompts, out, seconds=1.5, seed=3, guidance=2.0, clips=clips)
+def run(model, prompts, out, progress=lambda *_: None, *, clips=False, page=False) -> list[Place]:
+    request = GenerateRequest(prompts, out, seconds=1.5, seed=3, guidance=2.0, clips=clips, page=page)
     return generate(model, request.checked(), progress)
 
 
@@ -82,6 +84,53 @@ def test_the_form_of_amass_is_written_when_asked_for(model, tmp_path, monkeypatc
     request = GenerateRequest(["Bow."], tmp_path, amass=True).checked()
     names = [file.name for file in generate(model, request, lambda *_: None)]
     assert names == ["00_bow.npz", "00_bow_person1.amass.npz", "00_bow_person2.amass.npz"]
+
+
+def test_a_page_has_all_motions_in_their_order(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SUFFIXES", (".npz",))
+    files = run(model, PROMPTS, tmp_path, page=True)
+    assert [file.name for file in files] == ["00_two-people-bow-to-each.npz", "01_hug.npz", "page.html"]
+    text = files[-1].read_text("utf-8")
+    scenes = json.loads(text.partition('id="motions">')[2].partition("</script>")[0])["scenes"]
+    assert [scene["caption"] for scene in scenes] == PROMPTS
+    roots = [np.frombuffer(base64.b64decode(scene["panels"][0]["root"]), "<f4") for scene in scenes]
+    np.testing.assert_array_equal(roots[1] - roots[0], np.tile(np.ones(3, np.float32), 8))
+    assert [scene["panels"][0]["routing"] for scene in scenes] == [None, None]
+
+
+def test_another_page_is_neither_overwritten_nor_removed(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SUFFIXES", (".npz",))
+    (tmp_path / "page.html").write_text("mine")
+    with pytest.raises(UserError) as caught:
+        run(model, PROMPTS, tmp_path, page=True)
+    assert str(caught.value) == (
+        f"{tmp_path / 'page.html'}: exists already and is not overwritten (allowed: another --out)"
+    )
+    assert model.asked == {}
+
+    def fails(*_, **__):
+        raise UserError("cannot be written: No space left on device")
+
+    # A command that makes no page leaves it alone, whether it fails or not.
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_all", fails)
+        with pytest.raises(UserError):
+            run(model, PROMPTS, tmp_path)
+    run(model, PROMPTS, tmp_path)
+    assert (tmp_path / "page.html").read_text() == "mine"
+
+
+def test_when_the_page_cannot_be_written_nothing_is_left(model, tmp_path, monkeypatch):
+    def fails(scenes, path, *, title):
+        path.write_text("half a page")
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(module, "SUFFIXES", (".npz",))
+    monkeypatch.setattr("intermoe.render.page.write_page", fails)
+    with pytest.raises(UserError) as caught:
+        run(model, PROMPTS, tmp_path, page=True)
+    assert str(caught.value) == f"{tmp_path / 'page.html'}: cannot be written: No space left on device"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_goes_over_both_stages(model, tmp_path, monkeypatch):

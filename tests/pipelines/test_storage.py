@@ -82,7 +82,8 @@ def test_an_evaluation_in_a_storage_gives_the_same_numbers(run_workers, tiny, re
     assert results.about["model"] == f"{root}/models/denoiser/best"
     stored = Results.read(root / "evaluation")
     assert stored.values.equals(results.values)
-    assert sorted(path.name for path in contents(root / "evaluation")) == ["results.html", "results.json", "results.md"]
+    names = ["results.html", "results.json", "results.md", "samples.html"]
+    assert sorted(path.name for path in contents(root / "evaluation")) == names
 
 
 def test_recordings_are_not_set_aside_because_their_storage_does_not_answer(bucket, tmp_path, monkeypatch):

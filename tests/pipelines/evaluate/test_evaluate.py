@@ -79,7 +79,8 @@ def rows_of(out: Path) -> dict:
 
 def test_the_table_has_all_rows_and_measures(reference):
     out, results = reference
-    assert sorted(path.name for path in out.iterdir()) == ["results.html", "results.json", "results.md"]
+    names = ["results.html", "results.json", "results.md", "samples.html"]
+    assert sorted(path.name for path in out.iterdir()) == names
     assert not list(out.parent.glob(".*"))
     rows = rows_of(out)
     assert list(rows) == list(ROWS)
@@ -196,7 +197,7 @@ def test_mlflow_has_numbers_files_and_the_model_that_was_evaluated(reference, de
     assert run.inputs.dataset_inputs[0].dataset.name == "tiny"
     assert run.data.metrics["seconds_generating"] > 0
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert {"results.json", "results.md", "results.html", "results_table.json"} <= files
+    assert {"results.json", "results.md", "results.html", "results_table.json", "samples.html"} <= files
 
 
 def test_the_checkpoint_in_mlflow_shows_what_was_found(reference, ask, denoiser, tmp_path, store):

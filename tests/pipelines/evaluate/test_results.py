@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from intermoe.body.skeletons import SMPL22
 from intermoe.errors import UserError
 from intermoe.evaluation.measures import MEASURES, PLAUSIBILITY, TEXT_AND_MOTION, WHO_ACTS
 from intermoe.evaluation.metrics import Interval
+from intermoe.motion import Motion
+from intermoe.render.page import Panel, Scene
 from pipelines.evaluate.results import (
     Results,
     description,
@@ -128,6 +131,15 @@ def test_published_results_are_read_as_they_were(results, tmp_path):
     assert files[1].read_text() == results_document(results).markdown()
     with pytest.raises(UserError, match="exists already and is not overwritten"):
         publish(results, tmp_path / "out")
+
+
+def test_a_page_of_samples_is_published_with_them(results, tmp_path):
+    joints = np.zeros((3, 2, 22, 3), np.float32) + np.linspace(0, 1.7, 22, dtype=np.float32)[:, None]
+    motion = Motion(joints, np.zeros((3, 2, 21, 6), np.float32), 30, "a", SMPL22)
+    files = publish(results, tmp_path / "out", [Scene("Nearest 1: a", [Panel(motion, "recorded")])])
+    assert [file.name for file in files] == ["results.json", "results.md", "results.html", "samples.html"]
+    assert '"caption":"Nearest 1: a"' in files[-1].read_text("utf-8")
+    assert Results.read(tmp_path / "out").about == ABOUT
 
 
 def test_results_that_are_not_finite_are_not_published(results, tmp_path):

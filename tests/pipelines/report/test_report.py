@@ -9,10 +9,13 @@ import pytest
 from mlflow import MlflowClient
 
 from intermoe import checkpoint
+from intermoe.body.skeletons import SMPL22
 from intermoe.data.card import DatasetCard, EncoderCard, shard_name, write_card
 from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, write_rows
 from intermoe.errors import UserError
 from intermoe.files import sha256, write_note
+from intermoe.motion import Motion
+from intermoe.render.page import Scene
 from pipelines.evaluate.results import Results, publish, replications_frame
 from pipelines.report.report import report
 from pipelines.tracking.runs import Run
@@ -157,6 +160,25 @@ def test_a_report_is_written_and_recorded_and_replaces_an_earlier_one(sweep, sto
     assert "- Failed: bad-seed0: no such file\n- Not done, or stopped early: late-seed0.\n" in text
     # Of 20 and 40 steps of features 5 and 10 latent frames, of two persons: 15 tokens; 3 samples per second.
     assert "| full-seed0 |   2,000,000 |          1,000,000 |            30 |         45 |              10 |" in text
+
+
+def test_a_gallery_is_one_more_file_until_a_report_without_it(sweep, tmp_path, monkeypatch):
+    joints = np.zeros((3, 2, 22, 3), np.float32) + np.linspace(0, 1.7, 22, dtype=np.float32)[:, None]
+    motion = Motion(joints, np.zeros((3, 2, 21, 6), np.float32), 30, "a", SMPL22)
+    asked = []
+
+    def scenes(folder, trials):
+        asked.append((folder, [trial["name"] for trial in trials]))
+        return [Scene.of(motion)]
+
+    monkeypatch.setattr("pipelines.report.report.gallery_scenes", scenes)
+    out = tmp_path / "report"
+    assert report(sweep, out, gallery=True)[-1] == out / "gallery.html"
+    assert asked == [(sweep, ["full-seed0"])]
+    assert "<title>toy: the same captions under all points</title>" in (out / "gallery.html").read_text("utf-8")
+    report(sweep, out)
+    assert not (out / "gallery.html").exists()
+    assert len(asked) == 1
 
 
 def test_a_sweep_of_which_nothing_is_done_has_no_report(tmp_path):

@@ -11,7 +11,7 @@ from toy_shards import write_shards
 from intermoe.data.draws import prompt_seeds
 from intermoe.data.shards import DatasetFolder
 from intermoe.model import InterMoE
-from pipelines.train.examples import example_motions
+from pipelines.train.examples import example_motions, example_scenes
 
 SPLITS = {"train": 2, "val": 5, "test": 2}
 
@@ -45,6 +45,22 @@ def test_examples_of_a_denoiser_need_no_text_encoder(tmp_path, no_encoder):
     )
     for example, motion in zip(examples.values(), batch.motions(texts), strict=True):
         np.testing.assert_array_equal(example.motion.joints, motion.joints)
+    for scene, example, recording in zip(
+        example_scenes(examples.values(), "generated"), examples.values(), chosen, strict=True
+    ):
+        recorded, generated = scene.panels
+        assert (scene.caption, recorded.label, generated.label) == (example.motion.caption, "recorded", "generated")
+        assert (generated.motion, generated.routing) == (example.motion, example.routing)
+        assert_same_motion(recorded.motion.joints, recording.position_TPJ3[:62])
+
+
+def assert_same_motion(joints_TPJ3: np.ndarray, recorded_TPJ3: np.ndarray) -> None:
+    """The same movement, in whatever frame, without the last frame, from which there is none."""
+    assert len(joints_TPJ3) == len(recorded_TPJ3) - 1
+    step, recorded_step = (
+        np.linalg.norm(np.diff(joints, axis=0), axis=-1) for joints in (joints_TPJ3, recorded_TPJ3[:-1])
+    )
+    np.testing.assert_allclose(step, recorded_step, atol=1e-5)
 
 
 def test_examples_of_a_vae_are_a_recording_and_its_reconstruction(tmp_path, no_encoder):
@@ -57,13 +73,14 @@ def test_examples_of_a_vae_are_a_recording_and_its_reconstruction(tmp_path, no_e
         "0_reconstructed": f"reconstructed: {text}",
     }
     recorded, reconstructed = (examples[f"0_{name}"].motion.joints for name in ("recorded", "reconstructed"))
-    assert len(recorded) == len(recording.position_TPJ3) - 1
-    # The same motion, in the frame of its first person.
-    step = np.linalg.norm(np.diff(recorded, axis=0), axis=-1)
-    np.testing.assert_allclose(step, np.linalg.norm(np.diff(recording.position_TPJ3[:-1], axis=0), axis=-1), atol=1e-5)
+    assert_same_motion(recorded, recording.position_TPJ3)
     # Whole latent frames come back.
     assert len(reconstructed) == len(recorded) // 4 * 4
     assert {example.routing for example in examples.values()} == {None}
+    (scene,) = example_scenes(examples.values(), "reconstructed")
+    assert (scene.caption, [panel.label for panel in scene.panels]) == (text, ["recorded", "reconstructed"])
+    np.testing.assert_array_equal(scene.panels[0].motion.joints, recorded)
+    np.testing.assert_array_equal(scene.panels[1].motion.joints, reconstructed)
 
 
 def test_an_evaluator_has_no_examples(tmp_path):
