@@ -11,7 +11,7 @@ from typing import Protocol, TypedDict
 import torch
 from torch import Tensor
 
-from intermoe.body.conventions import FPS, MIN_FRAMES
+from intermoe.body.conventions import FPS
 from intermoe.body.features import exchange_persons
 from intermoe.body.skeletons import Skeleton
 from intermoe.context.continuation import continued, overlap
@@ -116,14 +116,10 @@ class After:
     def frames(self, seconds: float | None, longest: int) -> int:
         """The last second of the motion and those of 5 seconds where nothing is said."""
         known = overlap(self.motion)
-        frames = known + frames_of(5.0 if seconds is None else seconds, 10**9)
-        if frames > longest:
-            raise UserError(
-                f"{frames - known} new frames beside {known} of the motion before",
-                where="seconds",
-                allowed=f"{MIN_FRAMES / FPS:g} to {(longest - known) / FPS:.4g}; the model learned up to {longest}",
-            )
-        return frames
+        try:
+            return known + frames_of(5.0 if seconds is None else seconds, longest - known)
+        except UserError as error:
+            raise UserError(f"{error} after the last {known} of the motion before") from None
 
     def exchanges(self, first: int | None) -> bool:
         """Only where the networks ask for it."""

@@ -1,9 +1,9 @@
 """What comes next: a motion goes on from the last second of another.
 
 The latents of that second are known before sampling (see diffusion/known.py), in the frame of its first moment. What
-the networks make of the other frames is settled with the bones of the old motion; at the seam it is off by what the VAE
-loses, about a centimetre. Bodies start from where they are and as fast as they move, and the difference fades over half
-a second.
+the networks make of the frames after it is settled with the bones of the old motion, and begins some centimetres beside
+where that ends. So each body starts from where it is and as fast as it moves, and the difference fades over half a
+second.
 
 Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1, F features, Z latent numbers of a person-frame,
 L latent frames, N two frames, D numbers of one.
@@ -113,33 +113,35 @@ def _joined(
     """
     measured_PTJ3 = old[0][:, -_MEASURED:]
     offset_PJ3 = rest_offsets(measured_PTJ3, old[1][:, -_MEASURED:], skeleton)
-    joints_BPTJ3, rotations_BPTR6 = settle(*new, skeleton, offset_J3=offset_PJ3)
+    # The last known frame is the first that the open latents make.
+    new_BPTJ3, new_BPTR6 = (x_BPTND[:, :, known - 1 :] for x_BPTND in new)
+    joints_BPTJ3, rotations_BPTR6 = settle(new_BPTJ3, new_BPTR6, skeleton, offset_J3=offset_PJ3)
     joints_BPTJ3[..., 1] += ground_height(measured_PTJ3)[:, None, None]
     offset_P1J3 = offset_PJ3[:, None]
     root_BPT3, turn_BPTJ33 = fit_rotations(joints_BPTJ3, rotations_BPTR6, skeleton, offset_P1J3)
-    old_root_PT3, old_turn_PTJ33 = fit_rotations(old[0][:, -2:], old[1][:, -2:], skeleton, offset_P1J3)
-    root_BPT3 = _going_on(old_root_PT3, root_BPT3[:, :, known - 2 :])
-    turn_BPTD = _going_on(old_turn_PTJ33.flatten(2), turn_BPTJ33[:, :, known - 2 :].flatten(3))
-    turn_BPTJ33 = nearest_rotation(turn_BPTD.view_as(turn_BPTJ33[:, :, known - 2 :]).double()).float()
+    old_root_PN3, old_turn_PNJ33 = fit_rotations(old[0][:, -2:], old[1][:, -2:], skeleton, offset_P1J3)
+    root_BPT3 = _going_on(old_root_PN3, root_BPT3)
+    turn_BPTD = _going_on(old_turn_PNJ33.flatten(2), turn_BPTJ33.flatten(3))
+    turn_BPTJ33 = nearest_rotation(turn_BPTD.view_as(turn_BPTJ33).double()).float()
     joints_BPTJ3, _ = forward_kinematics(root_BPT3, turn_BPTJ33, offset_P1J3, skeleton.parents)
-    return joints_BPTJ3[:, :, 2:], sixd_from_matrix(turn_BPTJ33[:, :, 2:, 1:])
+    return joints_BPTJ3[:, :, 1:], sixd_from_matrix(turn_BPTJ33[:, :, 1:, 1:])
 
 
 def _going_on(old_PND: Tensor, new_BPTD: Tensor) -> Tensor:
-    """Numbers of which the second frame is that of the old motion, and what follows goes on from there.
+    """Numbers that go on from where old ones are, and as fast as they change.
 
-    The difference between old and new, and how fast it grows, fade along a cubic curve that ends flat.
+    The difference between old and new, and that of their changes, fade along a cubic curve that ends flat.
 
     Args:
-        old_PND: two frames.
-        new_BPTD: generated; its first two frames are the same moments.
+        old_PND: the last two frames.
+        new_BPTD: generated; its first frame is the second of these.
     """
-    off_BPND = old_PND - new_BPTD[:, :, :2]
-    growth_BP1D = off_BPND[:, :, 1:] - off_BPND[:, :, :1]
-    share_T1 = ((torch.arange(new_BPTD.shape[2]) - 1) / _FADING).clamp(0, 1)[:, None]
+    off_BP1D = old_PND[:, 1:] - new_BPTD[:, :, :1]
+    faster_BP1D = (old_PND[:, 1:] - old_PND[:, :1]) - (new_BPTD[:, :, 1:2] - new_BPTD[:, :, :1])
+    share_T1 = (torch.arange(new_BPTD.shape[2]) / _FADING).clamp(max=1)[:, None]
     left_T1 = (1 + 2 * share_T1) * (1 - share_T1) ** 2
-    grown_T1 = _FADING * share_T1 * (1 - share_T1) ** 2
-    return new_BPTD + left_T1 * off_BPND[:, :, 1:] + grown_T1 * growth_BP1D
+    gone_T1 = _FADING * share_T1 * (1 - share_T1) ** 2
+    return new_BPTD + left_T1 * off_BP1D + gone_T1 * faster_BP1D
 
 
 def _in_a_row(before: str, caption: str) -> str:

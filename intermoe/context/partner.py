@@ -72,8 +72,8 @@ def with_partner(
     order = slice(None) if given.place == 0 else slice(None, None, -1)
     return [
         Motion(
-            joints=np.stack([given.joints, joints_TJ3], axis=1)[:, order],
-            rotations=np.stack([given.rotations, rotations_TR6], axis=1)[:, order],
+            joints=np.stack([given.joints, joints_TJ3][order], axis=1),
+            rotations=np.stack([given.rotations, rotations_TR6][order], axis=1),
             fps=FPS,
             caption=caption,
             skeleton=skeleton,

@@ -62,7 +62,7 @@ def test_each_prompt_has_its_files_in_every_form(model, tmp_path):
         motion = Motion.load(files[5 * number])
         assert motion.caption == prompt
         assert motion.joints[0, 0, 0, 1] == 1 + number
-    assert model.asked == {"seconds": 1.5, "seed": 3, "guidance": 2.0}
+    assert model.asked == {"seconds": 1.5, "seed": 3, "guidance": 2.0, "given": None, "after": None}
 
 
 def test_progress_goes_over_both_stages(model, tmp_path, monkeypatch):
