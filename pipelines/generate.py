@@ -64,8 +64,8 @@ class GenerateRequest:
         """The request, if its files can be written.
 
         Raises:
-            UserError: a prompt is empty or not text; options that exclude each other; ``out`` is not a folder, cannot be written to or has a name that
-                is too long, or a file of a motion's name exists.
+            UserError: a prompt is empty or not text; options exclude each other; ``out`` is not a folder, cannot be
+                written to or has a name that is too long, or a file of a motion's name exists.
         """
         check_prompts(self.prompts)
         self._check_options()

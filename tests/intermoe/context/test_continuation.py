@@ -83,9 +83,7 @@ def test_what_is_known_fills_whole_latent_frames_of_the_last_second(frames, expe
 
 def test_what_cannot_be_gone_on_from_is_refused(model):
     before = recorded(0, 45)
-    allowed = (
-        "(allowed: 0.5 to 1.1; the model learned from up to 33 frames) after the last 29 of the motion before"
-    )
+    allowed = "(allowed: 0.5 to 1.1; the model learned from up to 33 frames) after the last 29 of the motion before"
     for motion, seconds, message in (
         (recorded(0, 14), 1, "after: 14 frames (allowed: 15 or more)"),
         (Motion(before.joints, before.rotations, 60, "", SMPL22), 1, "after: 60 frames a second (allowed: 30)"),

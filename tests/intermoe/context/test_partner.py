@@ -103,7 +103,9 @@ def test_the_length_is_that_of_the_given_person(model, recorded):
     with pytest.raises(UserError, match=r"^seconds: 2 seconds \(allowed: up to the given 1\.667\)$"):
         model.generate("They hug.", given=given, seconds=2)
     long = GivenPerson(np.tile(given.joints, (2, 1, 1)), np.tile(given.rotations, (2, 1, 1)), SMPL22)
-    with pytest.warns(UserNote, match="^given: the first 62 of 100 frames are used, as the model learned from no more$"):
+    with pytest.warns(
+        UserNote, match="^given: the first 62 of 100 frames are used, as the model learned from no more$"
+    ):
         cut = model.generate("They hug.", given=long)
     np.testing.assert_array_equal(cut.joints[:, 0], long.joints[:62])
     with warnings.catch_warnings():
