@@ -4,7 +4,7 @@ The folder holds ``pairs.csv`` with the columns id, person1, person2, split, cap
 folder, a split of train, val or test, captions joined by ``|``. A mapping says how the files' joints become
 those of the skeleton (``mappings/cmu.yaml`` explains its format). The floor stays where the files have it.
 
-Legend: T frames of the files, S frames at 30 fps, C channels, P = 2 persons, J joints, R = J - 1.
+Legend: T frames of the files, S frames at 30 fps, N points, C channels, P = 2 persons, J joints, R = J - 1.
 """
 
 import math

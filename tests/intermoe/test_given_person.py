@@ -6,7 +6,7 @@ import pytest
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.errors import UserError
-from intermoe.given_person import GivenPerson
+from intermoe.given_person import ROLES, GivenPerson
 from intermoe.motion import Motion
 
 
@@ -18,7 +18,7 @@ def motion() -> Motion:
 
 def test_one_of_the_persons_of_a_saved_motion(motion, tmp_path):
     motion.save(tmp_path / "push.npz")
-    for number, person in enumerate(("first", "second")):
+    for number, person in enumerate(ROLES):
         given = GivenPerson.load(tmp_path / "push.npz", person=person)
         np.testing.assert_array_equal(given.joints, motion.joints[:, number])
         np.testing.assert_array_equal(given.rotations, motion.rotations[:, number])
@@ -141,5 +141,5 @@ def test_arrays_of_one_person_are_checked(motion):
         (given.joints, given.rotations, "third", "given: role 'third' (allowed: first or second)"),
     ):
         with pytest.raises(UserError) as caught:
-            GivenPerson(joints, rotations, SMPL22, role)
+            GivenPerson(joints, rotations, SMPL22, role)  # type: ignore[arg-type]
         assert str(caught.value).startswith(message)

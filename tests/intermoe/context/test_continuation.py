@@ -47,10 +47,10 @@ def test_the_old_frames_stay_and_the_new_ones_go_on_from_them(model, prompt, fra
 def test_it_goes_on_wherever_the_motion_stands(model):
     before = recorded(0, 45)
     there = Placement(torch.tensor([[[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]]), torch.tensor([[2.0, 0, 1]]))
-    moved = there.points(torch.from_numpy(before.joints)[None])[0].numpy() + np.float32([0, 0.5, 0])
+    moved = there.points(torch.from_numpy(before.joints)[None])[0].numpy() + np.array([0, 0.5, 0], np.float32)
     elsewhere = Motion(moved, before.rotations, 30, before.caption, SMPL22)
     one, other = (model.generate(PROMPTS[1], after=motion, seconds=1) for motion in (before, elsewhere))
-    shifted = there.points(torch.from_numpy(one.joints)[None])[0].numpy() + np.float32([0, 0.5, 0])
+    shifted = there.points(torch.from_numpy(one.joints)[None])[0].numpy() + np.array([0, 0.5, 0], np.float32)
     np.testing.assert_allclose(shifted, other.joints, atol=5e-3)
 
 

@@ -34,7 +34,7 @@ def recorded() -> Motion:
     joints_TPJ3 = torch.from_numpy(duet.position_TPJ3[:50])[None]
     turn_B33 = torch.tensor([[[0.6, 0.0, 0.8], [0.0, 1.0, 0.0], [-0.8, 0.0, 0.6]]])
     moved = Placement(turn_B33, torch.tensor([[3.0, 0.0, -2.0]])).points(joints_TPJ3)[0].numpy()
-    return Motion(moved + np.float32([0, 0.3, 0]), duet.rotation_TPR6[:50], 30, PROMPT, SMPL22)
+    return Motion(moved + np.array([0, 0.3, 0], np.float32), duet.rotation_TPR6[:50], 30, PROMPT, SMPL22)
 
 
 @pytest.mark.parametrize("role", ["first", "second"])
