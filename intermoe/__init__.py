@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from intermoe.data.shards import DatasetFolder
-    from intermoe.model import InterMoE, ModelConfig
+    from intermoe.given_person import GivenPerson
+    from intermoe.model import InterMoE
+    from intermoe.model_config import ModelConfig
     from intermoe.motion import Motion
 
-__all__ = ["DatasetFolder", "InterMoE", "ModelConfig", "Motion"]
+__all__ = ["DatasetFolder", "GivenPerson", "InterMoE", "ModelConfig", "Motion"]
 
 _MODULES = {
     "DatasetFolder": "intermoe.data.shards",
+    "GivenPerson": "intermoe.given_person",
     "InterMoE": "intermoe.model",
-    "ModelConfig": "intermoe.model",
+    "ModelConfig": "intermoe.model_config",
     "Motion": "intermoe.motion",
 }
 

@@ -5,9 +5,10 @@ that touch the ground, N joints of either kind, D numbers of one.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import torch
@@ -25,6 +26,12 @@ from intermoe.body.skeletons import Skeleton
 from intermoe.errors import UserError
 from intermoe.motion import Motion
 from intermoe.text.encoders import TextStates
+
+# Of all motions that are generated at a time: what a training step of the paper's sizes holds of half its samples.
+_FRAMES_PER_BATCH = 32 * 300
+
+OnStep = Callable[[int, int], None]
+"""Is called with (steps done, steps in all)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +73,7 @@ class GeneratedBatch:
         Raises:
             UserError: a number is not finite.
         """
-        if not features_BTPF.isfinite().all():
-            raise UserError("the model's output is not finite", where="generate", allowed="a model trained to the end")
+        check_finite(features_BTPF)
         features, frames = features_BTPF.detach().cpu(), frames_B.cpu()
         features_BPTF = features.transpose(1, 2)
         joints_BPTJ3, rotations_BPTR6 = settle(
@@ -117,6 +123,38 @@ def frames_of(seconds: float, longest: int) -> int:
             allowed=f"{MIN_FRAMES / FPS:g} to {longest / FPS:.4g}; the model learned from up to {longest} frames",
         )
     return frames
+
+
+def check_finite(features_BTPF: Tensor) -> None:
+    """Raise ``UserError`` where a number that a network made is not finite."""
+    if not features_BTPF.isfinite().all():
+        raise UserError("the model's output is not finite", where="generate", allowed="a model trained to the end")
+
+
+def check_request(prompts: Sequence[str], seed: int, guidance: float | None) -> None:
+    """Raise ``UserError`` where a prompt, the seed or the scale of guidance is none."""
+    if seed < 0:
+        raise UserError(f"seed {seed}", allowed="0 or more")
+    if guidance is not None and not math.isfinite(guidance):
+        raise UserError(f"guidance {guidance}", allowed="a finite number")
+    check_prompts(prompts)
+
+
+def batches(count: int, frames: int, on_step: OnStep | None) -> Iterator[tuple[slice, OnStep | None]]:
+    """The runs of so many motions that are generated at a time, and what is told of the steps of each."""
+    size = max(1, _FRAMES_PER_BATCH // frames)
+    starts = range(0, count, size)
+    for number, first in enumerate(starts):
+        yield slice(first, first + size), nth_of(on_step, number, len(starts))
+
+
+def nth_of(on_step: OnStep | None, number: int, count: int) -> OnStep | None:
+    """What is told of the steps of one sampling of several, counted from 0, as steps of all of them."""
+    return None if on_step is None else partial(_as_nth, on_step, number, count)
+
+
+def _as_nth(on_step: OnStep, number: int, count: int, done: int, total: int) -> None:
+    on_step(number * total + done, count * total)
 
 
 def check_prompts(prompts: Sequence[str]) -> None:

@@ -4,12 +4,10 @@ Legend: B batch, T frames, L latent frames (T / 4), P = 2 persons, F features, N
 Z = N * C, J joints, R = J - 1, K text tokens, W text width.
 """
 
-import math
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self, Unpack, overload
 
 import torch
 from torch import Tensor, nn
@@ -17,68 +15,36 @@ from torch import Tensor, nn
 from intermoe import checkpoint
 from intermoe.body.features import Normaliser, exchange_persons
 from intermoe.body.skeletons import skeleton_named
-from intermoe.config import Config
+from intermoe.context.context import Context, GenerateOptions, context_of
+from intermoe.context.networks import Networks
 from intermoe.data.batches import stored_states
 from intermoe.data.draws import Stream, normal, prompt_seeds
 from intermoe.data.rows import RecordingHeader
-from intermoe.data.shards import DataConfig, DatasetFolder
+from intermoe.data.shards import DatasetFolder
 from intermoe.diffusion import samplers
 from intermoe.diffusion.guidance import guided
-from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
+from intermoe.diffusion.known import Known, keeping
+from intermoe.diffusion.schedule import Diffusion
 from intermoe.errors import UserError, UserNote
-from intermoe.generation import Conditions, GeneratedBatch, check_prompts, eval_mode, frames_of
-from intermoe.layers.precision import in_full, products_in
+from intermoe.generation import Conditions, GeneratedBatch, OnStep, batches, check_request, eval_mode, nth_of
+from intermoe.given_person import GivenPerson
+from intermoe.layers.precision import products_in
 from intermoe.layers.stored_weights import check_fit
-from intermoe.moe.config import MoeConfig
+from intermoe.model_config import ModelConfig, trained_folder
 from intermoe.motion import Motion
-from intermoe.networks.denoiser import Denoiser, DenoiserConfig
-from intermoe.networks.vae import STRIDE, CausalSkeletalVae, Posterior, VaeConfig
-from intermoe.places import Place, as_place, is_folder
+from intermoe.networks.codec import LatentCodec
+from intermoe.networks.denoiser import Denoiser
+from intermoe.networks.vae import STRIDE
+from intermoe.places import Place
 from intermoe.text.captions import named_first, swap_caption
 from intermoe.text.encoders import TextEncoder, TextStates, encoder_width, load_encoder
 from intermoe.text.head import TextHead
 
 VAE_PARTS = ("normaliser", "vae")
 PARTS = (*VAE_PARTS, "text_head", "denoiser")
-# Of all motions that are generated at a time: what a training step of the paper's sizes holds of half its samples.
-_FRAMES_PER_BATCH = 32 * 300
 
 
-class ModelConfig(Config):
-    """Everything that defines the networks."""
-
-    data: DataConfig = DataConfig()
-    vae: VaeConfig = VaeConfig()
-    denoiser: DenoiserConfig = DenoiserConfig()
-    moe: MoeConfig = MoeConfig()
-    diffusion: DiffusionConfig = DiffusionConfig()
-
-    @classmethod
-    def load(cls, path: str | Place) -> Self:
-        """The config of trained networks; their weights are not read.
-
-        Args:
-            path: a checkpoint, or the folder of a training run (then its best checkpoint).
-
-        Raises:
-            UserError: no checkpoint there, a damaged one, or one without a config of networks.
-        """
-        folder = trained_folder(path)
-        stored = checkpoint.documents(folder).get("config")
-        if not isinstance(stored, dict):
-            raise UserError("holds no config, so it is not a model", where=folder, allowed="a run of `intermoe train`")
-        # That of a run says more, such as how it was trained.
-        return cls.parse({key: value for key, value in stored.items() if key in cls.model_fields}, where=folder)
-
-
-def trained_folder(path: str | Place) -> Place:
-    """The checkpoint that is meant: the best of a training run, or the folder itself."""
-    folder = as_place(path)
-    best = folder / "best"
-    return best if is_folder(best) else folder
-
-
-class InterMoE(nn.Module):
+class InterMoE(LatentCodec):
     """The generator of two-person motion from text.
 
     Example:
@@ -86,13 +52,9 @@ class InterMoE(nn.Module):
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(config.vae, skeleton_named(config.data.skeleton))
         self.config = config
-        self.skeleton = skeleton_named(config.data.skeleton)
         width = encoder_width(config.data.encoder)
-        self.normaliser = Normaliser(self.skeleton.num_features)
-        self.vae = CausalSkeletalVae(config.vae, self.skeleton)
-        self.latent = len(self.skeleton.pools[-1].groups) * config.vae.latent
         self.text_head = TextHead(
             width,
             layers=config.denoiser.text_layers,
@@ -162,122 +124,130 @@ class InterMoE(nn.Module):
         """The modules that a checkpoint holds, by name."""
         return {name: self.get_submodule(name) for name in PARTS}
 
-    @property
-    def device(self) -> torch.device:
-        """The device of the networks."""
-        return self.normaliser.mean_F.device
-
-    def encode(self, features_BTPF: Tensor, noise_BLPZ: Tensor | None = None, mask_BT: Tensor | None = None) -> Tensor:
-        """Latents [B, L, 2, Z] of raw features.
-
-        Args:
-            features_BTPF: raw features of both persons.
-            noise_BLPZ: what a sample of the posterior is drawn with; without it, the latents are its mean.
-            mask_BT: bool, valid frames; all where none is given. Latents beyond them are zero.
-        """
-        if mask_BT is None:
-            mask_BT = features_BTPF.new_ones(features_BTPF.shape[:2], dtype=torch.bool)
-        latent_BLPZ = self.posterior(features_BTPF, mask_BT).interactions(noise_BLPZ)
-        mask_BL = mask_BT[:, : latent_BLPZ.shape[1] * STRIDE].unflatten(1, (-1, STRIDE)).all(dim=2)
-        return latent_BLPZ.where(mask_BL[:, :, None, None], 0)
-
-    def posterior(self, features_BTPF: Tensor, mask_BT: Tensor | None = None) -> Posterior:
-        """The posterior of raw features, each person a row of it; arguments as for :meth:`encode`."""
-        x_BTPF = self.normaliser.normalise(features_BTPF)
-        if mask_BT is not None:
-            # Padding is zero once it is normalised: raw zeros would be far outside of what the VAE knows.
-            x_BTPF = x_BTPF.where(mask_BT[:, :, None, None], 0)
-        return self.vae.encode(x_BTPF.transpose(1, 2).flatten(0, 1))
-
-    def decode(self, latent_BLPZ: Tensor) -> Tensor:
-        """Raw features [B, 4L, 2, F] of latents [B, L, 2, Z]; always in float32, as in bf16 joints tremble by 2 mm."""
-        batch, _, persons, _ = latent_BLPZ.shape
-        latent_BLNC = latent_BLPZ.transpose(1, 2).flatten(0, 1).unflatten(-1, (-1, self.config.vae.latent))
-        with in_full(self.device):
-            x_BTF = self.vae.decode(latent_BLNC)
-        return self.normaliser.denormalise(x_BTF.unflatten(0, (batch, persons)).transpose(1, 2))
-
     def condition(self, text: TextStates) -> Tensor:
         """The condition [B, W] of token states."""
         text = text.to(self.device)
         return self.text_head(text.states_BKW, text.mask_BK, text.eot_B)
 
     @overload
-    def generate(  # type: ignore[overload-overlap]
-        self,
-        prompts: str,
-        *,
-        seconds: float = ...,
-        seed: int = ...,
-        guidance: float | None = ...,
-        on_step: Callable[[int, int], None] | None = ...,
-    ) -> Motion: ...
+    def generate(self, prompts: str, **options: Unpack[GenerateOptions]) -> Motion: ...  # type: ignore[overload-overlap]
 
     @overload
-    def generate(
-        self,
-        prompts: Sequence[str],
-        *,
-        seconds: float = ...,
-        seed: int = ...,
-        guidance: float | None = ...,
-        on_step: Callable[[int, int], None] | None = ...,
-    ) -> list[Motion]: ...
+    def generate(self, prompts: Sequence[str], **options: Unpack[GenerateOptions]) -> list[Motion]: ...
 
     def generate(
         self,
         prompts: str | Sequence[str],
         *,
-        seconds: float = 5.0,
+        seconds: float | None = None,
         seed: int = 0,
         guidance: float | None = None,
-        on_step: Callable[[int, int], None] | None = None,
+        on_step: OnStep | None = None,
+        given: GivenPerson | None = None,
+        after: Motion | None = None,
     ) -> Motion | list[Motion]:
         """Motion of two people for each prompt.
 
         Args:
             prompts: one prompt or several; each gets the motion it would get alone (where sampling is in fp32, as is
                 the default).
-            seconds: length of the motion.
+            seconds: length of the motion; 5 if None, or that of the given person.
             seed: the same seed and prompt give the same motion; a prompt given twice gives two different ones.
             guidance: scale w of classifier-free guidance; the model's own if None.
             on_step: called with (steps done, steps in all); many prompts take several batches of steps.
+            given: one of the persons, who stays as they are; the other is generated to them.
+            after: a motion to go on from; each result is that motion, unchanged, and ``seconds`` more.
 
         Returns:
             One ``Motion`` for one prompt, a list for a sequence of them.
 
         Raises:
-            UserError: a prompt that is empty or not text, a negative seed, or a length beyond what the model learned.
+            UserError: a prompt that is empty or not text, a negative seed, a length beyond what the model learned, or
+                a given motion that it cannot go on from.
         """
         several = [prompts] if isinstance(prompts, str) else list(prompts)
-        frames = frames_of(seconds, self.config.data.max_frames)
-        if seed < 0:
-            raise UserError(f"seed {seed}", allowed="0 or more")
-        if guidance is not None and not math.isfinite(guidance):
-            raise UserError(f"guidance {guidance}", allowed="a finite number")
-        check_prompts(several)
-        seeds, size = prompt_seeds(seed, several), max(1, _FRAMES_PER_BATCH // frames)
-        starts = range(0, len(several), size)
+        check_request(several, seed, guidance)
+        context = context_of(given, after, self.skeleton)
+        frames = context.frames(seconds, self.config.data.max_frames)
         motions: list[Motion] = []
-        for number, first in enumerate(starts):
-            batch = several[first : first + size]
-            motions += self.generate_batch(
-                self.read_prompts(batch),
-                frames_B=torch.full((len(batch),), frames),
-                seeds=seeds[first : first + size],
-                guidance=guidance,
-                on_step=None if on_step is None else partial(_over_batches, on_step, number, len(starts)),
-            ).motions(batch)
+        seeds = prompt_seeds(seed, several)
+        for part, told in batches(len(several), frames, on_step):
+            motions += self._generate(several[part], seeds[part], context, frames, guidance, on_step=told)
         return motions[0] if isinstance(prompts, str) else motions
 
-    def read_prompts(self, prompts: Sequence[str]) -> Conditions:
-        """The conditions of prompts; loads the frozen text encoder when first called."""
-        exchanged = [self.exchanges(prompt) for prompt in prompts]
+    def generate_sequence(
+        self,
+        prompts: Sequence[str],
+        *,
+        seconds: float | None = None,
+        seed: int = 0,
+        guidance: float | None = None,
+        on_step: OnStep | None = None,
+        after: Motion | None = None,
+    ) -> Motion:
+        """One motion in which the prompts happen one after the other, without a jump between them.
+
+        Args:
+            prompts: what happens, in order; each goes on from the last second of the one before.
+            seconds: length of what each prompt adds; 4 if None.
+            seed: as for ``generate``.
+            guidance: as for ``generate``.
+            on_step: called with (steps done, steps in all).
+            after: a motion that goes before.
+
+        Raises:
+            UserError: as for ``generate``.
+        """
+        check_request(prompts, seed, guidance)
+        motion, seeds = after, prompt_seeds(seed, prompts)
+        for number, prompt in enumerate(prompts):
+            context = context_of(None, motion, self.skeleton)
+            frames = context.frames(4.0 if seconds is None else seconds, self.config.data.max_frames)
+            told = nth_of(on_step, number, len(prompts))
+            motion = self._generate([prompt], seeds[number : number + 1], context, frames, guidance, on_step=told)[0]
+        assert motion is not None  # there is a prompt
+        return motion
+
+    @torch.no_grad()
+    def _generate(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        context: Context,
+        frames: int,
+        guidance: float | None,
+        *,
+        on_step: OnStep | None,
+    ) -> list[Motion]:
+        """The motions of a batch of prompts in their context, of so many frames with what is known of them."""
+        exchanged_B = torch.tensor([context.exchanges(self.first_person(prompt)) for prompt in prompts])
+        conditions, frames_B = self.read_prompts(prompts, exchanged_B), torch.full((len(prompts),), frames)
+
+        def generate(known: Known | None, on_step: OnStep | None) -> Tensor:
+            return self._features(conditions, frames_B, seeds, guidance, known=known, on_step=on_step)
+
+        def encode(features_BTPF: Tensor) -> Tensor:
+            return self.encode(features_BTPF.to(self.device))
+
+        with eval_mode(self):
+            return context.motions(prompts, exchanged_B, Networks(self.skeleton, frames, encode, generate), on_step)
+
+    def read_prompts(self, prompts: Sequence[str], exchanged_B: Tensor | None = None) -> Conditions:
+        """The conditions of prompts; loads the frozen text encoder when first called.
+
+        Args:
+            prompts: a sentence each.
+            exchanged_B: bool, the prompts that are read with the names of the persons exchanged; those that
+                ``exchanges`` names if None.
+        """
+        if exchanged_B is None:
+            exchanged_B = torch.tensor([self.exchanges(prompt) for prompt in prompts])
+        exchanged = exchanged_B.tolist()
         texts = [swap_caption(prompt) if other else prompt for prompt, other in zip(prompts, exchanged, strict=True)]
         for prompt in prompts:
             if cut := self.encoder.left_out(prompt):
                 warnings.warn(UserNote(f"the prompt is too long, its end is not read: {cut!r}"), stacklevel=2)
-        return Conditions(self.encoder.encode(texts), torch.tensor(exchanged))
+        return Conditions(self.encoder.encode(texts), exchanged_B)
 
     def read_captions(
         self, folder: DatasetFolder, recordings: Sequence[RecordingHeader], captions: Sequence[int]
@@ -307,7 +277,11 @@ class InterMoE(nn.Module):
 
     def exchanges(self, prompt: str) -> bool:
         """Whether the prompt is read with the names of the persons exchanged (see ``DataConfig.persons``)."""
-        return self.config.data.persons == "named" and named_first(prompt) == 1
+        return self.first_person(prompt) == 1
+
+    def first_person(self, prompt: str) -> int | None:
+        """The person of a prompt, 0 or 1, who has to be the networks' first; None where either may be."""
+        return named_first(prompt) if self.config.data.persons == "named" else None
 
     @torch.no_grad()
     def generate_batch(
@@ -317,7 +291,7 @@ class InterMoE(nn.Module):
         frames_B: Tensor,
         seeds: Sequence[int],
         guidance: float | None = None,
-        on_step: Callable[[int, int], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> GeneratedBatch:
         """Motions from what was read, in evaluation mode whatever mode the networks are in.
 
@@ -331,6 +305,21 @@ class InterMoE(nn.Module):
         Raises:
             UserError: the output is not finite.
         """
+        features_BTPF = self._features(conditions, frames_B, seeds, guidance, on_step=on_step)
+        features_BTPF = exchange_persons(features_BTPF, conditions.exchanged_B, self.skeleton)
+        return GeneratedBatch.settled(features_BTPF, frames_B, self.skeleton)
+
+    def _features(
+        self,
+        conditions: Conditions,
+        frames_B: Tensor,
+        seeds: Sequence[int],
+        guidance: float | None,
+        *,
+        known: Known | None = None,
+        on_step: OnStep | None,
+    ) -> Tensor:
+        """Raw features [B, T, 2, F] in the networks' own order of the persons."""
         latents_B = -(-frames_B // STRIDE)
         length = int(latents_B.max())
         mask_BL = torch.arange(length) < latents_B[:, None]
@@ -342,10 +331,9 @@ class InterMoE(nn.Module):
                 mask_BL=mask_BL.to(self.device),
                 guidance=guidance,
                 on_step=on_step,
+                known=known,
             )
-            features_BTPF = self.decode(latent_BLPZ)[:, : int(frames_B.max())]
-        features_BTPF = exchange_persons(features_BTPF, conditions.exchanged_B, self.skeleton)
-        return GeneratedBatch.settled(features_BTPF, frames_B, self.skeleton)
+            return self.decode(latent_BLPZ)[:, : int(frames_B.max())]
 
     def sample(
         self,
@@ -354,7 +342,8 @@ class InterMoE(nn.Module):
         *,
         mask_BL: Tensor | None = None,
         guidance: float | None = None,
-        on_step: Callable[[int, int], None] | None = None,
+        on_step: OnStep | None = None,
+        known: Known | None = None,
     ) -> Tensor:
         """Latents [B, L, 2, Z] from noise, by the sampler of the config with classifier-free guidance.
 
@@ -364,6 +353,7 @@ class InterMoE(nn.Module):
             mask_BL: bool, the valid latent frames of each sample; all where none is given. Zero beyond them.
             guidance: scale w; the model's own if None.
             on_step: called with (steps done, steps in all).
+            known: latents that are known, and come out as they are.
         """
         if mask_BL is None:
             mask_BL = torch.ones(noise_BLPZ.shape[:2], dtype=torch.bool, device=noise_BLPZ.device)
@@ -371,6 +361,8 @@ class InterMoE(nn.Module):
         if guidance is not None:
             config = config.model_copy(update={"guidance": guidance})
         denoise = guided(self.denoiser.of_batch(mask_BL), condition_BW, mask_BL, config)
+        if known is not None:
+            denoise = keeping(denoise, known, self.diffusion, noise_BLPZ)
         with products_in(config.precision, self.device):
             return samplers.sample(self.diffusion, denoise, noise_BLPZ, on_step)
 
@@ -394,7 +386,3 @@ class InterMoE(nn.Module):
         if self._encoder is None:
             self._encoder = load_encoder(self.config.data.encoder, self._text_folder)
         return self._encoder
-
-
-def _over_batches(on_step: Callable[[int, int], None], batch: int, num_batches: int, done: int, total: int) -> None:
-    on_step(batch * total + done, num_batches * total)

@@ -24,7 +24,8 @@ from intermoe.data.shards import DataConfig
 from intermoe.errors import UserError, reason_of
 from intermoe.evaluation.evaluator import PART, Evaluator, EvaluatorConfig
 from intermoe.layers.conditioning import sinusoids
-from intermoe.model import InterMoE, ModelConfig
+from intermoe.model import InterMoE
+from intermoe.model_config import ModelConfig
 
 State = dict[str, Tensor]
 

@@ -5,10 +5,14 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from intermoe.errors import UserError
 from pipelines.cluster.job_environment import check_in_job, check_sources, in_ray_job
 from pipelines.console import notes, terminable
+
+if TYPE_CHECKING:
+    from intermoe.given_person import GivenPerson
 
 # What a verb needs is imported when it runs: `--help` answers at once.
 
@@ -158,6 +162,7 @@ def _train(options: argparse.Namespace) -> None:
 def _generate(options: argparse.Namespace) -> None:
     from intermoe.generation import device_named
     from intermoe.model import InterMoE
+    from intermoe.motion import Motion
     from pipelines.cluster.progress import Stages
     from pipelines.generate import GenerateRequest, generate
     from pipelines.site import Site
@@ -174,6 +179,9 @@ def _generate(options: argparse.Namespace) -> None:
         amass=options.amass,
         clips=options.clips,
         page=options.page,
+        in_a_row=options.in_a_row,
+        after=None if options.after is None else Motion.load(options.after),
+        given=_given_person(options),
     ).checked()
     device = device_named(options.device)
     folder = model_folder(options.model, site.tracking_uri)
@@ -184,6 +192,24 @@ def _generate(options: argparse.Namespace) -> None:
         files = generate(model, request, stages)
     for file in files:
         print(file)
+
+
+def _given_person(options: argparse.Namespace) -> "GivenPerson | None":
+    if options.given is None:
+        for option in ("given_person", "given_as"):
+            if getattr(options, option) is not None:
+                raise UserError(f"--{option.replace('_', '-')} without --given", allowed="--given FILE")
+        return None
+    from intermoe.given_person import GivenPerson
+
+    return GivenPerson.load(
+        options.given,
+        person=options.given_person or "first",
+        role=options.given_as,
+        mapping=options.mapping,
+        scale=options.scale,
+        fps=options.fps,
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from typing import Self
 from intermoe.errors import UserError
 from intermoe.files import check_free, contents, discard, whole_file
 from intermoe.generation import check_prompts
+from intermoe.given_person import GivenPerson
 from intermoe.locks import check_unlocked, locked
 from intermoe.model import InterMoE
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
@@ -28,6 +29,7 @@ PAGE = "page.html"
 _SLUG = 60
 # Characters after a stem: the longest suffix, and what a file is called until it is whole.
 _BEYOND_STEM = 64
+_SECONDS = 4.0
 _Progress = Callable[[str, int, int], None]
 
 
@@ -38,43 +40,62 @@ class GenerateRequest:
     Attributes:
         prompts: a sentence each.
         out: folder of the files, made where missing; each prompt's are named after its number and first words.
-        seconds: length of each motion.
+        seconds: length of each motion, or of what each adds; if None, 4, or that of the given person.
         seed: of the noise.
         guidance: scale of classifier-free guidance; the model's own if None.
         routing_map: also draw which experts worked on which moment (``.routing.png``, and on the page).
         amass: also write each person in the form of AMASS (``_person1.amass.npz``).
         clips: also write all motions as the clips of one file (``clips.glb``).
         page: also write a page that shows all motions in 3D (``page.html``).
+        in_a_row: the prompts make one motion, one after the other.
+        after: a motion to go on from; its frames stand before the new ones.
+        given: one of the persons; the other is generated to them.
     """
 
     prompts: Sequence[str]
     out: Place
-    seconds: float = 4.0
+    seconds: float | None = None
     seed: int = 0
     guidance: float | None = None
     routing_map: bool = False
     amass: bool = False
     clips: bool = False
     page: bool = False
+    in_a_row: bool = False
+    after: Motion | None = None
+    given: GivenPerson | None = None
 
     @property
     def stems(self) -> list[Place]:
         """Of the files of each prompt, their path without the suffix."""
-        digits = max(2, len(str(len(self.prompts) - 1)))
-        return [self.out / f"{number:0{digits}d}_{_slug(prompt)}" for number, prompt in enumerate(self.prompts)]
+        named = self.prompts[:1] if self.in_a_row else self.prompts
+        digits = max(2, len(str(len(named) - 1)))
+        return [self.out / f"{number:0{digits}d}_{_slug(prompt)}" for number, prompt in enumerate(named)]
 
     def checked(self) -> Self:
         """The request, if its files can be written.
 
         Raises:
-            UserError: a prompt is empty or not text; ``out`` is not a folder, cannot be written to or has a name that
-                is too long, or a file of a name that is to be written exists.
+            UserError: a prompt is empty or not text; options exclude each other; ``out`` is not a folder, cannot be
+                written to or has a name that is too long, or a file of a name that is to be written exists.
         """
         check_prompts(self.prompts)
+        self._check_options()
         check_unlocked(self.out)
         _check_writable(self.out, max(len(stem.name) for stem in self.stems) + _BEYOND_STEM)
         self.check_free()
         return self
+
+    def _check_options(self) -> None:
+        there = {
+            "--given": self.given is not None,
+            "--after": self.after is not None,
+            "--in-a-row": self.in_a_row,
+            "--routing-map": self.routing_map,
+        }
+        names = [name for name, is_there in there.items() if is_there]
+        if len(names) > 1 and names != ["--after", "--in-a-row"]:
+            raise UserError(f"{names[1]} beside {names[0]}", allowed="one of them")
 
     def check_free(self) -> None:
         """Raise ``UserError`` where a file of a name that is to be written exists."""
@@ -106,14 +127,32 @@ def generate(model: InterMoE, request: GenerateRequest, progress: _Progress) -> 
     with locked(request.out):
         request.check_free()
         with recorded_routing(model.denoiser) if request.routing_map else nullcontext() as recorder:
-            motions = model.generate(
-                list(request.prompts),
-                seconds=request.seconds,
+            motions = _motions(model, request, lambda done, total: progress("denoise", done, total))
+        return _write(request, motions, recorder.maps() if recorder is not None else [], progress)
+
+
+def _motions(model: InterMoE, request: GenerateRequest, on_step: Callable[[int, int], None]) -> list[Motion]:
+    seconds = _SECONDS if request.seconds is None and request.given is None else request.seconds
+    if request.in_a_row:
+        return [
+            model.generate_sequence(
+                request.prompts,
+                seconds=seconds,
                 seed=request.seed,
                 guidance=request.guidance,
-                on_step=lambda done, total: progress("denoise", done, total),
+                on_step=on_step,
+                after=request.after,
             )
-        return _write(request, motions, recorder.maps() if recorder is not None else [], progress)
+        ]
+    return model.generate(
+        list(request.prompts),
+        seconds=seconds,
+        seed=request.seed,
+        guidance=request.guidance,
+        on_step=on_step,
+        given=request.given,
+        after=request.after,
+    )
 
 
 def _write(

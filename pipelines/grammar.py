@@ -10,6 +10,8 @@ from typing import NoReturn
 from intermoe.errors import UserError
 from intermoe.places import as_place
 
+_PERSONS = ("first", "second")
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -81,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         help="run or checkpoint of a denoiser, the id of its MLflow run, or models:/NAME@ALIAS",
     )
     verb.add_argument("--out", type=as_place, required=True, help="folder of the files")
-    verb.add_argument("--seconds", type=_number, default=4.0, help="length (default: 4)")
+    verb.add_argument("--seconds", type=_number, help="length (default: 4, or that of the given person)")
     verb.add_argument("--seed", type=_integer, default=0, help="seed of the noise (default: 0)")
     verb.add_argument("--guidance", type=_number, help="scale of classifier-free guidance (default: the model's)")
     verb.add_argument("--sampler", choices=("ddim", "dpm++"), help="how to sample (default: the model's)")
@@ -97,6 +99,26 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--clips", action="store_true", help="also write all motions as the clips of one GLB, clips.glb")
     verb.add_argument("--amass", action="store_true", help="also write each person in AMASS's form, for SMPL-X tools")
     verb.add_argument("--page", action="store_true", help="also write page.html, which shows the motions in 3D")
+    verb.add_argument(
+        "--in-a-row", action="store_true", help="one motion in which the prompts follow each other, --seconds each"
+    )
+    verb.add_argument("--after", type=as_place, metavar="FILE", help="go on from the last second of this motion (npz)")
+    verb.add_argument(
+        "--given", type=as_place, metavar="FILE", help="generate the other person to this one (bvh, or npz of a motion)"
+    )
+    verb.add_argument("--given-person", choices=_PERSONS, help="npz: which of its two persons (default: first)")
+    verb.add_argument(
+        "--given-as",
+        choices=_PERSONS,
+        help="which person of the prompt the given one is (default: as in the npz; of bvh the first)",
+    )
+    verb.add_argument(
+        "--mapping", default="smpl", help="bvh: a shipped mapping of joints, or a YAML file (default: smpl)"
+    )
+    verb.add_argument(
+        "--scale", type=_number, default=1.0, help="bvh: what makes metres of the file's unit (default: 1)"
+    )
+    verb.add_argument("--fps", type=_number, help="bvh: frames per second, where the file states a wrong rate")
 
     verb = verbs.add_parser("evaluate", help="evaluate a model: metrics with 95%% intervals")
     verb.add_argument(

@@ -8,7 +8,7 @@ from typing import Any
 from intermoe import checkpoint
 from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
-from intermoe.model import ModelConfig, trained_folder
+from intermoe.model_config import ModelConfig, trained_folder
 from intermoe.places import Place
 from pipelines.tracking import registry
 from pipelines.tracking.queries import model_folder, names_run, trained_on

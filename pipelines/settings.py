@@ -16,7 +16,7 @@ from intermoe.diffusion.schedule import SAMPLING
 from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import EvaluatorConfig
 from intermoe.evaluation.protocol import EvaluationConfig
-from intermoe.model import ModelConfig
+from intermoe.model_config import ModelConfig
 from intermoe.training.config import TrainingConfig, VaeTrainingConfig
 from intermoe.yaml_files import read_mapping, values_in
 

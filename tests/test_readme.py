@@ -112,14 +112,18 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         )
         assert main([*words[1:], *smaller]) == 0, line
     assert (tmp_path / "runs/evaluation/results.html").is_file()
-    suffixes = {".npz", ".bvh", ".glb", ".mp4", ".png", ".html"}
-    assert {path.suffix for path in (tmp_path / "motions").iterdir()} == suffixes
+    suffixes = {".npz", ".bvh", ".glb", ".mp4", ".png"}
+    assert {path.suffix for path in (tmp_path / "motions").iterdir()} == suffixes | {".html"}
+    for folder in ("given", "longer", "row"):
+        assert {path.suffix for path in (tmp_path / folder).iterdir()} == suffixes
     # The other block of Python trains: tests/pipelines/test_notebook.py runs it.
-    (python,) = (block for kind, block in BLOCKS if kind == "python" and "InterMoE.load" in block)
+    python, of_given = (block for kind, block in BLOCKS if kind == "python" and "InterMoE.load" in block)
     done = subprocess.run([sys.executable, "-c", python], capture_output=True, text=True, timeout=600)
     assert "(120, 2, 22, 3)" in done.stdout, done.stderr
     assert (tmp_path / "bow_person2.bvh").is_file()
     assert (tmp_path / "bow.glb").is_file()
     assert (tmp_path / "bow.mp4").is_file()
     assert (tmp_path / "bow.html").is_file()
+    done = subprocess.run([sys.executable, "-c", of_given], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
     shutil.rmtree(tmp_path)

@@ -141,7 +141,7 @@ def test_what_a_notebook_imports():
     assert [kind.__module__ for kind in (DatasetFolder, InterMoE, ModelConfig, Motion)] == [
         "intermoe.data.shards",
         "intermoe.model",
-        "intermoe.model",
+        "intermoe.model_config",
         "intermoe.motion",
     ]
     assert set(intermoe.__all__) <= set(dir(intermoe))

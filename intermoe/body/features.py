@@ -78,7 +78,7 @@ def canonicalise(position_BTPJ3: Tensor, frames_B: Tensor | None, skeleton: Skel
     """
     lowest_BPJ3 = position_BTPJ3.amin(1) if frames_B is None else where_valid(position_BTPJ3, frames_B, inf).amin(1)
     root_B3 = position_BTPJ3[:, 0, 0, 0]
-    turn_B33 = _turn_to_front(position_BTPJ3[:, 0, 0], skeleton)
+    turn_B33 = turn_to_front(position_BTPJ3[:, 0, 0], skeleton)
 
     x_BP, z_BP = (root_B3[:, None, axis].expand(-1, position_BTPJ3.shape[2]) for axis in (0, 2))
     origin_BP3 = torch.stack([x_BP, lowest_BPJ3[..., 1].amin(2), z_BP], dim=-1)
@@ -106,7 +106,7 @@ def _for_each_joint(
     return operation(position_BTPJ3.flatten(-2), repeated_B1PF).view_as(position_BTPJ3)
 
 
-def _turn_to_front(joints_BJ3: Tensor, skeleton: Skeleton) -> Tensor:
+def turn_to_front(joints_BJ3: Tensor, skeleton: Skeleton) -> Tensor:
     """The turn [B, 3, 3] about y after which persons who stand so face +z."""
     across_B3 = joints_BJ3[:, skeleton.right_hip] - joints_BJ3[:, skeleton.left_hip]
     # y x across = (across_z, 0, -across_x) is where the person faces: this angle away from +z, about y.
@@ -168,7 +168,7 @@ def exchange_persons(features_BTPF: Tensor, exchanged_B: Tensor, skeleton: Skele
     layout = FeatureLayout.of(skeleton)
     other_BTPF = features_BTPF.flip(2)
     joints_BTPJ3 = joints_from_features(other_BTPF, skeleton)
-    turn_B33 = _turn_to_front(joints_BTPJ3[:, 0, 0], skeleton)
+    turn_B33 = turn_to_front(joints_BTPJ3[:, 0, 0], skeleton)
     origin_B3 = joints_BTPJ3[:, 0, 0, 0] * joints_BTPJ3.new_tensor((1.0, 0.0, 1.0))
     position_BTPJ3 = (joints_BTPJ3 - origin_B3[:, None, None, None]) @ turn_B33[:, None, None].mT
     velocity_BTPJ3 = other_BTPF[..., layout.velocities].unflatten(-1, (-1, 3)) @ turn_B33[:, None, None].mT

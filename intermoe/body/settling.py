@@ -26,6 +26,7 @@ def settle(
     frames: Tensor | None = None,
     *,
     contact_TK: Tensor | None = None,
+    offset_J3: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A motion that a body with bones of constant length can make, as near as may be to a given one.
 
@@ -44,26 +45,39 @@ def settle(
             behind them is not looked at. Without it, all frames are the motion's.
         contact_TK: how sure it is that each of the skeleton's contacts touches the ground, [..., T, K] from 0 to 1;
             without it, no foot is held.
+        offset_J3: T-pose [..., J, 3] of the bodies, where it is known.
 
     Returns:
         Joints and local rotations of the same shapes; the ground is at y = 0. Behind a motion's frames they mean
         nothing.
     """
     position_TJ3, rotation_TR6 = (_smooth(x_TND, frames) for x_TND in (position_TJ3, rotation_TR6))
-    offset_J3 = rest_offsets(position_TJ3, rotation_TR6, skeleton, frames)
-    # A body's two sides are alike: what a bone and its mirror image measure differently is error.
-    length_J = offset_J3.norm(dim=-1, keepdim=True)
-    both_J = (length_J + length_J[..., list(skeleton.mirrored), :]) / 2
-    offset_J3 = (offset_J3 * (both_J / length_J.clamp(min=1e-9)))[..., None, :, :]
+    if offset_J3 is None:
+        offset_J3 = rest_offsets(position_TJ3, rotation_TR6, skeleton, frames)
+        # A body's two sides are alike: what a bone and its mirror image measure differently is error.
+        length_J = offset_J3.norm(dim=-1, keepdim=True)
+        both_J = (length_J + length_J[..., list(skeleton.mirrored), :]) / 2
+        offset_J3 = offset_J3 * (both_J / length_J.clamp(min=1e-9))
+    offset_J3 = offset_J3[..., None, :, :]
     root_T3, rotation_TJ33 = fit_rotations(position_TJ3, rotation_TR6, skeleton, offset_J3, per_radian=_PER_RADIAN)
     if contact_TK is not None:
         rotation_TJ33 = lock_feet(root_T3, rotation_TJ33, offset_J3, contact_TK, skeleton, frames=frames)
     settled_TJ3, _ = forward_kinematics(root_T3, rotation_TJ33, offset_J3, skeleton.parents)
-    lowest_T = settled_TJ3[..., 1].amin(dim=-1)
+    settled_TJ3[..., 1] -= ground_height(settled_TJ3, frames)[..., None, None]
+    return settled_TJ3, sixd_from_matrix(rotation_TJ33[..., 1:, :, :])
+
+
+def ground_height(position_TJ3: Tensor, frames: Tensor | None = None) -> Tensor:
+    """Height of the ground [...] under bodies: the 5th percentile, over the frames, of the lowest joint.
+
+    Args:
+        position_TJ3: joints [..., T, J, 3], y up.
+        frames: int64 [...], frames of each motion; all where none are given.
+    """
+    lowest_T = position_TJ3[..., 1].amin(dim=-1)
     if frames is not None:
         lowest_T = lowest_T.where(within_frames(frames, lowest_T.shape[-1]), torch.nan)
-    settled_TJ3[..., 1] -= lowest_T.nanquantile(0.05, dim=-1)[..., None, None]
-    return settled_TJ3, sixd_from_matrix(rotation_TJ33[..., 1:, :, :])
+    return lowest_T.nanquantile(0.05, dim=-1)
 
 
 def _smooth(x_TND: Tensor, frames: Tensor | None) -> Tensor:

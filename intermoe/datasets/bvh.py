@@ -4,23 +4,26 @@ The folder holds ``pairs.csv`` with the columns id, person1, person2, split, cap
 folder, a split of train, val or test, captions joined by ``|``. A mapping says how the files' joints become
 those of the skeleton (``mappings/cmu.yaml`` explains its format). The floor stays where the files have it.
 
-Legend: T frames of the files, S frames at 30 fps, C channels, P = 2 persons, J joints, R = J - 1.
+Legend: T frames of the files, S frames at 30 fps, N points, C channels, P = 2 persons, J joints, R = J - 1.
 """
 
 import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from intermoe.body.conventions import FPS, MIN_FRAMES
 from intermoe.body.rotations import sixd_from_matrix
-from intermoe.body.skeletons import skeleton_named
+from intermoe.body.skeletons import Skeleton, skeleton_named
 from intermoe.datasets.bad_recording import BadRecording, NotUpright
+from intermoe.datasets.bodies import check_upright
 from intermoe.datasets.bvh_figure import check_figure, check_joints, mapped_motion, mapped_rest_offsets, upright_advice
 from intermoe.datasets.bvh_file import RATES, Bvh, parse_bvh
-from intermoe.datasets.joint_mapping import load_mapping
+from intermoe.datasets.joint_mapping import JointMapping, load_mapping
 from intermoe.datasets.jumps import jump_frames, sound_pieces
 from intermoe.datasets.links import check_file_inside, check_list_inside
 from intermoe.datasets.pairs_index import INDEX, Pair, read_index
@@ -57,10 +60,7 @@ class BvhPairReader:
         *,
         follow_links: bool = False,
     ) -> None:
-        if not (math.isfinite(scale) and scale > 0):
-            raise UserError(f"scale {scale}", allowed="a number above 0: metres in one unit of the files")
-        if fps is not None and not RATES[0] <= fps <= RATES[1]:
-            raise UserError(f"fps {fps}", allowed=f"{RATES[0]:g} to {RATES[1]:g} frames per second")
+        _check_units(scale, fps)
         self.root = as_place(root)
         self.scale, self.fps, self.follow_links = scale, fps, follow_links
         self.mapping = load_mapping(mapping)
@@ -139,13 +139,10 @@ class BvhPairReader:
         for name, path in zip(pair.persons, pair.files(self.root), strict=True):
             if not self.follow_links:
                 check_file_inside(self.root, path, name)
-            bvh = parse_bvh(path, self.fps)
             try:
-                check_joints(bvh, self.mapping)
-                bvh = bvh.within(self.mapping.points)
-                check_figure(bvh, self.mapping, self.scale)
+                bvh = _figure(path, self.mapping, self.scale, self.fps)
             except BadRecording as error:
-                raise BadRecording(str(error), where=name) from None
+                raise error if error.where else BadRecording(str(error), where=name) from None
             notes += [f"{name}: {note}" for note in bvh.notes]
             files.append(bvh)
         one, two = files
@@ -159,3 +156,58 @@ class BvhPairReader:
         frames, surplus = common_length(pair.persons, (one.frames, two.frames), fps)
         files = [replace(bvh, fps=fps, motion_TC=bvh.motion_TC[:frames]) for bvh in files]
         return files, tuple(dict.fromkeys([*notes, *surplus]))
+
+
+def read_person(
+    path: Place, mapping: Path | str, scale: float = 1.0, fps: float | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32], Skeleton]:
+    """One person of a BVH file, resampled to 30 frames a second; the floor may be at any height.
+
+    Args:
+        path: the file.
+        mapping: name of a shipped mapping, or path of one's own.
+        scale: metres in one unit of length of the file.
+        fps: frames per second, where the file's frame time is wrong.
+
+    Returns:
+        Positions [S, J, 3] in metres, local rotations [S, J - 1, 6] of joints 1..J-1 in 6D, and whose they are.
+
+    Raises:
+        UserError: no such file or mapping, or the file shows no upright person who moves without jumps.
+    """
+    _check_units(scale, fps)
+    joints = load_mapping(mapping)
+    skeleton = skeleton_named(joints.skeleton)
+    try:
+        bvh = _figure(path, joints, scale, fps)
+        place_TN3, rotation_TN33 = bvh.local_pose()
+        position_TJ3, _ = mapped_motion(bvh, place_TN3, rotation_TN33, joints, scale)
+        if (bad_T := jump_frames(position_TJ3[:, None], bvh.fps)).any():
+            raise BadRecording(f"the motion jumps near frame {int(bad_T.int().argmax())}")
+        place_SN3, rotation_SN33 = resample_pose(place_TN3, rotation_TN33, bvh.fps, FPS)
+        position_SJ3, rotation_SJ33 = mapped_motion(bvh, place_SN3, rotation_SN33, joints, scale)
+        try:
+            check_upright(position_SJ3[:, None], skeleton)
+        except NotUpright as error:
+            raise BadRecording(
+                f"the body stands along {error.up} instead of y; {upright_advice(bvh, joints, error.up)}"
+            ) from None
+    except BadRecording as error:
+        raise UserError(error.reason, where=path.with_name(error.where or path.name)) from None
+    return position_SJ3.float().numpy(), sixd_from_matrix(rotation_SJ33[:, 1:]).float().numpy(), skeleton
+
+
+def _check_units(scale: float, fps: float | None) -> None:
+    if not (math.isfinite(scale) and scale > 0):
+        raise UserError(f"scale {scale}", allowed="a number above 0: metres in one unit of the files")
+    if fps is not None and not RATES[0] <= fps <= RATES[1]:
+        raise UserError(f"fps {fps}", allowed=f"{RATES[0]:g} to {RATES[1]:g} frames per second")
+
+
+def _figure(path: Place, mapping: JointMapping, scale: float, fps: float | None) -> Bvh:
+    """A file with all that the mapping needs, finite, of a person's size; ``BadRecording`` where it is none."""
+    bvh = parse_bvh(path, fps)
+    check_joints(bvh, mapping)
+    bvh = bvh.within(mapping.points)
+    check_figure(bvh, mapping, scale)
+    return bvh

@@ -21,7 +21,7 @@ from intermoe.data.shards import DataConfig
 from intermoe.errors import UserError
 from intermoe.layers.conditioning import sinusoids
 from intermoe.layers.stored_weights import check_fit
-from intermoe.model import trained_folder
+from intermoe.model_config import trained_folder
 from intermoe.places import Place
 from intermoe.text.encoders import MAX_TOKENS, TextStates, encoder_width
 from intermoe.text.head import TextHead

@@ -13,7 +13,8 @@ from torch import Tensor
 from intermoe import checkpoint
 from intermoe.data.draws import Stream
 from intermoe.data.shards import DatasetFolder
-from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig, trained_folder
+from intermoe.model import PARTS, VAE_PARTS, InterMoE
+from intermoe.model_config import ModelConfig, trained_folder
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import Demand, fit_rooms, selections, update_biases
 from intermoe.networks.vae import STRIDE, whole_latents

@@ -13,7 +13,8 @@ from intermoe.body.features import joints_from_features
 from intermoe.data.draws import Stream
 from intermoe.data.shards import DatasetFolder
 from intermoe.layers.precision import in_full
-from intermoe.model import VAE_PARTS, InterMoE, ModelConfig
+from intermoe.model import VAE_PARTS, InterMoE
+from intermoe.model_config import ModelConfig
 from intermoe.networks.vae import STRIDE, vae_loss_counts, vae_losses, whole_latents
 from intermoe.training.config import VaeTrainingConfig
 from intermoe.training.objective import Objective, Sums, means_over

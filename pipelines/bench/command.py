@@ -14,7 +14,7 @@ from intermoe import checkpoint
 from intermoe.errors import UserError
 from intermoe.generation import best_device
 from intermoe.layers.precision import dtype_of
-from intermoe.model import trained_folder
+from intermoe.model_config import trained_folder
 from intermoe.networks.vae import STRIDE
 from pipelines import settings
 from pipelines.bench import evaluation, feed, moe, sampling, step

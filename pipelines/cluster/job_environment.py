@@ -33,6 +33,8 @@ _STORAGE = (
     "sweep",
     "run",
     "folders",
+    "after",
+    "given",
 )
 # Options that hold a path of the nodes' file systems, never a URI.
 _PATHS = ("denoiser", "stats", "text_folder")

@@ -16,7 +16,8 @@ from intermoe.evaluation.protocol import ROWS, EvaluationJob, Row
 from intermoe.evaluation.runner import EvaluationSpec
 from intermoe.files import check_free, read_note, sha256
 from intermoe.locks import check_unlocked
-from intermoe.model import InterMoE, trained_folder
+from intermoe.model import InterMoE
+from intermoe.model_config import trained_folder
 from intermoe.places import Place, absolute, as_place, check_storage
 from intermoe.text.encoders import load_encoder
 from pipelines import settings

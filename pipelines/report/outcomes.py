@@ -13,7 +13,7 @@ from intermoe import checkpoint
 from intermoe.data.shards import DatasetFolder
 from intermoe.evaluation.metrics import Interval
 from intermoe.files import read_note
-from intermoe.model import trained_folder
+from intermoe.model_config import trained_folder
 from intermoe.networks.vae import STRIDE
 from intermoe.places import Place, is_file
 from pipelines.evaluate.results import Results

@@ -8,7 +8,8 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.files import check_free
 from intermoe.locks import check_unlocked
-from intermoe.model import VAE_PARTS, trained_folder
+from intermoe.model import VAE_PARTS
+from intermoe.model_config import trained_folder
 from intermoe.places import Place, as_place, check_storage
 from intermoe.text.encoders import encoder_width
 from pipelines.cluster.job_environment import check_noted_store

@@ -18,7 +18,8 @@ from intermoe.diffusion import samplers
 from intermoe.diffusion.guidance import guided
 from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
 from intermoe.errors import UserError, UserNote
-from intermoe.model import PARTS, VAE_PARTS, InterMoE, ModelConfig
+from intermoe.model import PARTS, VAE_PARTS, InterMoE
+from intermoe.model_config import ModelConfig
 from intermoe.moe.paradigms import DynamicSelection
 from intermoe.moe.selection import update_biases
 from intermoe.motion import Motion
@@ -475,7 +476,7 @@ def test_data_config_knows_skeletons_and_encoders():
 
 def test_many_prompts_are_generated_in_batches_that_change_nothing(model, monkeypatch):
     together = model.generate(PROMPTS, seconds=1, seed=4)
-    monkeypatch.setattr("intermoe.model._FRAMES_PER_BATCH", 2 * 30)
+    monkeypatch.setattr("intermoe.generation._FRAMES_PER_BATCH", 2 * 30)
     sizes, steps = [], []
     handle = model.denoiser.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0]) // 2))
     apart = model.generate(PROMPTS, seconds=1, seed=4, on_step=lambda done, total: steps.append((done, total)))

@@ -15,7 +15,8 @@ from intermoe.config import Config
 from intermoe.data.shards import DataConfig
 from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import Evaluator, EvaluatorConfig
-from intermoe.model import InterMoE, ModelConfig
+from intermoe.model import InterMoE
+from intermoe.model_config import ModelConfig
 from intermoe.moe.config import MoeConfig
 from intermoe.released_weights import evaluator_parts, generator_parts, read
 

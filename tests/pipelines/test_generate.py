@@ -6,12 +6,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 from gltf_reader import Gltf
+from small_model import WordEncoder, save_model, small_model
 
 from intermoe.body.skeletons import SMPL22
+from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.errors import UserError
+from intermoe.given_person import GivenPerson
 from intermoe.motion import Motion
 from intermoe.places import Place
 from pipelines import generate as module
+from pipelines.cli import main
 from pipelines.generate import GenerateRequest, generate, save_all
 
 PROMPTS = ["Two people bow to each other, deeply.", "Hug!"]
@@ -65,7 +69,7 @@ def test_each_prompt_has_its_files_in_every_form(model, tmp_path):
         motion = Motion.load(files[6 * number])
         assert motion.caption == prompt
         assert motion.joints[0, 0, 0, 1] == 1 + number
-    assert model.asked == {"seconds": 1.5, "seed": 3, "guidance": 2.0}
+    assert model.asked == {"seconds": 1.5, "seed": 3, "guidance": 2.0, "given": None, "after": None}
 
 
 def test_the_motions_are_the_clips_of_one_file_when_asked_for(model, tmp_path, monkeypatch):
@@ -267,3 +271,79 @@ def test_when_the_clips_cannot_be_written_nothing_is_left(model, tmp_path, monke
     with pytest.raises(UserError, match=r"clips\.glb: cannot be written: No space left on device"):
         run(model, PROMPTS, tmp_path, clips=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_in_a_row_are_one_motion_and_seconds_have_a_default(tmp_path, monkeypatch):
+    """With a small model, from the request to the files."""
+    monkeypatch.setattr(module, "SUFFIXES", (".npz",))
+    network = small_model()
+    told = []
+    request = GenerateRequest(["They bow.", "They hug."], tmp_path, seconds=0.5, in_a_row=True).checked()
+    (file,) = generate(network, request, lambda *stage: told.append(stage))
+    assert file.name == "00_they-bow.npz"
+    made = Motion.load(file)
+    assert (made.joints.shape[0], made.caption) == (30, "They bow. They hug.")
+    assert told[-3:] == [("denoise", 10, 10), ("write", 0, 1), ("write", 1, 1)]
+    on = GenerateRequest(["They wave."], tmp_path, seconds=0.5, after=made).checked()
+    (file,) = generate(network, on, lambda *_: None)
+    assert file.name == "00_they-wave.npz"
+    np.testing.assert_array_equal(Motion.load(file).joints[:30], made.joints)
+    duet = make_interaction(seed=0, index=2)
+    given = GivenPerson(duet.position_TPJ3[:20, 1], duet.rotation_TPR6[:20, 1], SMPL22, "second")
+    (file,) = generate(network, GenerateRequest(["Push!"], tmp_path, given=given).checked(), lambda *_: None)
+    np.testing.assert_array_equal(Motion.load(file).joints[:, 1], given.joints)
+
+
+def test_options_that_exclude_each_other_are_refused(tmp_path):
+    duet = make_interaction(seed=0, index=2)
+    given = GivenPerson(duet.position_TPJ3[:20, 0], duet.rotation_TPR6[:20, 0], SMPL22)
+    after = Motion(duet.position_TPJ3[:20], duet.rotation_TPR6[:20], 30, "Push.", SMPL22)
+    for options, message in (
+        ({"given": given, "after": after}, "--after beside --given"),
+        ({"given": given, "in_a_row": True}, "--in-a-row beside --given"),
+        ({"routing_map": True, "in_a_row": True}, "--routing-map beside --in-a-row"),
+        ({"routing_map": True, "after": after, "in_a_row": True}, "--in-a-row beside --after"),
+    ):
+        with pytest.raises(UserError) as caught:
+            GenerateRequest(["Hug!"], tmp_path / "out", **options).checked()
+        assert str(caught.value) == f"{message} (allowed: one of them)"
+    GenerateRequest(["Hug!"], tmp_path / "out", after=after, in_a_row=True).checked()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--given", "missing.bvh"], "missing.bvh: cannot be read (No such file or directory)"),
+        (["--given", "missing.npz"], "missing.npz: no such file"),
+        (["--given-as", "second"], "--given-as without --given (allowed: --given FILE)"),
+        (["--after", "missing.npz"], "missing.npz: no such file"),
+    ],
+)
+def test_the_command_tells_what_is_wrong_with_a_given_file_before_it_loads_a_model(
+    tmp_path, monkeypatch, capsys, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", "Hug!", "--model", "none", "--out", "out", *words]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_generates_to_a_given_person_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "SUFFIXES", (".npz",))
+    monkeypatch.setattr("intermoe.model.load_encoder", lambda *_: WordEncoder())
+    save_model(tmp_path / "model", small_model())
+    duet = make_interaction(seed=0, index=2)
+    recorded = Motion(duet.position_TPJ3[:20], duet.rotation_TPR6[:20], 30, "Push.", SMPL22)
+    recorded.save(tmp_path / "push.npz")
+    _, file = recorded.save(tmp_path / "push.bvh")
+    base = ["generate", "Push!", "--model", "model", "--device", "cpu", "--out"]
+    assert main([*base, "a", "--given", "push.npz", "--given-person", "second"]) == 0
+    np.testing.assert_array_equal(Motion.load(tmp_path / "a/00_push.npz").joints[:, 1], recorded.joints[:, 1])
+    assert main([*base, "b", "--given", str(file), "--given-as", "second"]) == 0
+    np.testing.assert_allclose(Motion.load(tmp_path / "b/00_push.npz").joints[:, 1], recorded.joints[:, 1], atol=1e-3)
+    assert main([*base, "c", "--after", "a/00_push.npz", "--seconds", "0.5", "--in-a-row", "Hug!"]) == 0
+    made = Motion.load(tmp_path / "c/00_push.npz")
+    assert (len(made.joints), made.caption) == (50, "Push! Push! Hug!")
+    assert capsys.readouterr().out.splitlines() == [f"{folder}/00_push.npz" for folder in "abc"]

@@ -12,7 +12,8 @@ from intermoe.body.skeletons import SMPL22
 from intermoe.data.shards import DataConfig
 from intermoe.evaluation.evaluator import EvaluatorConfig
 from intermoe.layers.conditioning import sinusoids
-from intermoe.model import InterMoE, ModelConfig
+from intermoe.model import InterMoE
+from intermoe.model_config import ModelConfig
 from intermoe.moe.config import MoeConfig
 from intermoe.networks.denoiser import DenoiserConfig
 from intermoe.networks.vae import VaeConfig

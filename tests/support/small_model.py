@@ -15,7 +15,8 @@ from intermoe import checkpoint
 from intermoe.body.features import FeatureLayout, Normaliser
 from intermoe.body.skeletons import SMPL22
 from intermoe.evaluation.evaluator import Evaluator, EvaluatorConfig
-from intermoe.model import InterMoE, ModelConfig
+from intermoe.model import InterMoE
+from intermoe.model_config import ModelConfig
 from intermoe.text.encoders import TextStates
 
 CONFIG: dict[str, Any] = {

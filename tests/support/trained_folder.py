@@ -15,7 +15,8 @@ from toy_shards import write_shards
 
 from intermoe import checkpoint
 from intermoe.files import write_note
-from intermoe.model import InterMoE, ModelConfig
+from intermoe.model import InterMoE
+from intermoe.model_config import ModelConfig
 from intermoe.moe.selection import LayerRouting
 from intermoe.places import Place
 from pipelines import settings

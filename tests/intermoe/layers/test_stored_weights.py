@@ -42,7 +42,7 @@ def test_what_is_found_out_takes_no_compiler():
     lines = (
         "import sys",
         "from intermoe.errors import UserError; from intermoe.layers.stored_weights import check_fit",
-        "from intermoe.model import InterMoE, ModelConfig",
+        "from intermoe.model import InterMoE; from intermoe.model_config import ModelConfig",
         "try: check_fit(lambda: InterMoE(ModelConfig()), {'vae': {}}, where='run')",
         "except UserError: print('torch._dynamo' in sys.modules)",
     )

@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from intermoe.diffusion.guidance import guided
 from intermoe.diffusion.schedule import DiffusionConfig
-from intermoe.model import InterMoE, ModelConfig
+from intermoe.model import InterMoE
+from intermoe.model_config import ModelConfig
 from intermoe.training.config import TrainingConfig
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.objective import HOST_FRAMES

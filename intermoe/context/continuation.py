@@ -1,0 +1,162 @@
+"""What comes next: a motion goes on from the last second of another.
+
+The latents of that second are known before sampling (see diffusion/known.py), in the frame of its first moment. What
+the networks make of the frames after it is settled with the bones of the old motion, and begins some centimetres beside
+where that ends. So each body starts from where it is and as fast as it moves, and the difference fades over half a
+second.
+
+Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1, F features, Z latent numbers of a person-frame,
+L latent frames, N two frames, K joints that touch the ground, D numbers of one.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from intermoe.body.conventions import FPS, MIN_FRAMES
+from intermoe.body.features import (
+    contacts_from_features,
+    joints_from_features,
+    motion_features,
+    rotations_from_features,
+)
+from intermoe.body.kinematics import fit_rotations, forward_kinematics, rest_offsets
+from intermoe.body.placement import Placement
+from intermoe.body.procrustes import nearest_rotation
+from intermoe.body.rotations import sixd_from_matrix
+from intermoe.body.settling import ground_height, settle
+from intermoe.body.skeletons import Skeleton
+from intermoe.context.networks import Networks
+from intermoe.diffusion.known import Known
+from intermoe.errors import UserError
+from intermoe.generation import OnStep, check_finite
+from intermoe.motion import Motion
+
+# Frames of features that are known: the last second, in whole latent frames of four.
+_KNOWN = 28
+_LATENT = 4
+# Frames over which the difference at the seam fades.
+_FADING = 15
+# Of a long motion, the frames that tell the bones: ten seconds.
+_MEASURED = 300
+
+
+def overlap(motion: Motion) -> int:
+    """The last frames of a motion that the networks go on from: about a second, or all of a shorter motion.
+
+    They are one more than fill whole latent frames, as the velocity of a frame needs the next.
+
+    Raises:
+        UserError: the motion is too short, or has another frame rate.
+    """
+    if motion.fps != FPS:
+        raise UserError(f"{motion.fps} frames a second", where="after", allowed=f"{FPS}")
+    if len(motion.joints) < MIN_FRAMES:
+        raise UserError(f"{len(motion.joints)} frames", where="after", allowed=f"{MIN_FRAMES} or more")
+    return min(_KNOWN, (len(motion.joints) - 1) // _LATENT * _LATENT) + 1
+
+
+def continued(
+    motion: Motion, captions: Sequence[str], exchanged_B: Tensor, networks: Networks, on_step: OnStep | None
+) -> list[Motion]:
+    """Motions that go on from another: its frames as they are, then the new ones.
+
+    Args:
+        motion: the one that goes before.
+        captions: what happens next; the caption of the old motion goes before each.
+        exchanged_B: bool, the prompts that are read with the names of the persons exchanged.
+        networks: what makes the motions: ``overlap`` frames and the new ones.
+        on_step: called with (steps done, steps in all).
+
+    Raises:
+        UserError: the output is not finite.
+    """
+    skeleton, known = motion.skeleton, overlap(motion)
+    joints_TPJ3, rotations_TPR6 = (torch.from_numpy(array).float() for array in (motion.joints, motion.rotations))
+    start = len(joints_TPJ3) - known
+    all_1TPF, _ = motion_features(joints_TPJ3[None], rotations_TPR6[None], None, skeleton)
+    known_BTPF = all_1TPF[:, start:].expand(len(exchanged_B), -1, -1, -1)
+    known_BTPF = known_BTPF.flip(2).where(exchanged_B[:, None, None, None], known_BTPF)
+    # From the frame of the networks to that of the first frame, and on to the world.
+    stand = Placement.of(joints_from_features(known_BTPF[:, 0, 0], skeleton), skeleton)
+    world = Placement.of(joints_TPJ3[:1, 0], skeleton).after(stand)
+    latent_BLPZ = networks.encode(stand.inverse.features(known_BTPF, skeleton))
+    all_known = Known(latent_BLPZ, torch.ones_like(latent_BLPZ[..., 0], dtype=torch.bool))
+    features_BTPF = networks.generate(all_known, on_step).cpu()
+    check_finite(features_BTPF)
+    features_BTPF = features_BTPF.flip(2).where(exchanged_B[:, None, None, None], features_BTPF)
+    # The last known frame is the first that the open latents make.
+    features_BPTF = features_BTPF[:, known - 1 :].transpose(1, 2)
+    old_PTJ3, old_PTR6 = joints_TPJ3.transpose(0, 1), rotations_TPR6.transpose(0, 1)
+    measured_PTJ3 = old_PTJ3[:, -_MEASURED:]
+    offset_PJ3 = rest_offsets(measured_PTJ3, old_PTR6[:, -_MEASURED:], skeleton)
+    new_BPTJ3, new_BPTR6 = settle(
+        world.points(joints_from_features(features_BTPF[:, known - 1 :], skeleton)).transpose(1, 2),
+        rotations_from_features(features_BPTF, skeleton),
+        skeleton,
+        contact_TK=contacts_from_features(features_BPTF, skeleton),
+        offset_J3=offset_PJ3,
+    )
+    new_BPTJ3[..., 1] += ground_height(measured_PTJ3)[:, None, None]
+    joined = _joined((old_PTJ3, old_PTR6), (new_BPTJ3, new_BPTR6), offset_PJ3[:, None], skeleton)
+    return [
+        Motion(
+            joints=np.concatenate([motion.joints, joints_PTJ3.transpose(0, 1).numpy()]),
+            rotations=np.concatenate([motion.rotations, rotations_PTR6.transpose(0, 1).numpy()]),
+            fps=FPS,
+            caption=_in_a_row(motion.caption, caption),
+            skeleton=skeleton,
+        )
+        for joints_PTJ3, rotations_PTR6, caption in zip(*joined, captions, strict=True)
+    ]
+
+
+def _joined(
+    old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], offset_P1J3: Tensor, skeleton: Skeleton
+) -> tuple[Tensor, Tensor]:
+    """The new frames, so that they go on from the old motion.
+
+    Args:
+        old: joints [P, T, J, 3] and rotations [P, T, R, 6] of the motion that goes before.
+        new: joints [B, P, T, J, 3] and rotations [B, P, T, R, 6] that were generated, settled; the first frame stands
+            for the last old one.
+        offset_P1J3: T-pose of both.
+        skeleton: whose joints these are.
+    """
+    root_BPT3, turn_BPTJ33 = fit_rotations(*new, skeleton, offset_P1J3)
+    old_root_PN3, old_turn_PNJ33 = fit_rotations(old[0][:, -2:], old[1][:, -2:], skeleton, offset_P1J3)
+    root_BPT3 = _going_on(old_root_PN3, root_BPT3)
+    turn_BPTD = _going_on(old_turn_PNJ33.flatten(2), turn_BPTJ33.flatten(3))
+    turn_BPTJ33 = nearest_rotation(turn_BPTD.view_as(turn_BPTJ33).double()).float()
+    joints_BPTJ3, _ = forward_kinematics(root_BPT3, turn_BPTJ33, offset_P1J3, skeleton.parents)
+    return joints_BPTJ3[:, :, 1:], sixd_from_matrix(turn_BPTJ33[:, :, 1:, 1:])
+
+
+def _going_on(old_PND: Tensor, new_BPTD: Tensor) -> Tensor:
+    """Numbers that go on from where old ones are, and as fast as they change.
+
+    The difference between old and new, and that of their changes, fade along a cubic curve that ends flat.
+
+    Args:
+        old_PND: the last two frames.
+        new_BPTD: generated; its first frame is the second of these.
+    """
+    off_BP1D = old_PND[:, 1:] - new_BPTD[:, :, :1]
+    faster_BP1D = (old_PND[:, 1:] - old_PND[:, :1]) - (new_BPTD[:, :, 1:2] - new_BPTD[:, :, :1])
+    share_T1 = (torch.arange(new_BPTD.shape[2]) / _FADING).clamp(max=1)[:, None]
+    left_T1 = (1 + 2 * share_T1) * (1 - share_T1) ** 2
+    gone_T1 = _FADING * share_T1 * (1 - share_T1) ** 2
+    return new_BPTD + left_T1 * off_BP1D + gone_T1 * faster_BP1D
+
+
+def _in_a_row(before: str, caption: str) -> str:
+    """Both captions as one.
+
+    Example:
+        >>> _in_a_row("Two people bow", "They hug.")
+        'Two people bow. They hug.'
+    """
+    before = before.strip()
+    return f"{before if before.endswith(('.', '!', '?')) else f'{before}.'} {caption}" if before else caption

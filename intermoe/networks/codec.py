@@ -1,0 +1,64 @@
+"""Motion as features to latents and back: the normaliser and the VAE as one.
+
+Legend: B batch, T frames, L latent frames (T / 4), P = 2 persons, F features, N latent joints, C channels of one,
+Z = N * C.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from intermoe.body.features import Normaliser
+from intermoe.body.skeletons import Skeleton
+from intermoe.layers.precision import in_full
+from intermoe.networks.vae import STRIDE, CausalSkeletalVae, Posterior, VaeConfig
+
+
+class LatentCodec(nn.Module):
+    """Encodes raw features of both persons to latents, and decodes latents to raw features.
+
+    Attributes:
+        skeleton: whose joints the features describe.
+        latent: the numbers Z of a person in a latent frame.
+    """
+
+    def __init__(self, config: VaeConfig, skeleton: Skeleton) -> None:
+        super().__init__()
+        self.skeleton = skeleton
+        self.normaliser = Normaliser(skeleton.num_features)
+        self.vae = CausalSkeletalVae(config, skeleton)
+        self.latent = len(skeleton.pools[-1].groups) * config.latent
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the networks."""
+        return self.normaliser.mean_F.device
+
+    def encode(self, features_BTPF: Tensor, noise_BLPZ: Tensor | None = None, mask_BT: Tensor | None = None) -> Tensor:
+        """Latents [B, L, 2, Z] of raw features.
+
+        Args:
+            features_BTPF: raw features of both persons.
+            noise_BLPZ: what a sample of the posterior is drawn with; without it, the latents are its mean.
+            mask_BT: bool, valid frames; all where none is given. Latents beyond them are zero.
+        """
+        if mask_BT is None:
+            mask_BT = features_BTPF.new_ones(features_BTPF.shape[:2], dtype=torch.bool)
+        latent_BLPZ = self.posterior(features_BTPF, mask_BT).interactions(noise_BLPZ)
+        mask_BL = mask_BT[:, : latent_BLPZ.shape[1] * STRIDE].unflatten(1, (-1, STRIDE)).all(dim=2)
+        return latent_BLPZ.where(mask_BL[:, :, None, None], 0)
+
+    def posterior(self, features_BTPF: Tensor, mask_BT: Tensor | None = None) -> Posterior:
+        """The posterior of raw features, each person a row of it; arguments as for :meth:`encode`."""
+        x_BTPF = self.normaliser.normalise(features_BTPF)
+        if mask_BT is not None:
+            # Padding is zero once it is normalised: raw zeros would be far outside of what the VAE knows.
+            x_BTPF = x_BTPF.where(mask_BT[:, :, None, None], 0)
+        return self.vae.encode(x_BTPF.transpose(1, 2).flatten(0, 1))
+
+    def decode(self, latent_BLPZ: Tensor) -> Tensor:
+        """Raw features [B, 4L, 2, F] of latents [B, L, 2, Z]; always in float32, as in bf16 joints tremble by 2 mm."""
+        batch, _, persons, _ = latent_BLPZ.shape
+        latent_BLNC = latent_BLPZ.transpose(1, 2).flatten(0, 1).unflatten(-1, (-1, self.vae.config.latent))
+        with in_full(self.device):
+            x_BTF = self.vae.decode(latent_BLNC)
+        return self.normaliser.denormalise(x_BTF.unflatten(0, (batch, persons)).transpose(1, 2))
