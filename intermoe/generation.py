@@ -113,14 +113,22 @@ def unsettled_motion(features_TPF: Tensor, caption: str, skeleton: Skeleton) -> 
     )
 
 
-def frames_of(seconds: float, longest: int) -> int:
-    """Frames of a motion of that length; ``UserError`` where the model did not learn from motions as long or short."""
+def frames_of(seconds: float, longest: int, known: int = 0) -> int:
+    """Frames of a motion of that length; ``UserError`` where the model did not learn from motions as long or short.
+
+    Args:
+        seconds: length.
+        longest: frames of the longest motion that the model learned from.
+        known: frames before these that the model is to see too.
+    """
     frames = round(seconds * FPS) if math.isfinite(seconds) else 0
-    if not MIN_FRAMES <= frames <= longest:
+    most = longest - known
+    if not MIN_FRAMES <= frames <= most:
+        before = f", {known} of them those of the motion before" if known else ""
         raise UserError(
             f"{seconds:g} seconds are {frames} frames",
             where="seconds",
-            allowed=f"{MIN_FRAMES / FPS:g} to {longest / FPS:.4g}; the model learned from up to {longest} frames",
+            allowed=f"{MIN_FRAMES / FPS:g} to {most / FPS:.4g}; the model learned from up to {longest} frames{before}",
         )
     return frames
 

@@ -16,6 +16,7 @@ from intermoe import checkpoint
 from intermoe.body.features import Normaliser, exchange_persons
 from intermoe.body.skeletons import skeleton_named
 from intermoe.context.context import Context, GenerateOptions, context_of
+from intermoe.context.continuation import lengths_in_a_row
 from intermoe.context.networks import Networks
 from intermoe.data.batches import stored_states
 from intermoe.data.draws import Stream, normal, prompt_seeds
@@ -151,7 +152,7 @@ class InterMoE(LatentCodec):
         Args:
             prompts: one prompt or several; each gets the motion it would get alone (where sampling is in fp32, as is
                 the default).
-            seconds: length of the motion; 5 if None, or that of the given person.
+            seconds: length of the motion; if None 5, that of the given person, or 4 after another motion.
             seed: the same seed and prompt give the same motion; a prompt given twice gives two different ones.
             guidance: scale w of classifier-free guidance; the model's own if None.
             on_step: called with (steps done, steps in all); many prompts take several batches of steps.
@@ -200,9 +201,10 @@ class InterMoE(LatentCodec):
         """
         check_request(prompts, seed, guidance)
         motion, seeds = after, prompt_seeds(seed, prompts)
-        for number, prompt in enumerate(prompts):
+        longest, seconds = self.config.data.max_frames, 4.0 if seconds is None else seconds
+        lengths = lengths_in_a_row(len(prompts), seconds, longest, after)
+        for number, (prompt, frames) in enumerate(zip(prompts, lengths, strict=True)):
             context = context_of(None, motion, self.skeleton)
-            frames = context.frames(4.0 if seconds is None else seconds, self.config.data.max_frames)
             told = nth_of(on_step, number, len(prompts))
             motion = self._generate([prompt], seeds[number : number + 1], context, frames, guidance, on_step=told)[0]
         assert motion is not None  # there is a prompt

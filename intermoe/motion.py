@@ -101,6 +101,8 @@ class Motion:
     def load(cls, path: str | Place) -> Self:
         """Read what ``save`` wrote as ``.npz``; ``UserError`` where the file is no such motion."""
         path = as_place(path)
+        if path.suffix.lower() != ".npz":
+            raise UserError(f"unknown suffix {path.suffix!r}", where=path, allowed=".npz, as `Motion.save` writes it")
         try:
             if not is_remote(path):
                 check_regular(path)
@@ -117,7 +119,8 @@ class Motion:
         except StorageError:
             raise
         except Exception as error:  # readers of zip and of arrays raise what a byte leads them to
-            reason = reason_of(error)
+            # NumPy takes what is no archive for a pickle, and recommends to load it.
+            reason = "no archive of arrays" if "pickle" in str(error) else reason_of(error)
             raise UserError(
                 f"not a saved motion: {reason}", where=path, allowed="a .npz file of Motion.save"
             ) from error

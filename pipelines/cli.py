@@ -195,10 +195,16 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _given_person(options: argparse.Namespace) -> "GivenPerson | None":
+    is_bvh = options.given is not None and options.given.suffix.lower() == ".bvh"
+    for option in ("given_as", "given_person", "mapping", "scale", "fps"):
+        words = f"--{option.replace('_', '-')}"
+        if getattr(options, option) is None:
+            continue
+        if options.given is None:
+            raise UserError(f"{words} without --given", allowed="--given FILE")
+        if option != "given_as" and is_bvh == (option == "given_person"):
+            raise UserError(f"{words} is not for {options.given}", allowed=f"a {'.npz' if is_bvh else '.bvh'} file")
     if options.given is None:
-        for option in ("given_person", "given_as"):
-            if getattr(options, option) is not None:
-                raise UserError(f"--{option.replace('_', '-')} without --given", allowed="--given FILE")
         return None
     from intermoe.given_person import GivenPerson
 
@@ -206,8 +212,8 @@ def _given_person(options: argparse.Namespace) -> "GivenPerson | None":
         options.given,
         person=options.given_person or "first",
         role=options.given_as,
-        mapping=options.mapping,
-        scale=options.scale,
+        mapping=options.mapping or "smpl",
+        scale=1.0 if options.scale is None else options.scale,
         fps=options.fps,
     )
 

@@ -94,7 +94,9 @@ class GenerateRequest:
             "--routing-map": self.routing_map,
         }
         names = [name for name, is_there in there.items() if is_there]
-        if len(names) > 1 and names != ["--after", "--in-a-row"]:
+        if names[:2] == ["--after", "--in-a-row"]:
+            names = names[1:]
+        if len(names) > 1:
             raise UserError(f"{names[1]} beside {names[0]}", allowed="one of them")
 
     def check_free(self) -> None:

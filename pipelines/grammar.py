@@ -112,12 +112,8 @@ def parser() -> argparse.ArgumentParser:
         choices=_PERSONS,
         help="which person of the prompt the given one is (default: as in the npz; of bvh the first)",
     )
-    verb.add_argument(
-        "--mapping", default="smpl", help="bvh: a shipped mapping of joints, or a YAML file (default: smpl)"
-    )
-    verb.add_argument(
-        "--scale", type=_number, default=1.0, help="bvh: what makes metres of the file's unit (default: 1)"
-    )
+    verb.add_argument("--mapping", help="bvh: a shipped mapping of joints, or a YAML file (default: smpl)")
+    verb.add_argument("--scale", type=_number, help="bvh: what makes metres of the file's unit (default: 1)")
     verb.add_argument("--fps", type=_number, help="bvh: frames per second, where the file states a wrong rate")
 
     verb = verbs.add_parser("evaluate", help="evaluate a model: metrics with 95%% intervals")

@@ -20,6 +20,8 @@ _STEP, _BEND = 2000.0, 20.0
 # Metres per frame: what moves faster was meant to move, and is held the less the faster it is (Geman-McClure).
 _SLOW = 0.02
 _ROUNDS = 3
+# What a correction costs where there is to be none.
+_HELD = 1e8
 # Frames of a bend: fewer are no motion.
 _FEWEST = 3
 # Of the whole length of a leg: farther it does not reach, as a straight knee snaps.
@@ -57,6 +59,7 @@ def lock_feet(
     skeleton: Skeleton,
     *,
     frames: Tensor | None = None,
+    held: int = 0,
 ) -> Tensor:
     """Local rotations with which feet that touch the ground stand still on it.
 
@@ -72,6 +75,7 @@ def lock_feet(
         contact_TK: how sure it is that each of ``skeleton.contacts`` touches the ground, [..., T, K] from 0 to 1.
         skeleton: the tree, and the joints that touch the ground.
         frames: int64 [...], frames of each motion; what stands behind them changes nothing. All where none is given.
+        held: frames at the beginning whose feet stay, as another motion ends there.
 
     Returns:
         Rotations [..., T, J, 3, 3], in which those of hips, knees and ankles have changed.
@@ -84,7 +88,8 @@ def lock_feet(
     place = {contact.joint: number for number, contact in enumerate(skeleton.contacts)}
     joint_FTED = torch.stack([joint_TJ3[..., [leg.ankle, leg.toes], :][..., ::2] for leg in feet], dim=-4)
     touch_FTE = torch.stack([contact_TK[..., [place[leg.ankle], place[leg.toes]]] for leg in feet], dim=-3)
-    shift_FTD = _shifts(joint_FTED, touch_FTE.double().clamp(0, 1), None if frames is None else frames[..., None])
+    touch_FTE = touch_FTE.double().clamp(0, 1)
+    shift_FTD = _shifts(joint_FTED, touch_FTE, None if frames is None else frames[..., None], held)
     locked = list(local_TJ33.unbind(-3))
     for leg, shift_TD in zip(feet, shift_FTD.unbind(-3), strict=True):
         shift_T3 = torch.stack([shift_TD[..., 0], torch.zeros_like(shift_TD[..., 0]), shift_TD[..., 1]], dim=-1)
@@ -92,7 +97,7 @@ def lock_feet(
     return torch.stack(locked, dim=-3).to(rotation_TJ33.dtype)
 
 
-def _shifts(joint_FTED: Tensor, touch_FTE: Tensor, frames_F: Tensor | None) -> Tensor:
+def _shifts(joint_FTED: Tensor, touch_FTE: Tensor, frames_F: Tensor | None, held: int) -> Tensor:
     """How far each foot is to be moved along the ground [..., F, T, 2]."""
     length = joint_FTED.shape[-3]
     eye_TT = torch.eye(length, dtype=torch.float64, device=joint_FTED.device)
@@ -103,7 +108,8 @@ def _shifts(joint_FTED: Tensor, touch_FTE: Tensor, frames_F: Tensor | None) -> T
     if frames_F is not None:
         within_FT = torch.arange(length, device=eye_TT.device) < frames_F[..., None]
         both_FSE, weight_C = both_FSE * within_FT[..., 1:, None], weight_C * within_FT[..., 2:]
-    rest_TT = eye_TT + (bend_CT.mT * weight_C[..., None, :]) @ bend_CT
+    stay_T = torch.where(torch.arange(length, device=eye_TT.device) < held, _HELD, 1.0)
+    rest_TT = eye_TT * stay_T + (bend_CT.mT * weight_C[..., None, :]) @ bend_CT
     shift_FTD = torch.zeros_like(joint_FTED[..., 0, :])
     for _ in range(_ROUNDS):
         step_FSED = (joint_FTED + shift_FTD[..., None, :]).diff(dim=-3)

@@ -14,7 +14,7 @@ from torch import Tensor
 from intermoe.body.conventions import FPS
 from intermoe.body.features import exchange_persons
 from intermoe.body.skeletons import Skeleton
-from intermoe.context.continuation import continued, overlap
+from intermoe.context.continuation import check_people, continued, overlap
 from intermoe.context.networks import Networks
 from intermoe.context.partner import with_partner
 from intermoe.errors import UserError, UserNote
@@ -114,12 +114,9 @@ class After:
     motion: Motion
 
     def frames(self, seconds: float | None, longest: int) -> int:
-        """The last second of the motion and those of 5 seconds where nothing is said."""
+        """The last second of the motion and those of 4 seconds where nothing is said."""
         known = overlap(self.motion)
-        try:
-            return known + frames_of(5.0 if seconds is None else seconds, longest - known)
-        except UserError as error:
-            raise UserError(f"{error} after the last {known} of the motion before") from None
+        return known + frames_of(4.0 if seconds is None else seconds, longest, known)
 
     def exchanges(self, first: int | None) -> bool:
         """Only where the networks ask for it."""
@@ -141,4 +138,7 @@ def context_of(given: GivenPerson | None, after: Motion | None, skeleton: Skelet
             raise UserError(f"skeleton {known.skeleton.name}", where=name, allowed=f"{skeleton.name}, the model's")
     if given is not None:
         return Beside(given)
-    return Alone() if after is None else After(after)
+    if after is None:
+        return Alone()
+    check_people(after)
+    return After(after)

@@ -22,16 +22,19 @@ from intermoe.body.features import (
     motion_features,
     rotations_from_features,
 )
-from intermoe.body.kinematics import fit_rotations, forward_kinematics, rest_offsets
+from intermoe.body.foot_lock import lock_feet
+from intermoe.body.kinematics import bone_offsets, fit_rotations, forward_kinematics, rest_offsets
 from intermoe.body.placement import Placement
 from intermoe.body.procrustes import nearest_rotation
 from intermoe.body.rotations import sixd_from_matrix
 from intermoe.body.settling import ground_height, settle
 from intermoe.body.skeletons import Skeleton
 from intermoe.context.networks import Networks
+from intermoe.datasets.bad_recording import BadRecording
+from intermoe.datasets.bodies import check_rotations
 from intermoe.diffusion.known import Known
 from intermoe.errors import UserError
-from intermoe.generation import OnStep, check_finite
+from intermoe.generation import OnStep, check_finite, frames_of
 from intermoe.motion import Motion
 
 # Frames of features that are known: the last second, in whole latent frames of four.
@@ -39,6 +42,8 @@ _KNOWN = 28
 _LATENT = 4
 # Frames over which the difference at the seam fades.
 _FADING = 15
+# Sizes of a body, as a share of the skeleton's own.
+_SIZES = 0.2, 5.0
 # Of a long motion, the frames that tell the bones: ten seconds.
 _MEASURED = 300
 
@@ -55,7 +60,53 @@ def overlap(motion: Motion) -> int:
         raise UserError(f"{motion.fps} frames a second", where="after", allowed=f"{FPS}")
     if len(motion.joints) < MIN_FRAMES:
         raise UserError(f"{len(motion.joints)} frames", where="after", allowed=f"{MIN_FRAMES} or more")
-    return min(_KNOWN, (len(motion.joints) - 1) // _LATENT * _LATENT) + 1
+    return _overlap(len(motion.joints))
+
+
+def check_people(motion: Motion) -> None:
+    """Raise ``UserError`` where a motion that is gone on from shows no two people: their size, their rotations.
+
+    Wider bounds than those of recordings: what an untrained model makes may be gone on from.
+    """
+    rest = torch.tensor(motion.skeleton.rest_offsets).norm(dim=-1).sum()
+    joints_PTJ3 = torch.from_numpy(motion.joints).transpose(0, 1).float()
+    for size in (bone_offsets(joints_PTJ3, motion.skeleton).norm(dim=-1).sum(-1) / rest).tolist():
+        if not _SIZES[0] <= size <= _SIZES[1]:
+            raise UserError(
+                f"a body of {size:.3g} times a person's size", where="after", allowed=f"{_SIZES[0]:g} to {_SIZES[1]:g}"
+            )
+    try:
+        check_rotations(torch.from_numpy(motion.rotations), motion.skeleton)
+    except BadRecording as error:
+        raise UserError(str(error), where="after") from None
+
+
+def _overlap(frames: int) -> int:
+    """Of so many frames, those that the networks go on from."""
+    return min(_KNOWN, (frames - 1) // _LATENT * _LATENT) + 1
+
+
+def lengths_in_a_row(prompts: int, seconds: float, longest: int, after: Motion | None) -> list[int]:
+    """Frames that the networks make for each of several prompts in a row, with those that are known.
+
+    Args:
+        prompts: how many there are.
+        seconds: that each of them adds.
+        longest: frames of the longest motion that the networks learned from.
+        after: a motion that goes before the first.
+
+    Raises:
+        UserError: they cannot make as many, or as few.
+    """
+    lengths: list[int] = []
+    there = 0 if after is None else len(after.joints)
+    known = 0 if after is None else overlap(after)
+    for _ in range(prompts):
+        new = frames_of(seconds, longest, known)
+        lengths.append(known + new)
+        there += new
+        known = _overlap(there)
+    return lengths
 
 
 def continued(
@@ -96,11 +147,11 @@ def continued(
         world.points(joints_from_features(features_BTPF[:, known - 1 :], skeleton)).transpose(1, 2),
         rotations_from_features(features_BPTF, skeleton),
         skeleton,
-        contact_TK=contacts_from_features(features_BPTF, skeleton),
         offset_J3=offset_PJ3,
     )
     new_BPTJ3[..., 1] += ground_height(measured_PTJ3)[:, None, None]
-    joined = _joined((old_PTJ3, old_PTR6), (new_BPTJ3, new_BPTR6), offset_PJ3[:, None], skeleton)
+    contact_BPTK = contacts_from_features(features_BPTF, skeleton)
+    joined = _joined((old_PTJ3, old_PTR6), (new_BPTJ3, new_BPTR6, contact_BPTK), offset_PJ3[:, None], skeleton)
     return [
         Motion(
             joints=np.concatenate([motion.joints, joints_PTJ3.transpose(0, 1).numpy()]),
@@ -114,22 +165,25 @@ def continued(
 
 
 def _joined(
-    old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], offset_P1J3: Tensor, skeleton: Skeleton
+    old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor, Tensor], offset_P1J3: Tensor, skeleton: Skeleton
 ) -> tuple[Tensor, Tensor]:
     """The new frames, so that they go on from the old motion.
 
     Args:
         old: joints [P, T, J, 3] and rotations [P, T, R, 6] of the motion that goes before.
-        new: joints [B, P, T, J, 3] and rotations [B, P, T, R, 6] that were generated, settled; the first frame stands
-            for the last old one.
+        new: joints [B, P, T, J, 3] and rotations [B, P, T, R, 6] that were generated, settled, and the contacts of
+            their feet [B, P, T, K]; the first frame stands for the last old one.
         offset_P1J3: T-pose of both.
         skeleton: whose joints these are.
     """
-    root_BPT3, turn_BPTJ33 = fit_rotations(*new, skeleton, offset_P1J3)
+    joints_BPTJ3, rotations_BPTR6, contact_BPTK = new
+    root_BPT3, turn_BPTJ33 = fit_rotations(joints_BPTJ3, rotations_BPTR6, skeleton, offset_P1J3)
     old_root_PN3, old_turn_PNJ33 = fit_rotations(old[0][:, -2:], old[1][:, -2:], skeleton, offset_P1J3)
     root_BPT3 = _going_on(old_root_PN3, root_BPT3)
     turn_BPTD = _going_on(old_turn_PNJ33.flatten(2), turn_BPTJ33.flatten(3))
     turn_BPTJ33 = nearest_rotation(turn_BPTD.view_as(turn_BPTJ33).double()).float()
+    # While the difference fades, bodies move over feet that stand.
+    turn_BPTJ33 = lock_feet(root_BPT3, turn_BPTJ33, offset_P1J3, contact_BPTK, skeleton, held=2)
     joints_BPTJ3, _ = forward_kinematics(root_BPT3, turn_BPTJ33, offset_P1J3, skeleton.parents)
     return joints_BPTJ3[:, :, 1:], sixd_from_matrix(turn_BPTJ33[:, :, 1:, 1:])
 

@@ -9,6 +9,7 @@ Legend: B motions, T frames, L latent frames, P = 2 persons, J joints, R = J - 1
 ground, Z latent numbers of a person-frame.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,9 +27,13 @@ from intermoe.body.placement import Placement
 from intermoe.body.settling import ground_height, settle
 from intermoe.context.networks import Networks
 from intermoe.diffusion.known import Known
+from intermoe.errors import UserNote
 from intermoe.generation import OnStep, check_finite, nth_of
 from intermoe.given_person import GivenPerson
 from intermoe.motion import Motion
+
+# Metres: so far from 0 a floor may lie without a word.
+_FLOOR = 0.1
 
 
 def with_partner(
@@ -74,7 +79,10 @@ def with_partner(
         skeleton,
         contact_TK=contacts_from_features(partner_BTF, skeleton),
     )
-    joints_BTJ3[..., 1] += ground_height(joints_T1J3[:, 0])
+    floor = ground_height(joints_T1J3[:, 0])
+    if floor.abs() > _FLOOR:
+        warnings.warn(UserNote(f"given: the floor lies at y = {floor:.2f}, and stays there"), stacklevel=2)
+    joints_BTJ3[..., 1] += floor
     order = slice(None) if given.place == 0 else slice(None, None, -1)
     return [
         Motion(

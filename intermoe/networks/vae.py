@@ -232,7 +232,7 @@ class CausalSkeletalVae(nn.Module):
 
 
 class VaeLossConfig(Config):
-    """The weight of each loss of the VAE; the defaults are the published ones, 0 for the three losses that are ours."""
+    """The weight of each loss of the VAE; the defaults are the published ones, 0 for the four losses that are ours."""
 
     reconstruction: float = Field(default=1.0, ge=0)
     kl: float = Field(default=0.02, ge=0)
@@ -242,6 +242,7 @@ class VaeLossConfig(Config):
     bone: float = Field(default=0.0, ge=0)
     displacement: float = Field(default=0.0, ge=0)
     end_effector: float = Field(default=0.0, ge=0)
+    rotation_squared: float = Field(default=0.0, ge=0)
 
 
 def vae_losses(
@@ -257,7 +258,9 @@ def vae_losses(
 
     Published: ``reconstruction`` takes all features, ``position``, ``velocity`` and ``rotation`` their group of them,
     each the smooth L1 distance of normalised features; ``kl`` is the latents' divergence from the standard normal.
-    Ours, each the smooth L1 distance of vectors in decimetres: ``bone`` of each joint's vector from its parent (the
+    Ours: ``rotation_squared``, the squared error of normalised rotations (the smooth L1 distance settles for the
+    median of what is nearly always zero, as the turn of a head is), and three smooth L1 distances of vectors in
+    decimetres: ``bone`` of each joint's vector from its parent (the
     unit of a normalised position is how far people walk, which says little of how long their bones are),
     ``displacement`` of the way that each joint goes from frame to frame (which keeps positions from trembling), and
     ``end_effector`` of the places of hands, feet and head (where people touch each other and the ground, and where the
@@ -290,6 +293,7 @@ def vae_losses(
         "bone": _smooth_l1(10 * error_BTR3).sum(),
         "displacement": _smooth_l1(10 * error_BSJ3).sum(),
         "end_effector": _smooth_l1(10 * error_BTJ3[..., list(skeleton.end_effectors), :]).sum(),
+        "rotation_squared": error_BTF[..., layout.rotations].square().sum(),
     }
 
 
@@ -298,7 +302,7 @@ def vae_loss_counts(mask_BT: Tensor, skeleton: Skeleton, config: VaeConfig) -> d
     layout = FeatureLayout.of(skeleton)
     latents = _valid_latents(mask_BT).sum()
     groups = {"position": layout.positions, "velocity": layout.velocities, "rotation": layout.rotations}
-    groups |= {"bone": layout.positions, "displacement": layout.positions}
+    groups |= {"bone": layout.positions, "displacement": layout.positions, "rotation_squared": layout.rotations}
     return {
         "reconstruction": latents * STRIDE * layout.size,
         "kl": latents * len(skeleton.pools[-1].groups) * config.latent,

@@ -117,7 +117,9 @@ class _File:
             **self.parts,
             "buffers": [{"byteLength": len(self._numbers)}],
         }
-        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
+            "utf-8", "replace"
+        )
         text += b" " * (-len(text) % 4)
         chunks = b"".join(
             struct.pack("<II", len(chunk), kind) + chunk

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from intermoe.model import trained_folder
+from intermoe.generation import best_device
+from intermoe.model_config import trained_folder
 from intermoe.places import Place, as_place
 from intermoe.render.page import Panel, Scene
 from pipelines.train.examples import ExampleMotion, example_motions
@@ -25,20 +26,21 @@ def gallery_scenes(folder: Place, trials: Sequence[Mapping[str, Any]]) -> list[S
     first_seeds: dict[tuple[str, ...], Mapping[str, Any]] = {}
     for trial in trials:
         first_seeds.setdefault(tuple(trial["points"]), trial)
-    by_caption: dict[str, list[tuple[str, ExampleMotion]]] = {}
+    by_name: dict[str, list[tuple[str, ExampleMotion]]] = {}
     for trial in first_seeds.values():
         run = folder / "trials" / trial["key"] / "denoiser"
-        examples = example_motions("denoiser", trained_folder(run), as_place(run_note(run)["data"]))
-        for example in examples.values():
-            by_caption.setdefault(example.motion.caption, []).append((", ".join(trial["points"]), example))
+        dataset = as_place(run_note(run)["data"])
+        # Of the same recordings for each point.
+        for name, example in example_motions("denoiser", trained_folder(run), dataset, best_device()).items():
+            by_name.setdefault(name, []).append((", ".join(trial["points"]), example))
     return [
-        _scene(caption, named[start : start + _POINTS_PER_SCENE])
-        for caption, named in by_caption.items()
+        _scene(named[start : start + _POINTS_PER_SCENE])
+        for named in by_name.values()
         for start in range(0, len(named), _POINTS_PER_SCENE)
     ]
 
 
-def _scene(caption: str, named: Sequence[tuple[str, ExampleMotion]]) -> Scene:
-    recorded = next(example.recorded for _, example in named)
+def _scene(named: Sequence[tuple[str, ExampleMotion]]) -> Scene:
+    recorded, caption = named[0][1].recorded, named[0][1].motion.caption
     beside = [] if recorded is None else [Panel(recorded, "recorded")]
     return Scene(caption, beside + [Panel(example.motion, name, example.routing) for name, example in named])

@@ -106,7 +106,7 @@ def _notes(data: ReportData) -> list[str]:
             f"{_DIFFERENCES[data.num_seeds > 1]} All pairs are in orders.csv."
         ),
         f"Recorded motion by the same evaluator: {numbers}.",
-        f"Training all VAEs took {shared['vae']:,.0f} s, the evaluator {shared['evaluator']:,.0f} s.",
+        f"The training of VAEs took {shared['vae']:,.0f} s, the evaluator {shared['evaluator']:,.0f} s.",
         f"Of the trials' time, evaluation took {evaluation / (training + evaluation):.0%}.",
         *(f"Failed: {name}: {reason}" for name, reason in note["failed"].items()),
     ]

@@ -121,8 +121,8 @@ def _vae_checkpoint(settings: Settings, path: Place | None) -> Place:
     for key in ("data", "vae"):
         stored, configured = config.get(key) or {}, settings.model_dump(mode="json")[key]
         for name in configured:
-            # A VAE knows nothing of text, nor of how long a motion is.
-            if name not in ("encoder", "max_frames", "dropout") and stored.get(name) != configured[name]:
+            # A VAE knows nothing of text, of how long a motion is, nor of who is the first person.
+            if name not in ("encoder", "max_frames", "persons", "dropout") and stored.get(name) != configured[name]:
                 raise UserError(
                     f"{key}.{name} of the VAE is {stored.get(name)!r}",
                     where=folder,

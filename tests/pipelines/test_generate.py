@@ -302,7 +302,7 @@ def test_options_that_exclude_each_other_are_refused(tmp_path):
         ({"given": given, "after": after}, "--after beside --given"),
         ({"given": given, "in_a_row": True}, "--in-a-row beside --given"),
         ({"routing_map": True, "in_a_row": True}, "--routing-map beside --in-a-row"),
-        ({"routing_map": True, "after": after, "in_a_row": True}, "--in-a-row beside --after"),
+        ({"routing_map": True, "after": after, "in_a_row": True}, "--routing-map beside --in-a-row"),
     ):
         with pytest.raises(UserError) as caught:
             GenerateRequest(["Hug!"], tmp_path / "out", **options).checked()
@@ -317,6 +317,10 @@ def test_options_that_exclude_each_other_are_refused(tmp_path):
         (["--given", "missing.bvh"], "missing.bvh: cannot be read (No such file or directory)"),
         (["--given", "missing.npz"], "missing.npz: no such file"),
         (["--given-as", "second"], "--given-as without --given (allowed: --given FILE)"),
+        (["--scale", "2"], "--scale without --given (allowed: --given FILE)"),
+        (["--given", "a.npz", "--mapping", "cmu"], "--mapping is not for a.npz (allowed: a .bvh file)"),
+        (["--given", "a.bvh", "--given-person", "first"], "--given-person is not for a.bvh (allowed: a .npz file)"),
+        (["--after", "a.bvh"], "a.bvh: unknown suffix '.bvh' (allowed: .npz, as `Motion.save` writes it)"),
         (["--after", "missing.npz"], "missing.npz: no such file"),
     ],
 )

@@ -59,6 +59,7 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
         "bone": 0.0,
         "displacement": 0.0,
         "end_effector": 0.0,
+        "rotation_squared": 0.0,
     }
     assert values.diffusion.model_dump() == {
         "steps": 1000,
@@ -108,6 +109,7 @@ def test_interhuman_plus_is_the_papers_network_with_what_helps():
         "train.vae.loss.bone": 1.0,
         "train.vae.loss.displacement": 0.5,
         "train.vae.loss.end_effector": 2.0,
+        "train.vae.loss.rotation_squared": 1.0,
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from intermoe.errors import UserError
 from intermoe.render.page.encode import encoded_scene, encoded_skeleton
 from intermoe.render.page.scene import Scene
-from intermoe.render.painter import PERSON_COLOURS, SIDE_TONES
+from intermoe.render.painter import PERSON_COLOURS, SIDE_TONES, side_colour
 from intermoe.render.stage import GROUND, LINE, SHADOW, SHADOW_AWAY, SHADOW_RIGHT, SKY, SKY_TOP, SOLE
 
 _ASSETS = files(__package__) / "assets"
@@ -89,8 +89,8 @@ def script() -> str:
 def _look() -> dict[str, Any]:
     """The colours (0 to 255) and the light of the videos."""
     tones = {
-        side: [[round(_toned(value, tone)) for value in colour] for colour in PERSON_COLOURS]
-        for side, tone in SIDE_TONES.items()
+        side: [(side_colour(colour, side) * 255).round().astype(int).tolist() for colour in PERSON_COLOURS]
+        for side in SIDE_TONES
     }
     stage = {"skyTop": SKY_TOP, "sky": SKY, "ground": GROUND, "line": LINE, "shadow": SHADOW}
     return {
@@ -99,11 +99,6 @@ def _look() -> dict[str, Any]:
         "sole": SOLE,
         "shadowLean": [SHADOW_RIGHT, SHADOW_AWAY],
     }
-
-
-def _toned(value: float, tone: float) -> float:
-    """A part of a colour moved toward white or black, as ``painter.colour_tables`` does."""
-    return value + tone * (255 - value) if tone > 0 else value * (1 + tone)
 
 
 def _inert_json(document: Any) -> str:

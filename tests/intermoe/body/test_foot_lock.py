@@ -74,6 +74,14 @@ def test_feet_that_stand_already_stay():
     assert (after - before).norm(dim=-1).max() < 0.01
 
 
+def test_feet_stay_in_frames_that_are_held():
+    root, rotation, offset, stands = body(drift_m_per_frame=0.004)
+    before, _ = fk(root, rotation, offset)
+    after, _ = fk(root, lock_feet(root, rotation, offset, stands, SMPL22, held=2), offset)
+    assert (after - before)[:, :2].norm(dim=-1).max() < 1e-4
+    assert skating(after) < 0.5 * skating(before)
+
+
 def test_without_contact_nothing_moves():
     root, rotation, offset, stands = body(drift_m_per_frame=0.004)
     locked = lock_feet(root, rotation, offset, 0 * stands, SMPL22)
@@ -119,7 +127,7 @@ def test_the_shift_is_the_least_squares_that_a_descent_finds():
         return total
 
     optimizer.step(cost)
-    found = foot_lock._shifts(x_FTED, touch_FTE, None)
+    found = foot_lock._shifts(x_FTED, touch_FTE, None, 0)
     assert shift.abs().max() > 1e-4
     torch.testing.assert_close(found, shift.detach(), atol=2e-6, rtol=0)
 

@@ -37,7 +37,7 @@ def test_the_old_frames_stay_and_the_new_ones_go_on_from_them(model, prompt, fra
     np.testing.assert_array_equal(made.rotations[:frames], before.rotations)
     assert made.caption == f"They meet. {prompt}"
     velocity = np.diff(made.joints[frames - 2 :].astype(np.float64), axis=0)
-    # From the last old velocity to the first new one, no joint changes by more than it soon does at the least.
+    # From the last old velocity to the first new one, in metres per frame.
     change_m = np.linalg.norm(velocity[1] - velocity[0], axis=-1)
     assert change_m.max() < 0.05
     bones_TPM = bone_lengths(made.joints.astype(np.float64), SMPL22)
@@ -69,6 +69,13 @@ def test_prompts_in_a_row_are_one_motion_that_each_goes_on_from_the_one_before(m
     np.testing.assert_allclose(on.joints, three.joints, atol=1e-4)
 
 
+def test_a_length_that_is_too_long_for_a_later_prompt_is_said_before_the_first_is_sampled(model):
+    told = []
+    with pytest.raises(UserError, match=r"2 seconds are 60 frames \(allowed: 0\.5 to 1\.1; the model learned"):
+        model.generate_sequence(PROMPTS, seconds=2, on_step=lambda *step: told.append(step))
+    assert told == []
+
+
 def test_the_same_prompt_twice_is_drawn_twice(model):
     one = model.generate("Bow.", seconds=1, seed=0)
     again = model.generate("Bow.", after=one, seconds=1, seed=0)
@@ -83,10 +90,13 @@ def test_what_is_known_fills_whole_latent_frames_of_the_last_second(frames, expe
 
 def test_what_cannot_be_gone_on_from_is_refused(model):
     before = recorded(0, 45)
-    allowed = "(allowed: 0.5 to 1.1; the model learned from up to 33 frames) after the last 29 of the motion before"
+    allowed = "(allowed: 0.5 to 1.1; the model learned from up to 62 frames, 29 of them those of the motion before)"
+    sizes = "times a person's size (allowed: 0.2 to 5)"
     for motion, seconds, message in (
         (recorded(0, 14), 1, "after: 14 frames (allowed: 15 or more)"),
         (Motion(before.joints, before.rotations, 60, "", SMPL22), 1, "after: 60 frames a second (allowed: 30)"),
+        (Motion(0 * before.joints, before.rotations, 30, "", SMPL22), 1, f"after: a body of 0 {sizes}"),
+        (Motion(100 * before.joints, before.rotations, 30, "", SMPL22), 1, f"after: a body of 103 {sizes}"),
         (before, 2, f"seconds: 2 seconds are 60 frames {allowed}"),
         (before, 0.1, f"seconds: 0.1 seconds are 3 frames {allowed}"),
     ):

@@ -108,9 +108,12 @@ def test_the_length_is_that_of_the_given_person(model, recorded):
     ):
         cut = model.generate("They hug.", given=long)
     np.testing.assert_array_equal(cut.joints[:, 0], long.joints[:62])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         model.generate("They hug.", given=given)
+    assert [str(note.message) for note in told if note.category is UserNote] == [
+        "given: the floor lies at y = 0.32, and stays there"
+    ]
 
 
 def test_what_excludes_each_other_is_refused(model, recorded):

@@ -101,6 +101,9 @@ def test_losses_are_sums_over_whole_valid_latents_with_their_counts():
         assert counts[name] == counts["position"]
     torch.testing.assert_close(sums["end_effector"], end_distance(x_BTF, rebuilt_BTF, valid))
     assert counts["end_effector"] == (16 + 8) * 5 * 3
+    squared = [(rebuilt_BTF - x_BTF[:, :16])[b, :n, layout.rotations].square() for b, n in valid]
+    torch.testing.assert_close(sums["rotation_squared"], torch.cat(squared).sum())
+    assert counts["rotation_squared"] == counts["rotation"]
     kl = torch.cat([posterior.kl()[b, : n // 4] for b, n in valid])
     torch.testing.assert_close(sums["kl"], kl.sum())
     assert counts["kl"] == kl.numel()
@@ -141,5 +144,5 @@ def test_what_is_not_valid_has_no_gradient_even_where_it_is_not_a_number():
 
 def test_published_weights_are_the_defaults_and_losses_of_ours_are_off():
     weights = {"reconstruction": 1.0, "kl": 0.02, "position": 0.5, "velocity": 0.5, "rotation": 0.5}
-    weights |= {"bone": 0.0, "displacement": 0.0, "end_effector": 0.0}
+    weights |= {"bone": 0.0, "displacement": 0.0, "end_effector": 0.0, "rotation_squared": 0.0}
     assert VaeLossConfig().model_dump() == weights

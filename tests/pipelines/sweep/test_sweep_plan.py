@@ -10,6 +10,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from rich.console import Console
+from small_model import save_model
 from trials import make_trial
 
 from intermoe import checkpoint
@@ -17,6 +18,8 @@ from intermoe.datasets.duet import write_duet
 from intermoe.errors import UserError
 from intermoe.files import discard, read_note, write_note
 from intermoe.locks import locked
+from intermoe.model import InterMoE
+from intermoe.model_config import ModelConfig
 from pipelines.settings import parse_overrides
 from pipelines.site import Site
 from pipelines.sweep.file import AshaConfig, SweepPlan
@@ -27,6 +30,7 @@ from pipelines.sweep.sweep import _finished, _NoteEnds, plan_table, sweep
 from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, mark_done, seconds
 from pipelines.tracking.runs import Run
 from pipelines.tracking.sync import deliver_left
+from pipelines.train.request import TrainRequest
 from pipelines.train.run_folder import resumable_step
 
 SMOKE = Path(__file__).resolve().parents[3] / "sweeps" / "smoke.yaml"
@@ -219,6 +223,12 @@ def test_points_that_train_the_vae_alike_share_it(shards, store, tmp_path, monke
         found = [by_name[f"{name}-seed{seed}"] for name in names]
         assert found == [trained[number].out for number in (0, 0, 0, 0, 1, 2)]
     assert made.evaluator == trained[3].out
+    # A denoiser takes a VAE that was trained with other persons first.
+    request = TrainRequest("denoiser", plan.base, dataset=made.shards, out=tmp_path / "denoiser", site=Site(store))
+    of_persons = next(trial.settings for trial in plan.trials if trial.points == ("persons",))
+    model = InterMoE.initial(ModelConfig.model_validate(plan.base.model_dump(include=set(ModelConfig.model_fields))))
+    save_model(tmp_path / "vae", model)
+    replace(request, settings=of_persons, vae=tmp_path / "vae").checked()
 
 
 def test_shards_with_too_few_recordings_to_evaluate_are_told_before_anything_is_trained(shards, store, tmp_path):
