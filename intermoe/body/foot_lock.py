@@ -1,4 +1,4 @@
-"""Foot locking: the legs of a settled body, moved so that feet which touch the ground do not slide on it.
+"""Foot locking: a settled body, moved so that feet which touch the ground do not slide on it.
 
 Legend: T frames, J joints, K joints that touch the ground, F feet, E joints of a foot, S = T - 1 steps between frames,
 C = T - 2 bends of three frames, D = 2 directions along the ground; the other leading dimensions are free (batch,
@@ -24,8 +24,12 @@ _ROUNDS = 3
 _HELD = 1e8
 # Frames of a bend: fewer are no motion.
 _FEWEST = 3
-# Of the whole length of a leg: farther it does not reach, as a straight knee snaps.
-_REACH = 0.9995
+# Of the whole length of a leg: farther it is not stretched, as people do not stand on straight knees.
+_REACH = 0.995
+# Of what both feet have in common, the share that the whole body is moved by; the rest is left to the legs.
+_SHARED = 0.5
+# Metres: a foot that is moved as far costs twice as much as by the squares alone, and farther ever more.
+_FAR = 0.05
 
 
 class Leg(NamedTuple):
@@ -60,13 +64,13 @@ def lock_feet(
     *,
     frames: Tensor | None = None,
     held: int = 0,
-) -> Tensor:
-    """Local rotations with which feet that touch the ground stand still on it.
+) -> tuple[Tensor, Tensor]:
+    """The motion with feet that stand still on the ground where they touch it.
 
     The whole foot is moved along the ground, by the least squares of its steps while it touches, of the correction, and
-    of the correction's second difference: planted feet stop, and between them nothing jumps. The knee follows (two
-    bones, in the plane that it bends in already), and the foot keeps its height and its orientation. Root and upper
-    body stay. A foot that is out of reach comes as near as its leg can.
+    of the correction's second difference: planted feet stop, and between them nothing jumps. The body goes along with
+    half of what both feet have in common. The knees follow (two bones, in the plane that they bend in already), and the
+    feet keep their height and their orientation. A foot that is out of reach comes as near as its leg can.
 
     Args:
         root_T3: position of the root [..., T, 3], metres.
@@ -78,11 +82,13 @@ def lock_feet(
         held: frames at the beginning whose feet stay, as another motion ends there.
 
     Returns:
-        Rotations [..., T, J, 3, 3], in which those of hips, knees and ankles have changed.
+        Positions of the root [..., T, 3], moved along the ground, and rotations [..., T, J, 3, 3], in which those of
+        hips, knees and ankles have changed.
     """
     feet = legs(skeleton)
     if not feet or rotation_TJ33.shape[-4] < _FEWEST:
-        return rotation_TJ33
+        return root_T3, rotation_TJ33
+    root_dtype = root_T3.dtype
     root_T3, local_TJ33, offset_J3 = (x.double() for x in (root_T3, rotation_TJ33, offset_J3))
     joint_TJ3, world_TJ33 = forward_kinematics(root_T3, local_TJ33, offset_J3, skeleton.parents)
     place = {contact.joint: number for number, contact in enumerate(skeleton.contacts)}
@@ -90,11 +96,12 @@ def lock_feet(
     touch_FTE = torch.stack([contact_TK[..., [place[leg.ankle], place[leg.toes]]] for leg in feet], dim=-3)
     touch_FTE = touch_FTE.double().clamp(0, 1)
     shift_FTD = _shifts(joint_FTED, touch_FTE, None if frames is None else frames[..., None], held)
+    shared_TD = _SHARED * shift_FTD.mean(dim=-3)
     locked = list(local_TJ33.unbind(-3))
-    for leg, shift_TD in zip(feet, shift_FTD.unbind(-3), strict=True):
-        shift_T3 = torch.stack([shift_TD[..., 0], torch.zeros_like(shift_TD[..., 0]), shift_TD[..., 1]], dim=-1)
-        _place(leg, joint_TJ3, world_TJ33, locked, shift_T3)
-    return torch.stack(locked, dim=-3).to(rotation_TJ33.dtype)
+    for leg, own_TD in zip(feet, shift_FTD.unbind(-3), strict=True):
+        _place(leg, joint_TJ3, world_TJ33, locked, _along_ground(own_TD - shared_TD))
+    moved_T3 = root_T3 + _along_ground(shared_TD)
+    return moved_T3.to(root_dtype), torch.stack(locked, dim=-3).to(rotation_TJ33.dtype)
 
 
 def _shifts(joint_FTED: Tensor, touch_FTE: Tensor, frames_F: Tensor | None, held: int) -> Tensor:
@@ -109,14 +116,16 @@ def _shifts(joint_FTED: Tensor, touch_FTE: Tensor, frames_F: Tensor | None, held
         within_FT = torch.arange(length, device=eye_TT.device) < frames_F[..., None]
         both_FSE, weight_C = both_FSE * within_FT[..., 1:, None], weight_C * within_FT[..., 2:]
     stay_T = torch.where(torch.arange(length, device=eye_TT.device) < held, _HELD, 1.0)
-    rest_TT = eye_TT * stay_T + (bend_CT.mT * weight_C[..., None, :]) @ bend_CT
+    bends_TT = (bend_CT.mT * weight_C[..., None, :]) @ bend_CT
     shift_FTD = torch.zeros_like(joint_FTED[..., 0, :])
     for _ in range(_ROUNDS):
         step_FSED = (joint_FTED + shift_FTD[..., None, :]).diff(dim=-3)
         weight_FSE = _STEP * both_FSE / (1 + step_FSED.square().sum(-1) / _SLOW**2).square()
         pull_FSD = (weight_FSE[..., None] * joint_FTED.diff(dim=-3)).sum(-2)
-        matrix_FTT = rest_TT + (step_ST.mT * weight_FSE.sum(-1)[..., None, :]) @ step_ST
-        shift_FTD = torch.linalg.solve(matrix_FTT, -step_ST.mT @ pull_FSD)
+        far_FT = stay_T * (1 + shift_FTD.square().sum(-1) / _FAR**2)
+        matrix_FTT = bends_TT + torch.diag_embed(far_FT) + (step_ST.mT * weight_FSE.sum(-1)[..., None, :]) @ step_ST
+        # Symmetric, and no eigenvalue is below 1.
+        shift_FTD = torch.cholesky_solve(-step_ST.mT @ pull_FSD, torch.linalg.cholesky(matrix_FTT))
     return shift_FTD
 
 
@@ -124,14 +133,14 @@ def _place(leg: Leg, joint_TJ3: Tensor, world_TJ33: Tensor, local: list[Tensor],
     """Turn hip, knee and ankle so that the foot is moved by that much; ``local`` takes their new rotations."""
     hip_T3, knee_T3, ankle_T3, toes_T3 = (joint_TJ3[..., joint, :] for joint in leg)
     thigh_T1, shin_T1 = (bone_T3.norm(dim=-1, keepdim=True) for bone_T3 in (knee_T3 - hip_T3, ankle_T3 - knee_T3))
-    reach_T3 = ankle_T3 + shift_T3 - hip_T3
-    along_T3 = normalize(reach_T3, dim=-1)
-    farthest_T1, nearest_T1 = _REACH * (thigh_T1 + shin_T1), (thigh_T1 - shin_T1).abs()
+    leg_T3 = ankle_T3 - hip_T3
     # A leg that is straighter already may stay so.
-    farthest_T1 = farthest_T1.maximum((ankle_T3 - hip_T3).norm(dim=-1, keepdim=True))
-    length_T1 = reach_T3.norm(dim=-1, keepdim=True).minimum(farthest_T1).maximum(nearest_T1)
+    farthest_T1 = (_REACH * (thigh_T1 + shin_T1)).maximum(leg_T3.norm(dim=-1, keepdim=True))
+    reach_T3 = leg_T3 + _share_within(leg_T3, shift_T3, farthest_T1) * shift_T3
+    along_T3 = normalize(reach_T3, dim=-1)
+    length_T1 = reach_T3.norm(dim=-1, keepdim=True).maximum((thigh_T1 - shin_T1).abs())
     # The leg as it is, swung into the new direction; then the knee where the two bones meet.
-    swing_T33 = _turn(ankle_T3 - hip_T3, reach_T3)
+    swing_T33 = _turn(leg_T3, reach_T3)
     swung_T3, forward_T3 = (
         (swing_T33 @ x_T3[..., None]).squeeze(-1) for x_T3 in (knee_T3 - hip_T3, toes_T3 - ankle_T3)
     )
@@ -150,6 +159,20 @@ def _place(leg: Leg, joint_TJ3: Tensor, world_TJ33: Tensor, local: list[Tensor],
     local[leg.hip] = above_T33.mT @ hip_T33
     local[leg.knee] = hip_T33.mT @ knee_T33
     local[leg.ankle] = knee_T33.mT @ world_TJ33[..., leg.ankle, :, :]
+
+
+def _along_ground(x_D: Tensor) -> Tensor:
+    """A vector [..., 3] of its two numbers along the ground."""
+    return torch.stack([x_D[..., 0], torch.zeros_like(x_D[..., 0]), x_D[..., 1]], dim=-1)
+
+
+def _share_within(leg_3: Tensor, shift_3: Tensor, farthest_1: Tensor) -> Tensor:
+    """The share [..., 1] of a shift, at most 1, after which the foot of a leg is not farther from the hip than that."""
+    # |leg + share * shift| = farthest, a quadratic equation whose roots lie on both sides of 0.
+    square_1, mixed_1 = (x_3.sum(-1, keepdim=True) for x_3 in (shift_3.square(), leg_3 * shift_3))
+    room_1 = (farthest_1.square() - leg_3.square().sum(-1, keepdim=True)).clamp(min=0)
+    share_1 = ((mixed_1.square() + square_1 * room_1).sqrt() - mixed_1) / square_1.clamp(min=1e-12)
+    return share_1.where(square_1 > 1e-12, 1.0).clamp(max=1)
 
 
 def _turn(from_3: Tensor, to_3: Tensor) -> Tensor:

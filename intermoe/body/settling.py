@@ -61,7 +61,7 @@ def settle(
     offset_J3 = offset_J3[..., None, :, :]
     root_T3, rotation_TJ33 = fit_rotations(position_TJ3, rotation_TR6, skeleton, offset_J3, per_radian=_PER_RADIAN)
     if contact_TK is not None:
-        rotation_TJ33 = lock_feet(root_T3, rotation_TJ33, offset_J3, contact_TK, skeleton, frames=frames)
+        root_T3, rotation_TJ33 = lock_feet(root_T3, rotation_TJ33, offset_J3, contact_TK, skeleton, frames=frames)
     settled_TJ3, _ = forward_kinematics(root_T3, rotation_TJ33, offset_J3, skeleton.parents)
     settled_TJ3[..., 1] -= ground_height(settled_TJ3, frames)[..., None, None]
     return settled_TJ3, sixd_from_matrix(rotation_TJ33[..., 1:, :, :])

@@ -183,7 +183,7 @@ def _joined(
     turn_BPTD = _going_on(old_turn_PNJ33.flatten(2), turn_BPTJ33.flatten(3))
     turn_BPTJ33 = nearest_rotation(turn_BPTD.view_as(turn_BPTJ33).double()).float()
     # While the difference fades, bodies move over feet that stand.
-    turn_BPTJ33 = lock_feet(root_BPT3, turn_BPTJ33, offset_P1J3, contact_BPTK, skeleton, held=2)
+    root_BPT3, turn_BPTJ33 = lock_feet(root_BPT3, turn_BPTJ33, offset_P1J3, contact_BPTK, skeleton, held=2)
     joints_BPTJ3, _ = forward_kinematics(root_BPT3, turn_BPTJ33, offset_P1J3, skeleton.parents)
     return joints_BPTJ3[:, :, 1:], sixd_from_matrix(turn_BPTJ33[:, :, 1:, 1:])
 

@@ -1,4 +1,4 @@
-"""Locked feet stand still where they touch the ground, and nothing else of the body moves."""
+"""Locked feet stand still where they touch the ground, and the body above goes along as one."""
 
 import pytest
 import torch
@@ -43,17 +43,20 @@ def test_the_legs_of_smpl():
     assert legs(SMPL22) == [Leg(1, 4, 7, 10), Leg(2, 5, 8, 11)]
 
 
-def test_gliding_feet_stand_and_the_rest_of_the_body_stays():
+def test_gliding_feet_stand_and_the_body_goes_along_as_one():
     root, rotation, offset, stands = body(drift_m_per_frame=0.004)
     before, turned_before = fk(root, rotation, offset)
-    after, turned_after = fk(root, lock_feet(root, rotation, offset, stands, SMPL22), offset)
+    after, turned_after = fk(*lock_feet(root, rotation, offset, stands, SMPL22), offset)
     assert skating(before) > 12
     both = (stands[:, 1:] * stands[:, :-1]).bool()
     feet = [contact.joint for contact in SMPL22.contacts]
     speed_cm_s = [3000 * x[:, :, feet].diff(dim=1)[..., [0, 2]].norm(dim=-1)[both].mean() for x in (before, after)]
     assert speed_cm_s[0] > 11
-    assert speed_cm_s[1] < 1
-    torch.testing.assert_close(after[:, :, OTHERS], before[:, :, OTHERS], atol=1e-9, rtol=0)
+    assert speed_cm_s[1] < 2
+    # The rest of the body goes along as one, by half of it.
+    moved = (after - before)[:, :, OTHERS]
+    torch.testing.assert_close(moved, moved[:, :, :1].expand_as(moved), atol=1e-9, rtol=0)
+    assert moved[..., 1].abs().max() < 1e-9
     for leg in LEGS:
         # Height and orientation of the feet stay, but for legs that are out of reach.
         height_cm = 100 * (after - before)[:, :, [leg.ankle, leg.toes], 1].abs()
@@ -66,10 +69,25 @@ def test_gliding_feet_stand_and_the_rest_of_the_body_stays():
     assert shift.diff(dim=1).norm(dim=-1).max() < 0.03
 
 
+def test_no_leg_is_stretched_straight_and_no_foot_is_lifted_to_reach_its_place():
+    """A person who glides by 20 cm a second: the feet cannot stay where the body would leave them."""
+    root, rotation, offset, stands = body(drift_m_per_frame=0.0067)
+    before, _ = fk(root, rotation, offset)
+    after, _ = fk(*lock_feet(root, rotation, offset, stands, SMPL22), offset)
+    for leg in LEGS:
+        thigh, shin, whole = (
+            (after[:, :, one] - after[:, :, other]).norm(dim=-1)
+            for one, other in ((leg.knee, leg.hip), (leg.ankle, leg.knee), (leg.ankle, leg.hip))
+        )
+        was = (before[:, :, leg.ankle] - before[:, :, leg.hip]).norm(dim=-1)
+        assert (whole <= (foot_lock._REACH * (thigh + shin)).maximum(was) + 1e-9).all()
+        torch.testing.assert_close(after[:, :, leg.ankle, 1], before[:, :, leg.ankle, 1], atol=1e-6, rtol=0)
+
+
 def test_feet_that_stand_already_stay():
     root, rotation, offset, stands = body()
     before, _ = fk(root, rotation, offset)
-    after, _ = fk(root, lock_feet(root, rotation, offset, stands, SMPL22), offset)
+    after, _ = fk(*lock_feet(root, rotation, offset, stands, SMPL22), offset)
     assert (after - before).norm(dim=-1).mean() < 1e-4
     assert (after - before).norm(dim=-1).max() < 0.01
 
@@ -77,29 +95,30 @@ def test_feet_that_stand_already_stay():
 def test_feet_stay_in_frames_that_are_held():
     root, rotation, offset, stands = body(drift_m_per_frame=0.004)
     before, _ = fk(root, rotation, offset)
-    after, _ = fk(root, lock_feet(root, rotation, offset, stands, SMPL22, held=2), offset)
+    after, _ = fk(*lock_feet(root, rotation, offset, stands, SMPL22, held=2), offset)
     assert (after - before)[:, :2].norm(dim=-1).max() < 1e-4
-    assert skating(after) < 0.5 * skating(before)
+    assert skating(after) < 0.6 * skating(before)
 
 
 def test_without_contact_nothing_moves():
     root, rotation, offset, stands = body(drift_m_per_frame=0.004)
-    locked = lock_feet(root, rotation, offset, 0 * stands, SMPL22)
+    moved, locked = lock_feet(root, rotation, offset, 0 * stands, SMPL22)
     torch.testing.assert_close(locked, rotation, atol=1e-9, rtol=0)
+    torch.testing.assert_close(moved, root, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("frames", [1, 2])
 def test_a_motion_of_fewer_frames_than_a_bend_has_stays(frames):
     root, rotation, offset, stands = body(drift_m_per_frame=0.004)
     cut = rotation[:, :frames]
-    assert lock_feet(root[:, :frames], cut, offset, stands[:, :frames], SMPL22) is cut
+    assert lock_feet(root[:, :frames], cut, offset, stands[:, :frames], SMPL22)[1] is cut
 
 
 def test_a_foot_that_is_moved_fast_is_let_go():
     """What the network calls contact is any foot near the ground, also one on its way."""
     root, rotation, offset, stands = body(drift_m_per_frame=0.1)
     before, _ = fk(root, rotation, offset)
-    after, _ = fk(root, lock_feet(root, rotation, offset, torch.ones_like(stands), SMPL22), offset)
+    after, _ = fk(*lock_feet(root, rotation, offset, torch.ones_like(stands), SMPL22), offset)
     assert skating(before) > 290
     assert skating(after) > 0.85 * skating(before)
 
@@ -116,7 +135,11 @@ def test_the_shift_is_the_least_squares_that_a_descent_finds():
 
     def cost():
         optimizer.zero_grad()
-        total = shift.square().sum() + foot_lock._BEND * shift.diff(dim=1).diff(dim=1).square().sum()
+        square, far = shift.square().sum(-1), foot_lock._FAR**2
+        # Weighting squares by 1 + square / far once a round lowers the sum of square + square^2 / (2 far).
+        total = (square + square.square() / (2 * far)).sum() + foot_lock._BEND * shift.diff(dim=1).diff(
+            dim=1
+        ).square().sum()
         for t in range(11):
             for joint in range(2):
                 step = x_FTED[0, t + 1, joint] + shift[0, t + 1] - x_FTED[0, t, joint] - shift[0, t]
@@ -139,7 +162,8 @@ def test_motions_of_several_lengths_are_locked_as_each_alone():
     for person, length in enumerate(lengths.tolist()):
         own = slice(person, person + 1), slice(0, length)
         alone = lock_feet(root[own], rotation[own], offset[own[0]], stands[own], SMPL22)
-        torch.testing.assert_close(together[own], alone, atol=1e-9, rtol=0)
+        for found, expected in zip(together, alone, strict=True):
+            torch.testing.assert_close(found[own], expected, atol=1e-9, rtol=0)
 
 
 def test_a_straight_leg_bends_towards_the_toes():
