@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from published_files import JUDGE_WORDS, SMALL_WORDS, evaluator_file, small_files, write_stats
 
-from intermoe.datasets.duet import write_duet
+from intermoe.body.skeletons import SMPL22
+from intermoe.datasets.duet import make_interaction, write_duet
+from intermoe.motion import Motion
 from pipelines.cli import main
 from pipelines.sweep.file import load as load_sweep
 
@@ -97,6 +99,9 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     small_files(tmp_path)
     write_stats(tmp_path / "data")
     evaluator_file(tmp_path / "interclip.ckpt")
+    duet = make_interaction(seed=0, index=1)
+    one, _ = Motion(duet.position_TPJ3, duet.rotation_TPR6, 30, "Two people bow.", SMPL22).save(tmp_path / "given.bvh")
+    Path(str(one)).rename(tmp_path / "person.bvh")
     for line in INTERMOE:
         words = shlex.split(line)
         verb = " ".join(words[1:3])

@@ -8,6 +8,7 @@ Legend: T frames of the files, S frames at 30 fps, N points, C channels, P = 2 p
 """
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from intermoe.datasets.links import check_file_inside, check_list_inside
 from intermoe.datasets.pairs_index import INDEX, Pair, read_index
 from intermoe.datasets.recordings import Recording, Source, common_length
 from intermoe.datasets.resampling import resample_pose
-from intermoe.errors import UserError
+from intermoe.errors import UserError, UserNote
 from intermoe.places import Place, as_place
 
 # Frame times are written with few digits: rates that differ by less are one rate. Over 10 seconds this is 10 ms, a
@@ -173,7 +174,8 @@ def read_person(
         Positions [S, J, 3] in metres, local rotations [S, J - 1, 6] of joints 1..J-1 in 6D, and whose they are.
 
     Raises:
-        UserError: no such file or mapping, or the file shows no upright person who moves without jumps.
+        UserError: no such file or mapping, or no motion in it. A ``UserNote`` says where it jumps, and where the body
+            stands along another axis than y, as it does where the mapping's axes are wrong.
     """
     _check_units(scale, fps)
     joints = load_mapping(mapping)
@@ -183,15 +185,16 @@ def read_person(
         place_TN3, rotation_TN33 = bvh.local_pose()
         position_TJ3, _ = mapped_motion(bvh, place_TN3, rotation_TN33, joints, scale)
         if (bad_T := jump_frames(position_TJ3[:, None], bvh.fps)).any():
-            raise BadRecording(f"the motion jumps near frame {int(bad_T.int().argmax())}")
+            near = f"the motion jumps near frame {int(bad_T.int().argmax())}, and so does the person"
+            warnings.warn(UserNote(f"{path}: {near}"), stacklevel=2)
         place_SN3, rotation_SN33 = resample_pose(place_TN3, rotation_TN33, bvh.fps, FPS)
         position_SJ3, rotation_SJ33 = mapped_motion(bvh, place_SN3, rotation_SN33, joints, scale)
         try:
             check_upright(position_SJ3[:, None], skeleton)
         except NotUpright as error:
-            raise BadRecording(
-                f"the body stands along {error.up} instead of y; {upright_advice(bvh, joints, error.up)}"
-            ) from None
+            # Somebody who bows or lies does.
+            advice = f"unless it should, {upright_advice(bvh, joints, error.up)}"
+            warnings.warn(UserNote(f"{path}: the body stands along {error.up} instead of y; {advice}"), stacklevel=2)
     except BadRecording as error:
         raise UserError(error.reason, where=path.with_name(error.where or path.name)) from None
     return position_SJ3.float().numpy(), sixd_from_matrix(rotation_SJ33[:, 1:]).float().numpy(), skeleton
