@@ -199,7 +199,9 @@ class InterMoE(LatentCodec):
         Raises:
             UserError: as for ``generate``.
         """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         check_request(prompts, seed, guidance)
+        context_of(None, after, self.skeleton)
         motion, seeds = after, prompt_seeds(seed, prompts)
         longest, seconds = self.config.data.max_frames, 4.0 if seconds is None else seconds
         lengths = lengths_in_a_row(len(prompts), seconds, longest, after)

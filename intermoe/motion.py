@@ -56,8 +56,8 @@ class Motion:
             if not np.isfinite(array).all():
                 bad = int(np.argwhere(~np.isfinite(array))[0, 0])
                 raise UserError(f"{name} hold a number that is not finite, first in frame {bad}", where="motion")
-        if self.fps <= 0:
-            raise UserError(f"fps {self.fps}", where="motion", allowed="1 or more")
+        if not (self.fps > 0 and float(self.fps).is_integer()):
+            raise UserError(f"fps {self.fps}", where="motion", allowed="a whole number, 1 or more")
 
     @property
     def seconds(self) -> float:
@@ -113,7 +113,8 @@ class Motion:
                     raise ValueError("the form of AMASS, which is for other programs")
                 skeleton = skeleton_named(str(file["skeleton"]))
                 joints, rotations = file["joints"].astype(np.float32), file["rotations"].astype(np.float32)
-                return cls(joints, rotations, int(file["fps"]), str(file["caption"]), skeleton)
+                fps = file["fps"].item()
+                return cls(joints, rotations, int(fps) if fps == int(fps) else fps, str(file["caption"]), skeleton)
         except FileNotFoundError:
             raise UserError("no such file", where=path) from None
         except StorageError:

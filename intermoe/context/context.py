@@ -133,7 +133,12 @@ def context_of(given: GivenPerson | None, after: Motion | None, skeleton: Skelet
     """The context of a request; ``UserError`` where both are given, or of another skeleton than the networks know."""
     if given is not None and after is not None:
         raise UserError("a given person beside a motion before", where="generate", allowed="one of them")
-    for name, known in (("given", given), ("after", after)):
+    for name, known, kind, example in (
+        ("given", given, GivenPerson, "GivenPerson.load(FILE)"),
+        ("after", after, Motion, "Motion.load(FILE)"),
+    ):
+        if known is not None and not isinstance(known, kind):
+            raise UserError(f"a {type(known).__name__}", where=name, allowed=f"a {kind.__name__}, as of {example}")
         if known is not None and known.skeleton != skeleton:
             raise UserError(f"skeleton {known.skeleton.name}", where=name, allowed=f"{skeleton.name}, the model's")
     if given is not None:

@@ -116,6 +116,16 @@ def test_the_length_is_that_of_the_given_person(model, recorded):
     ]
 
 
+def test_a_file_in_place_of_what_it_holds_is_told(model):
+    for options, message in (
+        ({"given": "x.bvh"}, "given: a str (allowed: a GivenPerson, as of GivenPerson.load(FILE))"),
+        ({"after": "x.npz"}, "after: a str (allowed: a Motion, as of Motion.load(FILE))"),
+    ):
+        with pytest.raises(UserError) as caught:
+            model.generate("They hug.", **options)
+        assert str(caught.value) == message
+
+
 def test_what_excludes_each_other_is_refused(model, recorded):
     with pytest.raises(UserError, match="a given person beside a motion before"):
         model.generate("They hug.", given=GivenPerson.of(recorded), after=recorded)
