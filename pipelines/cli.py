@@ -12,7 +12,7 @@ from pipelines.cluster.job_environment import check_in_job, check_sources, in_ra
 from pipelines.console import notes, terminable
 
 if TYPE_CHECKING:
-    from intermoe.given_person import GivenPerson
+    pass
 
 # What a verb needs is imported when it runs: `--help` answers at once.
 
@@ -164,7 +164,7 @@ def _generate(options: argparse.Namespace) -> None:
     from intermoe.model import InterMoE
     from intermoe.motion import Motion
     from pipelines.cluster.progress import Stages
-    from pipelines.generate import GenerateRequest, generate
+    from pipelines.generate import OF_GIVEN, GenerateRequest, generate, given_person
     from pipelines.site import Site
     from pipelines.tracking.queries import model_folder
 
@@ -181,7 +181,7 @@ def _generate(options: argparse.Namespace) -> None:
         page=options.page,
         in_a_row=options.in_a_row,
         after=None if options.after is None else Motion.load(options.after),
-        given=_given_person(options),
+        given=given_person(options.given, {name: getattr(options, name) for name in OF_GIVEN}),
     ).checked()
     device = device_named(options.device)
     folder = model_folder(options.model, site.tracking_uri)
@@ -192,30 +192,6 @@ def _generate(options: argparse.Namespace) -> None:
         files = generate(model, request, stages)
     for file in files:
         print(file)
-
-
-def _given_person(options: argparse.Namespace) -> "GivenPerson | None":
-    is_bvh = options.given is not None and options.given.suffix.lower() == ".bvh"
-    for option in ("given_as", "given_person", "mapping", "scale", "fps"):
-        words = f"--{option.replace('_', '-')}"
-        if getattr(options, option) is None:
-            continue
-        if options.given is None:
-            raise UserError(f"{words} without --given", allowed="--given FILE")
-        if option != "given_as" and is_bvh == (option == "given_person"):
-            raise UserError(f"{words} is not for {options.given}", allowed=f"a {'.npz' if is_bvh else '.bvh'} file")
-    if options.given is None:
-        return None
-    from intermoe.given_person import GivenPerson
-
-    return GivenPerson.load(
-        options.given,
-        person=options.given_person or "first",
-        role=options.given_as,
-        mapping=options.mapping or "smpl",
-        scale=1.0 if options.scale is None else options.scale,
-        fps=options.fps,
-    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:

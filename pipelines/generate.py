@@ -3,11 +3,11 @@
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Self
+from typing import Any, Self
 
 from intermoe.errors import UserError
 from intermoe.files import check_free, contents, discard, whole_file
@@ -25,6 +25,8 @@ _AMASS = ".amass.npz"
 _CLIPS = "clips.glb"
 PAGE = "page.html"
 """Name of the page of all motions."""
+OF_GIVEN = ("given_as", "given_person", "mapping", "scale", "fps")
+"""The options that say how a given person is read."""
 # Characters of a prompt in a file's name: far below what file systems take, so that all suffixes fit.
 _SLUG = 60
 # Characters after a stem: the longest suffix, and what a file is called until it is whole.
@@ -109,6 +111,36 @@ class GenerateRequest:
         beginnings = tuple(beginning for stem in self.stems for beginning in _beginnings(stem.name))
         of_all = {name for name, is_asked in ((_CLIPS, self.clips), (PAGE, self.page)) if is_asked}
         return [path for path in contents(self.out) if path.name.startswith(beginnings) or path.name in of_all]
+
+
+def given_person(file: Place | None, options: Mapping[str, Any]) -> GivenPerson | None:
+    """The person in a file, read as the options say; None where no file is named.
+
+    Args:
+        file: BVH, or npz of a motion.
+        options: those of ``OF_GIVEN``, None where they are not said.
+
+    Raises:
+        UserError: an option without a file or for another kind of it, or no person in the file.
+    """
+    is_bvh = file is not None and file.suffix.lower() == ".bvh"
+    for name, value in options.items():
+        words = f"--{name.replace('_', '-')}"
+        if value is not None and file is None:
+            raise UserError(f"{words} without --given", allowed="--given FILE")
+        if value is not None and name != "given_as" and is_bvh == (name == "given_person"):
+            raise UserError(f"{words} is not for {file}", allowed=f"a {'.npz' if is_bvh else '.bvh'} file")
+    if file is None:
+        return None
+    scale = options["scale"]
+    return GivenPerson.load(
+        file,
+        person=options["given_person"] or "first",
+        role=options["given_as"],
+        mapping=options["mapping"] or "smpl",
+        scale=1.0 if scale is None else scale,
+        fps=options["fps"],
+    )
 
 
 def generate(model: InterMoE, request: GenerateRequest, progress: _Progress) -> list[Place]:
