@@ -1,5 +1,6 @@
 """The plots of a sweep's report: measures over a setting, training curves, load balance, cost."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle, product
@@ -10,6 +11,7 @@ from intermoe.evaluation.measures import MEASURES
 from pipelines.documents import png
 from pipelines.report.outcomes import Outcomes, summarise
 
+_LEGEND_COLUMNS = 5
 _VARIED = ("moe.experts", "moe.c_exp")
 PLOTS = (*(f"over-{key}.png" for key in _VARIED), "training.png", "cost.png")
 """Names of the files that a report may have plots in."""
@@ -87,7 +89,8 @@ def _training(outcomes: Outcomes) -> Plot:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=110)
+    rows = math.ceil(len(outcomes.trials) / _LEGEND_COLUMNS)
+    figure = Figure(figsize=(9, 3.6 + 0.15 * rows), layout="constrained", dpi=110)
     loss, balance = figure.subplots(1, 2)
     names = outcomes.curves.index.get_level_values("curve")
     shown = tuple(
@@ -103,7 +106,8 @@ def _training(outcomes: Outcomes) -> Plot:
     loss.set(title="Training loss", xlabel="step", yscale="log")
     balance.set(title="Imbalance: deviation of the experts' loads over their mean", xlabel="step")
     balance.title.set_fontsize(9)
-    loss.legend(fontsize=6)
+    # Below the plots: of many trials it would cover them.
+    figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=_LEGEND_COLUMNS, fontsize=6)
     for axis in (loss, balance):
         axis.grid(alpha=0.3)
     return Plot("training.png", "Training", "training loss and load balance of all trials", png(figure))
@@ -123,6 +127,7 @@ def _cost(trials: pd.DataFrame) -> Plot:
     for axis, (title, values) in zip(axes, costs.items(), strict=True):
         axis.barh(trials.index, values, color="#5b7f95")
         axis.tick_params(labelsize=7)
+        axis.margins(y=0.01)
         axis.set_title(title, fontsize=9)
     axes[0].invert_yaxis()
     return Plot("cost.png", "Cost by trial", "time, speed and size of all trials", png(figure))
