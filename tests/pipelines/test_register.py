@@ -193,7 +193,8 @@ def test_a_server_hands_a_model_out_once(run, tmp_path, monkeypatch):
 def test_nothing_of_it_is_pickled(registered, uri):
     folder = model_folder("models:/small@best", uri).parents[1]
     suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
-    assert suffixes <= {"", ".json", ".md", ".py", ".safetensors", ".sh", ".txt", ".typed", ".yaml"}
+    of_page = {".css", ".glsl", ".html", ".js"}
+    assert suffixes - of_page <= {"", ".json", ".md", ".py", ".safetensors", ".sh", ".txt", ".typed", ".yaml"}
     assert (folder / "MLmodel").is_file()
 
 
