@@ -149,7 +149,7 @@ def check_request(prompts: Sequence[str], seed: int, guidance: float | None) -> 
 
 
 def batches(count: int, frames: int, on_step: OnStep | None) -> Iterator[tuple[slice, OnStep | None]]:
-    """The runs of so many motions that are generated at a time, and what is told of the steps of each."""
+    """Slices of so many motions that are generated at a time, each with a callback that reports its steps."""
     size = max(1, _FRAMES_PER_BATCH // frames)
     starts = range(0, count, size)
     for number, first in enumerate(starts):
@@ -157,7 +157,7 @@ def batches(count: int, frames: int, on_step: OnStep | None) -> Iterator[tuple[s
 
 
 def nth_of(on_step: OnStep | None, number: int, count: int) -> OnStep | None:
-    """What is told of the steps of one sampling of several, counted from 0, as steps of all of them."""
+    """A callback for one of several samplings, counted from 0, that reports its steps as steps of all of them."""
     return None if on_step is None else partial(_as_nth, on_step, number, count)
 
 

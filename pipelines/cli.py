@@ -5,14 +5,10 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from intermoe.errors import UserError
 from pipelines.cluster.job_environment import check_in_job, check_sources, in_ray_job
 from pipelines.console import notes, terminable
-
-if TYPE_CHECKING:
-    pass
 
 # What a verb needs is imported when it runs: `--help` answers at once.
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from intermoe.body.rotations import matrix_about_axis
 from intermoe.body.skeletons import Skeleton
 
-# A joint rests where it moves less than this between two frames: squared metres, as the published code has it.
-_CONTACT_SQUARED_STEP = 1e-3
+CONTACT_SQUARED_STEP = 1e-3
+"""A joint rests where it moves less than this between two frames: squared metres, as the published code has it."""
 # A feature whose standard deviation is below this does not vary: dividing by it would only magnify rounding.
 _SMALLEST_STD = 1e-3
 
@@ -136,7 +136,7 @@ def motion_features(
 
     joints_K = torch.tensor([contact.joint for contact in skeleton.contacts], device=current_BTPJ3.device)
     height_K = current_BTPJ3.new_tensor([contact.height for contact in skeleton.contacts])
-    slow_BTPK = velocity_BTPJ3.index_select(-2, joints_K).square().sum(-1) < _CONTACT_SQUARED_STEP
+    slow_BTPK = velocity_BTPJ3.index_select(-2, joints_K).square().sum(-1) < CONTACT_SQUARED_STEP
     low_BTPK = current_BTPJ3.index_select(-2, joints_K)[..., 1] < height_K
 
     features_BTPF = torch.cat(

@@ -94,8 +94,7 @@ def lock_feet(
     place = {contact.joint: number for number, contact in enumerate(skeleton.contacts)}
     joint_FTED = torch.stack([joint_TJ3[..., [leg.ankle, leg.toes], :][..., ::2] for leg in feet], dim=-4)
     touch_FTE = torch.stack([contact_TK[..., [place[leg.ankle], place[leg.toes]]] for leg in feet], dim=-3)
-    touch_FTE = touch_FTE.double().clamp(0, 1)
-    shift_FTD = _shifts(joint_FTED, touch_FTE, None if frames is None else frames[..., None], held)
+    shift_FTD = _shifts(joint_FTED, touch_FTE.double(), None if frames is None else frames[..., None], held)
     shared_TD = _SHARED * shift_FTD.mean(dim=-3)
     locked = list(local_TJ33.unbind(-3))
     for leg, own_TD in zip(feet, shift_FTD.unbind(-3), strict=True):

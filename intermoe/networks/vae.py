@@ -258,14 +258,13 @@ def vae_losses(
 
     Published: ``reconstruction`` takes all features, ``position``, ``velocity`` and ``rotation`` their group of them,
     each the smooth L1 distance of normalised features; ``kl`` is the latents' divergence from the standard normal.
-    Ours: ``rotation_squared``, the squared error of normalised rotations (the smooth L1 distance settles for the
-    median of what is nearly always zero, as the turn of a head is), and three smooth L1 distances of vectors in
-    decimetres: ``bone`` of each joint's vector from its parent (the
-    unit of a normalised position is how far people walk, which says little of how long their bones are),
-    ``displacement`` of the way that each joint goes from frame to frame (which keeps positions from trembling), and
-    ``end_effector`` of the places of hands, feet and head (where people touch each other and the ground, and where the
-    errors of all bones above add up). Sums, so that a batch that is spread over workers or steps can be divided by the
-    count of the whole.
+    Ours: ``rotation_squared``, the squared error of normalised rotations (the smooth L1 distance settles for the median
+    of what is nearly always zero, as the turn of a head is), and three smooth L1 distances of vectors in decimetres:
+    ``bone`` of each joint's vector from its parent (the unit of a normalised position is how far people walk, which
+    says little of how long their bones are), ``displacement`` of the way that each joint goes from frame to frame
+    (which keeps positions from trembling), and ``end_effector`` of the places of hands, feet and head (where people
+    touch each other and the ground, and where the errors of all bones above add up). Sums, so that a batch that is
+    spread over workers or steps can be divided by the count of the whole.
 
     Args:
         x_BTF: normalised features; frames beyond the last whole latent frame are not looked at.

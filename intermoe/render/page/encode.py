@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from intermoe.body.conventions import FPS
+from intermoe.body.features import CONTACT_SQUARED_STEP
 from intermoe.body.skeletons import Skeleton
 from intermoe.moe.routing_map import RoutingMap
 from intermoe.networks.vae import STRIDE
@@ -24,8 +26,8 @@ from intermoe.render.page.scene import Panel, Scene
 if TYPE_CHECKING:  # a motion draws itself: it imports this package
     from intermoe.motion import Motion
 
-# Metres a second of a joint on the ground: sqrt(0.001) metres a frame at 30 frames a second, as in the features.
-_CONTACT_SPEED = 0.001**0.5 * 30
+# Metres per second below which a joint rests, as in the features.
+_CONTACT_SPEED = CONTACT_SQUARED_STEP**0.5 * FPS
 _STEPS = 32767
 
 
