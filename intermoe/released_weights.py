@@ -145,8 +145,9 @@ def generator_parts(config: ModelConfig, *, denoiser: Path, vae: Path, stats: Pa
             f"{config.moe.alpha}",
             allowed="dynamic, synergistic, between 0 and 1: the published network",
         )
-    if config.denoiser.person_embedding:
-        raise UserError("denoiser.person_embedding = True", allowed="false: the published network has none")
+    for key in ("person_embedding", "person_conditioning"):
+        if getattr(config.denoiser, key):
+            raise UserError(f"denoiser.{key} = True", allowed="false: the published network has none")
     model = InterMoE(config)
     whole = _File(denoiser, read(denoiser), ("model.",))
     whole.drop(lambda key: key.startswith(_FROZEN))

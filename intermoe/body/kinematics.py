@@ -127,7 +127,8 @@ def fit_rotations(
     rotations and offsets come back unchanged. Every frame alone, in closed form.
 
     A centimetre at the end of a bone of the spine is many degrees: where positions are no more exact than that, the
-    correction is to be weighed against the rotation that is given.
+    correction is weighed against the rotation that is given, and a joint, the root too, is turned to where everything
+    that hangs on it should be, posed as the rotations below say: errors of single joints then cancel.
 
     Args:
         position_J3: joints [..., J, 3], finite.
@@ -142,27 +143,45 @@ def fit_rotations(
     """
     target_J3, guess_R33 = position_J3.double(), matrix_from_6d(rotation_R6.double())
     offset_J3 = offset_J3.double().expand(target_J3.shape)
-    children: list[list[int]] = [[] for _ in skeleton.parents]
-    for joint, parent in _steps(skeleton):
-        children[parent].append(joint)
+    aims, posed = _hanging(skeleton, offset_J3, guess_R33 if per_radian else None)
     place: list[Tensor] = [target_J3[..., 0, :]]
     turn: list[Tensor] = []
     local: list[Tensor] = []
     for joint, parent in enumerate(skeleton.parents):
         if parent < 0:
-            bone_C3 = target_J3[..., children[joint], :] - place[joint][..., None, :]
-            turn_33 = nearest_rotation(bone_C3.mT @ offset_J3[..., children[joint], :])
+            aim_C3 = target_J3[..., aims[joint], :] - place[joint][..., None, :]
+            turn_33 = nearest_rotation(aim_C3.mT @ posed[joint])
             local.append(turn_33)
         else:
             place.append(place[parent] + (turn[parent] @ offset_J3[..., joint, :, None]).squeeze(-1))
             turn_33 = turn[parent] @ guess_R33[..., joint - 1, :, :]
-            if children[joint]:
-                bone_C3 = target_J3[..., children[joint], :] - place[joint][..., None, :]
-                posed_C3 = offset_J3[..., children[joint], :] @ turn_33.mT
-                turn_33 = smallest_turn(posed_C3, bone_C3, per_radian) @ turn_33
+            if aims[joint]:
+                aim_C3 = target_J3[..., aims[joint], :] - place[joint][..., None, :]
+                turn_33 = smallest_turn(posed[joint] @ turn_33.mT, aim_C3, per_radian) @ turn_33
             local.append(turn[parent].mT @ turn_33)
         turn.append(turn_33)
     return position_J3[..., 0, :], torch.stack(local, dim=-3).to(rotation_R6.dtype)
+
+
+def _hanging(skeleton: Skeleton, offset_J3: Tensor, local_R33: Tensor | None) -> tuple[list[list[int]], list[Tensor]]:
+    """What hangs on each joint: the numbers of those joints, and where they are as seen from it [..., C, 3].
+
+    Args:
+        skeleton: the tree.
+        offset_J3: T-pose [..., J, 3].
+        local_R33: local rotations [..., J - 1, 3, 3] that pose all that hangs on a joint; without them, its children
+            alone are meant.
+    """
+    joints: list[list[int]] = [[] for _ in skeleton.parents]
+    places: list[list[Tensor]] = [[] for _ in skeleton.parents]
+    for joint, parent in reversed(_steps(skeleton)):
+        place_13 = offset_J3[..., joint, None, :]
+        joints[parent].append(joint)
+        places[parent].append(place_13)
+        if local_R33 is not None and joints[joint]:
+            joints[parent] += joints[joint]
+            places[parent].append(place_13 + torch.cat(places[joint], dim=-2) @ local_R33[..., joint - 1, :, :].mT)
+    return joints, [torch.cat(place, dim=-2) if place else offset_J3[..., :0, :] for place in places]
 
 
 class PosedBody(NamedTuple):

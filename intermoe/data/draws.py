@@ -2,16 +2,18 @@
 
 All are pure functions of the seed, so that neither the number of workers nor an interruption changes them. The
 samples of all epochs form one endless stream, each epoch a permutation of its own; step ``k`` takes the samples
-``k * B`` to ``(k + 1) * B``, so that every batch is full.
+``k * B`` to ``(k + 1) * B``, so that every batch is full. Where batches are to be of nearly one length, the steps of a
+group exchange their samples.
 
 Legend: B samples.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from hashlib import sha256
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 # What the seed of a run is turned into; each begins a sequence of numbers that is independent of the others.
-_ORDER, _SAMPLE, _STEP, _PROMPT = range(4)
+_ORDER, _SAMPLE, _STEP, _PROMPT, _GROUPING = range(5)
+Item = TypeVar("Item")
+# Steps whose samples are dealt anew by length.
+_GROUPED = 8
 # What an evaluation draws in a replication after its order, whose seed has no third number.
 _PAIRS = 1
 
@@ -76,25 +81,51 @@ def _cached_order(seed: int, epoch: int, items: int) -> NDArray[np.int64]:
 
 
 def batch_items(
-    seed: int, step: int, batch: int, items: int, *, rank: int = 0, world: int = 1, micro_batches: int = 1
-) -> Iterator[tuple[int, int]]:
-    """The (epoch, item) pairs of one worker's share of the global batch of a step.
+    seed: int, step: int, batch: int, items: int, lengths: Sequence[int] | NDArray[np.integer] | None = None
+) -> list[tuple[int, int]]:
+    """The (epoch, item) pairs of the global batch of a step.
+
+    Args:
+        seed: of the training.
+        step: number of the step.
+        batch: samples of a step.
+        items: samples of an epoch.
+        lengths: of the items; with them, a batch is of nearly one length: the items of eight batches in a row are dealt
+            anew, the shortest into one batch, the next into another, and these come in a random order.
+
+    Example:
+        >>> batch_items(0, 0, 3, 2)
+        [(0, 1), (0, 0), (1, 0)]
+    """
+    if lengths is None:
+        return [_pair(seed, position, items) for position in range(step * batch, (step + 1) * batch)]
+    group, number = divmod(step, _GROUPED)
+    positions = range(group * _GROUPED * batch, (group + 1) * _GROUPED * batch)
+    pairs = sorted((_pair(seed, position, items) for position in positions), key=lambda pair: int(lengths[pair[1]]))
+    first = batch * int(np.random.default_rng([_GROUPING, seed, group]).permutation(_GROUPED)[number])
+    return pairs[first : first + batch]
+
+
+def share_of(pairs: Sequence[Item], *, rank: int = 0, world: int = 1, micro_batches: int = 1) -> list[Item]:
+    """One worker's share of a global batch.
 
     The global batch falls into ``micro_batches``, and of each of them worker ``rank`` of ``world`` takes the
     rank-th run: together, in the order of their ranks, the workers hold the same micro-batches, whatever their number.
 
     Example:
-        >>> whole = list(batch_items(0, 5, 4, 10))
-        >>> whole == [*batch_items(0, 5, 4, 10, rank=0, world=2), *batch_items(0, 5, 4, 10, rank=1, world=2)]
-        True
+        >>> [share_of("abcdefgh", rank=rank, world=2, micro_batches=2) for rank in (0, 1)]
+        [['a', 'b', 'e', 'f'], ['c', 'd', 'g', 'h']]
     """
-    micro = batch // micro_batches
+    micro = len(pairs) // micro_batches
     share = micro // world
-    for number in range(micro_batches):
-        first = step * batch + number * micro + rank * share
-        for position in range(first, first + share):
-            epoch, place = divmod(position, items)
-            yield epoch, int(_cached_order(seed, epoch, items)[place])
+    starts = [number * micro + rank * share for number in range(micro_batches)]
+    return [pairs[place] for start in starts for place in range(start, start + share)]
+
+
+def _pair(seed: int, position: int, items: int) -> tuple[int, int]:
+    """Epoch and item at a position of the endless sequence of epochs."""
+    epoch, place = divmod(position, items)
+    return epoch, int(_cached_order(seed, epoch, items)[place])
 
 
 def draw(seed: int, epoch: int, sample: str) -> Draw:

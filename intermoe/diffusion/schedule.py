@@ -43,6 +43,10 @@ class DiffusionConfig(Config):
         condition_drop: share of training samples whose condition is replaced by zeros.
         difference_loss: weight, in the training's loss, of the error of the change from one latent frame to the next;
             the paper's is 0. An error that is another in each frame makes motion shake; this weighs it higher.
+        target: what is learned of a recording: a "sample" of its posterior, as in the paper, or its "mean". In samples,
+            latent numbers that the VAE leaves unused are noise that nobody can predict.
+        error: what a prediction is measured by in training: "latent" is the mean square of its numbers' errors, as in
+            the paper; "decoded", to first order, that of the features that they decode to (see ``decoder_metric``).
     """
 
     steps: int = Field(default=1000, ge=1, le=100_000)
@@ -54,6 +58,8 @@ class DiffusionConfig(Config):
     precision: Precision = "fp32"
     condition_drop: float = Field(default=0.1, ge=0, le=1)
     difference_loss: float = Field(default=0.0, ge=0)
+    target: Literal["sample", "mean"] = "sample"
+    error: Literal["latent", "decoded"] = "latent"
 
     @model_validator(mode="before")
     @classmethod
@@ -141,27 +147,36 @@ class Diffusion:
         dtype = x0_BLPZ.dtype
         return alpha_bar_B.sqrt().to(dtype) * x0_BLPZ + (1 - alpha_bar_B).sqrt().to(dtype) * noise_BLPZ
 
-    def loss_sums(self, prediction_BLPZ: Tensor, x0_BLPZ: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_sums(
+        self, prediction_BLPZ: Tensor, x0_BLPZ: Tensor, mask_BL: Tensor, metric_ZZ: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The loss as a sum and a count, so that it can be averaged over micro-batches and workers.
 
         Args:
             prediction_BLPZ: predicted clean latents.
             x0_BLPZ: the clean latents.
             mask_BL: bool, the valid latent frames.
+            metric_ZZ: symmetric matrix G by which errors e are squared, e^T G e / Z; the identity if None.
 
         Returns:
             The sum over the valid tokens of both persons of the mean squared error of their Z numbers, and the number
             (int64) of these tokens.
         """
-        error_BLP = (prediction_BLPZ.float() - x0_BLPZ.float()).square().mean(dim=-1)
+        difference_BLPZ = prediction_BLPZ.float() - x0_BLPZ.float()
+        if metric_ZZ is None:
+            error_BLP = difference_BLPZ.square().mean(dim=-1)
+        else:
+            error_BLP = (difference_BLPZ * (difference_BLPZ @ metric_ZZ)).mean(dim=-1)
         total = error_BLP.masked_fill(~mask_BL[:, :, None], 0).sum()
         return total, mask_BL.sum() * error_BLP.shape[-1]
 
-    def difference_sum(self, prediction_BLPZ: Tensor, x0_BLPZ: Tensor, mask_BL: Tensor) -> Tensor:
+    def difference_sum(
+        self, prediction_BLPZ: Tensor, x0_BLPZ: Tensor, mask_BL: Tensor, metric_ZZ: Tensor | None = None
+    ) -> Tensor:
         """What ``difference_loss`` weighs: as ``loss_sums``, of the changes between frames that are both valid."""
         # What stands behind a motion's frames must not reach the gradient of its last one either.
         change_BLPZ, right_BLPZ = (
             latent_BLPZ.float().masked_fill(~mask_BL[:, :, None, None], 0).diff(dim=1)
             for latent_BLPZ in (prediction_BLPZ, x0_BLPZ)
         )
-        return self.loss_sums(change_BLPZ, right_BLPZ, mask_BL[:, 1:] & mask_BL[:, :-1])[0]
+        return self.loss_sums(change_BLPZ, right_BLPZ, mask_BL[:, 1:] & mask_BL[:, :-1], metric_ZZ)[0]

@@ -60,17 +60,17 @@ class AdaptiveLayerNorm(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x_PBLD: Tensor, emb_BD: Tensor | Modulation) -> Tensor:
-        """Normalise x [P, B, L, D] and modulate it by the conditioning [B, D] of its sample.
+        """Normalise x [P, B, L, D] and modulate it by the conditioning of its sample, or of each person of it.
 
         Args:
             x_PBLD: what is normalised.
-            emb_BD: the conditioning, or what :func:`modulations` has made of it for this norm.
+            emb_BD: the conditioning [B, D] or [P, B, D], or what :func:`modulations` has made of it for this norm.
         """
         normalised_PBLD: Tensor = self.norm(x_PBLD)
         if isinstance(emb_BD, Modulation):
             # The gradient of addcmul, which is one pass less here, is two more.
             return normalised_PBLD * emb_BD.gain_B1D + emb_BD.shift_B1D
-        scale_B1D, shift_B1D = self.modulation(nn.functional.silu(emb_BD))[:, None].chunk(2, dim=-1)
+        scale_B1D, shift_B1D = self.modulation(nn.functional.silu(emb_BD))[..., None, :].chunk(2, dim=-1)
         return torch.addcmul(shift_B1D, normalised_PBLD, 1 + scale_B1D)
 
 
@@ -82,10 +82,10 @@ def modulations(norms: Sequence[AdaptiveLayerNorm], emb_BD: Tensor) -> list[Modu
 
     Args:
         norms: of the same width.
-        emb_BD: the conditioning.
+        emb_BD: the conditioning [B, D] or [P, B, D].
     """
     weight = torch.cat([norm.modulation.weight for norm in norms])
     bias = torch.cat([norm.modulation.bias for norm in norms])
-    both_BKM = nn.functional.linear(nn.functional.silu(emb_BD), weight, bias).unflatten(1, (len(norms), -1))
-    scale_BK1D, shift_BK1D = both_BKM.unflatten(2, (2, 1, -1)).unbind(2)
-    return list(map(Modulation, (1 + scale_BK1D).unbind(1), shift_BK1D.unbind(1)))
+    both_BKM = nn.functional.linear(nn.functional.silu(emb_BD), weight, bias).unflatten(-1, (len(norms), -1))
+    scale_BK1D, shift_BK1D = both_BKM.unflatten(-1, (2, 1, -1)).unbind(-3)
+    return list(map(Modulation, (1 + scale_BK1D).unbind(-3), shift_BK1D.unbind(-3)))

@@ -42,6 +42,8 @@ class DenoiserConfig(Config):
         text_heads: its attention heads.
         person_embedding: whether a learned vector tells the network which person is the caption's first. Without it, as
             in the paper, the persons are alike to it but for their noise: either of the two may turn out as the first.
+        person_conditioning: whether a learned vector of each person joins timestep and text in the conditioning of the
+            adaptive layer norms: each layer can then read from the text what this person does. Not in the paper.
     """
 
     width: int = Field(default=768, ge=8, le=16384, multiple_of=8)
@@ -52,6 +54,7 @@ class DenoiserConfig(Config):
     text_hidden: int = Field(default=2048, ge=1, le=65536)
     text_heads: int = Field(default=8, ge=1, le=1024)
     person_embedding: bool = False
+    person_conditioning: bool = False
 
     @model_validator(mode="after")
     def _even_heads(self) -> Self:
@@ -89,7 +92,8 @@ class DenoiserLayer(nn.Module):
 
         Args:
             x_PBLD: the residual stream.
-            emb: conditioning of each of ``norms``: timestep and text [B, D], or what ``modulations`` makes of it.
+            emb: conditioning of each of ``norms``: timestep and text [B, D], with the persons [P, B, D], or what
+                ``modulations`` makes of it.
             text_BD: what the text router reads, or the logits made of it.
             barred_N11K: :func:`intermoe.layers.attention.key_mask` of the batch.
             pool: its tokens.
@@ -130,6 +134,8 @@ class Denoiser(nn.Module):
         self.out = nn.Linear(config.width, latent)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        # As long as what it is added to: the persons are told apart from the first step on.
+        self.conditioning_PD = nn.Parameter(torch.randn(2, config.width) / 2) if config.person_conditioning else None
         self._runs_ahead: bool | None = None
 
     @property
@@ -170,6 +176,8 @@ class Denoiser(nn.Module):
         x_PBLD = self.embed_motion(x_BLPZ.permute(2, 0, 1, 3)) + place_LD
         if self.person_PD is not None:
             x_PBLD = x_PBLD + self.person_PD[:, None, None]
+        if self.conditioning_PD is not None:
+            emb_BD = emb_BD + self.conditioning_PD[:, None]
         if pool is None:
             pool = TokenPool.of(mask_BL, num_persons)
         barred_N11K = key_mask(mask_BL, num_persons, product_dtype(x_PBLD))

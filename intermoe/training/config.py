@@ -19,6 +19,8 @@ class TrainingConfig(Config):
         batch_size: samples of one optimizer step, over all workers and micro-batches.
         precision: of matrix products and convolutions; weights, sums, losses and routers are float32 in each.
         accumulate: micro-batches a worker splits its share into.
+        group_by_length: whether the interactions of a step are of nearly one length, so that less is padded: those of
+            eight steps in a row are dealt anew.
         learning_rate: the highest; reached after the warm-up, then down to 0 by a cosine.
         text_rate: learning rate of the text head, as a share of ``learning_rate``.
         warmup_epochs: epochs of linear warm-up.
@@ -36,6 +38,7 @@ class TrainingConfig(Config):
     batch_size: int = Field(ge=1)
     precision: Precision = "auto"
     accumulate: int = Field(default=1, ge=1)
+    group_by_length: bool = False
     learning_rate: float = Field(default=1e-4, gt=0, lt=1)
     text_rate: float = Field(default=1.0, gt=0, le=1)
     warmup_epochs: float = Field(default=10, ge=0)

@@ -17,6 +17,7 @@ from intermoe.model import PARTS, VAE_PARTS, InterMoE
 from intermoe.model_config import ModelConfig, trained_folder
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import Demand, fit_rooms, selections, update_biases
+from intermoe.networks.decoder_metric import decoder_metric
 from intermoe.networks.vae import STRIDE, whole_latents
 from intermoe.places import Place
 from intermoe.text.encoders import TextStates
@@ -49,20 +50,36 @@ class DenoiserObjective(Objective):
             self.weights["difference"] = model.config.diffusion.difference_loss
         model.vae.requires_grad_(requires_grad=False)
         self._posteriors = PosteriorMemory(model)
+        self._metric_ZZ: Tensor | None = None
 
     def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
-        """Interactions of the training split."""
+        """Interactions of the training split; of "decoded" errors, the first batch tells how they are measured."""
         stream = interaction_stream(str(dataset.path), self.config, self.model.config.data, seed)
+        drawn = (Stream.LATENT, Stream.TIMESTEP, Stream.DIFFUSION)
         stream = replace(
             stream,
-            drawn=(Stream.LATENT, Stream.TIMESTEP, Stream.DIFFUSION),
+            drawn=drawn[self._takes_means :],
             latent=self.model.latent,
             # Of a motion whose latents are kept, nobody asks for the features.
             features=self.model.device.type != "cpu" or not stream.is_whole,
         )
         # Forms are numbered in a data set.
         self._posteriors = PosteriorMemory(self.model, stream.form_features)
+        if self.model.config.diffusion.error == "decoded":
+            # The whole of it, so that all workers measure alike.
+            self.learn_metric({name: tensor.to(self.model.device) for name, tensor in stream.batch(0).items()}, seed)
         return stream
+
+    def learn_metric(self, batch: Batch, seed: int = 0) -> None:
+        """Find out how errors are to be measured where they are "decoded" ones (see ``decoder_metric``).
+
+        Args:
+            batch: motions; the same on all workers.
+            seed: of what is random in it.
+        """
+        mask_BT = _mask(batch)
+        latent_BLPZ = self._latents(batch, mask_BT)
+        self._metric_ZZ = decoder_metric(self.model, latent_BLPZ, mask_BT[:, ::STRIDE], seed)
 
     def count(self, batch: Batch) -> Tensor:
         """Valid latent frames of both persons."""
@@ -73,8 +90,10 @@ class DenoiserObjective(Objective):
 
         Both are summed over the valid latent frames of both persons.
         """
-        model = self.model
-        mask_BT = whole_latents(batch["frames"], STRIDE * batch["latent_noise"].shape[1])
+        model, metric_ZZ = self.model, self._metric_ZZ
+        if metric_ZZ is None and model.config.diffusion.error == "decoded":
+            raise RuntimeError("errors are to be decoded ones: stream() or learn_metric() comes first")
+        mask_BT = _mask(batch)
         mask_BL = mask_BT[:, ::STRIDE]
         t_B = (batch["timestep"][:, 0] * model.diffusion.config.steps).long()
         keep_B = batch["timestep"][:, 1] >= model.diffusion.config.condition_drop
@@ -84,20 +103,24 @@ class DenoiserObjective(Objective):
             condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
             noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, batch["diffusion_noise"])
             found_BLPZ = model.denoiser(noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL, pool)
-        losses = {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL)[0]}
+        losses = {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL, metric_ZZ)[0]}
         if "difference" in self.weights:
-            losses["difference"] = model.diffusion.difference_sum(found_BLPZ, clean_BLPZ, mask_BL)
+            losses["difference"] = model.diffusion.difference_sum(found_BLPZ, clean_BLPZ, mask_BL, metric_ZZ)
         return losses
 
     @torch.no_grad()
     def _latents(self, batch: Batch, mask_BT: Tensor) -> Tensor:
-        """What is to be predicted, drawn from the posteriors of a batch."""
+        """What is to be predicted: drawn from the posteriors of a batch, or their means."""
         self.model.vae.eval()
-        noise_BLPZ = batch["latent_noise"]
+        noise_BLPZ = None if self._takes_means else batch["latent_noise"]
         if not self.model.denoiser.runs_ahead or "features" not in batch:
-            return self._posteriors.sample(batch, noise_BLPZ)
+            return self._posteriors.latents(batch, mask_BT[:, ::STRIDE], noise_BLPZ)
         # There the VAE takes a thirtieth of a step, and many motions at once take no longer than one.
         return self.model.encode(batch["features"], noise_BLPZ, mask_BT)
+
+    @property
+    def _takes_means(self) -> bool:
+        return self.model.config.diffusion.target == "mean"
 
     def after_step(self, all_reduce: Callable[[Tensor], Tensor], skipped: Tensor | None = None) -> None:
         """Moves what the experts' selections learn, such as their biases (eqs. 8 and 9)."""
@@ -122,6 +145,11 @@ class DenoiserObjective(Objective):
     def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:
         """The loss, with the same noise and timesteps for a sample every time."""
         return means_over(self, self.count, batches, gather)
+
+
+def _mask(batch: Batch) -> Tensor:
+    """The frames [B, T] that belong to whole latent frames."""
+    return whole_latents(batch["frames"], STRIDE * batch["diffusion_noise"].shape[1])
 
 
 def _pool(batch: Batch, mask_BL: Tensor) -> TokenPool:

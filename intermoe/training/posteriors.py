@@ -38,24 +38,27 @@ class PosteriorMemory:
         self._kept: dict[int, Posterior] = {}
 
     @torch.no_grad()
-    def sample(self, batch: Batch, noise_BLPZ: Tensor) -> Tensor:
-        """Latents [B, L, 2, Z] drawn from the posteriors of a batch of interactions; zero beyond the valid frames.
+    def latents(self, batch: Batch, mask_BL: Tensor, noise_BLPZ: Tensor | None) -> Tensor:
+        """Latents [B, L, 2, Z] of a batch of interactions; zero beyond the valid frames.
 
         Args:
             batch: its ``frames`` and ``form`` are used, and its ``features``, if it has them.
-            noise_BLPZ: what they are drawn with.
+            mask_BL: bool, the valid latent frames.
+            noise_BLPZ: what they are drawn with from the posteriors; without it, they are the means.
         """
-        latent_BLPZ = torch.zeros_like(noise_BLPZ)
+        device = mask_BL.device
+        latent_BLPZ = torch.zeros(*mask_BL.shape, 2, self._model.latent, device=device)
         for row, (frames, form) in enumerate(zip(batch["frames"].tolist(), batch["form"].tolist(), strict=True)):
             num_latents = frames // STRIDE
             posterior = self._kept.get(form)
             if posterior is None:
                 features_BTPF = self._features(batch, row, form)[:, : num_latents * STRIDE]
                 # What is kept is used in every epoch: an error of bf16 would be the same in each.
-                with in_full(noise_BLPZ.device):
-                    posterior = self._model.posterior(features_BTPF.to(noise_BLPZ.device))
+                with in_full(device):
+                    posterior = self._model.posterior(features_BTPF.to(device))
                 self._keep(form, posterior)
-            latent_BLPZ[row, :num_latents] = posterior.interactions(noise_BLPZ[row : row + 1, :num_latents])[0]
+            noise_1LPZ = None if noise_BLPZ is None else noise_BLPZ[row : row + 1, :num_latents]
+            latent_BLPZ[row, :num_latents] = posterior.interactions(noise_1LPZ)[0]
         return latent_BLPZ
 
     def _features(self, batch: Batch, row: int, form: int) -> Tensor:

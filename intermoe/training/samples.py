@@ -19,7 +19,7 @@ from torch import Tensor
 
 from intermoe.body.skeletons import skeleton_named
 from intermoe.data.batches import Interactions, Window, cut_windows, interactions, stored_states, windows
-from intermoe.data.draws import UNDRAWN, Draw, Stream, batch_items, draw, held_out_draw, normal, uniform
+from intermoe.data.draws import UNDRAWN, Draw, Stream, batch_items, draw, held_out_draw, normal, share_of, uniform
 from intermoe.data.rows import MotionRow
 from intermoe.data.shards import DataConfig, DatasetFolder
 from intermoe.networks.vae import STRIDE
@@ -58,6 +58,7 @@ class SampleStream:
             the step, which on a GPU would wait for them.
         latent: latent numbers of a person in a latent frame, of which there is noise.
         features: whether batches hold them. Where they do not, which needs ``is_whole``, ``form_features`` makes them.
+        by_length: whether the interactions of a step are of nearly one length.
     """
 
     dataset: str
@@ -74,6 +75,7 @@ class SampleStream:
     drawn: tuple[Stream, ...] = ()
     latent: int = 0
     features: bool = True
+    by_length: bool = False
 
     @property
     def num_samples(self) -> int:
@@ -127,10 +129,9 @@ class SampleStream:
 
     def arrays(self, step: int, *, rank: int, world: int) -> Arrays:
         """The arrays that :func:`as_batch` makes a batch of, in the form that travels between processes."""
-        share = batch_items(
-            self.seed, step, self.batch_size, self.num_samples, rank=rank, world=world, micro_batches=self.micro_batches
-        )
-        pairs = list(share)
+        lengths = DatasetFolder.open(self.dataset).index(self.split).frames if self.by_length else None
+        whole = batch_items(self.seed, step, self.batch_size, self.num_samples, lengths)
+        pairs = share_of(whole, rank=rank, world=world, micro_batches=self.micro_batches)
         draws = [self._draw(epoch, item) for epoch, item in pairs]
         return self._prepare([item for _, item in pairs], draws)
 
@@ -229,6 +230,7 @@ def interaction_stream(dataset: str, training: TrainingConfig, data: DataConfig,
         max_frames=data.max_frames,
         micro_batches=training.accumulate,
         persons=data.persons,
+        by_length=training.group_by_length,
     )
 
 

@@ -98,6 +98,8 @@ def _measure(
     objective = DenoiserObjective(model, training)
     take_step = TrainingStep(objective, _Endless(settings.seed))
     batch = _batch(model, settings, samples)
+    if settings.diffusion.error == "decoded":
+        objective.learn_metric(batch, settings.seed)
     step = 0
 
     def take(steps: int) -> None:

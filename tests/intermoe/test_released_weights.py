@@ -200,9 +200,10 @@ def test_only_the_published_network_can_be_read(tmp_path, stats):
     config = SMALL.model_copy(update={"moe": MoeConfig(experts=4, hidden=64, selection="dense")})
     with pytest.raises(UserError, match=r"moe\.selection = 'dense'"):
         generator_parts(config, stats=stats, **small_files(tmp_path))
-    persons = SMALL.model_copy(update={"denoiser": SMALL.denoiser.model_copy(update={"person_embedding": True})})
-    with pytest.raises(UserError, match=r"denoiser\.person_embedding"):
-        generator_parts(persons, stats=stats, **small_files(tmp_path))
+    for key in ("person_embedding", "person_conditioning"):
+        persons = SMALL.model_copy(update={"denoiser": SMALL.denoiser.model_copy(update={key: True})})
+        with pytest.raises(UserError, match=rf"denoiser\.{key} = True \(allowed: false"):
+            generator_parts(persons, stats=stats, **small_files(tmp_path))
 
 
 def test_the_evaluator_is_read_and_embeds_as_the_published_one(tmp_path: Path):

@@ -71,6 +71,8 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
         "precision": "fp32",
         "condition_drop": 0.1,
         "difference_loss": 0.0,
+        "target": "sample",
+        "error": "latent",
     }
     moe = values.moe
     assert (moe.selection, moe.experts, moe.hidden, moe.c_exp) == ("dynamic", 8, 1024, 1.0)
@@ -84,6 +86,7 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
         "text_hidden": 2048,
         "text_heads": 8,
         "person_embedding": False,
+        "person_conditioning": False,
     }
     assert values.vae.model_dump() == {"width": 64, "latent": 64, "blocks": 2, "dropout": 0.1}
     assert values.data.model_dump() == {

@@ -121,3 +121,34 @@ def test_fit_stays_finite_for_a_body_in_one_point():
     assert rotation_J33.isfinite().all()
     torch.testing.assert_close(matrix_from_6d(sixd_from_matrix(rotation_J33)), rotation_J33)
     assert root_3.tolist() == [0, 0, 0]
+
+
+def test_weighed_against_rotations_a_body_goes_where_all_of_its_joints_say(body):
+    """Held to its rotations, it is the rigid body nearest to all joints (Kabsch, by singular values)."""
+    position_TJ3, rotation_TJ33, offset_J3 = body
+    noisy_TJ3 = position_TJ3 + 0.02 * torch.randn(position_TJ3.shape, generator=torch.Generator().manual_seed(1))
+    noisy_TJ3[:, 0] = position_TJ3[:, 0]
+    given_TR6 = sixd_from_matrix(rotation_TJ33[:, 1:])
+    _, held_TJ33 = fit_rotations(noisy_TJ3, given_TR6, SMPL22, offset_J3, per_radian=1e4)
+    torch.testing.assert_close(held_TJ33[:, 1:], rotation_TJ33[:, 1:], atol=1e-5, rtol=0)
+    for frame in range(len(noisy_TJ3)):
+        posed_J3, aim_J3 = (x_TJ3[frame] - x_TJ3[frame, 0] for x_TJ3 in (position_TJ3, noisy_TJ3))
+        u_33, _, vt_33 = torch.linalg.svd(aim_J3.double().T @ posed_J3.double())
+        turn_33 = u_33 @ torch.diag(torch.tensor([1.0, 1, torch.linalg.det(u_33 @ vt_33)]).double()) @ vt_33
+        torch.testing.assert_close(
+            held_TJ33[frame, 0].double(), turn_33 @ rotation_TJ33[frame, 0].double(), atol=1e-5, rtol=0
+        )
+
+
+def test_errors_of_single_joints_cancel_where_rotations_are_weighed(body):
+    position_TJ3, rotation_TJ33, offset_J3 = body
+    noisy_TJ3 = position_TJ3 + 0.02 * torch.randn(position_TJ3.shape, generator=torch.Generator().manual_seed(2))
+    given_TR6 = sixd_from_matrix(rotation_TJ33[:, 1:])
+    missed = []
+    for per_radian in (0.0, 0.3):
+        root_T3, fitted_TJ33 = fit_rotations(noisy_TJ3, given_TR6, SMPL22, offset_J3, per_radian=per_radian)
+        found_TJ3, _ = forward_kinematics(root_T3, fitted_TJ33, offset_J3, SMPL22.parents)
+        missed.append(
+            float(((found_TJ3 - found_TJ3[:, :1]) - (position_TJ3 - position_TJ3[:, :1])).norm(dim=-1).mean())
+        )
+    assert missed[1] < 0.6 * missed[0]

@@ -16,6 +16,7 @@ from intermoe.data.draws import (
     prompt_seed,
     replication_order,
     replication_pairs,
+    share_of,
     step_seed,
     uniform,
 )
@@ -26,8 +27,8 @@ from intermoe.data.draws import (
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_the_workers_shares_in_the_order_of_their_ranks_are_the_global_batch(world):
     for step in range(7):
-        whole = list(batch_items(3, step, 8, 21))
-        shares = [list(batch_items(3, step, 8, 21, rank=rank, world=world)) for rank in range(world)]
+        whole = batch_items(3, step, 8, 21)
+        shares = [share_of(batch_items(3, step, 8, 21), rank=rank, world=world) for rank in range(world)]
         assert [len(share) for share in shares] == [8 // world] * world
         assert [pair for share in shares for pair in share] == whole
 
@@ -35,8 +36,10 @@ def test_the_workers_shares_in_the_order_of_their_ranks_are_the_global_batch(wor
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_micro_batches_hold_the_same_samples_whatever_the_number_of_workers(world):
     for step in range(3):
-        whole = list(batch_items(3, step, 16, 21))
-        shares = [list(batch_items(3, step, 16, 21, rank=rank, world=world, micro_batches=2)) for rank in range(world)]
+        whole = batch_items(3, step, 16, 21)
+        shares = [
+            share_of(batch_items(3, step, 16, 21), rank=rank, world=world, micro_batches=2) for rank in range(world)
+        ]
         half = 8 // world
         for part, expected in enumerate((whole[:8], whole[8:])):
             assert [pair for share in shares for pair in share[part * half : (part + 1) * half]] == expected
@@ -52,8 +55,28 @@ def test_every_sample_comes_once_an_epoch_and_every_batch_is_full():
         assert [item for _, item in here] == order(5, epoch, 21).tolist()
 
 
+def test_by_length_eight_batches_exchange_their_samples():
+    lengths = np.random.default_rng(0).integers(30, 300, 50)
+
+    def grouped(step, **share):
+        return batch_items(5, step, 4, 50, lengths=lengths, **share)
+
+    within = []
+    for group in range(6):
+        steps = range(8 * group, 8 * group + 8)
+        drawn = [pair for step in steps for pair in batch_items(5, step, 4, 50)]
+        batches = [grouped(step) for step in steps]
+        assert sorted(pair for batch in batches for pair in batch) == sorted(drawn)
+        by_length = sorted(batches, key=lambda batch: lengths[[item for _, item in batch]].sum())
+        joined = [lengths[item] for batch in by_length for _, item in batch]
+        assert joined == sorted(joined)
+        within.append([by_length.index(batch) for batch in batches])
+    # The shortest do not come first, nor in the same place every time.
+    assert len({tuple(places) for places in within}) == 6
+
+
 def test_a_batch_larger_than_the_data_set_spans_epochs():
-    batch = list(batch_items(0, 0, 10, 4))
+    batch = batch_items(0, 0, 10, 4)
     assert [epoch for epoch, _ in batch] == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
     assert sorted(item for _, item in batch[4:8]) == [0, 1, 2, 3]
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from intermoe.config import Config
 from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
 from intermoe.errors import UserError
+from intermoe.layers.conditioning import AdaptiveLayerNorm, modulations
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.selection import Selection
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
@@ -309,17 +310,33 @@ def test_text_head_refuses_heads_that_do_not_divide_the_width() -> None:
         TextHead(18, layers=1, hidden=48, heads=4, dropout=0.0)
 
 
-def test_persons_are_alike_but_for_their_embedding():
+@pytest.mark.parametrize("runs_ahead", [False, True])
+@pytest.mark.parametrize("key", ["person_embedding", "person_conditioning"])
+def test_persons_are_alike_but_for_what_tells_them_apart(key: str, runs_ahead: bool) -> None:
     """Without it the persons in each other's place give the result in each other's place; with it they do not."""
     x_BLPZ, t_B, condition_BW, mask_BL = inputs()
-    for embedded in (False, True):
+    for told_apart in (False, True):
         torch.manual_seed(0)
-        config = SMALL.model_copy(update={"person_embedding": embedded})
+        config = SMALL.model_copy(update={key: told_apart})
         model = Denoiser(config, MoeConfig(experts=4, hidden=40), latent=12, condition=24).eval()
         for parameter in model.parameters():
             if not parameter.any():
                 nn.init.normal_(parameter, std=0.1)
+        model.run_ahead(runs_ahead)
         with torch.no_grad():
             one = model(x_BLPZ, t_B, condition_BW, mask_BL)
             other = model(x_BLPZ.flip(2), t_B, condition_BW, mask_BL).flip(2)
-        assert ((one - other).abs().max() < 1e-5) == (not embedded)
+        assert ((one - other).abs().max() < 1e-5) == (not told_apart)
+
+
+def test_each_person_is_conditioned_as_if_the_whole_batch_were_that_person() -> None:
+    """Of the adaptive layer norms, which alone read it: by norm, one person after the other."""
+    torch.manual_seed(0)
+    norms = [AdaptiveLayerNorm(8) for _ in range(3)]
+    for norm in norms:
+        nn.init.normal_(norm.modulation.weight)
+    x_PBLD, emb_PBD = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 8)
+    for norm, modulation in zip(norms, modulations(norms, emb_PBD), strict=True):
+        expected = torch.stack([norm(x_PBLD, emb_BD)[person] for person, emb_BD in enumerate(emb_PBD)])
+        torch.testing.assert_close(norm(x_PBLD, emb_PBD), expected)
+        torch.testing.assert_close(norm(x_PBLD, modulation), expected)

@@ -41,6 +41,10 @@ def noise_of(model, batch: Batch) -> torch.Tensor:
     return normal(batch["seed"].tolist(), (batch["features"].shape[1] // 4, 2, model.latent), Stream.LATENT)
 
 
+def drawn(memory: PosteriorMemory, batch: Batch, noise_BLPZ: torch.Tensor) -> torch.Tensor:
+    return memory.latents(batch, whole_latents(batch["frames"], 4 * noise_BLPZ.shape[1])[:, ::4], noise_BLPZ)
+
+
 def rows_of(batch: Batch, rows: list[int]) -> Batch:
     return {name: column[rows] for name, column in batch.items()}
 
@@ -54,16 +58,26 @@ def test_they_are_what_the_vae_makes_of_the_batch(tmp_path, model):
             mask_BT = whole_latents(batch["frames"], batch["features"].shape[1])
             expected = model.encode(batch["features"], noise_BLPZ, mask_BT)
         assert (batch["frames"] < batch["features"].shape[1] - 4).any()  # so that there is padding
-        torch.testing.assert_close(memory.sample(batch, noise_BLPZ), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(drawn(memory, batch, noise_BLPZ), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_noise_they_are_the_means(tmp_path, model):
+    batch = stream(tmp_path).batch(0)
+    mask_BT = whole_latents(batch["frames"], batch["features"].shape[1])
+    with torch.no_grad():
+        expected = model.encode(batch["features"], None, mask_BT)
+    found = PosteriorMemory(model).latents(batch, mask_BT[:, ::4], None)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found, drawn(PosteriorMemory(model), batch, noise_of(model, batch)), atol=0.1)
 
 
 def test_they_are_exact_in_a_training_in_bf16(tmp_path, model):
     """What is kept is used in every epoch, its error too."""
     batch = stream(tmp_path).batch(0)
     noise_BLPZ = noise_of(model, batch)
-    expected = PosteriorMemory(model).sample(batch, noise_BLPZ)
+    expected = drawn(PosteriorMemory(model), batch, noise_BLPZ)
     with products_in("bf16", torch.device("cpu")):
-        assert torch.equal(PosteriorMemory(model).sample(batch, noise_BLPZ), expected)
+        assert torch.equal(drawn(PosteriorMemory(model), batch, noise_BLPZ), expected)
 
 
 def test_a_recording_is_encoded_once_in_each_of_its_forms(tmp_path, model, encoded):
@@ -71,7 +85,7 @@ def test_a_recording_is_encoded_once_in_each_of_its_forms(tmp_path, model, encod
     forms = set()
     for step in range(20):
         batch = samples.batch(step)
-        memory.sample(batch, noise_of(model, batch))
+        drawn(memory, batch, noise_of(model, batch))
         forms |= set(batch["form"].tolist())
     assert forms == set(range(12))  # three recordings: as they are, swapped, mirrored and both
     assert encoded == [1] * 12
@@ -80,10 +94,10 @@ def test_a_recording_is_encoded_once_in_each_of_its_forms(tmp_path, model, encod
 def test_a_motion_has_the_same_bits_beside_others_and_after_an_interruption(tmp_path, model):
     batch = stream(tmp_path).batch(0)
     noise_BLPZ, memory = noise_of(model, batch), PosteriorMemory(model)
-    together = memory.sample(batch, noise_BLPZ)
-    assert memory.sample(batch, noise_BLPZ).equal(together)
+    together = drawn(memory, batch, noise_BLPZ)
+    assert drawn(memory, batch, noise_BLPZ).equal(together)
     for rows in ([0], [3, 1], [5, 4, 2]):
-        alone = PosteriorMemory(model).sample(rows_of(batch, rows), noise_BLPZ[rows])
+        alone = drawn(PosteriorMemory(model), rows_of(batch, rows), noise_BLPZ[rows])
         assert alone.equal(together[rows])
 
 
@@ -99,7 +113,7 @@ def test_without_features_the_latents_are_the_same_and_only_new_forms_are_read(t
     for step in range(20):
         batch = samples.batch(step)
         noise_BLPZ = noise_of(model, batch)
-        assert memory.sample(lean.batch(step), noise_BLPZ).equal(other.sample(batch, noise_BLPZ))
+        assert drawn(memory, lean.batch(step), noise_BLPZ).equal(drawn(other, batch, noise_BLPZ))
     assert sorted(asked) == list(range(12))
 
 
@@ -118,7 +132,7 @@ def test_crops_and_what_is_held_out_are_not_kept(tmp_path, model, encoded):
     memory = PosteriorMemory(model)
     for batch in (cropped.batch(0), held_out):
         assert set(batch["form"].tolist()) == {-1}
-        first, again = (memory.sample(batch, noise_of(model, batch)) for _ in range(2))
+        first, again = (drawn(memory, batch, noise_of(model, batch)) for _ in range(2))
         assert first.equal(again)
     assert len(encoded) == 2 * (6 + 2)
 
@@ -126,6 +140,6 @@ def test_crops_and_what_is_held_out_are_not_kept(tmp_path, model, encoded):
 def test_no_more_is_kept_than_there_is_room_for(tmp_path, model, encoded):
     batch = rows_of(stream(tmp_path).batch(0), [0])
     memory = PosteriorMemory(model, num_bytes=100)
-    first, again = (memory.sample(batch, noise_of(model, batch)) for _ in range(2))
+    first, again = (drawn(memory, batch, noise_of(model, batch)) for _ in range(2))
     assert encoded == [1, 1]
     assert first.equal(again)

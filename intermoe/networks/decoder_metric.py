@@ -1,0 +1,70 @@
+"""How far an error of a latent frame moves the motion that it decodes to.
+
+Legend: B batch, L latent frames, P = 2 persons, Z latent numbers of a person-frame, T frames, F features, J joints,
+S = P * B motions of one person, V valid latent frames of all of them.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from intermoe.body.features import FeatureLayout, Normaliser
+from intermoe.body.skeletons import Skeleton
+from intermoe.layers.precision import in_full
+from intermoe.networks.codec import LatentCodec
+from intermoe.networks.vae import STRIDE
+
+# The share of the plain square: numbers that the decoder hardly reads must not drift away from what it knows.
+_PLAIN = 0.05
+# Gradients, as a multiple of Z: an error's square is then known to 1 / (4 sqrt(Z)) of itself, 2% where Z is 112.
+_GRADIENTS = 32
+# What a decimetre at the hands, feet and head weighs beside a standard deviation of a feature.
+_END_EFFECTOR = 0.3
+
+
+def decoder_metric(codec: LatentCodec, latent_BLPZ: Tensor, mask_BL: Tensor, seed: int = 0) -> Tensor:
+    """The symmetric matrix G [Z, Z] by which errors e of a latent frame are squared: e^T G e.
+
+    G is the mean over latent frames of J^T J, where J is the derivative of all decoded features by that frame, in the
+    units of ``feature_weights``: to first order, e^T G e is the squared error of the motion. It is estimated without J,
+    by the gradients J^T u of random sums u of the features, whose squares have that mean. G is scaled to a mean of 1 on
+    its diagonal, as plain squares have it, and a twentieth of it is the identity.
+
+    Args:
+        codec: whose decoder is looked at.
+        latent_BLPZ: latents of motions, as many as may be.
+        mask_BL: bool, the valid latent frames.
+        seed: of the random sums.
+    """
+    latent_SLZ = latent_BLPZ.detach().transpose(1, 2).flatten(0, 1)
+    mask_SL = mask_BL.repeat_interleave(latent_BLPZ.shape[2], dim=0)
+    size, device = latent_SLZ.shape[-1], latent_SLZ.device
+    scale_F = feature_weights(codec.normaliser, codec.skeleton).sqrt()
+    scale_STF = mask_SL.repeat_interleave(STRIDE, dim=1)[..., None] * scale_F
+    random = torch.Generator().manual_seed(seed)
+    metric_ZZ = torch.zeros(size, size, device=device)
+    with torch.enable_grad(), in_full(device):
+        latent_SLZ.requires_grad_()
+        features_STF = codec.vae.decode(latent_SLZ.unflatten(-1, (-1, codec.vae.config.latent)))
+        for _ in range(math.ceil(_GRADIENTS * size / int(mask_SL.sum()))):
+            sum_STF = torch.randn(features_STF.shape, generator=random).to(device) * scale_STF
+            (gradient_SLZ,) = torch.autograd.grad(features_STF, latent_SLZ, sum_STF, retain_graph=True)
+            gradient_VZ = gradient_SLZ[mask_SL]
+            metric_ZZ += gradient_VZ.mT @ gradient_VZ
+    return torch.lerp(metric_ZZ / metric_ZZ.diagonal().mean(), torch.eye(size, device=device), _PLAIN)
+
+
+def feature_weights(normaliser: Normaliser, skeleton: Skeleton) -> Tensor:
+    """How much the squared error of each normalised feature weighs [F].
+
+    Each weighs 1, and the places of hands, feet and head besides by their error in decimetres: the unit of a normalised
+    position is how far people walk, which says little of where they touch each other and the ground.
+    """
+    weight_F = torch.ones_like(normaliser.std_F)
+    weight_J3, std_J3 = (
+        x_F[FeatureLayout.of(skeleton).positions].unflatten(-1, (-1, 3)) for x_F in (weight_F, normaliser.std_F)
+    )
+    ends = list(skeleton.end_effectors)
+    weight_J3[ends] += _END_EFFECTOR * (10 * std_J3[ends]).square()
+    return weight_F
