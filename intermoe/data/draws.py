@@ -90,8 +90,9 @@ def batch_items(
         step: number of the step.
         batch: samples of a step.
         items: samples of an epoch.
-        lengths: of the items; with them, a batch is of nearly one length: the items of eight batches in a row are dealt
-            anew, the shortest into one batch, the next into another, and these come in a random order.
+        lengths: of the items; with them, a batch is of nearly one length: the items of eight batches in a row, or of as
+            many as an epoch has, are dealt anew, the shortest into one batch, the next into another, and these come in
+            a random order.
 
     Example:
         >>> batch_items(0, 0, 3, 2)
@@ -99,10 +100,11 @@ def batch_items(
     """
     if lengths is None:
         return [_pair(seed, position, items) for position in range(step * batch, (step + 1) * batch)]
-    group, number = divmod(step, _GROUPED)
-    positions = range(group * _GROUPED * batch, (group + 1) * _GROUPED * batch)
+    steps = max(1, min(_GROUPED, items // batch))
+    group, number = divmod(step, steps)
+    positions = range(group * steps * batch, (group + 1) * steps * batch)
     pairs = sorted((_pair(seed, position, items) for position in positions), key=lambda pair: int(lengths[pair[1]]))
-    first = batch * int(np.random.default_rng([_GROUPING, seed, group]).permutation(_GROUPED)[number])
+    first = batch * int(np.random.default_rng([_GROUPING, seed, group]).permutation(steps)[number])
     return pairs[first : first + batch]
 
 

@@ -34,11 +34,12 @@ def decoder_metric(codec: LatentCodec, latent_BLPZ: Tensor, mask_BL: Tensor, see
     Args:
         codec: whose decoder is looked at.
         latent_BLPZ: latents of motions, as many as may be.
-        mask_BL: bool, the valid latent frames.
+        mask_BL: bool, the valid latent frames. A motion with a latent number that is not finite is left out.
         seed: of the random sums.
     """
-    latent_SLZ = latent_BLPZ.detach().transpose(1, 2).flatten(0, 1)
-    mask_SL = mask_BL.repeat_interleave(latent_BLPZ.shape[2], dim=0)
+    is_finite_B = latent_BLPZ.isfinite().flatten(1).all(dim=1)
+    latent_SLZ = latent_BLPZ.detach().where(is_finite_B[:, None, None, None], 0).transpose(1, 2).flatten(0, 1)
+    mask_SL = (mask_BL & is_finite_B[:, None]).repeat_interleave(latent_BLPZ.shape[2], dim=0)
     size, device = latent_SLZ.shape[-1], latent_SLZ.device
     scale_F = feature_weights(codec.normaliser, codec.skeleton).sqrt()
     scale_STF = mask_SL.repeat_interleave(STRIDE, dim=1)[..., None] * scale_F
@@ -47,7 +48,7 @@ def decoder_metric(codec: LatentCodec, latent_BLPZ: Tensor, mask_BL: Tensor, see
     with torch.enable_grad(), in_full(device):
         latent_SLZ.requires_grad_()
         features_STF = codec.vae.decode(latent_SLZ.unflatten(-1, (-1, codec.vae.config.latent)))
-        for _ in range(math.ceil(_GRADIENTS * size / int(mask_SL.sum()))):
+        for _ in range(math.ceil(_GRADIENTS * size / max(1, int(mask_SL.sum())))):
             sum_STF = torch.randn(features_STF.shape, generator=random).to(device) * scale_STF
             (gradient_SLZ,) = torch.autograd.grad(features_STF, latent_SLZ, sum_STF, retain_graph=True)
             gradient_VZ = gradient_SLZ[mask_SL]

@@ -50,7 +50,18 @@ def test_it_squares_errors_as_the_decoded_motion_does(codec: LatentCodec) -> Non
 def test_padding_and_the_features_of_others_change_nothing(codec: LatentCodec) -> None:
     z_BLPZ, mask_BL = latents(6, 10), torch.arange(10) < torch.tensor([10, 4, 7, 10, 2, 9])[:, None]
     other_BLPZ = z_BLPZ.where(mask_BL[:, :, None, None], 100.0)
-    torch.testing.assert_close(decoder_metric(codec, other_BLPZ, mask_BL), decoder_metric(codec, z_BLPZ, mask_BL))
+    expected_ZZ = decoder_metric(codec, z_BLPZ, mask_BL)
+    torch.testing.assert_close(decoder_metric(codec, other_BLPZ, mask_BL), expected_ZZ)
+
+
+def test_motions_that_are_not_finite_are_left_out(codec: LatentCodec) -> None:
+    z_BLPZ, mask_BL = latents(6, 10), torch.ones(6, 10, dtype=torch.bool)
+    z_BLPZ[4, 3, 1, 2] = torch.nan
+    without_BL = mask_BL.clone()
+    without_BL[4] = False
+    found_ZZ = decoder_metric(codec, z_BLPZ, mask_BL)
+    assert found_ZZ.isfinite().all()
+    torch.testing.assert_close(found_ZZ, decoder_metric(codec, latents(6, 10), without_BL))
 
 
 def test_it_is_the_same_again_and_leaves_no_gradient(codec: LatentCodec) -> None:

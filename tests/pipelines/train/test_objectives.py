@@ -11,12 +11,16 @@ import torch
 from intermoe.data.draws import Stream, normal, uniform
 from intermoe.data.shards import DatasetFolder
 from intermoe.model import VAE_PARTS, InterMoE
+from intermoe.networks.decoder_metric import decoder_metric
 from intermoe.networks.vae import whole_latents
 from intermoe.text.encoders import TextStates
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.objective import Diagnostics
 from intermoe.training.vae import VaeObjective
 from pipelines.train.objectives import build
+
+
+PAPERS = ("diffusion.target=sample", "diffusion.error=latent")
 
 
 @pytest.fixture(scope="module", params=["vae", "denoiser", "evaluator"])
@@ -188,7 +192,7 @@ def test_the_vaes_noise_is_that_of_the_seeds(make, shards):
 
 
 def test_the_denoiser_learns_the_clean_latents_of_one_sample_after_the_other(make, shards):
-    objective = make("denoiser", "diffusion.condition_drop=0.5").eval()
+    objective = make("denoiser", "diffusion.condition_drop=0.5", *PAPERS).eval()
     model = objective.model
     with torch.no_grad():
         # As it begins, it answers zero to everything.
@@ -213,8 +217,8 @@ def test_the_denoiser_learns_the_clean_latents_of_one_sample_after_the_other(mak
 
 
 def test_changes_from_frame_to_frame_are_a_loss_only_where_they_have_a_weight(make, shards):
-    batch = next(make("denoiser").stream(DatasetFolder.open(shards)).held_out("val").held_out_batches())
-    plain, weighed = (make("denoiser", f"diffusion.difference_loss={weight}").eval() for weight in (0, 3))
+    batch = next(make("denoiser", *PAPERS).stream(DatasetFolder.open(shards)).held_out("val").held_out_batches())
+    plain, weighed = (make("denoiser", f"diffusion.difference_loss={weight}", *PAPERS).eval() for weight in (0, 3))
     assert (plain.weights, weighed.weights) == ({"diffusion": 1.0}, {"diffusion": 1.0, "difference": 3.0})
     with torch.no_grad():
         assert list(plain(batch)) == ["diffusion"]
@@ -228,6 +232,36 @@ def test_changes_from_frame_to_frame_are_a_loss_only_where_they_have_a_weight(ma
         for row, count in enumerate(batch["frames"])
     ]
     assert float(sums["difference"]) == pytest.approx(float(torch.stack(changes).sum()), rel=1e-4)
+
+
+def test_the_denoiser_learns_means_by_what_their_motion_is_worth(make, shards):
+    objective = make("denoiser", "diffusion.target=mean", "diffusion.error=decoded").eval()
+    folder = DatasetFolder.open(shards)
+    stream = objective.stream(folder)
+    batch = next(stream.held_out("val").held_out_batches())
+    assert "latent_noise" not in batch
+    with torch.no_grad():
+        sums = objective(batch)
+        first = replace(stream, features=True).batch(0)
+        mask_BT = whole_latents(first["frames"], first["features"].shape[1])
+        latent_BLPZ = objective.model.encode(first["features"], mask_BT=mask_BT)
+        metric_ZZ = decoder_metric(objective.model, latent_BLPZ, mask_BT[:, ::4], seed=0)
+        # As it begins, the network answers zero to everything: what is left are the means and their changes.
+        expected = {"diffusion": 0.0, "difference": 0.0}
+        for row, frames in enumerate(batch["frames"].tolist()):
+            clean_LPZ = objective.model.encode(batch["features"][row : row + 1, : frames // 4 * 4])[0]
+            expected["diffusion"] += float(((clean_LPZ @ metric_ZZ) * clean_LPZ).mean(-1).sum())
+            changes_LPZ = clean_LPZ.diff(dim=0)
+            expected["difference"] += float(((changes_LPZ @ metric_ZZ) * changes_LPZ).mean(-1).sum())
+    assert {name: float(total) for name, total in sums.items()} == pytest.approx(expected, rel=1e-3)
+
+
+def test_decoded_errors_need_a_stream_first(make, shards):
+    batch = next(make("denoiser").stream(DatasetFolder.open(shards)).held_out("val").held_out_batches())
+    with pytest.raises(
+        RuntimeError, match=r"^errors are to be decoded ones: stream\(\) or learn_metric\(\) comes first$"
+    ):
+        make("denoiser", "diffusion.error=decoded")(batch)
 
 
 @pytest.mark.parametrize("max_frames", [60, 300])

@@ -279,7 +279,9 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_sample(
     often = (f"train.{target}.checkpoint_every=1", f"train.{target}.validate_every=1", f"workers.count={world}")
     values = tiny(target, 60, *often)
     of = SampleStream(str(dataset), "train", "windows", 0, 8, 60, 16)
-    of = of if target == "vae" else SampleStream(str(dataset), "train", "interactions", 0, 8, 60)
+    if target != "vae":
+        by_length = getattr(values.train, target).group_by_length
+        of = SampleStream(str(dataset), "train", "interactions", 0, 8, 60, by_length=by_length)
     batches = (of.arrays(step, rank=0, world=1) for step in range(60))
     bad = next(
         (step, [of.sample_id(i) for i, x in zip(b["item"], b["features"], strict=True) if np.isnan(x).any()])
