@@ -19,7 +19,6 @@ from intermoe.training.objective import Diagnostics
 from intermoe.training.vae import VaeObjective
 from pipelines.train.objectives import build
 
-
 PAPERS = ("diffusion.target=sample", "diffusion.error=latent")
 
 
