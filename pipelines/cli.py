@@ -190,6 +190,13 @@ def _generate(options: argparse.Namespace) -> None:
         print(file)
 
 
+def _figure(options: argparse.Namespace) -> None:
+    from pipelines.figure import figure
+
+    figure(options)
+    print(options.out)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -358,6 +365,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "import": _import,
     "train": _train,
     "generate": _generate,
+    "figure": _figure,
     "evaluate": _evaluate,
     "sweep": _sweep,
     "report": _report,

@@ -116,6 +116,25 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--scale", type=_number, help="bvh: what makes metres of the file's unit (default: 1)")
     verb.add_argument("--fps", type=_number, help="bvh: frames per second, where the file states a wrong rate")
 
+    verb = verbs.add_parser("figure", help="motions of several models side by side, as papers show them")
+    verb.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the two people do; one row each")
+    verb.add_argument(
+        "--model",
+        action="append",
+        required=True,
+        dest="models",
+        metavar="MODEL",
+        help="as for generate; one column each time it is given",
+    )
+    verb.add_argument("--headings", nargs="+", metavar="HEADING", help="of the columns (default: the models' names)")
+    verb.add_argument("--out", type=as_place, required=True, help="output file (.png)")
+    verb.add_argument("--frames", type=_count, default=4, help="key frames of a motion (default: 4)")
+    verb.add_argument("--seconds", type=_number, default=4.0, help="length (default: 4)")
+    verb.add_argument("--seed", type=_integer, default=0, help="seed of the noise (default: 0)")
+    verb.add_argument("--guidance", type=_number, help="scale of classifier-free guidance (default: the models')")
+    verb.add_argument("--text-folder", type=Path, help="folder of CLIP's weights, if not in the hub's cache")
+    verb.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto, a GPU if there is one)")
+
     verb = verbs.add_parser("evaluate", help="evaluate a model: metrics with 95%% intervals")
     verb.add_argument(
         "overrides",

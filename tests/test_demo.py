@@ -54,8 +54,14 @@ def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     assert jerk["generated"] < 0.25 * jerk["raw"]
     assert rows["recorded"]["identity"]["mean"] >= 0.98
     assert 0.4 < rows["recorded"]["identity_shuffled"]["mean"] < 0.6
-    # By far more than chance, and than what always the same person's acting gives.
-    assert rows["generated"]["identity"]["mean"] > 0.72
+    # Who acts, what is acted and how: near to recorded motion (measured: 0.96, 0.92 times, 12.6, 2.2 and 1.9 times).
+    of_users = {name: measures["mean"] for name, measures in rows["generated"].items()}
+    recorded = {name: measures["mean"] for name, measures in rows["recorded"].items()}
+    assert of_users["identity"] > 0.9
+    assert of_users["r_precision_top1"] > 0.8 * recorded["r_precision_top1"]
+    assert of_users["fid"] < 18
+    assert of_users["jerk_m_s3"] < 3 * recorded["jerk_m_s3"]
+    assert of_users["foot_skating_cm_s"] < 2.5 * recorded["foot_skating_cm_s"]
     (demo,) = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_runs(["1"], "tags.mlflow.runName = 'demo'")
     text_of_run = demo.data.tags["mlflow.note.content"]
     assert text_of_run.startswith("The whole pipeline on Duet, small.\n\nEvaluation of `")

@@ -78,6 +78,11 @@ def write_strip(motion: "Motion", path: Path, frames: int = 8) -> None:
 
 def panels(motion: "Motion", chosen: list[int]) -> list[Image.Image]:
     """The chosen frames, each seen by the same camera moved along with the middle between the two people."""
+    return [stage.draw(frame) for stage, frame in zip(stages(motion, chosen), chosen, strict=True)]
+
+
+def stages(motion: "Motion", chosen: list[int]) -> list[Stage]:
+    """A stage for each chosen frame, all seen by one camera that moves along with the middle between the two people."""
     joints_NPJ3 = motion.joints[chosen].astype(np.float64)
     middle_N3 = (joints_NPJ3.min((1, 2)) + joints_NPJ3.max((1, 2))) / 2 * [1, 0, 1]
     azimuth = best_azimuth(motion.joints, motion.skeleton)
@@ -86,7 +91,4 @@ def panels(motion: "Motion", chosen: list[int]) -> list[Image.Image]:
     # People far apart fill the width, not the height: take the lowest panel in which they are about as large.
     size = [camera.focal / camera.project(np.zeros(3))[1] for camera in cameras]
     camera = next(camera for camera, pixels in zip(cameras, size, strict=True) if pixels > 0.96 * max(size))
-    return [
-        Stage(motion.joints, motion.skeleton, camera.moved(middle_3)).draw(frame)
-        for frame, middle_3 in zip(chosen, middle_N3, strict=True)
-    ]
+    return [Stage(motion.joints, motion.skeleton, camera.moved(middle_3)) for middle_3 in middle_N3]

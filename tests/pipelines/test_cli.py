@@ -61,6 +61,18 @@ COMMANDS = {
         "--routing-map",
         "--page",
     ),
+    "figure": (
+        "PROMPT",
+        "--model",
+        "--headings",
+        "--out",
+        "--frames",
+        "--seconds",
+        "--seed",
+        "--guidance",
+        "--text-folder",
+        "--device",
+    ),
     "evaluate": (
         "--model",
         "--data",

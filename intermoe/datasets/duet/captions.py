@@ -4,7 +4,9 @@ Placeholders: {a} the one who acts, {b} the other, {hand} the acting side ("left
 "with both hands"), {other_hand} the other person's side, {direction} of circling seen from above.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -139,6 +141,38 @@ def write_captions(
     """
     chosen = random.choice(len(TEMPLATES[kind]), size=3, replace=False)
     return tuple(fill(TEMPLATES[kind][number], actor, hand, words) for number in chosen)
+
+
+def told(sentence: str) -> tuple[str, int] | None:
+    """Which kind of interaction a sentence is of, and which person (0 or 1) acts; None where no template says it.
+
+    Example:
+        >>> told("The second person is hugged by the first person.")
+        ('hug', 0)
+        >>> told("Two people dance.") is None
+        True
+    """
+    words = re.sub(r"\s+", " ", sentence.strip().rstrip(".").lower())
+    found = {
+        (kind, actor)
+        for kind, templates in TEMPLATES.items()
+        for template in templates
+        for actor in (0, 1)
+        if _pattern(template, actor).fullmatch(words)
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+@lru_cache(maxsize=256)
+def _pattern(template: str, actor: int) -> re.Pattern[str]:
+    people = {"a": PEOPLE[actor], "b": PEOPLE[1 - actor], "a_bare": PEOPLE[actor].removeprefix("the ")}
+    parts = re.split(r"\{(\w+)\}", template.rstrip("."))
+    # Every second part is the name of a placeholder; what stands for a side or a direction may be anything.
+    texts = [
+        re.escape(people.get(part, part)) if number % 2 == 0 or part in people else r"[\w -]+"
+        for number, part in enumerate(parts)
+    ]
+    return re.compile("".join(texts))
 
 
 def fill(template: str, actor: int, hand: str, words: Mapping[str, str]) -> str:
