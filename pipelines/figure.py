@@ -25,18 +25,22 @@ def figure(options: argparse.Namespace) -> None:
     """Generate a motion of every prompt with every model, and draw them all; options as the grammar names them.
 
     Raises:
-        UserError: not as many headings as models, ``out`` is taken or no PNG, a model that is none, or what
-            :meth:`InterMoE.generate` refuses.
+        UserError: not as many headings as models, fewer than 2 frames, ``out`` is taken or no PNG, a model that is
+            none, or what :meth:`InterMoE.generate` refuses.
     """
     out: Place = options.out
     headings: Sequence[str] = options.headings or options.models
     if len(headings) != len(options.models):
-        raise UserError(f"{len(headings)} headings", where="--headings", allowed=f"{len(options.models)}, one a model")
+        raise UserError(
+            f"{len(headings)} headings", where="--headings", allowed=f"{len(options.models)}, one for each model"
+        )
     if out.suffix.lower() != ".png":
         raise UserError(f"unknown suffix {out.suffix!r}", where=out, allowed=".png")
+    if options.frames < 2:
+        raise UserError(f"{options.frames}", where="--frames", allowed="2 or more")
     check_prompts(options.prompts)
     check_request(options.prompts, options.seed, options.guidance)
-    check_free(out)
+    check_free(out, "another name")
     site, device = Site.here(options.text_folder), device_named(options.device)
     folders = [model_folder(name, site.tracking_uri) for name in options.models]
     columns: list[list[Motion]] = []

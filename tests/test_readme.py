@@ -75,6 +75,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "describe --config",
         "train vae",
         "train denoiser",
+        'figure "The',
         "sync runs/denoiser",
         "verify data/duet",
         "train evaluator",
@@ -121,6 +122,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert {path.suffix for path in (tmp_path / "motions").iterdir()} == suffixes | {".html"}
     for folder in ("given", "longer", "row"):
         assert {path.suffix for path in (tmp_path / folder).iterdir()} == suffixes
+    assert (tmp_path / "figure.png").is_file()
     # The other block of Python trains: tests/pipelines/test_notebook.py runs it.
     python, of_given = (block for kind, block in BLOCKS if kind == "python" and "InterMoE.load" in block)
     done = subprocess.run([sys.executable, "-c", python], capture_output=True, text=True, timeout=600)

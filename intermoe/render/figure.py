@@ -27,7 +27,7 @@ BOX = (142, 68, 173)
 _EDGE, _GAP, _BETWEEN = 24, 4, 28
 _HEADING, _CAPTION, _TIME, _NOTE = 34, 28, 20, 22
 _LINE = 6
-# Metres: a shorter path is no path, but swaying.
+# Metres: who has never been farther away has swayed, or turned, and not walked.
 _SHORTEST = 0.25
 # Of the arrow's head, metres, and the pixels of a path's layer for one of the picture.
 _HEAD, _FINER = 0.16, 2
@@ -124,7 +124,7 @@ def draw_paths(picture: Image.Image, camera: Camera, root_TP3: NDArray) -> None:
     pen = ImageDraw.Draw(layer)
     for person, colour in enumerate(PERSON_COLOURS):
         path_N2 = ground_path(root_TP3[:, person])
-        if np.linalg.norm(np.diff(path_N2, axis=0), axis=1).sum() < _SHORTEST:
+        if np.linalg.norm(path_N2 - path_N2[0], axis=1).max() < _SHORTEST:
             continue
         line_N2, head_32 = _arrow(path_N2)
         for points, is_head in ((line_N2, False), (head_32, True)):
