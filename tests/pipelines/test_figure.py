@@ -23,10 +23,9 @@ def recorded(kind_index: int, caption: str) -> Motion:
 
 
 def test_who_acts_is_checked_where_the_words_are_duets():
-    bow = make_interaction(seed=0, index=1)
+    number = int(make_interaction(seed=0, index=1).label["actor"])
     names = ("the first person", "the second person")
-    actor = names[bow.label["actor"]]
-    other = names[1 - bow.label["actor"]]
+    actor, other = names[number], names[1 - number]
     assert identity_error(recorded(1, f"{actor.capitalize()} bows deeply to {other}.")) is None
     assert identity_error(recorded(1, f"{other.capitalize()} bows deeply to {actor}.")) == f"identity: {actor} acts"
     assert identity_error(recorded(1, f"{other.capitalize()} curtsies to {actor}.")) is None
