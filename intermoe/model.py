@@ -63,7 +63,13 @@ class InterMoE(LatentCodec):
             heads=config.denoiser.text_heads,
             dropout=config.denoiser.dropout,
         )
-        self.denoiser = Denoiser(config.denoiser, config.moe, latent=self.latent, condition=width)
+        self.denoiser = Denoiser(
+            config.denoiser,
+            config.moe,
+            latent=self.latent,
+            condition=width,
+            weighs_errors=config.diffusion.error == "decoded",
+        )
         self.diffusion = Diffusion(config.diffusion)
         self._encoder: TextEncoder | None = None
         self._text_folder: Path | None = None

@@ -38,10 +38,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "vae.encoder": _count(model.vae.joints_in, model.vae.down, model.vae.to_posterior),
         "vae.decoder": _count(model.vae.from_latent, model.vae.up, model.vae.joints_out),
         "text_head": _count(model.text_head),
-        "denoiser.embeddings": _count(
-            model.denoiser.embed_motion, model.denoiser.embed_timestep, model.denoiser.embed_text, model.denoiser.out
-        )
-        + (0 if model.denoiser.person_PD is None else model.denoiser.person_PD.numel()),
+        "denoiser.embeddings": _count(model.denoiser) - _count(model.denoiser.layers),
         "denoiser.attention": _count(model.denoiser.layers) - feed_forward,
         "denoiser.feed_forward": feed_forward,
     }
@@ -107,9 +104,11 @@ def denoiser_flop(model: InterMoE, settings: Settings, batch: int) -> int:
     modulations = [module.modulation for module in denoiser.modules() if isinstance(module, AdaptiveLayerNorm)]
     routers = [module for module in denoiser.modules() if isinstance(module, Router)]
     text_routers = [router.text for router in routers if router.text is not None]
-    # What conditions the layers meets a sample once, not each of its tokens.
-    once = _count(denoiser.embed_timestep, denoiser.embed_text, *modulations, *text_routers)
-    weights = 2 * batch * (2 * frames * (active - once) + once)
+    # What conditions the layers meets a sample, or each person of it, once, not each of its tokens.
+    per_sample = _count(denoiser.embed_timestep, denoiser.embed_text, *text_routers)
+    modulating = _count(*modulations)
+    once = per_sample + modulating * (2 if config.person_conditioning else 1)
+    weights = 2 * batch * (2 * frames * (active - per_sample - modulating) + once)
     # Queries times keys, and attention times values, for itself and for the partner; one zero key is added.
     attention = 2 * batch * config.layers * 2 * 2 * 2 * frames * (frames + 1) * config.width
     return weights + attention

@@ -17,7 +17,7 @@ from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import EvaluatorConfig
 from intermoe.evaluation.protocol import EvaluationConfig
 from intermoe.model_config import ModelConfig
-from intermoe.training.config import TrainingConfig, VaeTrainingConfig
+from intermoe.training.config import DenoiserTrainingConfig, TrainingConfig, VaeTrainingConfig
 from intermoe.yaml_files import read_mapping, values_in
 
 PRESETS = Path(__file__).parent / "presets"
@@ -27,7 +27,7 @@ class TrainConfig(Config):
     """Settings of the training of each network."""
 
     vae: VaeTrainingConfig
-    denoiser: TrainingConfig
+    denoiser: DenoiserTrainingConfig
     evaluator: TrainingConfig = TrainingConfig(epochs=200, batch_size=64)
 
 

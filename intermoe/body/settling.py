@@ -15,7 +15,7 @@ from intermoe.body.skeletons import Skeleton
 # Frames before and after, and their weights in a smoothed frame.
 _SMOOTHING = {-2: 1 / 12, -1: 3 / 12, 0: 4 / 12, 1: 3 / 12, 2: 1 / 12}
 
-# Of what a network gives: a joint is off by a centimetre where a rotation is off by two degrees.
+# Of what a network gives: a joint is off by a centimetre where a rotation is off by a little over two degrees.
 _PER_RADIAN = 0.25
 
 

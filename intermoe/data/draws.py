@@ -20,9 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Item = TypeVar("Item")
+
 # What the seed of a run is turned into; each begins a sequence of numbers that is independent of the others.
 _ORDER, _SAMPLE, _STEP, _PROMPT, _GROUPING = range(5)
-Item = TypeVar("Item")
 # Steps whose samples are dealt anew by length.
 _GROUPED = 8
 # What an evaluation draws in a replication after its order, whose seed has no third number.
@@ -92,7 +93,7 @@ def batch_items(
         items: samples of an epoch.
         lengths: of the items; with them, a batch is of nearly one length: the items of eight batches in a row, or of as
             many as an epoch has, are dealt anew, the shortest into one batch, the next into another, and these come in
-            a random order.
+            a random order. Where an epoch ends among them, one batch holds its longest and the next one's shortest.
 
     Example:
         >>> batch_items(0, 0, 3, 2)
@@ -103,7 +104,8 @@ def batch_items(
     steps = max(1, min(_GROUPED, items // batch))
     group, number = divmod(step, steps)
     positions = range(group * steps * batch, (group + 1) * steps * batch)
-    pairs = sorted((_pair(seed, position, items) for position in positions), key=lambda pair: int(lengths[pair[1]]))
+    # Each epoch's for themselves: the same sample of two epochs would come twice into one batch.
+    pairs = sorted((_pair(seed, at, items) for at in positions), key=lambda pair: (pair[0], int(lengths[pair[1]])))
     first = batch * int(np.random.default_rng([_GROUPING, seed, group]).permutation(steps)[number])
     return pairs[first : first + batch]
 

@@ -47,6 +47,7 @@ class DiffusionConfig(Config):
             latent numbers that the VAE leaves unused are noise that nobody can predict.
         error: what a prediction is measured by in training: "latent" is the mean square of its numbers' errors, as in
             the paper; "decoded", to first order, that of the features that they decode to (see ``decoder_metric``).
+            Losses are comparable only under the same target and error.
     """
 
     steps: int = Field(default=1000, ge=1, le=100_000)
@@ -148,7 +149,7 @@ class Diffusion:
         return alpha_bar_B.sqrt().to(dtype) * x0_BLPZ + (1 - alpha_bar_B).sqrt().to(dtype) * noise_BLPZ
 
     def loss_sums(
-        self, prediction_BLPZ: Tensor, x0_BLPZ: Tensor, mask_BL: Tensor, metric_ZZ: Tensor | None = None
+        self, prediction_BLPZ: Tensor, x0_BLPZ: Tensor, mask_BL: Tensor, root_ZZ: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The loss as a sum and a count, so that it can be averaged over micro-batches and workers.
 
@@ -156,22 +157,19 @@ class Diffusion:
             prediction_BLPZ: predicted clean latents.
             x0_BLPZ: the clean latents.
             mask_BL: bool, the valid latent frames.
-            metric_ZZ: symmetric matrix G by which errors e are squared, e^T G e / Z; the identity if None.
+            root_ZZ: what errors are multiplied by before they are squared (see ``decoder_metric``); nothing if None.
 
         Returns:
             The sum over the valid tokens of both persons of the mean squared error of their Z numbers, and the number
             (int64) of these tokens.
         """
-        difference_BLPZ = prediction_BLPZ.float() - x0_BLPZ.float()
-        if metric_ZZ is None:
-            error_BLP = difference_BLPZ.square().mean(dim=-1)
-        else:
-            error_BLP = (difference_BLPZ * (difference_BLPZ @ metric_ZZ)).mean(dim=-1)
+        off_BLPZ = prediction_BLPZ.float() - x0_BLPZ.float()
+        error_BLP = (off_BLPZ if root_ZZ is None else off_BLPZ @ root_ZZ).square().mean(dim=-1)
         total = error_BLP.masked_fill(~mask_BL[:, :, None], 0).sum()
         return total, mask_BL.sum() * error_BLP.shape[-1]
 
     def difference_sum(
-        self, prediction_BLPZ: Tensor, x0_BLPZ: Tensor, mask_BL: Tensor, metric_ZZ: Tensor | None = None
+        self, prediction_BLPZ: Tensor, x0_BLPZ: Tensor, mask_BL: Tensor, root_ZZ: Tensor | None = None
     ) -> Tensor:
         """What ``difference_loss`` weighs: as ``loss_sums``, of the changes between frames that are both valid."""
         # What stands behind a motion's frames must not reach the gradient of its last one either.
@@ -179,4 +177,4 @@ class Diffusion:
             latent_BLPZ.float().masked_fill(~mask_BL[:, :, None, None], 0).diff(dim=1)
             for latent_BLPZ in (prediction_BLPZ, x0_BLPZ)
         )
-        return self.loss_sums(change_BLPZ, right_BLPZ, mask_BL[:, 1:] & mask_BL[:, :-1], metric_ZZ)[0]
+        return self.loss_sums(change_BLPZ, right_BLPZ, mask_BL[:, 1:] & mask_BL[:, :-1], root_ZZ)[0]

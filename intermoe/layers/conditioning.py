@@ -1,6 +1,7 @@
 """Conditioning on timestep and text: sinusoids and adaptive layer norm.
 
-Legend: B batch, P = 2 persons, L latent frames, D width, M = 2 D numbers of a modulation, K layer norms.
+Legend: B batch, P = 2 persons, or 1 where both have the same condition, L latent frames, D width, M = 2 D numbers of a
+modulation, K layer norms.
 """
 
 import math
@@ -42,8 +43,8 @@ class TimestepEmbedding(nn.Module):
 class Modulation(NamedTuple):
     """What a normalised x is multiplied by, ``1 + scale``, and what is added then."""
 
-    gain_B1D: Tensor
-    shift_B1D: Tensor
+    gain_PB1D: Tensor
+    shift_PB1D: Tensor
 
 
 class AdaptiveLayerNorm(nn.Module):
@@ -59,22 +60,23 @@ class AdaptiveLayerNorm(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x_PBLD: Tensor, emb_BD: Tensor | Modulation) -> Tensor:
+    def forward(self, x_PBLD: Tensor, emb_PBD: Tensor | Modulation) -> Tensor:
         """Normalise x [P, B, L, D] and modulate it by the conditioning of its sample, or of each person of it.
 
         Args:
             x_PBLD: what is normalised.
-            emb_BD: the conditioning [B, D] or [P, B, D], or what :func:`modulations` has made of it for this norm.
+            emb_PBD: the conditioning ([B, D] where it is the same for both persons), or what :func:`modulations` has
+                made of it for this norm.
         """
         normalised_PBLD: Tensor = self.norm(x_PBLD)
-        if isinstance(emb_BD, Modulation):
+        if isinstance(emb_PBD, Modulation):
             # The gradient of addcmul, which is one pass less here, is two more.
-            return normalised_PBLD * emb_BD.gain_B1D + emb_BD.shift_B1D
-        scale_B1D, shift_B1D = self.modulation(nn.functional.silu(emb_BD))[..., None, :].chunk(2, dim=-1)
-        return torch.addcmul(shift_B1D, normalised_PBLD, 1 + scale_B1D)
+            return normalised_PBLD * emb_PBD.gain_PB1D + emb_PBD.shift_PB1D
+        scale_PB1D, shift_PB1D = self.modulation(nn.functional.silu(emb_PBD)).unsqueeze(-2).chunk(2, dim=-1)
+        return torch.addcmul(shift_PB1D, normalised_PBLD, 1 + scale_PB1D)
 
 
-def modulations(norms: Sequence[AdaptiveLayerNorm], emb_BD: Tensor) -> list[Modulation]:
+def modulations(norms: Sequence[AdaptiveLayerNorm], emb_PBD: Tensor) -> list[Modulation]:
     """The modulation of each of several norms by one conditioning, in one product of their weights stacked.
 
     A few launches instead of some for each norm. Stacking writes all weights anew, so where launches cost nothing it is
@@ -82,10 +84,10 @@ def modulations(norms: Sequence[AdaptiveLayerNorm], emb_BD: Tensor) -> list[Modu
 
     Args:
         norms: of the same width.
-        emb_BD: the conditioning [B, D] or [P, B, D].
+        emb_PBD: the conditioning, or [B, D].
     """
     weight = torch.cat([norm.modulation.weight for norm in norms])
     bias = torch.cat([norm.modulation.bias for norm in norms])
-    both_BKM = nn.functional.linear(nn.functional.silu(emb_BD), weight, bias).unflatten(-1, (len(norms), -1))
-    scale_BK1D, shift_BK1D = both_BKM.unflatten(-1, (2, 1, -1)).unbind(-3)
-    return list(map(Modulation, (1 + scale_BK1D).unbind(-3), shift_BK1D.unbind(-3)))
+    both_PBKM = nn.functional.linear(nn.functional.silu(emb_PBD), weight, bias).unflatten(-1, (len(norms), -1))
+    scale_PBK1D, shift_PBK1D = both_PBKM.unflatten(-1, (2, 1, -1)).unbind(-3)
+    return list(map(Modulation, (1 + scale_PBK1D).unbind(-3), shift_PBK1D.unbind(-3)))

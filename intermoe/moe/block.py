@@ -25,13 +25,13 @@ class MoeBlock(nn.Module):
         self.experts = Experts(config.experts, width, config.hidden)
 
     def forward(
-        self, x_PBLD: Tensor, emb_BD: Tensor | Modulation, text_BD: Tensor | TextLogits, pool: TokenPool
+        self, x_PBLD: Tensor, emb_PBD: Tensor | Modulation, text_BD: Tensor | TextLogits, pool: TokenPool
     ) -> Tensor:
         """The block's contribution, to be added to x.
 
         Args:
             x_PBLD: the residual stream.
-            emb_BD: conditioning of the layer norm, timestep and text, or the modulation made of it.
+            emb_PBD: conditioning of the layer norm, or the modulation made of it.
             text_BD: what the text router reads, or the logits made of it.
             pool: the tokens; positions outside it are neither routed nor computed.
 
@@ -40,7 +40,7 @@ class MoeBlock(nn.Module):
         """
         logits_NE = self.router(x_PBLD, text_BD).flatten(0, 2)
         assignment = self.selection(logits_NE.index_select(0, pool.position_S), pool)
-        y_ND: Tensor = self.experts(self.norm(x_PBLD, emb_BD).flatten(0, 2), assignment)
+        y_ND: Tensor = self.experts(self.norm(x_PBLD, emb_PBD).flatten(0, 2), assignment)
         return y_ND.view_as(x_PBLD)
 
 
@@ -53,10 +53,10 @@ class DenseBlock(nn.Module):
         self.network = DenseFeedForward(width, config.hidden)
 
     def forward(
-        self, x_PBLD: Tensor, emb_BD: Tensor | Modulation, _text_BD: Tensor | TextLogits, _pool: TokenPool
+        self, x_PBLD: Tensor, emb_PBD: Tensor | Modulation, _text_BD: Tensor | TextLogits, _pool: TokenPool
     ) -> Tensor:
         """The block's contribution, to be added to x, [P, B, L, D]; there is nothing to route."""
-        y_PBLD: Tensor = self.network(self.norm(x_PBLD, emb_BD))
+        y_PBLD: Tensor = self.network(self.norm(x_PBLD, emb_PBD))
         return y_PBLD
 
 

@@ -17,14 +17,17 @@ from intermoe.networks.vae import STRIDE
 
 # The share of the plain square: numbers that the decoder hardly reads must not drift away from what it knows.
 _PLAIN = 0.05
-# Gradients, as a multiple of Z: an error's square is then known to 1 / (4 sqrt(Z)) of itself, 2% where Z is 112.
+# Gradients, as a multiple of Z: of Z = 112 an error's square is then known to 3%, for the motions that are looked at.
 _GRADIENTS = 32
+# Motions that are decoded at a time: their activations stay in memory.
+_AT_A_TIME = 8
 # What a decimetre at the hands, feet and head weighs beside a standard deviation of a feature.
 _END_EFFECTOR = 0.3
 
 
+@torch.enable_grad()
 def decoder_metric(codec: LatentCodec, latent_BLPZ: Tensor, mask_BL: Tensor, seed: int = 0) -> Tensor:
-    """The symmetric matrix G [Z, Z] by which errors e of a latent frame are squared: e^T G e.
+    """The matrix R [Z, Z] by which errors e of a latent frame are to be multiplied: |e R|^2 = e^T G e, G = R R^T.
 
     G is the mean over latent frames of J^T J, where J is the derivative of all decoded features by that frame, in the
     units of ``feature_weights``: to first order, e^T G e is the squared error of the motion. It is estimated without J,
@@ -32,28 +35,32 @@ def decoder_metric(codec: LatentCodec, latent_BLPZ: Tensor, mask_BL: Tensor, see
     its diagonal, as plain squares have it, and a twentieth of it is the identity.
 
     Args:
-        codec: whose decoder is looked at.
+        codec: whose decoder is looked at, in evaluation mode.
         latent_BLPZ: latents of motions, as many as may be.
         mask_BL: bool, the valid latent frames. A motion with a latent number that is not finite is left out.
         seed: of the random sums.
     """
     is_finite_B = latent_BLPZ.isfinite().flatten(1).all(dim=1)
-    latent_SLZ = latent_BLPZ.detach().where(is_finite_B[:, None, None, None], 0).transpose(1, 2).flatten(0, 1)
-    mask_SL = (mask_BL & is_finite_B[:, None]).repeat_interleave(latent_BLPZ.shape[2], dim=0)
-    size, device = latent_SLZ.shape[-1], latent_SLZ.device
+    latent_BLPZ = latent_BLPZ.detach().where(is_finite_B[:, None, None, None], 0)
+    mask_BL = mask_BL & is_finite_B[:, None]
+    size, device = latent_BLPZ.shape[-1], latent_BLPZ.device
     scale_F = feature_weights(codec.normaliser, codec.skeleton).sqrt()
-    scale_STF = mask_SL.repeat_interleave(STRIDE, dim=1)[..., None] * scale_F
+    passes = math.ceil(_GRADIENTS * size / max(1, latent_BLPZ.shape[2] * int(mask_BL.sum())))
     random = torch.Generator().manual_seed(seed)
     metric_ZZ = torch.zeros(size, size, device=device)
-    with torch.enable_grad(), in_full(device):
-        latent_SLZ.requires_grad_()
-        features_STF = codec.vae.decode(latent_SLZ.unflatten(-1, (-1, codec.vae.config.latent)))
-        for _ in range(math.ceil(_GRADIENTS * size / max(1, int(mask_SL.sum())))):
+    for some_BLPZ, some_BL in zip(latent_BLPZ.split(_AT_A_TIME), mask_BL.split(_AT_A_TIME), strict=True):
+        latent_SLZ = some_BLPZ.transpose(1, 2).flatten(0, 1).requires_grad_()
+        mask_SL = some_BL.repeat_interleave(some_BLPZ.shape[2], dim=0)
+        with in_full(device):
+            features_STF = codec.vae.decode(latent_SLZ.unflatten(-1, (-1, codec.vae.config.latent)))
+        scale_STF = mask_SL.repeat_interleave(STRIDE, dim=1)[..., None] * scale_F
+        for _ in range(passes):
             sum_STF = torch.randn(features_STF.shape, generator=random).to(device) * scale_STF
             (gradient_SLZ,) = torch.autograd.grad(features_STF, latent_SLZ, sum_STF, retain_graph=True)
             gradient_VZ = gradient_SLZ[mask_SL]
             metric_ZZ += gradient_VZ.mT @ gradient_VZ
-    return torch.lerp(metric_ZZ / metric_ZZ.diagonal().mean(), torch.eye(size, device=device), _PLAIN)
+    metric_ZZ = metric_ZZ / metric_ZZ.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.linalg.cholesky(torch.lerp(metric_ZZ, torch.eye(size, device=device), _PLAIN))
 
 
 def feature_weights(normaliser: Normaliser, skeleton: Skeleton) -> Tensor:

@@ -92,8 +92,8 @@ class DenoiserLayer(nn.Module):
 
         Args:
             x_PBLD: the residual stream.
-            emb: conditioning of each of ``norms``: timestep and text [B, D], with the persons [P, B, D], or what
-                ``modulations`` makes of it.
+            emb: conditioning of each of ``norms``: timestep, text and, where they are told apart, the person
+                [P or 1, B, D]; or what ``modulations`` makes of it.
             text_BD: what the text router reads, or the logits made of it.
             barred_N11K: :func:`intermoe.layers.attention.key_mask` of the batch.
             pool: its tokens.
@@ -112,9 +112,17 @@ class Denoiser(nn.Module):
 
     Both persons go through the same weights, as one batch. The result starts at zero: the output layer and the
     adaptive layer norms are zero-initialised.
+
+    Attributes:
+        error_root_ZZ: what its errors are multiplied by in training before they are squared (see ``decoder_metric``);
+            zeros until it is known, None where they are squared as they are.
     """
 
-    def __init__(self, config: DenoiserConfig, moe: MoeConfig, latent: int, condition: int) -> None:
+    error_root_ZZ: Tensor | None
+
+    def __init__(
+        self, config: DenoiserConfig, moe: MoeConfig, latent: int, condition: int, *, weighs_errors: bool = False
+    ) -> None:
         """Build the network.
 
         Args:
@@ -122,6 +130,7 @@ class Denoiser(nn.Module):
             moe: the feed-forward block of the layers.
             latent: numbers Z of a person in a latent frame.
             condition: width W of the text condition.
+            weighs_errors: whether there is an ``error_root_ZZ``.
         """
         super().__init__()
         self.timestep_in_router = moe.timestep_in_router
@@ -136,6 +145,7 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.out.bias)
         # As long as what it is added to: the persons are told apart from the first step on.
         self.conditioning_PD = nn.Parameter(torch.randn(2, config.width) / 2) if config.person_conditioning else None
+        self.register_buffer("error_root_ZZ", torch.zeros(latent, latent) if weighs_errors else None)
         self._runs_ahead: bool | None = None
 
     @property
@@ -176,12 +186,11 @@ class Denoiser(nn.Module):
         x_PBLD = self.embed_motion(x_BLPZ.permute(2, 0, 1, 3)) + place_LD
         if self.person_PD is not None:
             x_PBLD = x_PBLD + self.person_PD[:, None, None]
-        if self.conditioning_PD is not None:
-            emb_BD = emb_BD + self.conditioning_PD[:, None]
+        emb_PBD = emb_BD[None] if self.conditioning_PD is None else emb_BD + self.conditioning_PD[:, None]
         if pool is None:
             pool = TokenPool.of(mask_BL, num_persons)
         barred_N11K = key_mask(mask_BL, num_persons, product_dtype(x_PBLD))
-        for layer, emb, text in zip(self.layers, *self._given(emb_BD, routed_BD), strict=True):
+        for layer, emb, text in zip(self.layers, *self._given(emb_PBD, routed_BD), strict=True):
             x_PBLD = layer(x_PBLD, emb, text, barred_N11K, pool)
         x0_BLPZ: Tensor = self.out(x_PBLD).permute(1, 2, 0, 3).to(x_BLPZ.dtype)
         return x0_BLPZ * mask_BL[:, :, None, None]
@@ -204,13 +213,13 @@ class Denoiser(nn.Module):
         return denoise
 
     def _given(
-        self, emb_BD: Tensor, text_BD: Tensor
+        self, emb_PBD: Tensor, text_BD: Tensor
     ) -> tuple[Sequence[Sequence[Tensor | Modulation]], Sequence[Tensor | TextLogits]]:
         """What the conditioning is to each layer's norms and to its router: itself, or what is made of it for all."""
         layers = [layer for layer in self.layers if isinstance(layer, DenoiserLayer)]
         if not self.runs_ahead:
-            return [[emb_BD] * len(layer.norms) for layer in layers], [text_BD] * len(layers)
-        made = iter(modulations([norm for layer in layers for norm in layer.norms], emb_BD))
+            return [[emb_PBD] * len(layer.norms) for layer in layers], [text_BD] * len(layers)
+        made = iter(modulations([norm for layer in layers for norm in layer.norms], emb_PBD))
         blocks = [layer.feed_forward for layer in layers if isinstance(layer.feed_forward, MoeBlock)]
         logits = text_logits([block.router for block in blocks], text_BD)
         return [list(islice(made, len(layer.norms))) for layer in layers], logits or [text_BD] * len(layers)

@@ -1,6 +1,6 @@
 """Training objectives, one file each, the samples of a step, and the step itself."""
 
-from intermoe.training.config import TrainingConfig, VaeTrainingConfig
+from intermoe.training.config import DenoiserTrainingConfig, TrainingConfig, VaeTrainingConfig
 from intermoe.training.denoiser import DenoiserObjective, denoiser_objective
 from intermoe.training.evaluator import EvaluatorObjective, evaluator_objective
 from intermoe.training.objective import Objective
@@ -12,6 +12,7 @@ from intermoe.training.vae import VaeObjective, vae_objective
 __all__ = [
     "Batch",
     "DenoiserObjective",
+    "DenoiserTrainingConfig",
     "EvaluatorObjective",
     "Objective",
     "SampleStream",

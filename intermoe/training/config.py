@@ -19,8 +19,6 @@ class TrainingConfig(Config):
         batch_size: samples of one optimizer step, over all workers and micro-batches.
         precision: of matrix products and convolutions; weights, sums, losses and routers are float32 in each.
         accumulate: micro-batches a worker splits its share into.
-        group_by_length: whether the interactions of a step are of nearly one length, so that less is padded: those of
-            eight steps in a row are dealt anew.
         learning_rate: the highest; reached after the warm-up, then down to 0 by a cosine.
         text_rate: learning rate of the text head, as a share of ``learning_rate``.
         warmup_epochs: epochs of linear warm-up.
@@ -38,7 +36,6 @@ class TrainingConfig(Config):
     batch_size: int = Field(ge=1)
     precision: Precision = "auto"
     accumulate: int = Field(default=1, ge=1)
-    group_by_length: bool = False
     learning_rate: float = Field(default=1e-4, gt=0, lt=1)
     text_rate: float = Field(default=1.0, gt=0, le=1)
     warmup_epochs: float = Field(default=10, ge=0)
@@ -50,6 +47,18 @@ class TrainingConfig(Config):
     checkpoint_every: int = Field(default=10_000, ge=1)
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     keep: int = Field(default=2, ge=1)
+
+
+class DenoiserTrainingConfig(TrainingConfig):
+    """Settings of the training of the denoiser.
+
+    Attributes:
+        group_by_length: whether the interactions of a step are of nearly one length, so that less is padded: those of
+            eight steps in a row are dealt anew. As each step's loss is the mean over its own frames, a frame of a short
+            motion then weighs more than one of a long motion.
+    """
+
+    group_by_length: bool = False
 
 
 class VaeTrainingConfig(TrainingConfig):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from intermoe import checkpoint
@@ -21,20 +22,24 @@ from intermoe.networks.decoder_metric import decoder_metric
 from intermoe.networks.vae import STRIDE, whole_latents
 from intermoe.places import Place
 from intermoe.text.encoders import TextStates
-from intermoe.training.config import TrainingConfig
+from intermoe.training.config import DenoiserTrainingConfig
 from intermoe.training.objective import HOST_FRAMES, Diagnostics, Objective, Sums, means_over
 from intermoe.training.posteriors import PosteriorMemory
 from intermoe.training.samples import Batch, SampleStream, interaction_stream
+
+# Motions that tell how errors are measured, whatever a step holds.
+_MEASURED = 64
 
 
 class DenoiserObjective(Objective):
     """Trains text head and denoiser to predict the clean latents of both persons (section 3.1 of the paper)."""
 
     model: InterMoE
+    config: DenoiserTrainingConfig
     saved = PARTS
     watched = "diffusion"
 
-    def __init__(self, model: InterMoE, config: TrainingConfig, *, runs_ahead: bool | None = None) -> None:
+    def __init__(self, model: InterMoE, config: DenoiserTrainingConfig, *, runs_ahead: bool | None = None) -> None:
         """Take a model to train.
 
         Args:
@@ -50,36 +55,42 @@ class DenoiserObjective(Objective):
             self.weights["difference"] = model.config.diffusion.difference_loss
         model.vae.requires_grad_(requires_grad=False)
         self._posteriors = PosteriorMemory(model)
-        self._metric_ZZ: Tensor | None = None
+        self._is_measured = model.denoiser.error_root_ZZ is None
 
     def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
-        """Interactions of the training split; of "decoded" errors, the first batch tells how they are measured."""
+        """Interactions of the training split; where errors are "decoded", some of them tell how they are measured."""
         stream = interaction_stream(str(dataset.path), self.config, self.model.config.data, seed)
-        drawn = (Stream.LATENT, Stream.TIMESTEP, Stream.DIFFUSION)
+        noise = () if self._takes_means else (Stream.LATENT,)
         stream = replace(
             stream,
-            drawn=drawn[self._takes_means :],
+            drawn=(*noise, Stream.TIMESTEP, Stream.DIFFUSION),
             latent=self.model.latent,
             # Of a motion whose latents are kept, nobody asks for the features.
             features=self.model.device.type != "cpu" or not stream.is_whole,
+            by_length=self.config.group_by_length,
         )
         # Forms are numbered in a data set.
         self._posteriors = PosteriorMemory(self.model, stream.form_features)
-        if self.model.config.diffusion.error == "decoded":
-            # The whole of it, so that all workers measure alike.
-            self.learn_metric({name: tensor.to(self.model.device) for name, tensor in stream.batch(0).items()}, seed)
+        if self.model.denoiser.error_root_ZZ is not None:
+            some = replace(stream, batch_size=min(_MEASURED, stream.num_samples), micro_batches=1, by_length=False)
+            self.learn_metric({name: tensor.to(self.model.device) for name, tensor in some.batch(0).items()}, seed)
         return stream
 
     def learn_metric(self, batch: Batch, seed: int = 0) -> None:
-        """Find out how errors are to be measured where they are "decoded" ones (see ``decoder_metric``).
+        """Find out how errors are measured where they are "decoded" ones (see ``decoder_metric``).
 
         Args:
-            batch: motions; the same on all workers.
+            batch: motions, the same on all workers.
             seed: of what is random in it.
         """
+        root_ZZ = self.model.denoiser.error_root_ZZ
+        assert root_ZZ is not None
         mask_BT = _mask(batch)
-        latent_BLPZ = self._latents(batch, mask_BT)
-        self._metric_ZZ = decoder_metric(self.model, latent_BLPZ, mask_BT[:, ::STRIDE], seed)
+        root_ZZ.copy_(decoder_metric(self.model, self._latents(batch, mask_BT), mask_BT[:, ::STRIDE], seed))
+        if dist.is_initialized():
+            # Devices of different kinds round differently.
+            dist.broadcast(root_ZZ, src=0)
+        self._is_measured = True
 
     def count(self, batch: Batch) -> Tensor:
         """Valid latent frames of both persons."""
@@ -90,8 +101,8 @@ class DenoiserObjective(Objective):
 
         Both are summed over the valid latent frames of both persons.
         """
-        model, metric_ZZ = self.model, self._metric_ZZ
-        if metric_ZZ is None and model.config.diffusion.error == "decoded":
+        model, root_ZZ = self.model, self.model.denoiser.error_root_ZZ
+        if not self._is_measured:
             raise RuntimeError("errors are to be decoded ones: stream() or learn_metric() comes first")
         mask_BT = _mask(batch)
         mask_BL = mask_BT[:, ::STRIDE]
@@ -103,9 +114,9 @@ class DenoiserObjective(Objective):
             condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
             noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, batch["diffusion_noise"])
             found_BLPZ = model.denoiser(noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL, pool)
-        losses = {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL, metric_ZZ)[0]}
+        losses = {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL, root_ZZ)[0]}
         if "difference" in self.weights:
-            losses["difference"] = model.diffusion.difference_sum(found_BLPZ, clean_BLPZ, mask_BL, metric_ZZ)
+            losses["difference"] = model.diffusion.difference_sum(found_BLPZ, clean_BLPZ, mask_BL, root_ZZ)
         return losses
 
     @torch.no_grad()
@@ -162,7 +173,7 @@ def _pool(batch: Batch, mask_BL: Tensor) -> TokenPool:
 
 
 def denoiser_objective(
-    config: ModelConfig, training: TrainingConfig, dataset: DatasetFolder, *, vae: str | Place, seed: int = 0
+    config: ModelConfig, training: DenoiserTrainingConfig, dataset: DatasetFolder, *, vae: str | Place, seed: int = 0
 ) -> DenoiserObjective:
     """The objective with its networks as they are before the first step.
 

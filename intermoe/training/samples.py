@@ -58,7 +58,7 @@ class SampleStream:
             the step, which on a GPU would wait for them.
         latent: latent numbers of a person in a latent frame, of which there is noise.
         features: whether batches hold them. Where they do not, which needs ``is_whole``, ``form_features`` makes them.
-        by_length: whether the interactions of a step are of nearly one length.
+        by_length: whether the samples of a step are of nearly one length; of interactions alone.
     """
 
     dataset: str
@@ -129,7 +129,8 @@ class SampleStream:
 
     def arrays(self, step: int, *, rank: int, world: int) -> Arrays:
         """The arrays that :func:`as_batch` makes a batch of, in the form that travels between processes."""
-        lengths = DatasetFolder.open(self.dataset).index(self.split).frames if self.by_length else None
+        frames = DatasetFolder.open(self.dataset).index(self.split).frames
+        lengths = np.minimum(frames, self.max_frames) if self.by_length else None
         whole = batch_items(self.seed, step, self.batch_size, self.num_samples, lengths)
         pairs = share_of(whole, rank=rank, world=world, micro_batches=self.micro_batches)
         draws = [self._draw(epoch, item) for epoch, item in pairs]
@@ -230,7 +231,6 @@ def interaction_stream(dataset: str, training: TrainingConfig, data: DataConfig,
         max_frames=data.max_frames,
         micro_batches=training.accumulate,
         persons=data.persons,
-        by_length=training.group_by_length,
     )
 
 

@@ -89,7 +89,9 @@ def bench_feed(
 
 
 def _streams(settings: Settings, dataset: DatasetFolder, samples: int | None) -> dict[str, SampleStream]:
-    model = InterMoE.initial(settings, dataset.normaliser())
+    # How errors are measured is no matter of the feed.
+    diffusion = settings.diffusion.model_copy(update={"error": "latent"})
+    model = InterMoE.initial(settings.model_copy(update={"diffusion": diffusion}), dataset.normaliser())
     vae = VaeObjective(model, settings.train.vae).stream(dataset, settings.seed)
     denoiser = replace(DenoiserObjective(model, settings.train.denoiser).stream(dataset, settings.seed), features=True)
     without_noise = (Stream.TIMESTEP,)

@@ -98,7 +98,7 @@ def _measure(
     objective = DenoiserObjective(model, training)
     take_step = TrainingStep(objective, _Endless(settings.seed))
     batch = _batch(model, settings, samples)
-    if settings.diffusion.error == "decoded":
+    if model.denoiser.error_root_ZZ is not None:
         objective.learn_metric(batch, settings.seed)
     step = 0
 

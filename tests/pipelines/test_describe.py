@@ -57,8 +57,8 @@ def test_active_parameters_counted_by_hand(experts, c_exp):
     assert parameters["trainable"] == text_head + embeddings + layers * (layer + experts * expert)
 
 
-def test_parts_add_up_to_the_model():
-    values = tiny()
+@pytest.mark.parametrize("values", [tiny(), settings.load("duet")], ids=["tiny", "duet"])
+def test_parts_add_up_to_the_model(values):
     counts = describe(values)["parameters"]
     model = InterMoE(values)
     parts = {name: count for name, count in counts.items() if name not in ("total", "trainable", "active")}

@@ -8,7 +8,7 @@ from small_model import small_model
 
 from intermoe.data.draws import Stream, normal, uniform
 from intermoe.networks.vae import STRIDE
-from intermoe.training.config import TrainingConfig
+from intermoe.training.config import DenoiserTrainingConfig
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.samples import Batch
 
@@ -20,7 +20,7 @@ def small_objective(
     *, moe: dict | None = None, runs_ahead: bool | None = None, training: dict | None = None
 ) -> DenoiserObjective:
     """The objective of a small model with random weights."""
-    config = TrainingConfig.parse({"epochs": 10, "batch_size": 4, "warmup_epochs": 0.5, **(training or {})})
+    config = DenoiserTrainingConfig.parse({"epochs": 10, "batch_size": 4, "warmup_epochs": 0.5, **(training or {})})
     return DenoiserObjective(small_model(moe=moe), config, runs_ahead=runs_ahead)
 
 

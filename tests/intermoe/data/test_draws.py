@@ -56,23 +56,34 @@ def test_every_sample_comes_once_an_epoch_and_every_batch_is_full():
 
 
 def test_by_length_eight_batches_exchange_their_samples():
-    lengths = np.random.default_rng(0).integers(30, 300, 50)
-
-    def grouped(step, **share):
-        return batch_items(5, step, 4, 50, lengths=lengths, **share)
-
-    within = []
+    lengths, within = np.random.default_rng(0).integers(30, 300, 50), []
     for group in range(6):
         steps = range(8 * group, 8 * group + 8)
         drawn = [pair for step in steps for pair in batch_items(5, step, 4, 50)]
-        batches = [grouped(step) for step in steps]
+        batches = [batch_items(5, step, 4, 50, lengths) for step in steps]
         assert sorted(pair for batch in batches for pair in batch) == sorted(drawn)
-        by_length = sorted(batches, key=lambda batch: lengths[[item for _, item in batch]].sum())
-        joined = [lengths[item] for batch in by_length for _, item in batch]
-        assert joined == sorted(joined)
-        within.append([by_length.index(batch) for batch in batches])
+        # The first epoch's by length, then the next one's.
+        dealt = sorted(drawn, key=lambda pair: (pair[0], lengths[pair[1]]))
+        places = [next(place for place in range(8) if dealt[4 * place] == batch[0]) for batch in batches]
+        assert [dealt[4 * place : 4 * place + 4] for place in places] == batches
+        assert sorted(places) == list(range(8))
+        within.append(tuple(places))
     # The shortest do not come first, nor in the same place every time.
-    assert len({tuple(places) for places in within}) == 6
+    assert len(set(within)) == 6
+
+
+def test_by_length_a_sample_comes_twice_into_a_batch_only_where_an_epoch_ends():
+    lengths = np.random.default_rng(1).integers(30, 300, 40)
+    for step in range(200):
+        batch = batch_items(0, step, 16, 40, lengths)
+        if len({epoch for epoch, _ in batch}) == 1:
+            assert len({item for _, item in batch}) == 16
+
+
+def test_by_length_of_few_samples_nothing_changes():
+    assert batch_items(0, 3, 16, 20, lengths=range(20)) == sorted(
+        batch_items(0, 3, 16, 20), key=lambda pair: (pair[0], pair[1])
+    )
 
 
 def test_a_batch_larger_than_the_data_set_spans_epochs():

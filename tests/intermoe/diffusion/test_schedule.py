@@ -53,20 +53,20 @@ def test_loss_counts_valid_tokens_only() -> None:
     assert total.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_errors_are_squared_by_a_metric() -> None:
+def test_errors_are_multiplied_before_they_are_squared() -> None:
     torch.manual_seed(0)
     prediction, x0, root = torch.randn(2, 4, 2, 5), torch.randn(2, 4, 2, 5), torch.randn(5, 5)
     mask = torch.tensor([[True, True, True, False], [True, False, False, False]])
-    total, count = DIFFUSION.loss_sums(prediction, x0, mask, root.T @ root)
-    expected = ((prediction - x0) @ root.T)[mask].square().sum() / 5
+    total, count = DIFFUSION.loss_sums(prediction, x0, mask, root)
+    expected = ((prediction - x0) @ root)[mask].square().sum() / 5
     assert count == 8
     torch.testing.assert_close(total, expected)
     # The identity is the plain square.
     assert DIFFUSION.loss_sums(prediction, x0, mask, torch.eye(5))[0] == pytest.approx(
         float(DIFFUSION.loss_sums(prediction, x0, mask)[0])
     )
-    changes = DIFFUSION.difference_sum(prediction, x0, mask, root.T @ root)
-    torch.testing.assert_close(changes, ((prediction - x0) @ root.T)[0, :3].diff(dim=0).square().sum() / 5)
+    changes = DIFFUSION.difference_sum(prediction, x0, mask, root)
+    torch.testing.assert_close(changes, ((prediction - x0) @ root)[0, :3].diff(dim=0).square().sum() / 5)
 
 
 def test_the_error_of_changes_counts_where_both_frames_are_valid() -> None:

@@ -280,7 +280,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_sample(
     values = tiny(target, 60, *often)
     of = SampleStream(str(dataset), "train", "windows", 0, 8, 60, 16)
     if target != "vae":
-        by_length = getattr(values.train, target).group_by_length
+        by_length = values.train.denoiser.group_by_length
         of = SampleStream(str(dataset), "train", "interactions", 0, 8, 60, by_length=by_length)
     batches = (of.arrays(step, rank=0, world=1) for step in range(60))
     bad = next(
