@@ -47,7 +47,7 @@ def decoder_metric(codec: LatentCodec, latent_BLPZ: Tensor, mask_BL: Tensor, see
     scale_F = feature_weights(codec.normaliser, codec.skeleton).sqrt()
     passes = math.ceil(_GRADIENTS * size / max(1, latent_BLPZ.shape[2] * int(mask_BL.sum())))
     random = torch.Generator().manual_seed(seed)
-    metric_ZZ = torch.zeros(size, size, device=device)
+    metric_ZZ = latent_BLPZ.new_zeros(size, size)
     for some_BLPZ, some_BL in zip(latent_BLPZ.split(_AT_A_TIME), mask_BL.split(_AT_A_TIME), strict=True):
         latent_SLZ = some_BLPZ.transpose(1, 2).flatten(0, 1).requires_grad_()
         mask_SL = some_BL.repeat_interleave(some_BLPZ.shape[2], dim=0)
@@ -55,12 +55,12 @@ def decoder_metric(codec: LatentCodec, latent_BLPZ: Tensor, mask_BL: Tensor, see
             features_STF = codec.vae.decode(latent_SLZ.unflatten(-1, (-1, codec.vae.config.latent)))
         scale_STF = mask_SL.repeat_interleave(STRIDE, dim=1)[..., None] * scale_F
         for _ in range(passes):
-            sum_STF = torch.randn(features_STF.shape, generator=random).to(device) * scale_STF
+            sum_STF = torch.randn(features_STF.shape, generator=random).to(features_STF) * scale_STF
             (gradient_SLZ,) = torch.autograd.grad(features_STF, latent_SLZ, sum_STF, retain_graph=True)
             gradient_VZ = gradient_SLZ[mask_SL]
             metric_ZZ += gradient_VZ.mT @ gradient_VZ
     metric_ZZ = metric_ZZ / metric_ZZ.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
-    return torch.linalg.cholesky(torch.lerp(metric_ZZ, torch.eye(size, device=device), _PLAIN))
+    return torch.linalg.cholesky(torch.lerp(metric_ZZ, torch.eye(size).to(metric_ZZ), _PLAIN))
 
 
 def feature_weights(normaliser: Normaliser, skeleton: Skeleton) -> Tensor:
