@@ -98,7 +98,7 @@ def _measure(
     objective = DenoiserObjective(model, training)
     take_step = TrainingStep(objective, _Endless(settings.seed))
     batch = _batch(model, settings, samples)
-    if model.denoiser.error_root_ZZ is not None:
+    if settings.diffusion.error == "decoded":
         objective.learn_metric(batch, settings.seed)
     step = 0
 
