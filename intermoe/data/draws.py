@@ -97,7 +97,7 @@ def batch_items(
 
     Example:
         >>> batch_items(0, 0, 3, 2)
-        [(0, 1), (0, 0), (1, 0)]
+        [(0, 0), (0, 1), (1, 1)]
     """
     if lengths is None:
         return [_pair(seed, position, items) for position in range(step * batch, (step + 1) * batch)]
