@@ -9,16 +9,20 @@ import numpy as np
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet.captions import PEOPLE, told
 from intermoe.errors import UserError
-from intermoe.evaluation.identity import KINDS, actors
+from intermoe.evaluation.identity import RULES
 from intermoe.files import check_free, make_folder, whole_file
-from intermoe.generation import check_prompts, check_request, device_named
+from intermoe.generation import check_prompts, check_request, device_named, frames_of
 from intermoe.model import InterMoE
+from intermoe.model_config import ModelConfig
 from intermoe.motion import Motion
-from intermoe.places import Place
+from intermoe.places import Place, is_folder
 from intermoe.render.figure import Cell, write_figure
 from pipelines.cluster.progress import Stages
+from pipelines.generate import check_writable
 from pipelines.site import Site
 from pipelines.tracking.queries import model_folder
+
+_BEYOND_NAME = 40
 
 
 def figure(options: argparse.Namespace) -> None:
@@ -40,9 +44,15 @@ def figure(options: argparse.Namespace) -> None:
         raise UserError(f"{options.frames}", where="--frames", allowed="2 or more")
     check_prompts(options.prompts)
     check_request(options.prompts, options.seed, options.guidance)
+    # Beside it, what it is called until it is whole.
+    check_writable(out.parent, len(out.name) + _BEYOND_NAME)
     check_free(out, "another name")
+    if is_folder(out):
+        raise UserError("is a folder", where=out, allowed="a file (.png)")
     site, device = Site.here(options.text_folder), device_named(options.device)
     folders = [model_folder(name, site.tracking_uri) for name in options.models]
+    for folder in folders:
+        frames_of(options.seconds, ModelConfig.load(folder).data.max_frames)
     columns: list[list[Motion]] = []
     with Stages() as stages:
         for number, folder in enumerate(folders):
@@ -62,6 +72,7 @@ def figure(options: argparse.Namespace) -> None:
         for row, prompt in enumerate(options.prompts)
     ]
     make_folder(out.parent)
+    check_free(out, "another name")
     with whole_file(out) as file:
         write_figure(rows, headings, file, frames=options.frames)
 
@@ -69,11 +80,14 @@ def figure(options: argparse.Namespace) -> None:
 def identity_error(motion: Motion) -> str | None:
     """Who acts though the caption names the other one, in words; None where that is not so, or not known.
 
-    It is known of the sentences that Duet's captions are made of, by its rules of mechanics.
+    It is known of the sentences that Duet's captions are made of, by its rules of mechanics: these compare the two
+    persons, and do not tell whether what the caption says takes place at all.
     """
     meaning = told(motion.caption)
     if meaning is None or motion.skeleton != SMPL22:
         return None
     kind, actor = meaning
-    found = int(actors(np.asarray(motion.joints))[KINDS.index(kind)])
-    return None if found == actor else f"identity: {PEOPLE[found]} acts"
+    scores = RULES[kind](np.asarray(motion.joints))
+    if scores[actor] >= scores[1 - actor]:
+        return None
+    return f"identity: {PEOPLE[1 - actor]} acts"

@@ -84,7 +84,7 @@ class GenerateRequest:
         check_prompts(self.prompts)
         self._check_options()
         check_unlocked(self.out)
-        _check_writable(self.out, max(len(stem.name) for stem in self.stems) + _BEYOND_STEM)
+        check_writable(self.out, max(len(stem.name) for stem in self.stems) + _BEYOND_STEM)
         self.check_free()
         return self
 
@@ -217,7 +217,7 @@ def _beginnings(stem: str) -> tuple[str, str]:
     return f"{stem}.", f"{stem}_"
 
 
-def _check_writable(out: Place, name_length: int) -> None:
+def check_writable(out: Place, name_length: int) -> None:
     """Raise ``UserError`` where no file with a name of that length can be made in the folder, made or not."""
     if is_remote(out):
         check_storage(out)

@@ -128,8 +128,8 @@ def fit_rotations(
 
     A centimetre at the end of a bone of the spine is many degrees: where positions are no more exact than that, the
     correction is weighed against the rotation that is given, and a joint, also the root in place of its hips and spine,
-    is turned to where everything that hangs on it should be, posed as the rotations below say: errors of single joints
-    then cancel.
+    is turned to where everything that hangs on it should be, posed as the rotations below say. The better these are,
+    the more the errors of single joints cancel.
 
     Args:
         position_J3: joints [..., J, 3], finite.

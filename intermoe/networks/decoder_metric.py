@@ -39,13 +39,18 @@ def decoder_metric(codec: LatentCodec, latent_BLPZ: Tensor, mask_BL: Tensor, see
         latent_BLPZ: latents of motions, as many as may be.
         mask_BL: bool, the valid latent frames. A motion with a latent number that is not finite is left out.
         seed: of the random sums.
+
+    Returns:
+        R; the identity where no latent frame is valid.
     """
     is_finite_B = latent_BLPZ.isfinite().flatten(1).all(dim=1)
     latent_BLPZ = latent_BLPZ.detach().where(is_finite_B[:, None, None, None], 0)
     mask_BL = mask_BL & is_finite_B[:, None]
     size, device = latent_BLPZ.shape[-1], latent_BLPZ.device
+    if not mask_BL.any():
+        return torch.eye(size).to(latent_BLPZ)
     scale_F = feature_weights(codec.normaliser, codec.skeleton).sqrt()
-    passes = math.ceil(_GRADIENTS * size / max(1, latent_BLPZ.shape[2] * int(mask_BL.sum())))
+    passes = math.ceil(_GRADIENTS * size / (latent_BLPZ.shape[2] * int(mask_BL.sum())))
     random = torch.Generator().manual_seed(seed)
     metric_ZZ = latent_BLPZ.new_zeros(size, size)
     for some_BLPZ, some_BL in zip(latent_BLPZ.split(_AT_A_TIME), mask_BL.split(_AT_A_TIME), strict=True):

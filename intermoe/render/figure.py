@@ -26,11 +26,15 @@ BOX = (142, 68, 173)
 
 _EDGE, _GAP, _BETWEEN = 24, 4, 28
 _HEADING, _CAPTION, _TIME, _NOTE = 34, 28, 20, 22
+# Room for the line that says who is who.
+_NARROWEST = 880
 _LINE = 6
 # Metres: who has never been farther away has swayed, or turned, and not walked.
 _SHORTEST = 0.25
 # Of the arrow's head, metres, and the pixels of a path's layer for one of the picture.
 _HEAD, _FINER = 0.16, 2
+# Of a line, so that one below another is seen; metres from the camera, below which nothing is drawn.
+_OPACITY, _NEAREST = 170, 0.1
 # Frames over which a path is a mean: what people sway while they walk is left out.
 _SMOOTHED = 15
 
@@ -65,7 +69,7 @@ def write_figure(
     drawn = [(caption, [(_cell(cell.motion, frames), cell.error) for cell in cells]) for caption, cells in rows]
     wide = [max(cells[column][0].width for _, cells in drawn) for column in range(len(headings))]
     lefts = [_EDGE + sum(wide[:column]) + column * _BETWEEN for column in range(len(headings))]
-    width = lefts[-1] + wide[-1] + _EDGE
+    width = max(lefts[-1] + wide[-1] + _EDGE, _NARROWEST)
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     heights = [max(picture.height for picture, _ in cells) for _, cells in drawn]
     captions = [
@@ -73,11 +77,12 @@ def write_figure(
         for caption, _ in drawn
     ]
     below = _NOTE + 20
-    top = _EDGE + _HEADING + 16
+    columns = list(zip(lefts, wide, headings, strict=True))
+    top = 12 + round(max(draw_heading(measure, *column) for column in columns))
     picture = Image.new("RGB", (width, top + sum(heights) + sum(captions) + len(drawn) * below + 56), "white")
     pen = ImageDraw.Draw(picture)
-    for left, room, heading in zip(lefts, wide, headings, strict=True):
-        pen.text((left + room / 2, _EDGE + _HEADING / 2), heading, INK, font(_HEADING), anchor="mm")
+    for column in columns:
+        draw_heading(pen, *column)
     for (caption, cells), height, caption_height in zip(drawn, heights, captions, strict=True):
         draw_caption(pen, caption, size=_CAPTION, left=_EDGE, top=top, width=width - 2 * _EDGE)
         top += caption_height
@@ -91,6 +96,11 @@ def write_figure(
     behind = draw_legend(pen, 22, _EDGE, top + 20)
     pen.text((behind + 30, top + 20), "arrows: ways so far", INK, font(22), anchor="lm")
     picture.save(path, "PNG")
+
+
+def draw_heading(pen: ImageDraw.ImageDraw, left: float, width: float, heading: str) -> float:
+    """Write the heading of a column of that width; the y below it."""
+    return draw_caption(pen, heading, size=_HEADING, left=left, top=_EDGE, width=width)
 
 
 def _cell(motion: "Motion", frames: int) -> Image.Image:
@@ -120,24 +130,28 @@ def draw_paths(picture: Image.Image, camera: Camera, root_TP3: NDArray) -> None:
         camera: that sees it.
         root_TP3: where each person has been, metres; the height is not looked at.
     """
-    layer = Image.new("RGBA", (picture.width * _FINER, picture.height * _FINER))
-    pen = ImageDraw.Draw(layer)
     for person, colour in enumerate(PERSON_COLOURS):
+        # A layer each: in one, what is drawn later would take the place of what is below.
+        layer = Image.new("RGBA", (picture.width * _FINER, picture.height * _FINER))
+        pen = ImageDraw.Draw(layer)
         path_N2 = ground_path(root_TP3[:, person])
         if np.linalg.norm(path_N2 - path_N2[0], axis=1).max() < _SHORTEST:
             continue
         line_N2, head_32 = _arrow(path_N2)
         for points, is_head in ((line_N2, False), (head_32, True)):
             pixel, depth = camera.project(np.stack([points[:, 0], np.full(len(points), -SOLE), points[:, 1]], axis=1))
-            if depth.min() <= 0.1:  # behind the camera, as of people who fly apart
-                continue
-            corners = [tuple(point) for point in (pixel * _FINER).tolist()]
+            is_hidden = depth <= _NEAREST
+            if is_hidden[-1] or (is_head and is_hidden.any()):
+                break
+            # From where it last came into view.
+            first = int(np.nonzero(is_hidden)[0][-1]) + 1 if is_hidden.any() else 0
+            corners = [tuple(point) for point in (pixel[first:] * _FINER).tolist()]
             if is_head:
-                pen.polygon(corners, fill=(*colour, 235))
-            else:
-                pen.line(corners, fill=(*colour, 235), width=4 * _FINER, joint="curve")
-    smooth = layer.resize(picture.size, Image.Resampling.LANCZOS)
-    picture.paste(smooth, (0, 0), smooth)
+                pen.polygon(corners, fill=(*colour, 255))
+            elif len(corners) > 1:
+                pen.line(corners, fill=(*colour, _OPACITY), width=4 * _FINER, joint="curve")
+        smooth = layer.resize(picture.size, Image.Resampling.LANCZOS)
+        picture.paste(smooth, (0, 0), smooth)
 
 
 def ground_path(root_T3: NDArray) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 Legend: T frames, N frames of them that are drawn, P = 2 persons, J joints.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,7 @@ def panels(motion: "Motion", chosen: list[int]) -> list[Image.Image]:
     return [stage.draw(frame) for stage, frame in zip(stages(motion, chosen), chosen, strict=True)]
 
 
-def stages(motion: "Motion", chosen: list[int]) -> list[Stage]:
+def stages(motion: "Motion", chosen: list[int]) -> Iterator[Stage]:
     """A stage for each chosen frame, all seen by one camera that moves along with the middle between the two people."""
     joints_NPJ3 = motion.joints[chosen].astype(np.float64)
     middle_N3 = (joints_NPJ3.min((1, 2)) + joints_NPJ3.max((1, 2))) / 2 * [1, 0, 1]
@@ -91,4 +92,5 @@ def stages(motion: "Motion", chosen: list[int]) -> list[Stage]:
     # People far apart fill the width, not the height: take the lowest panel in which they are about as large.
     size = [camera.focal / camera.project(np.zeros(3))[1] for camera in cameras]
     camera = next(camera for camera, pixels in zip(cameras, size, strict=True) if pixels > 0.96 * max(size))
-    return [Stage(motion.joints, motion.skeleton, camera.moved(middle_3)) for middle_3 in middle_N3]
+    for middle_3 in middle_N3:
+        yield Stage(motion.joints, motion.skeleton, camera.moved(middle_3))

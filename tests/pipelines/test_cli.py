@@ -209,8 +209,8 @@ def test_the_version_is_that_of_the_package(capsys):
             "trian",
             (
                 "intermoe: argument COMMAND: invalid choice: 'trian' (choose from 'demo', 'preprocess', 'import', "
-                "'train', 'generate', 'figure', 'evaluate', 'sweep', 'report', 'verify', 'describe', 'bench', 'submit', 'jobs', "
-                "'logs', 'stop', 'register', 'sync', 'ui') (allowed: see `intermoe --help`)"
+                "'train', 'generate', 'figure', 'evaluate', 'sweep', 'report', 'verify', 'describe', 'bench', "
+                "'submit', 'jobs', 'logs', 'stop', 'register', 'sync', 'ui') (allowed: see `intermoe --help`)"
             ),
         ),
         (

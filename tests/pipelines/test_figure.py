@@ -68,3 +68,20 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(model, tmp_path, monkeypatc
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"error: {message}"), line
     assert sorted(file.name for file in tmp_path.iterdir()) == before
+
+
+def test_what_can_be_known_is_refused_before_anything_is_generated(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(InterMoE, "generate", lambda *_, **__: pytest.fail("a motion is generated"))
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    words = ["figure", "Two people bow.", "--seconds", "1", "--model", str(model)]
+    for more, message in (
+        (["--model", str(tmp_path / "nowhere"), "--out", str(tmp_path / "a.png")], "nowhere"),
+        (["--out", str(tmp_path / "file" / "a.png")], "is not a folder"),
+        (["--out", str(tmp_path / "folder.png")], "is a folder (allowed: a file (.png))"),
+        (["--out", str(tmp_path / f"{'n' * 5000}.png")], "too long"),
+    ):
+        assert main([*words, *more]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert message in lines[0]

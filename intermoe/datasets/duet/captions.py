@@ -152,7 +152,7 @@ def told(sentence: str) -> tuple[str, int] | None:
         >>> told("Two people dance.") is None
         True
     """
-    words = re.sub(r"\s+", " ", sentence.strip().rstrip(".").lower())
+    words = re.sub(r"\s+", " ", sentence).strip(" .!'\"").lower()
     found = {
         (kind, actor)
         for kind, templates in TEMPLATES.items()
@@ -166,12 +166,16 @@ def told(sentence: str) -> tuple[str, int] | None:
 @lru_cache(maxsize=256)
 def _pattern(template: str, actor: int) -> re.Pattern[str]:
     people = {"a": PEOPLE[actor], "b": PEOPLE[1 - actor], "a_bare": PEOPLE[actor].removeprefix("the ")}
+    side = "(?:left|right)"
+    words = {
+        **{name: re.escape(person) for name, person in people.items()},
+        **dict.fromkeys(("hand", "other_hand"), side),
+        "with_hand": f"with (?:the {side} hand|both hands)",
+        "direction": "(?:counter)?clockwise",
+    }
     parts = re.split(r"\{(\w+)\}", template.rstrip("."))
-    # Every second part is the name of a placeholder; what stands for a side or a direction may be anything.
-    texts = [
-        re.escape(people.get(part, part)) if number % 2 == 0 or part in people else r"[\w -]+"
-        for number, part in enumerate(parts)
-    ]
+    # Every second part is the name of a placeholder.
+    texts = [words[part] if number % 2 else re.escape(part) for number, part in enumerate(parts)]
     return re.compile("".join(texts))
 
 

@@ -16,7 +16,7 @@ from intermoe.body.kinematics import forward_kinematics
 from intermoe.body.rotations import matrix_from_6d
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet import KINDS, make_interaction, write
-from intermoe.datasets.duet.captions import TEMPLATES, fill
+from intermoe.datasets.duet.captions import TEMPLATES, fill, told
 from intermoe.datasets.duet.write import write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.recordings import Recording
@@ -360,3 +360,29 @@ def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         write_duet(tmp_path / "duet", count=5, seed=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_caption_tells_is_read_back():
+    words = {"direction": "clockwise", "other_hand": "right"}
+    for kind, templates in TEMPLATES.items():
+        for template in templates:
+            for actor in (0, 1):
+                for hand in ("left", "both"):
+                    sentence = fill(template, actor, hand, words)
+                    told_of = (kind, actor) if hand != "both" or "{hand}" not in template else None
+                    assert told(sentence) == told_of, sentence
+    assert told('  "The FIRST person  bows deeply to the second person!" ') == ("bow", 0)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "The first person circles the second person and hugs the second person.",
+        "The first person waves the second person over and is pushed by the second person.",
+        "The first person walks not around the second person.",
+        "Two people dance.",
+        "",
+    ],
+)
+def test_what_no_caption_says_is_not_told(sentence):
+    assert told(sentence) is None

@@ -6,7 +6,6 @@ from PIL import Image
 
 from intermoe.render.camera import Margins, framing_camera
 from intermoe.render.figure import BOX, Cell, draw_paths, ground_path, write_figure
-from intermoe.render.painter import PERSON_COLOURS
 from intermoe.render.strip import PANEL_WIDTH
 
 # Legend: T frames, P = 2 persons, N points, H rows of pixels, W columns of pixels.
@@ -60,13 +59,36 @@ def test_paths_lie_where_people_have_been_and_end_in_an_arrow():
     camera = framing_camera(root_TP3.reshape(-1, 1, 3), 0.0, 600, 300, Margins(40, 40, 40, 40))
     picture = Image.new("RGB", (600, 300), "white")
     draw_paths(picture, camera, root_TP3)
-    rows, columns = spots(picture, PERSON_COLOURS[0])
+    seen_HW3 = np.asarray(picture).astype(int)
+    rows, columns = np.nonzero(seen_HW3[..., 0] - seen_HW3[..., 2] > 60)
     ends, _ = camera.project(np.array([[-1.0, -0.03, 0.0], [1.0, -0.03, 0.0]]))
     assert columns.min() == pytest.approx(ends[0, 0], abs=5)
     assert columns.max() == pytest.approx(ends[1, 0], abs=15), "the tip is thinner than a pixel"
     assert np.abs(rows[columns < 300] - ends[0, 1]).max() < 5
-    assert np.ptp(rows[columns > columns.max() - 30]) > np.ptp(rows[columns < 300]) + 3, "the arrow's head is wider"
-    assert not len(spots(picture, PERSON_COLOURS[1])[0]), "who stands has come no way"
+    assert np.ptp(rows[columns > columns.max() - 30]) > np.ptp(rows[columns < 300]) + 2, "the arrow's head is wider"
+    assert not (seen_HW3[..., 2] - seen_HW3[..., 0] > 20).any(), "who stands has come no way"
+
+
+def test_a_way_below_another_is_seen():
+    root_TP3 = np.zeros((60, 2, 3))
+    root_TP3[..., 0] = np.linspace(-1, 1, 60)[:, None]
+    camera = framing_camera(root_TP3.reshape(-1, 1, 3), 0.0, 600, 300, Margins(40, 40, 40, 40))
+    both, second = (Image.new("RGB", (600, 300), "white") for _ in range(2))
+    draw_paths(both, camera, root_TP3)
+    root_TP3[:, 0] = root_TP3[:1, 0]
+    draw_paths(second, camera, root_TP3)
+    apart_HW = np.abs(np.asarray(both).astype(int) - np.asarray(second)).max(-1)
+    assert apart_HW[:, 150:400].max() > 25
+
+
+def test_a_way_is_drawn_from_where_it_comes_into_view():
+    root_TP3 = np.zeros((60, 2, 3))
+    root_TP3[:, 0, 2] = np.linspace(40, 0, 60)
+    camera = framing_camera(np.array([[[-1.0, 0, 0], [1.0, 0, 0]]]), 0.0, 600, 300, Margins(40, 40, 40, 40))
+    picture = Image.new("RGB", (600, 300), "white")
+    draw_paths(picture, camera, root_TP3)
+    rows, _ = np.nonzero(np.asarray(picture).astype(int).min(-1) < 200)
+    assert rows.max() > 290, "to the lower edge"
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 15, 200])
@@ -89,3 +111,18 @@ def test_people_behind_the_camera_have_no_path():
     picture = Image.new("RGB", (60, 30), "white")
     draw_paths(picture, camera, root_TP3)
     assert np.asarray(picture).min() == 255
+
+
+def test_headings_and_the_legend_have_room(meeting, tmp_path):
+    motion = meeting(20)
+    long = "a model whose name is far longer than its column is wide, and which says all of its settings one by one"
+    for name, headings in (("short", ["a", "b"]), ("long", [long, "b"])):
+        write_figure([("p", [Cell(motion), Cell(motion)])], headings, tmp_path / f"{name}.png", frames=2)
+    write_figure([("p", [Cell(motion)])], ["a"], tmp_path / "one.png", frames=1)
+    with Image.open(tmp_path / "short.png") as short, Image.open(tmp_path / "long.png") as other:
+        assert short.width == other.width
+        assert other.height > short.height + 30, "in several lines"
+        edge_HW = np.asarray(other.convert("RGB"))[:, : 24 - 1]
+        assert edge_HW.min() == 255
+    with Image.open(tmp_path / "one.png") as one:
+        assert np.asarray(one.convert("RGB"))[:, -20:].min() == 255
