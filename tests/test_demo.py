@@ -73,5 +73,5 @@ def test_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     data = json.loads((tmp_path / page).read_text("utf-8").partition('id="motions">')[2].partition("</script>")[0])
     assert [scene["panels"][0]["routing"]["layers"] for scene in data["scenes"]] == [4, 4, 4, 4]
     assert "intermoe ui" in text
-    # Seven on two idle cores; those of a test may be busy, or slower.
+    # Nine on two idle cores; those of a test may be busy, or slower.
     assert minutes < 25

@@ -53,7 +53,7 @@ def test_the_lines_train_as_the_preset_does(notebook):
 
 
 def test_the_lines_train_and_generate(notebook):
-    assert list(notebook.losses) == list(range(60))
+    assert list(notebook.losses) == list(range(65))
     losses = list(notebook.losses.values())
     assert sum(losses[-9:]) < 0.95 * sum(losses[:9])
     with av.open(notebook.folder / "bow.mp4") as video:
