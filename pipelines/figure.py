@@ -11,7 +11,7 @@ from intermoe.datasets.duet.captions import PEOPLE, told
 from intermoe.errors import UserError
 from intermoe.evaluation.identity import RULES
 from intermoe.files import check_free, make_folder, whole_file
-from intermoe.generation import check_prompts, check_request, device_named, frames_of
+from intermoe.generation import check_request, device_named, frames_of
 from intermoe.model import InterMoE
 from intermoe.model_config import ModelConfig
 from intermoe.motion import Motion
@@ -42,7 +42,6 @@ def figure(options: argparse.Namespace) -> None:
         raise UserError(f"unknown suffix {out.suffix!r}", where=out, allowed=".png")
     if options.frames < 2:
         raise UserError(f"{options.frames}", where="--frames", allowed="2 or more")
-    check_prompts(options.prompts)
     check_request(options.prompts, options.seed, options.guidance)
     # Beside it, what it is called until it is whole.
     check_writable(out.parent, len(out.name) + _BEYOND_NAME)

@@ -78,11 +78,11 @@ def write_figure(
     ]
     below = _NOTE + 20
     columns = list(zip(lefts, wide, headings, strict=True))
-    top = 12 + round(max(draw_heading(measure, *column) for column in columns))
+    top = 12 + round(max(_draw_heading(measure, *column) for column in columns))
     picture = Image.new("RGB", (width, top + sum(heights) + sum(captions) + len(drawn) * below + 56), "white")
     pen = ImageDraw.Draw(picture)
     for column in columns:
-        draw_heading(pen, *column)
+        _draw_heading(pen, *column)
     for (caption, cells), height, caption_height in zip(drawn, heights, captions, strict=True):
         draw_caption(pen, caption, size=_CAPTION, left=_EDGE, top=top, width=width - 2 * _EDGE)
         top += caption_height
@@ -98,7 +98,7 @@ def write_figure(
     picture.save(path, "PNG")
 
 
-def draw_heading(pen: ImageDraw.ImageDraw, left: float, width: float, heading: str) -> float:
+def _draw_heading(pen: ImageDraw.ImageDraw, left: float, width: float, heading: str) -> float:
     """Write the heading of a column of that width; the y below it."""
     return draw_caption(pen, heading, size=_HEADING, left=left, top=_EDGE, width=width)
 
@@ -131,12 +131,12 @@ def draw_paths(picture: Image.Image, camera: Camera, root_TP3: NDArray) -> None:
         root_TP3: where each person has been, metres; the height is not looked at.
     """
     for person, colour in enumerate(PERSON_COLOURS):
-        # A layer each: in one, what is drawn later would take the place of what is below.
-        layer = Image.new("RGBA", (picture.width * _FINER, picture.height * _FINER))
-        pen = ImageDraw.Draw(layer)
         path_N2 = ground_path(root_TP3[:, person])
         if np.linalg.norm(path_N2 - path_N2[0], axis=1).max() < _SHORTEST:
             continue
+        # A layer each: in one, what is drawn later would take the place of what is below.
+        layer = Image.new("RGBA", (picture.width * _FINER, picture.height * _FINER))
+        pen = ImageDraw.Draw(layer)
         line_N2, head_32 = _arrow(path_N2)
         for points, is_head in ((line_N2, False), (head_32, True)):
             pixel, depth = camera.project(np.stack([points[:, 0], np.full(len(points), -SOLE), points[:, 1]], axis=1))

@@ -147,7 +147,7 @@ def test_errors_of_single_joints_cancel_where_rotations_are_weighed(body):
     missed = []
     for per_radian in (0.0, 0.3):
         root_T3, fitted_TJ33 = fit_rotations(noisy_TJ3, given_TR6, SMPL22, offset_J3, per_radian=per_radian)
-        found_TJ3, _ = forward_kinematics(root_T3, fitted_TJ33, offset_J3, SMPL22.parents)
+        found_TJ3 = fk(root_T3, fitted_TJ33, offset_J3)
         missed.append(
             float(((found_TJ3 - found_TJ3[:, :1]) - (position_TJ3 - position_TJ3[:, :1])).norm(dim=-1).mean())
         )
