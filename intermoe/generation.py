@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from intermoe.body.conventions import FPS, MIN_FRAMES
 from intermoe.body.features import (
     contacts_from_features,
+    exchange_persons,
     joints_from_features,
     rotations_from_features,
     where_valid,
 )
-from intermoe.body.settling import settle
+from intermoe.body.hands import HandContacts, join_hands
+from intermoe.body.settling import settled_body
 from intermoe.body.skeletons import Skeleton
 from intermoe.errors import UserError
 from intermoe.motion import Motion
@@ -49,6 +51,30 @@ class Conditions:
 
 
 @dataclass(frozen=True, eq=False)
+class Sampled:
+    """What the networks make of a batch of conditions.
+
+    Attributes:
+        features_BTPF: raw features on their device.
+        contacts: which hands touch in each of these frames, where the networks predict it.
+    """
+
+    features_BTPF: Tensor
+    contacts: HandContacts | None = None
+
+    def first(self, frames: int) -> Self:
+        """The first frames of it."""
+        contacts = None if self.contacts is None else self.contacts.frames(0, frames)
+        return type(self)(self.features_BTPF[:, :frames], contacts)
+
+    def exchanged(self, exchanged_B: Tensor, skeleton: Skeleton) -> Self:
+        """The same with the persons of these motions in each other's place, in the frame of the new first one."""
+        features_BTPF = exchange_persons(self.features_BTPF, exchanged_B, skeleton)
+        contacts = None if self.contacts is None else self.contacts.exchanged(exchanged_B)
+        return type(self)(features_BTPF, contacts)
+
+
+@dataclass(frozen=True, eq=False)
 class GeneratedBatch:
     """Motions as the network gives them, and as users get them: settled.
 
@@ -67,22 +93,26 @@ class GeneratedBatch:
     skeleton: Skeleton
 
     @classmethod
-    def settled(cls, features_BTPF: Tensor, frames_B: Tensor, skeleton: Skeleton) -> Self:
-        """Settle a network's output, each motion over its own frames (see ``settle`` in body/settling.py).
+    def settled(cls, output: Sampled, frames_B: Tensor, skeleton: Skeleton) -> Self:
+        """Settle a network's output, each motion over its own frames (see ``settled_body`` in body/settling.py).
 
         Raises:
             UserError: a number is not finite.
         """
+        features_BTPF = output.features_BTPF
         check_finite(features_BTPF)
         features, frames = features_BTPF.detach().cpu(), frames_B.cpu()
         features_BPTF = features.transpose(1, 2)
-        joints_BPTJ3, rotations_BPTR6 = settle(
+        body = settled_body(
             joints_from_features(features_BPTF, skeleton),
             rotations_from_features(features_BPTF, skeleton),
             skeleton,
             frames[:, None],
             contact_TK=contacts_from_features(features_BPTF, skeleton),
         )
+        if output.contacts is not None:
+            body = join_hands(body, output.contacts.to("cpu"), skeleton, frames=frames)
+        joints_BPTJ3, rotations_BPTR6 = body.motion(skeleton)
         joints_BTPJ3, rotations_BTPR6 = (
             where_valid(x_BPTND.transpose(1, 2), frames, 0.0) for x_BPTND in (joints_BPTJ3, rotations_BPTR6)
         )

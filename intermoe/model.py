@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from intermoe import checkpoint
-from intermoe.body.features import Normaliser, exchange_persons
+from intermoe.body.features import Normaliser
+from intermoe.body.hands import arms
 from intermoe.body.skeletons import skeleton_named
 from intermoe.context.context import Context, GenerateOptions, context_of
 from intermoe.context.continuation import lengths_in_a_row
@@ -27,7 +28,7 @@ from intermoe.diffusion.guidance import guided
 from intermoe.diffusion.known import Known, keeping
 from intermoe.diffusion.schedule import Diffusion
 from intermoe.errors import UserError, UserNote
-from intermoe.generation import Conditions, GeneratedBatch, OnStep, batches, check_request, eval_mode, nth_of
+from intermoe.generation import Conditions, GeneratedBatch, OnStep, Sampled, batches, check_request, eval_mode, nth_of
 from intermoe.given_person import GivenPerson
 from intermoe.layers.precision import products_in
 from intermoe.layers.stored_weights import check_fit
@@ -69,6 +70,7 @@ class InterMoE(LatentCodec):
             latent=self.latent,
             condition=width,
             weighs_errors=config.diffusion.error == "decoded",
+            num_hands=len(arms(self.skeleton)) if config.diffusion.hand_contact_loss else 0,
         )
         self.diffusion = Diffusion(config.diffusion)
         self._encoder: TextEncoder | None = None
@@ -233,8 +235,8 @@ class InterMoE(LatentCodec):
         exchanged_B = torch.tensor([context.exchanges(self.first_person(prompt)) for prompt in prompts])
         conditions, frames_B = self.read_prompts(prompts, exchanged_B), torch.full((len(prompts),), frames)
 
-        def generate(known: Known | None, on_step: OnStep | None) -> Tensor:
-            return self._features(conditions, frames_B, seeds, guidance, known=known, on_step=on_step)
+        def generate(known: Known | None, on_step: OnStep | None) -> Sampled:
+            return self._sampled(conditions, frames_B, seeds, guidance, known=known, on_step=on_step)
 
         def encode(features_BTPF: Tensor) -> Tensor:
             return self.encode(features_BTPF.to(self.device))
@@ -315,11 +317,10 @@ class InterMoE(LatentCodec):
         Raises:
             UserError: the output is not finite.
         """
-        features_BTPF = self._features(conditions, frames_B, seeds, guidance, on_step=on_step)
-        features_BTPF = exchange_persons(features_BTPF, conditions.exchanged_B, self.skeleton)
-        return GeneratedBatch.settled(features_BTPF, frames_B, self.skeleton)
+        output = self._sampled(conditions, frames_B, seeds, guidance, on_step=on_step)
+        return GeneratedBatch.settled(output.exchanged(conditions.exchanged_B, self.skeleton), frames_B, self.skeleton)
 
-    def _features(
+    def _sampled(
         self,
         conditions: Conditions,
         frames_B: Tensor,
@@ -328,22 +329,20 @@ class InterMoE(LatentCodec):
         *,
         known: Known | None = None,
         on_step: OnStep | None,
-    ) -> Tensor:
-        """Raw features [B, T, 2, F] in the networks' own order of the persons."""
+    ) -> Sampled:
+        """What the networks make of conditions, in their own order of the persons."""
         latents_B = -(-frames_B // STRIDE)
         length = int(latents_B.max())
         mask_BL = torch.arange(length) < latents_B[:, None]
         noise_BLPZ = normal(seeds, (length, 2, self.latent), Stream.LATENT) * mask_BL[:, :, None, None]
+        noise_BLPZ, mask_BL = noise_BLPZ.to(self.device), mask_BL.to(self.device)
         with eval_mode(self), products_in(self.diffusion.config.precision, self.device):
+            condition_BW = self.condition(conditions.text)
             latent_BLPZ = self.sample(
-                noise_BLPZ.to(self.device),
-                self.condition(conditions.text),
-                mask_BL=mask_BL.to(self.device),
-                guidance=guidance,
-                on_step=on_step,
-                known=known,
+                noise_BLPZ, condition_BW, mask_BL=mask_BL, guidance=guidance, on_step=on_step, known=known
             )
-            return self.decode(latent_BLPZ)[:, : int(frames_B.max())]
+            contacts = self.denoiser.hand_contacts(latent_BLPZ, condition_BW, mask_BL, noise_BLPZ, self.diffusion)
+            return Sampled(self.decode(latent_BLPZ), contacts).first(int(frames_B.max()))
 
     def sample(
         self,

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from intermoe.body.kinematics import forward_kinematics
-from intermoe.body.procrustes import smallest_turn
 from intermoe.body.skeletons import Skeleton
+from intermoe.body.two_bones import Limb, move_end
 
 # What a step of a foot that touches the ground costs, and a bend of the correction, where the correction costs 1.
 _STEP, _BEND = 6000.0, 60.0
@@ -24,8 +23,6 @@ _ROUNDS = 3
 _HELD = 1e8
 # Frames of a bend: fewer are no motion.
 _FEWEST = 3
-# Of the whole length of a leg: farther it is not stretched, as people do not stand on straight knees.
-_REACH = 0.995
 # Of what both feet have in common, the share that the whole body is moved by; the rest is left to the legs.
 _SHARED = 0.5
 # Metres: a foot that is moved as far costs twice as much as by the squares alone, and farther ever more.
@@ -98,7 +95,10 @@ def lock_feet(
     shared_TD = _SHARED * shift_FTD.mean(dim=-3)
     locked = list(local_TJ33.unbind(-3))
     for leg, own_TD in zip(feet, shift_FTD.unbind(-3), strict=True):
-        _place(leg, joint_TJ3, world_TJ33, locked, _along_ground(own_TD - shared_TD))
+        # A straight leg bends towards the toes.
+        ahead_T3 = joint_TJ3[..., leg.toes, :] - joint_TJ3[..., leg.ankle, :]
+        limb = Limb(leg.hip, leg.knee, leg.ankle)
+        move_end(limb, (joint_TJ3, world_TJ33), locked, _along_ground(own_TD - shared_TD), ahead_T3)
     moved_T3 = root_T3 + _along_ground(shared_TD)
     return moved_T3.to(root_dtype), torch.stack(locked, dim=-3).to(rotation_TJ33.dtype)
 
@@ -128,57 +128,6 @@ def _shifts(joint_FTED: Tensor, touch_FTE: Tensor, frames_F: Tensor | None, held
     return shift_FTD
 
 
-def _place(leg: Leg, joint_TJ3: Tensor, world_TJ33: Tensor, local: list[Tensor], shift_T3: Tensor) -> None:
-    """Turn hip, knee and ankle so that the foot is moved by that much; ``local`` takes their new rotations."""
-    hip_T3, knee_T3, ankle_T3, toes_T3 = (joint_TJ3[..., joint, :] for joint in leg)
-    thigh_T1, shin_T1 = (bone_T3.norm(dim=-1, keepdim=True) for bone_T3 in (knee_T3 - hip_T3, ankle_T3 - knee_T3))
-    leg_T3 = ankle_T3 - hip_T3
-    # A leg that is straighter already may stay so.
-    farthest_T1 = (_REACH * (thigh_T1 + shin_T1)).maximum(leg_T3.norm(dim=-1, keepdim=True))
-    reach_T3 = leg_T3 + _share_within(leg_T3, shift_T3, farthest_T1) * shift_T3
-    along_T3 = normalize(reach_T3, dim=-1)
-    length_T1 = reach_T3.norm(dim=-1, keepdim=True).maximum((thigh_T1 - shin_T1).abs())
-    # The leg as it is, swung into the new direction; then the knee where the two bones meet.
-    swing_T33 = _turn(leg_T3, reach_T3)
-    swung_T3, forward_T3 = (
-        (swing_T33 @ x_T3[..., None]).squeeze(-1) for x_T3 in (knee_T3 - hip_T3, toes_T3 - ankle_T3)
-    )
-    ahead_T3 = _across(swung_T3, along_T3)
-    # A straight leg has no plane: it bends towards the toes.
-    is_straight_T1 = ahead_T3.norm(dim=-1, keepdim=True) < 1e-6
-    ahead_T3 = normalize(torch.where(is_straight_T1, _across(forward_T3, along_T3), ahead_T3), dim=-1)
-    forth_T1 = (thigh_T1.square() + length_T1.square() - shin_T1.square()) / (2 * length_T1)
-    out_T1 = (thigh_T1.square() - forth_T1.square()).clamp(min=0).sqrt()
-    new_knee_T3 = forth_T1 * along_T3 + out_T1 * ahead_T3
-    hip_T33 = _turn(swung_T3, new_knee_T3) @ swing_T33 @ world_TJ33[..., leg.hip, :, :]
-    carried_T33 = hip_T33 @ local[leg.knee]
-    shin_T3 = (carried_T33 @ (world_TJ33[..., leg.knee, :, :].mT @ (ankle_T3 - knee_T3)[..., None])).squeeze(-1)
-    knee_T33 = _turn(shin_T3, length_T1 * along_T3 - new_knee_T3) @ carried_T33
-    above_T33 = world_TJ33[..., leg.hip, :, :] @ local[leg.hip].mT
-    local[leg.hip] = above_T33.mT @ hip_T33
-    local[leg.knee] = hip_T33.mT @ knee_T33
-    local[leg.ankle] = knee_T33.mT @ world_TJ33[..., leg.ankle, :, :]
-
-
 def _along_ground(x_D: Tensor) -> Tensor:
     """A vector [..., 3] of its two numbers along the ground."""
     return torch.stack([x_D[..., 0], torch.zeros_like(x_D[..., 0]), x_D[..., 1]], dim=-1)
-
-
-def _share_within(leg_3: Tensor, shift_3: Tensor, farthest_1: Tensor) -> Tensor:
-    """The share [..., 1] of a shift, at most 1, after which the foot of a leg is not farther from the hip than that."""
-    # |leg + share * shift| = farthest, a quadratic equation whose roots lie on both sides of 0.
-    square_1, mixed_1 = (x_3.sum(-1, keepdim=True) for x_3 in (shift_3.square(), leg_3 * shift_3))
-    room_1 = (farthest_1.square() - leg_3.square().sum(-1, keepdim=True)).clamp(min=0)
-    share_1 = ((mixed_1.square() + square_1 * room_1).sqrt() - mixed_1) / square_1.clamp(min=1e-12)
-    return share_1.where(square_1 > 1e-12, 1.0).clamp(max=1)
-
-
-def _turn(from_3: Tensor, to_3: Tensor) -> Tensor:
-    """The smallest turn of one vector into the direction of another."""
-    return smallest_turn(from_3[..., None, :], to_3[..., None, :])
-
-
-def _across(x_3: Tensor, along_3: Tensor) -> Tensor:
-    """The part of a vector at right angles to a direction."""
-    return x_3 - (x_3 * along_3).sum(-1, keepdim=True) * along_3

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from intermoe.body.procrustes import nearest_rotation, nearest_rotations, smallest_turn
-from intermoe.body.rotations import matrix_from_6d
+from intermoe.body.rotations import matrix_from_6d, sixd_from_matrix
 from intermoe.body.skeletons import Skeleton
 
 
@@ -186,10 +186,10 @@ def _hanging(skeleton: Skeleton, offset_J3: Tensor, local_R33: Tensor | None) ->
 
 
 class PosedBody(NamedTuple):
-    """A body with bones of constant length, and its motion.
+    """A body with bones of constant length, and its motion; or several, whose dimensions come first.
 
     Attributes:
-        offset_J3: T-pose, metres from the parent [J, 3]; that of the root is 0.
+        offset_J3: T-pose, metres from the parent [J, 3], of several [..., 1, J, 3]; that of the root is 0.
         root_T3: position of the root [T, 3].
         rotation_TJ33: local rotations [T, J, 3, 3]; joint 0 is the root and turns the whole body.
     """
@@ -197,6 +197,11 @@ class PosedBody(NamedTuple):
     offset_J3: Tensor
     root_T3: Tensor
     rotation_TJ33: Tensor
+
+    def motion(self, skeleton: Skeleton) -> tuple[Tensor, Tensor]:
+        """Its joints [T, J, 3], and local rotations of all but the root in 6D [T, J - 1, 6]."""
+        joint_TJ3, _ = forward_kinematics(self.root_T3, self.rotation_TJ33, self.offset_J3, skeleton.parents)
+        return joint_TJ3, sixd_from_matrix(self.rotation_TJ33[..., 1:, :, :])
 
 
 def posed_body(position_TJ3: Tensor, rotation_TR6: Tensor, skeleton: Skeleton) -> PosedBody:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from intermoe.body.foot_lock import lock_feet
-from intermoe.body.kinematics import fit_rotations, forward_kinematics, rest_offsets, within_frames
-from intermoe.body.rotations import sixd_from_matrix
+from intermoe.body.kinematics import PosedBody, fit_rotations, forward_kinematics, rest_offsets, within_frames
 from intermoe.body.skeletons import Skeleton
 
 # Frames before and after, and their weights in a smoothed frame.
@@ -19,7 +18,7 @@ _SMOOTHING = {-2: 1 / 12, -1: 3 / 12, 0: 4 / 12, 1: 3 / 12, 2: 1 / 12}
 _PER_RADIAN = 0.25
 
 
-def settle(
+def settled_body(
     position_TJ3: Tensor,
     rotation_TR6: Tensor,
     skeleton: Skeleton,
@@ -27,7 +26,7 @@ def settle(
     *,
     contact_TK: Tensor | None = None,
     offset_J3: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> PosedBody:
     """A motion that a body with bones of constant length can make, as near as may be to a given one.
 
     A network's joints and local rotations agree only roughly, its bones breathe, and a small step remains where one
@@ -48,8 +47,8 @@ def settle(
         offset_J3: T-pose [..., J, 3] of the bodies, where it is known.
 
     Returns:
-        Joints and local rotations of the same shapes; the ground is at y = 0. Behind a motion's frames they mean
-        nothing.
+        The body and its motion, with the T-pose [..., 1, J, 3]; the ground is at y = 0. Behind a motion's frames it
+        means nothing.
     """
     position_TJ3, rotation_TR6 = (_smooth(x_TND, frames) for x_TND in (position_TJ3, rotation_TR6))
     if offset_J3 is None:
@@ -63,8 +62,23 @@ def settle(
     if contact_TK is not None:
         root_T3, rotation_TJ33 = lock_feet(root_T3, rotation_TJ33, offset_J3, contact_TK, skeleton, frames=frames)
     settled_TJ3, _ = forward_kinematics(root_T3, rotation_TJ33, offset_J3, skeleton.parents)
-    settled_TJ3[..., 1] -= ground_height(settled_TJ3, frames)[..., None, None]
-    return settled_TJ3, sixd_from_matrix(rotation_TJ33[..., 1:, :, :])
+    ground = ground_height(settled_TJ3, frames)
+    root_T3 = torch.stack([root_T3[..., 0], root_T3[..., 1] - ground[..., None], root_T3[..., 2]], dim=-1)
+    return PosedBody(offset_J3, root_T3, rotation_TJ33)
+
+
+def settle(
+    position_TJ3: Tensor,
+    rotation_TR6: Tensor,
+    skeleton: Skeleton,
+    frames: Tensor | None = None,
+    *,
+    contact_TK: Tensor | None = None,
+    offset_J3: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The joints and the local rotations, in the shapes of what is given, of a :func:`settled_body`."""
+    body = settled_body(position_TJ3, rotation_TR6, skeleton, frames, contact_TK=contact_TK, offset_J3=offset_J3)
+    return body.motion(skeleton)
 
 
 def ground_height(position_TJ3: Tensor, frames: Tensor | None = None) -> Tensor:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from intermoe.body.conventions import FPS
-from intermoe.body.features import exchange_persons
 from intermoe.body.skeletons import Skeleton
 from intermoe.context.continuation import check_people, continued, overlap
 from intermoe.context.networks import Networks
@@ -71,10 +70,9 @@ class Alone:
         self, captions: Sequence[str], exchanged_B: Tensor, networks: Networks, on_step: OnStep | None
     ) -> list[Motion]:
         """Each in the frame of its first person."""
-        features_BTPF = networks.generate(None, on_step)
-        features_BTPF = exchange_persons(features_BTPF, exchanged_B, networks.skeleton)
-        frames_B = torch.full((len(captions),), features_BTPF.shape[1])
-        return GeneratedBatch.settled(features_BTPF, frames_B, networks.skeleton).motions(captions)
+        output = networks.generate(None, on_step).exchanged(exchanged_B, networks.skeleton)
+        frames_B = torch.full((len(captions),), output.features_BTPF.shape[1])
+        return GeneratedBatch.settled(output, frames_B, networks.skeleton).motions(captions)
 
 
 @dataclass(frozen=True)

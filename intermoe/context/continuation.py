@@ -23,10 +23,10 @@ from intermoe.body.features import (
     rotations_from_features,
 )
 from intermoe.body.foot_lock import lock_feet
-from intermoe.body.kinematics import bone_offsets, fit_rotations, forward_kinematics, rest_offsets
+from intermoe.body.hands import join_hands
+from intermoe.body.kinematics import PosedBody, bone_offsets, fit_rotations, rest_offsets
 from intermoe.body.placement import Placement
 from intermoe.body.procrustes import nearest_rotation
-from intermoe.body.rotations import sixd_from_matrix
 from intermoe.body.settling import ground_height, settle
 from intermoe.body.skeletons import Skeleton
 from intermoe.context.networks import Networks
@@ -135,7 +135,8 @@ def continued(
     world = Placement.of(joints_TPJ3[:1, 0], skeleton).after(stand)
     latent_BLPZ = networks.encode(stand.inverse.features(known_BTPF, skeleton))
     all_known = Known(latent_BLPZ, torch.ones_like(latent_BLPZ[..., 0], dtype=torch.bool))
-    features_BTPF = networks.generate(all_known, on_step).cpu()
+    output = networks.generate(all_known, on_step)
+    features_BTPF = output.features_BTPF.cpu()
     check_finite(features_BTPF)
     features_BTPF = features_BTPF.flip(2).where(exchanged_B[:, None, None, None], features_BTPF)
     # The last known frame is the first that the open latents make.
@@ -151,7 +152,11 @@ def continued(
     )
     new_BPTJ3[..., 1] += ground_height(measured_PTJ3)[:, None, None]
     contact_BPTK = contacts_from_features(features_BPTF, skeleton)
-    joined = _joined((old_PTJ3, old_PTR6), (new_BPTJ3, new_BPTR6, contact_BPTK), offset_PJ3[:, None], skeleton)
+    body = _joined((old_PTJ3, old_PTR6), (new_BPTJ3, new_BPTR6, contact_BPTK), offset_PJ3[:, None], skeleton)
+    if output.contacts is not None:
+        contacts = output.contacts.to("cpu").exchanged(exchanged_B).frames(known - 1)
+        body = join_hands(body, contacts, skeleton, held=2)
+    joined = (x_BPTND[:, :, 1:] for x_BPTND in body.motion(skeleton))
     return [
         Motion(
             joints=np.concatenate([motion.joints, joints_PTJ3.transpose(0, 1).numpy()]),
@@ -166,8 +171,8 @@ def continued(
 
 def _joined(
     old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor, Tensor], offset_P1J3: Tensor, skeleton: Skeleton
-) -> tuple[Tensor, Tensor]:
-    """The new frames, so that they go on from the old motion.
+) -> PosedBody:
+    """The last old frame and the new ones, so that they go on from the old motion.
 
     Args:
         old: joints [P, T, J, 3] and rotations [P, T, R, 6] of the motion that goes before.
@@ -184,8 +189,7 @@ def _joined(
     turn_BPTJ33 = nearest_rotation(turn_BPTD.view_as(turn_BPTJ33).double()).float()
     # While the difference fades, bodies move over feet that stand.
     root_BPT3, turn_BPTJ33 = lock_feet(root_BPT3, turn_BPTJ33, offset_P1J3, contact_BPTK, skeleton, held=2)
-    joints_BPTJ3, _ = forward_kinematics(root_BPT3, turn_BPTJ33, offset_P1J3, skeleton.parents)
-    return joints_BPTJ3[:, :, 1:], sixd_from_matrix(turn_BPTJ33[:, :, 1:, 1:])
+    return PosedBody(offset_P1J3.expand(len(root_BPT3), -1, -1, -1, -1), root_BPT3, turn_BPTJ33)
 
 
 def _going_on(old_PND: Tensor, new_BPTD: Tensor) -> Tensor:

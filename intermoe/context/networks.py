@@ -10,7 +10,7 @@ from torch import Tensor
 
 from intermoe.body.skeletons import Skeleton
 from intermoe.diffusion.known import Known
-from intermoe.generation import OnStep
+from intermoe.generation import OnStep, Sampled
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Networks:
         skeleton: whose joints the features describe.
         frames: of the motions, with those that are known.
         encode: from raw features [B, T, P, F] to latents [B, L, P, Z] of their whole latent frames.
-        generate: samples what the prompts say, from the same noise each time: from what is known, or nothing, to raw
-            features [B, T, P, F]. The first person is the networks' own first.
+        generate: samples what the prompts say, from the same noise each time: from what is known, or nothing, to
+            their output. The first person is the networks' own first.
     """
 
     skeleton: Skeleton
     frames: int
     encode: Callable[[Tensor], Tensor]
-    generate: Callable[[Known | None, OnStep | None], Tensor]
+    generate: Callable[[Known | None, OnStep | None], Sampled]

@@ -23,8 +23,10 @@ from intermoe.body.features import (
     motion_features,
     rotations_from_features,
 )
+from intermoe.body.hands import HandContacts, join_hands
+from intermoe.body.kinematics import PosedBody, posed_body
 from intermoe.body.placement import Placement
-from intermoe.body.settling import ground_height, settle
+from intermoe.body.settling import ground_height, settled_body
 from intermoe.context.networks import Networks
 from intermoe.diffusion.known import Known
 from intermoe.errors import UserNote
@@ -64,16 +66,17 @@ def with_partner(
     stand = Placement.of(joints_T1J3[:1, 0], skeleton)
     place = Placement(torch.eye(3).expand(batch, 3, 3), torch.zeros(batch, 3))
     if samplings == 2:
-        free_BTPF = networks.generate(None, nth_of(on_step, 0, samplings)).cpu()
+        free_BTPF = networks.generate(None, nth_of(on_step, 0, samplings)).features_BTPF.cpu()
         place = Placement.of(joints_from_features(free_BTPF[:, 0, 1], skeleton), skeleton).where(~is_first_B)
     features_BTPF = place.features(own_1TPF.expand(batch, -1, 2, -1), skeleton)
     latent_BLPZ = networks.encode(features_BTPF)
     is_given_BP = torch.stack([is_first_B, ~is_first_B], dim=1).to(latent_BLPZ.device)
     known = Known(latent_BLPZ, is_given_BP[:, None].expand(latent_BLPZ.shape[:3]))
-    generated_BTPF = networks.generate(known, nth_of(on_step, samplings - 1, samplings)).cpu()
+    output = networks.generate(known, nth_of(on_step, samplings - 1, samplings))
+    generated_BTPF = output.features_BTPF.cpu()
     check_finite(generated_BTPF)
     partner_BTF = generated_BTPF[torch.arange(batch), :, is_first_B.long()]
-    joints_BTJ3, rotations_BTR6 = settle(
+    body = settled_body(
         stand.after(place.inverse).points(joints_from_features(partner_BTF, skeleton)),
         rotations_from_features(partner_BTF, skeleton),
         skeleton,
@@ -82,7 +85,10 @@ def with_partner(
     floor = ground_height(joints_T1J3[:, 0])
     if floor.abs() > _FLOOR:
         warnings.warn(UserNote(f"given: the floor lies at y = {floor:.2f}, and stays there"), stacklevel=2)
-    joints_BTJ3[..., 1] += floor
+    body.root_T3[..., 1] += floor
+    if output.contacts is not None:
+        body = _reaching(body, given, output.contacts.to("cpu").exchanged(~is_first_B))
+    joints_BTJ3, rotations_BTR6 = body.motion(skeleton)
     order = slice(None) if given.place == 0 else slice(None, None, -1)
     return [
         Motion(
@@ -96,3 +102,19 @@ def with_partner(
             joints_BTJ3.numpy(), rotations_BTR6.numpy(), captions, strict=True
         )
     ]
+
+
+def _reaching(body: PosedBody, given: GivenPerson, contacts: HandContacts) -> PosedBody:
+    """Generated persons whose hands reach for those of the given one, where they touch.
+
+    Args:
+        body: the generated ones.
+        given: as long as they are.
+        contacts: of the given person's hands with those of the generated one.
+    """
+    joints_TJ3, rotations_TR6 = (torch.from_numpy(array).float() for array in (given.joints, given.rotations))
+    own = posed_body(joints_TJ3, rotations_TR6, given.skeleton)
+    own = own._replace(offset_J3=own.offset_J3[None])
+    both = PosedBody(*(torch.stack([x.expand_as(y), y], dim=1) for x, y in zip(own, body, strict=True)))
+    both = join_hands(both, contacts, given.skeleton, share_P=(0.0, 1.0))
+    return PosedBody(*(x[:, 1] for x in both))

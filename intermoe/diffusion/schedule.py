@@ -48,6 +48,8 @@ class DiffusionConfig(Config):
         error: what a prediction is measured by in training: "latent" is the mean square of its numbers' errors, as in
             the paper; "decoded", to first order, that of the features that they decode to (see ``decoder_metric``).
             Losses are comparable only under the same target and error.
+        hand_contact_loss: weight, in the training's loss, of predicting which hands touch; where it is not 0, hands
+            that are to touch are brought together in what users get (see ``join_hands``). Not in the paper.
     """
 
     steps: int = Field(default=1000, ge=1, le=100_000)
@@ -61,6 +63,7 @@ class DiffusionConfig(Config):
     difference_loss: float = Field(default=0.0, ge=0)
     target: Literal["sample", "mean"] = "sample"
     error: Literal["latent", "decoded"] = "latent"
+    hand_contact_loss: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="before")
     @classmethod

@@ -27,7 +27,7 @@ from intermoe.evaluation.identity import actors
 from intermoe.evaluation.protocol import GENERATING, EvaluationConfig, EvaluationJob, EvaluationSample, Form, plan
 from intermoe.evaluation.replication import Row
 from intermoe.files import whole_file
-from intermoe.generation import GeneratedBatch, unsettled_motion
+from intermoe.generation import GeneratedBatch, Sampled, unsettled_motion
 from intermoe.layers.precision import products_in
 from intermoe.model import VAE_PARTS, InterMoE
 from intermoe.motion import Motion
@@ -198,7 +198,8 @@ class JobRunner:
         features_BTPF, frames_B = (of_recordings.to(self.device) for of_recordings in self._recorded(job))
         mask_BT = whole_latents(frames_B, features_BTPF.shape[1])
         reconstructed_BTPF = self.model.decode(self.model.encode(features_BTPF, mask_BT=mask_BT))
-        return GeneratedBatch.settled(reconstructed_BTPF, frames_B // STRIDE * STRIDE, self.model.skeleton)
+        frames_B = frames_B // STRIDE * STRIDE
+        return GeneratedBatch.settled(Sampled(reconstructed_BTPF), frames_B, self.model.skeleton)
 
     def _generated(self, job: EvaluationJob) -> GeneratedBatch:
         """Motions from the captions of the samples, as long as their recordings."""

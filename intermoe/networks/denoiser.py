@@ -1,7 +1,7 @@
 """The cooperative denoiser: from two noised latent motions to two clean ones, each with an eye on the other.
 
 Legend: B batch, P = 2 persons, L latent frames, Z latent numbers of a person-frame, D width, W condition width,
-N = P * B sequences, K = L + 1 keys.
+N = P * B sequences, K = L + 1 keys, H hands of a person.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from intermoe.body.hands import HandContacts
 from intermoe.config import Config
+from intermoe.diffusion.schedule import Diffusion
 from intermoe.layers.attention import Attention, key_mask
 from intermoe.layers.conditioning import (
     AdaptiveLayerNorm,
@@ -27,6 +29,11 @@ from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.router import TextLogits, text_logits
 from intermoe.moe.selection import selections
+from intermoe.networks.hand_contact import HandContactHead, contacts_from_logits
+from intermoe.networks.vae import STRIDE
+
+# The share of the steps at which the network is asked which hands touch.
+_CONTACTS_AT = 0.5
 
 
 class DenoiserConfig(Config):
@@ -121,7 +128,14 @@ class Denoiser(nn.Module):
     error_root_ZZ: Tensor | None
 
     def __init__(
-        self, config: DenoiserConfig, moe: MoeConfig, latent: int, condition: int, *, weighs_errors: bool = False
+        self,
+        config: DenoiserConfig,
+        moe: MoeConfig,
+        latent: int,
+        condition: int,
+        *,
+        weighs_errors: bool = False,
+        num_hands: int = 0,
     ) -> None:
         """Build the network.
 
@@ -131,6 +145,7 @@ class Denoiser(nn.Module):
             latent: numbers Z of a person in a latent frame.
             condition: width W of the text condition.
             weighs_errors: whether there is an ``error_root_ZZ``.
+            num_hands: hands of a person whose contacts it predicts; 0 where it predicts none.
         """
         super().__init__()
         self.timestep_in_router = moe.timestep_in_router
@@ -146,6 +161,7 @@ class Denoiser(nn.Module):
         # As long as what it is added to: the persons are told apart from the first step on.
         self.conditioning_PD = nn.Parameter(torch.randn(2, config.width) / 2) if config.person_conditioning else None
         self.register_buffer("error_root_ZZ", torch.zeros(latent, latent) if weighs_errors else None)
+        self.hands = HandContactHead(config.width, num_hands) if num_hands else None
         self._runs_ahead: bool | None = None
 
     @property
@@ -178,6 +194,23 @@ class Denoiser(nn.Module):
         Returns:
             [B, L, P, Z] in the dtype of x; zero beyond the valid frames.
         """
+        return self.with_hands(x_BLPZ, t_B, condition_BW, mask_BL, pool)[0]
+
+    def with_hands(
+        self, x_BLPZ: Tensor, t_B: Tensor, condition_BW: Tensor, mask_BL: Tensor, pool: TokenPool | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Predict the clean latents, and which hands touch.
+
+        Args:
+            x_BLPZ: as for ``forward``, and so are the others.
+            t_B: timesteps.
+            condition_BW: text condition.
+            mask_BL: valid latent frames.
+            pool: their tokens.
+
+        Returns:
+            What ``forward`` returns, and the logits of its ``HandContactHead``, if it has one.
+        """
         length, num_persons = x_BLPZ.shape[1:3]
         text_BD = self.embed_text(condition_BW)
         emb_BD = self.embed_timestep(t_B) + text_BD
@@ -193,7 +226,35 @@ class Denoiser(nn.Module):
         for layer, emb, text in zip(self.layers, *self._given(emb_PBD, routed_BD), strict=True):
             x_PBLD = layer(x_PBLD, emb, text, barred_N11K, pool)
         x0_BLPZ: Tensor = self.out(x_PBLD).permute(1, 2, 0, 3).to(x_BLPZ.dtype)
-        return x0_BLPZ * mask_BL[:, :, None, None]
+        logit_BL2HH = None if self.hands is None else self.hands(x_PBLD)
+        return x0_BLPZ * mask_BL[:, :, None, None], logit_BL2HH
+
+    def hand_contacts(
+        self,
+        latent_BLPZ: Tensor,
+        condition_BW: Tensor,
+        mask_BL: Tensor,
+        noise_BLPZ: Tensor,
+        diffusion: Diffusion,
+    ) -> HandContacts | None:
+        """Which hands touch in each frame of generated motions; None where the network does not predict it.
+
+        Hands of recorded motions touch or do not, and those of generated ones hardly ever do exactly. Under some noise
+        the two are alike, and the network goes by the rest of the motion and by the text.
+
+        Args:
+            latent_BLPZ: clean latents of both persons.
+            condition_BW: text condition of each motion.
+            mask_BL: bool, the valid latent frames.
+            noise_BLPZ: the noise.
+            diffusion: the schedule.
+        """
+        if self.hands is None:
+            return None
+        t_B = torch.full((len(latent_BLPZ),), round(_CONTACTS_AT * diffusion.config.steps), device=latent_BLPZ.device)
+        _, logit_BL2HH = self.with_hands(diffusion.q_sample(latent_BLPZ, t_B, noise_BLPZ), t_B, condition_BW, mask_BL)
+        assert logit_BL2HH is not None
+        return contacts_from_logits(logit_BL2HH).repeated(STRIDE)
 
     def of_batch(self, mask_BL: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
         """The network for passes over one batch of interactions: their tokens are found once.

@@ -1,6 +1,7 @@
 """The objective of the denoiser and its text head.
 
-Legend: B batch, T frames, L latent frames, P = 2 persons, Z latent numbers of a person-frame, W condition width.
+Legend: B batch, T frames, L latent frames, P = 2 persons, Z latent numbers of a person-frame, W condition width,
+H hands of a person.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ from intermoe.model_config import ModelConfig, trained_folder
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import Demand, fit_rooms, selections, update_biases
 from intermoe.networks.decoder_metric import decoder_metric
+from intermoe.networks.hand_contact import contact_loss_sum
 from intermoe.networks.vae import STRIDE, whole_latents
 from intermoe.places import Place
 from intermoe.text.encoders import TextStates
@@ -53,6 +55,8 @@ class DenoiserObjective(Objective):
         self.weights = {"diffusion": 1.0}
         if model.config.diffusion.difference_loss:
             self.weights["difference"] = model.config.diffusion.difference_loss
+        if model.config.diffusion.hand_contact_loss:
+            self.weights["hand_contact"] = model.config.diffusion.hand_contact_loss
         model.vae.requires_grad_(requires_grad=False)
         self._posteriors = PosteriorMemory(model)
         self._is_measured = model.denoiser.error_root_ZZ is None
@@ -113,10 +117,15 @@ class DenoiserObjective(Objective):
             clean_BLPZ = self._latents(batch, mask_BT)
             condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
             noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, batch["diffusion_noise"])
-            found_BLPZ = model.denoiser(noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL, pool)
+            found_BLPZ, logit_BL2HH = model.denoiser.with_hands(
+                noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL, pool
+            )
         losses = {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL, root_ZZ)[0]}
         if "difference" in self.weights:
             losses["difference"] = model.diffusion.difference_sum(found_BLPZ, clean_BLPZ, mask_BL, root_ZZ)
+        if logit_BL2HH is not None:
+            gap_BLHH = self._posteriors.hand_gaps(batch, mask_BL.shape[1])
+            losses["hand_contact"] = contact_loss_sum(logit_BL2HH, gap_BLHH, mask_BL)
         return losses
 
     @torch.no_grad()

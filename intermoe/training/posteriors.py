@@ -1,14 +1,17 @@
 """Posteriors of a frozen VAE, computed once for each motion that a training sees again and again.
 
 Legend: B batch, L latent frames, P = 2 persons, Z = NC latent numbers of a person-frame, N latent joints, C numbers of
-a latent joint, T frames, F features.
+a latent joint, T frames, F features, J joints, H hands of a person.
 """
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from intermoe.body.features import joints_from_features
+from intermoe.body.hands import hand_gaps
+from intermoe.body.skeletons import Skeleton
 from intermoe.layers.precision import in_full
 from intermoe.model import InterMoE
 from intermoe.networks.vae import STRIDE, Posterior
@@ -36,6 +39,7 @@ class PosteriorMemory:
         """
         self._model, self._form_features, self._room = model, form_features, num_bytes
         self._kept: dict[int, Posterior] = {}
+        self._gaps: dict[int, Tensor] = {}
 
     @torch.no_grad()
     def latents(self, batch: Batch, mask_BL: Tensor, noise_BLPZ: Tensor | None) -> Tensor:
@@ -61,6 +65,24 @@ class PosteriorMemory:
             latent_BLPZ[row, :num_latents] = posterior.interactions(noise_1LPZ)[0]
         return latent_BLPZ
 
+    @torch.no_grad()
+    def hand_gaps(self, batch: Batch, length: int) -> Tensor:
+        """How near wrists of the two persons come in each latent frame [B, L, H, H], metres.
+
+        Args:
+            batch: of interactions.
+            length: L; behind the valid latent frames the numbers mean nothing.
+        """
+        if "features" in batch:
+            return _least_gaps(batch["features"], self._model.skeleton)[:, :length]
+        rows = []
+        for row, form in enumerate(batch["form"].tolist()):
+            if form not in self._gaps:
+                self._gaps[form] = _least_gaps(self._features(batch, row, form), self._model.skeleton)[0]
+            gap_LHH = self._gaps[form][:length]
+            rows.append(nn.functional.pad(gap_LHH, (0, 0, 0, 0, 0, length - len(gap_LHH))))
+        return torch.stack(rows).to(batch["frames"].device)
+
     def _features(self, batch: Batch, row: int, form: int) -> Tensor:
         if "features" in batch:
             return batch["features"][row : row + 1]
@@ -72,3 +94,10 @@ class PosteriorMemory:
         if form >= 0 and size <= self._room:
             self._kept[form] = posterior
             self._room -= size
+
+
+def _least_gaps(features_BTPF: Tensor, skeleton: Skeleton) -> Tensor:
+    """The least gaps between wrists in each whole latent frame [B, L, H, H], metres."""
+    whole = features_BTPF.shape[1] // STRIDE * STRIDE
+    joints_BPTJ3 = joints_from_features(features_BTPF[:, :whole].transpose(1, 2), skeleton)
+    return hand_gaps(joints_BPTJ3, skeleton).unflatten(1, (-1, STRIDE)).amin(dim=2)

@@ -12,7 +12,7 @@ from intermoe.body.settling import settle
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.errors import UserError
-from intermoe.generation import GeneratedBatch, device_named, eval_mode
+from intermoe.generation import GeneratedBatch, Sampled, device_named, eval_mode
 
 # Legend: B motions, T frames, P = 2 persons, F features.
 FRAMES = [30, 18, 30, 25]
@@ -35,7 +35,7 @@ def features_BTPF() -> torch.Tensor:
 
 
 def test_each_motion_settles_over_its_own_frames(features_BTPF):
-    batch = GeneratedBatch.settled(features_BTPF, torch.tensor(FRAMES), SMPL22)
+    batch = GeneratedBatch.settled(Sampled(features_BTPF), torch.tensor(FRAMES), SMPL22)
     assert batch.features_BTPF is features_BTPF
     for row, frames in enumerate(FRAMES):
         alone = features_BTPF[row, :frames].transpose(0, 1)
@@ -52,7 +52,7 @@ def test_each_motion_settles_over_its_own_frames(features_BTPF):
 
 
 def test_motions_are_cut_to_their_frames(features_BTPF):
-    batch = GeneratedBatch.settled(features_BTPF, torch.tensor(FRAMES), SMPL22)
+    batch = GeneratedBatch.settled(Sampled(features_BTPF), torch.tensor(FRAMES), SMPL22)
     motions = batch.motions(["a", "b", "c", "d"])
     assert [(motion.caption, len(motion.joints), len(motion.rotations)) for motion in motions] == [
         ("a", 30, 30),
@@ -68,7 +68,7 @@ def test_what_is_not_finite_is_refused(features_BTPF):
     broken_BTPF = features_BTPF.clone()
     broken_BTPF[1, 3, 0, 7] = torch.nan
     with pytest.raises(UserError) as caught:
-        GeneratedBatch.settled(broken_BTPF, torch.tensor(FRAMES), SMPL22)
+        GeneratedBatch.settled(Sampled(broken_BTPF), torch.tensor(FRAMES), SMPL22)
     message = "generate: the model's output is not finite (allowed: a model trained to the end)"
     assert str(caught.value) == message
 

@@ -73,6 +73,7 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
         "difference_loss": 0.0,
         "target": "sample",
         "error": "latent",
+        "hand_contact_loss": 0.0,
     }
     moe = values.moe
     assert (moe.selection, moe.experts, moe.hidden, moe.c_exp) == ("dynamic", 8, 1024, 1.0)
@@ -112,6 +113,7 @@ def test_interhuman_plus_is_the_papers_network_with_what_helps():
         "diffusion.difference_loss": 4.0,
         "diffusion.target": "mean",
         "diffusion.error": "decoded",
+        "diffusion.hand_contact_loss": 0.1,
         "train.denoiser.group_by_length": True,
         "train.vae.loss.bone": 1.0,
         "train.vae.loss.displacement": 0.5,

@@ -47,10 +47,13 @@ class WordEncoder:
         return " ".join(text.split()[20:])
 
 
-def small_model(seed: int = 0, *, moe: dict | None = None, data: dict | None = None) -> InterMoE:
+def small_model(
+    seed: int = 0, *, moe: dict | None = None, data: dict | None = None, diffusion: dict | None = None
+) -> InterMoE:
     """Random weights, also where training starts from zero, so that timestep and text change the result."""
     torch.manual_seed(seed)
-    values = CONFIG | {"moe": CONFIG["moe"] | (moe or {}), "data": CONFIG["data"] | (data or {})}
+    changes = {"moe": moe, "data": data, "diffusion": diffusion}
+    values = CONFIG | {key: CONFIG[key] | (change or {}) for key, change in changes.items()}
     model = InterMoE(ModelConfig.parse(values)).eval()
     for name, parameter in model.denoiser.named_parameters():
         if "modulation" in name or name.startswith("out."):

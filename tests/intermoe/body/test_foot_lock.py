@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from intermoe.body import foot_lock
+from intermoe.body import foot_lock, two_bones
 from intermoe.body.foot_lock import Leg, legs, lock_feet
 from intermoe.body.kinematics import fit_rotations, forward_kinematics, rest_offsets
 from intermoe.body.skeletons import SMPL22
@@ -80,7 +80,7 @@ def test_no_leg_is_stretched_straight_and_no_foot_is_lifted_to_reach_its_place()
             for one, other in ((leg.knee, leg.hip), (leg.ankle, leg.knee), (leg.ankle, leg.hip))
         )
         was = (before[:, :, leg.ankle] - before[:, :, leg.hip]).norm(dim=-1)
-        assert (whole <= (foot_lock._REACH * (thigh + shin)).maximum(was) + 1e-9).all()
+        assert (whole <= (two_bones._REACH * (thigh + shin)).maximum(was) + 1e-9).all()
         torch.testing.assert_close(after[:, :, leg.ankle, 1], before[:, :, leg.ankle, 1], atol=1e-6, rtol=0)
 
 
@@ -164,22 +164,3 @@ def test_motions_of_several_lengths_are_locked_as_each_alone():
         alone = lock_feet(root[own], rotation[own], offset[own[0]], stands[own], SMPL22)
         for found, expected in zip(together, alone, strict=True):
             torch.testing.assert_close(found[own], expected, atol=1e-9, rtol=0)
-
-
-def test_a_straight_leg_bends_towards_the_toes():
-    rest_J3 = torch.tensor(SMPL22.rest_offsets, dtype=torch.float64)
-    # Thigh and shin in one line, straight down.
-    for leg in LEGS:
-        rest_J3[leg.knee], rest_J3[leg.ankle] = torch.tensor([0, -0.4, 0.0]), torch.tensor([0, -0.42, 0.0])
-    frames = 20
-    root_T3 = torch.zeros(frames, 3, dtype=torch.float64)
-    root_T3[:, 1] = torch.linspace(0.95, 0.9, frames)
-    rotation = torch.eye(3, dtype=torch.float64).repeat(frames, SMPL22.num_joints, 1, 1)
-    lift_T3 = torch.zeros(frames, 3, dtype=torch.float64)
-    lift_T3[:, 1] = 0.1  # the feet are lifted: only a knee that bends can do it
-    joints, world = fk(root_T3, rotation, rest_J3)
-    local = list(rotation.unbind(-3))
-    foot_lock._place(LEGS[0], joints, world, local, lift_T3)
-    after, _ = fk(root_T3, torch.stack(local, dim=-3), rest_J3)
-    torch.testing.assert_close(after[:, LEGS[0].ankle], joints[:, LEGS[0].ankle] + lift_T3, atol=1e-6, rtol=0)
-    assert (after[:, LEGS[0].knee, 2] - joints[:, LEGS[0].knee, 2]).min() > 0.1

@@ -19,7 +19,7 @@ from intermoe.evaluation.plausibility import jerk_m_s3
 from intermoe.evaluation.protocol import ROWS, EvaluationConfig, EvaluationJob
 from intermoe.evaluation.runner import EvaluationSpec, JobRunner, read_parts
 from intermoe.evaluation.scoring import score
-from intermoe.generation import GeneratedBatch
+from intermoe.generation import GeneratedBatch, Sampled
 from intermoe.model import InterMoE
 from intermoe.motion import Motion
 from intermoe.text.encoders import TextStates
@@ -162,7 +162,7 @@ def test_reconstructed_is_what_the_vae_makes_of_each_recording_alone(job_runner,
         np.testing.assert_allclose(part["raw/motion"][row], expected, atol=1e-4)
         joints_TPJ3 = joints_from_features(alone_BTPF[0], SMPL22).numpy()
         assert part["raw/jerk_m_s3"][row] == pytest.approx(jerk_m_s3(joints_TPJ3, SMPL22), rel=1e-3)
-        joints_BTPJ3 = GeneratedBatch.settled(alone_BTPF, torch.tensor([frames]), SMPL22).joints_BTPJ3
+        joints_BTPJ3 = GeneratedBatch.settled(Sampled(alone_BTPF), torch.tensor([frames]), SMPL22).joints_BTPJ3
         settled = jerk_m_s3(joints_BTPJ3[0].numpy(), SMPL22)
         assert part["settled/jerk_m_s3"][row] == pytest.approx(settled, rel=1e-3)
         assert settled < part["raw/jerk_m_s3"][row]

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 
 import numpy as np
 import pytest
 import torch
 
+from intermoe.body.features import joints_from_features
+from intermoe.body.skeletons import SMPL22
 from intermoe.data.draws import Stream, normal, uniform
 from intermoe.data.shards import DatasetFolder
 from intermoe.model import VAE_PARTS, InterMoE
@@ -19,7 +21,7 @@ from intermoe.training.objective import Diagnostics
 from intermoe.training.vae import VaeObjective
 from pipelines.train.objectives import build
 
-PAPERS = ("diffusion.target=sample", "diffusion.error=latent")
+PAPERS = ("diffusion.target=sample", "diffusion.error=latent", "diffusion.hand_contact_loss=0")
 
 
 @pytest.fixture(scope="module", params=["vae", "denoiser", "evaluator"])
@@ -234,7 +236,9 @@ def test_changes_from_frame_to_frame_are_a_loss_only_where_they_have_a_weight(ma
 
 
 def test_the_denoiser_learns_means_by_what_their_motion_is_worth(make, shards):
-    objective = make("denoiser", "diffusion.target=mean", "diffusion.error=decoded").eval()
+    objective = make(
+        "denoiser", "diffusion.target=mean", "diffusion.error=decoded", "diffusion.hand_contact_loss=0"
+    ).eval()
     folder = DatasetFolder.open(shards)
     stream = objective.stream(folder)
     batch = next(stream.held_out("val").held_out_batches())
@@ -253,6 +257,31 @@ def test_the_denoiser_learns_means_by_what_their_motion_is_worth(make, shards):
             expected["diffusion"] += float((clean_LPZ @ root_ZZ).square().mean(-1).sum())
             expected["difference"] += float((clean_LPZ.diff(dim=0) @ root_ZZ).square().mean(-1).sum())
     assert {name: float(total) for name, total in sums.items()} == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("features", [True, False])
+def test_the_denoiser_learns_which_hands_touch(make, shards, features):
+    objective = make("denoiser", "diffusion.hand_contact_loss=0.2", "data.max_frames=300").eval()
+    stream = replace(objective.stream(DatasetFolder.open(shards)), features=features)
+    batch, whole = stream.batch(0), replace(stream, features=True).batch(0)
+    assert ("features" in batch) == features
+    assert objective.weights["hand_contact"] == 0.2
+    with torch.no_grad():
+        found = float(objective(batch)["hand_contact"])
+    # As it begins, the network answers the same everywhere: 1 in 21 that hands touch, and 10 cm apart.
+    expected, touching, chance = 0.0, 0, 1 / (1 + math.exp(3))
+    for row, frames in enumerate(whole["frames"].tolist()):
+        joints_TPJ3 = joints_from_features(whole["features"][row], SMPL22)
+        for first in range(0, frames // 4 * 4, 4):
+            for own, other in product((20, 21), repeat=2):
+                apart_T3 = joints_TPJ3[first : first + 4, 0, own] - joints_TPJ3[first : first + 4, 1, other]
+                metres = float(apart_T3.norm(dim=-1).min())
+                near = metres < 0.2
+                touching += near
+                loss = -math.log(chance) + abs(metres / 0.2 - 0.5) if near else -math.log(1 - chance)
+                expected += 2 * loss / 4
+    assert touching > 0
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_decoded_errors_need_a_stream_first(make, shards):

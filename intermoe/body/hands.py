@@ -1,0 +1,180 @@
+"""Hands of two people that touch: told from joints, and brought together.
+
+Legend: T frames, P = 2 persons, J joints, H hands of a person, C = T - 2 bends of three frames,
+B motions; the other leading dimensions are free.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from intermoe.body.kinematics import PosedBody, forward_kinematics, within_frames
+from intermoe.body.skeletons import Skeleton
+from intermoe.body.two_bones import Limb, move_end, within_reach
+
+NEAR = 0.2
+"""Metres between two wrists within which the hands may touch: of two people who shake hands they are 15 to 20 cm apart,
+of Duet's, whose hands end at the wrist, 1 to 3."""
+
+# What it costs that hands which touch are apart, and a bend of the correction, where the correction costs 1.
+_APART, _BEND = 100.0, 10_000.0
+# What a correction costs where there is to be none.
+_HELD = 1e8
+# Frames of a bend: fewer are no motion.
+_FEWEST = 3
+# Rounds in which one arm makes up for what the other cannot reach.
+_ROUNDS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class HandContacts:
+    """Which hand of the first person touches which of the second, in each frame.
+
+    Attributes:
+        touch_THH: how sure it is that they do, [..., T, H, H] from 0 to 1; the hands in the order of ``arms``.
+        gap_THH: how far apart the wrists then are [..., T, H, H], metres.
+    """
+
+    touch_THH: Tensor
+    gap_THH: Tensor
+
+    def exchanged(self, exchanged_B: Tensor) -> Self:
+        """The same, of batches [B, T, H, H], with the persons of these motions in each other's place."""
+        exchanged_B111 = exchanged_B.to(self.touch_THH.device)[:, None, None, None]
+        return type(self)(*(x_THH.mT.where(exchanged_B111, x_THH) for x_THH in (self.touch_THH, self.gap_THH)))
+
+    def to(self, device: str | torch.device) -> Self:
+        """The same on a device."""
+        return type(self)(self.touch_THH.to(device), self.gap_THH.to(device))
+
+    def frames(self, start: int, stop: int | None = None) -> Self:
+        """Those from a frame on, up to another."""
+        return type(self)(*(x_THH[..., start:stop, :, :] for x_THH in (self.touch_THH, self.gap_THH)))
+
+    def repeated(self, times: int) -> Self:
+        """Each frame so many times."""
+        return type(self)(*(x_THH.repeat_interleave(times, dim=-3) for x_THH in (self.touch_THH, self.gap_THH)))
+
+
+def arms(skeleton: Skeleton) -> list[Limb]:
+    """The arms that end in a wrist.
+
+    Example:
+        >>> from intermoe.body.skeletons import SMPL22
+        >>> arms(SMPL22)[0]
+        Limb(upper=16, middle=18, end=20)
+    """
+    parents = skeleton.parents
+    wrists = [joint for joint, name in enumerate(skeleton.joint_names) if name.endswith("wrist")]
+    return [Limb(parents[parents[wrist]], parents[wrist], wrist) for wrist in wrists]
+
+
+def hand_gaps(joint_PTJ3: Tensor, skeleton: Skeleton) -> Tensor:
+    """How far each wrist of the first person is from each of the second.
+
+    Args:
+        joint_PTJ3: joints [..., P, T, J, 3].
+        skeleton: the tree.
+
+    Returns:
+        [..., T, H, H] in the unit of the joints.
+    """
+    return _apart(_wrists(joint_PTJ3, arms(skeleton))).norm(dim=-1)
+
+
+def join_hands(
+    body: PosedBody,
+    contacts: HandContacts,
+    skeleton: Skeleton,
+    *,
+    frames: Tensor | None = None,
+    share_P: tuple[float, float] = (0.5, 0.5),
+    held: int = 0,
+) -> PosedBody:
+    """Two people whose hands, where they touch, are as near to each other as hands then are.
+
+    Both wrists are moved by the least squares of the distance between them, where they touch, from what it should be,
+    of the correction, and of the correction's second difference: nothing jumps before and after. The elbows follow (see
+    ``move_end``), the hands keep their orientation. Hands out of reach come as near as the arms can.
+
+    Args:
+        body: both people: T-poses [..., P, 1, J, 3], positions of the roots [..., P, T, 3], rotations
+            [..., P, T, J, 3, 3].
+        contacts: which hands touch.
+        skeleton: the tree.
+        frames: int64 [...], frames of each motion; what stands behind them changes nothing. All where none is given.
+        share_P: of the way to each other, what each person's hands go.
+        held: frames at the beginning whose hands stay.
+
+    Returns:
+        The same, but for the rotations of shoulders, elbows and wrists.
+    """
+    limbs, length = arms(skeleton), body.rotation_TJ33.shape[-4]
+    if not limbs or length < _FEWEST:
+        return body
+    offset_PTJ3, root_PT3, local_PTJ33 = (x.double() for x in body)
+    joint_PTJ3, world_PTJ33 = forward_kinematics(root_PT3, local_PTJ33, offset_PTJ3, skeleton.parents)
+    is_there_T = within_frames(torch.tensor(length) if frames is None else frames, length).to(root_PT3.device)
+    spread = _Spread(_APART * _mutual(contacts.touch_THH.double()), is_there_T, held)
+    hand_PTH3 = _wrists(joint_PTJ3, limbs)
+    way_PTH3 = torch.zeros_like(hand_PTH3)
+    for _ in range(_ROUNDS):
+        apart_THH3 = _apart(hand_PTH3 + way_PTH3)
+        too_far_THH1 = (1 - contacts.gap_THH / apart_THH3.norm(dim=-1).clamp(min=1e-9)).clamp(min=0)[..., None]
+        back_THH3 = spread(too_far_THH1 * apart_THH3)
+        way_PTH3 = way_PTH3 + torch.stack([-share_P[0] * back_THH3.sum(-2), share_P[1] * back_THH3.sum(-3)], dim=-4)
+        way_PTH3 = torch.stack(
+            [within_reach(limb, joint_PTJ3, way_PT3) for limb, way_PT3 in zip(limbs, way_PTH3.unbind(-2), strict=True)],
+            dim=-2,
+        )
+    local = list(local_PTJ33.unbind(-3))
+    # A straight arm bends with the elbow towards the ground.
+    down_PT3 = (-torch.eye(3).to(joint_PTJ3)[1]).expand_as(joint_PTJ3[..., 0, :])
+    for limb, way_PT3 in zip(limbs, way_PTH3.unbind(-2), strict=True):
+        move_end(limb, (joint_PTJ3, world_PTJ33), local, way_PT3, down_PT3)
+    return body._replace(rotation_TJ33=torch.stack(local, dim=-3).to(body.rotation_TJ33.dtype))
+
+
+def _wrists(joint_PTJ3: Tensor, limbs: Sequence[Limb]) -> Tensor:
+    """The hands [..., P, T, H, 3]; a list as an index would be copied to the device."""
+    return torch.stack([joint_PTJ3[..., limb.end, :] for limb in limbs], dim=-2)
+
+
+def _apart(hand_PTH3: Tensor) -> Tensor:
+    """From each hand of the second person to each of the first [..., T, H, H, 3]."""
+    return hand_PTH3[..., 0, :, :, None, :] - hand_PTH3[..., 1, :, None, :, :]
+
+
+def _mutual(touch_THH: Tensor) -> Tensor:
+    """What is more likely than not, from 0 to 1, and of a hand that may touch several only the likeliest."""
+    likeliest_THH = (touch_THH >= touch_THH.amax(-1, keepdim=True)) & (touch_THH >= touch_THH.amax(-2, keepdim=True))
+    return (2 * touch_THH - 1).clamp(min=0) * likeliest_THH
+
+
+class _Spread:
+    """Spreads corrections, which are asked for where hands touch, smoothly over the frames around."""
+
+    def __init__(self, weight_THH: Tensor, is_there_T: Tensor, held: int) -> None:
+        """Factor the normal equations of each pair of hands.
+
+        Args:
+            weight_THH: what it costs where a correction is not made.
+            is_there_T: bool [..., T], the motion's frames; what stands behind them changes nothing.
+            held: frames at the beginning that are not corrected.
+        """
+        weight_HHT = (weight_THH * is_there_T[..., None, None]).movedim(-3, -1)
+        self._weight_HHT1 = weight_HHT[..., None]
+        eye_TT = torch.eye(weight_HHT.shape[-1]).to(weight_HHT)
+        bend_CT = eye_TT.diff(n=2, dim=0) * is_there_T[..., 2:, None]
+        own_T = 1 + _HELD * eye_TT[:held].sum(0)
+        matrix_HHTT = torch.diag_embed(own_T + weight_HHT) + _BEND * (bend_CT.mT @ bend_CT)[..., None, None, :, :]
+        # Symmetric, and no eigenvalue is below 1.
+        self._root_HHTT = torch.linalg.cholesky(matrix_HHTT)
+
+    def __call__(self, asked_THH3: Tensor) -> Tensor:
+        """The corrections [..., T, H, H, 3]."""
+        asked_HHT3 = asked_THH3.movedim(-4, -2)
+        return torch.cholesky_solve(self._weight_HHT1 * asked_HHT3, self._root_HHTT).movedim(-2, -4)
