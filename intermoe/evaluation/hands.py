@@ -2,12 +2,14 @@
 
 Which hand, and when, is up to the motion: what counts is how near any two hands of the two persons come.
 
-Legend: T frames, P = 2 persons, J joints, H hands.
+Legend: T frames, P = 2 persons, J joints.
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from intermoe.body.hands import arms, hand_gaps
 from intermoe.body.skeletons import Skeleton
 
 MEETING = ("shake_hands", "high_five", "hand_over")
@@ -25,12 +27,10 @@ def hands_apart_cm(joints_TPJ3: NDArray[np.floating], skeleton: Skeleton) -> flo
         >>> round(hands_apart_cm(apart, SMPL22), 6)
         25.0
     """
-    wrists = [joint for joint, name in enumerate(skeleton.joint_names) if name.endswith("wrist")]
-    if not wrists:
+    if not arms(skeleton):
         return float("nan")
-    hand_TPH3 = joints_TPJ3[:, :, wrists].astype(np.float64)
-    apart_THH = np.linalg.norm(hand_TPH3[:, 0, :, None] - hand_TPH3[:, 1, None, :], axis=-1)
-    return float(100 * apart_THH.min())
+    joints_PTJ3 = torch.from_numpy(joints_TPJ3.astype(np.float64)).transpose(0, 1)
+    return 100 * float(hand_gaps(joints_PTJ3, skeleton).min())
 
 
 def hands_met(joints_TPJ3: NDArray[np.floating], skeleton: Skeleton) -> float:
