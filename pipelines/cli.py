@@ -92,7 +92,7 @@ def _preprocess(options: argparse.Namespace) -> None:
     with ray_session(), Stages() as stages:
         # Duet is written into its root, other recordings are read there.
         made, read = (source.root, None) if source.format == "duet" else (None, source.root)
-        check_nodes(reads=(read, options.text_folder), writes=(options.out, made))
+        check_nodes(reads=(read, source.body_model, options.text_folder), writes=(options.out, made))
         card = preprocess(request, stages)
     counts = ", ".join(f"{count} {split}" for split, count in card.recordings.items())
     print(f"{options.out}: {counts}; {card.frames} frames, {card.captions} captions")

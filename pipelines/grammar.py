@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", type=Path, default=Path("demo"), help="output folder (default: demo)")
 
     verb = verbs.add_parser("preprocess", help="convert raw recordings to shards")
-    verb.add_argument("format", choices=("duet", "interhuman", "bvh"), help="what the recordings are")
+    verb.add_argument("format", choices=("duet", "interhuman", "interx", "bvh"), help="what the recordings are")
     verb.add_argument("--root", type=as_place, help="folder of the recordings (duet: where to write them, optional)")
     verb.add_argument("--out", type=as_place, required=True, help="folder of the shards, made by this command")
     verb.add_argument("--encoder", choices=("minilm", "clip"), default="minilm", help="text encoder (default: minilm)")
@@ -50,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument(
         "--fps", type=_number, help="bvh: frames per second, where the files state a wrong rate (5 to 1000)"
+    )
+    verb.add_argument(
+        "--body-model", type=as_place, metavar="FILE", help="interx: SMPLX_NEUTRAL.npz (default: an average adult)"
     )
     verb.add_argument(
         "--follow-links", action="store_true", help="read what links in --root lead to outside of it (default: do not)"

@@ -58,6 +58,22 @@ def matrix_from_euler(degrees: Tensor, order: str) -> Tensor:
     return matrix
 
 
+def matrix_from_axis_angle(axis_angle: Tensor) -> Tensor:
+    """Rotation matrices [..., 3, 3] from axis times angle in radians [..., 3] (Rodrigues' formula).
+
+    Example:
+        >>> axis_angle_from_matrix(matrix_from_axis_angle(torch.tensor([0.0, 0.5, 0.0])))
+        tensor([0.0000, 0.5000, 0.0000])
+    """
+    angle = axis_angle.norm(dim=-1)[..., None, None]
+    x, y, z = axis_angle.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    # sin(a) / a and (1 - cos(a)) / a^2, which have a value at 0 too.
+    by_sin, by_cos = torch.sinc(angle / torch.pi), torch.sinc(angle / (2 * torch.pi)).square() / 2
+    return torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device) + by_sin * cross + by_cos * cross @ cross
+
+
 def euler_zxy_from_matrix(matrix: Tensor) -> Tensor:
     """Euler angles [..., 3] in degrees, order ZXY, from rotation matrices [..., 3, 3].
 

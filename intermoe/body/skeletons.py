@@ -109,9 +109,47 @@ SMPL22 = Skeleton(
     right_hip=2,
     pools=(_TWELVE, _SEVEN),
 )
+
+# SMPL-X: SMPL's joints, jaw and eyes, and 15 of each hand. The first stage of pooling is the published one, with the
+# hands on the arms that they belong to; the second continues it.
+_FOURTEEN = PoolStage(
+    groups=(*_TWELVE.groups[:-1], (9, 12, 15, 22, 23, 24), tuple(range(25, 40)), tuple(range(40, 55))),
+    edges=(*_TWELVE.edges, (8, 12), (10, 13)),
+)
+_NINE = PoolStage(
+    groups=(*_SEVEN.groups, (8, 12), (10, 13)),
+    edges=(*_SEVEN.edges, (4, 7), (5, 8)),
+)
+_FINGERS = ("index", "middle", "pinky", "ring", "thumb")
+# From the wrist to a finger's first joint, and on to its second and third: of the left hand, palm down.
+_FINGER_OFFSETS = (
+    (0.095, -0.006, 0.022), (0.034, -0.002, 0.001), (0.023, -0.002, 0.001),
+    (0.098, -0.002, -0.001), (0.033, -0.002, -0.003), (0.025, -0.002, -0.003),
+    (0.080, -0.008, -0.042), (0.018, -0.003, -0.006), (0.016, -0.003, -0.005),
+    (0.091, -0.004, -0.023), (0.029, -0.002, -0.006), (0.024, -0.002, -0.005),
+    (0.026, -0.013, 0.026), (0.026, -0.005, 0.022), (0.022, -0.004, 0.017),
+)
+_FINGER_PARENTS = (-1, 0, 1, -1, 3, 4, -1, 6, 7, -1, 9, 10, -1, 12, 13)
+
+SMPLX55 = Skeleton(
+    name="smplx55",
+    joint_names=(*SMPL22.joint_names, "jaw", "left_eye", "right_eye",
+                 *(f"{side}_{finger}{number}" for side in ("left", "right") for finger in _FINGERS
+                   for number in (1, 2, 3))),
+    parents=(*SMPL22.parents, 15, 15, 15,
+             *(wrist if parent < 0 else first + parent for wrist, first in ((20, 25), (21, 40))
+               for parent in _FINGER_PARENTS)),
+    rest_offsets=(*SMPL22.rest_offsets, (0, -0.005, 0.030), (0.032, 0.040, 0.070), (-0.032, 0.040, 0.070),
+                  *((side * x, y, z) for side in (1, -1) for x, y, z in _FINGER_OFFSETS)),
+    mirror_pairs=(*SMPL22.mirror_pairs, (23, 24), *((joint, joint + 15) for joint in range(25, 40))),
+    contacts=SMPL22.contacts,
+    left_hip=1,
+    right_hip=2,
+    pools=(_FOURTEEN, _NINE),
+)
 # fmt: on
 
-SKELETONS: Mapping[str, Skeleton] = MappingProxyType({skeleton.name: skeleton for skeleton in (SMPL22,)})
+SKELETONS: Mapping[str, Skeleton] = MappingProxyType({skeleton.name: skeleton for skeleton in (SMPL22, SMPLX55)})
 
 
 def skeleton_named(name: str) -> Skeleton:

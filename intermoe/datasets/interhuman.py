@@ -24,7 +24,7 @@ from intermoe.body.skeletons import SMPL22, Skeleton
 from intermoe.datasets.bad_recording import BadRecording, NotUpright
 from intermoe.datasets.links import check_file_inside, check_list_inside
 from intermoe.datasets.recordings import Recording, Source, check_id, common_length
-from intermoe.datasets.text_files import read_text
+from intermoe.datasets.text_files import listed_lines, read_text, text_of
 from intermoe.errors import UserError
 from intermoe.places import (
     Place,
@@ -84,11 +84,11 @@ class InterHumanReader:
         ignored: set[str] = set()
         for ignore_list in (self.root / name for name in _IGNORE_LISTS):
             self._check_list(ignore_list)
-            ignored.update(_lines(ignore_list) if exists(ignore_list) else ())
+            ignored.update(listed_lines(ignore_list) if exists(ignore_list) else ())
         splits_of: dict[str, list[str]] = {}
         for split in SPLITS:
             # A line that stands twice in one list is one recording all the same.
-            for listed in dict.fromkeys(_lines(self._split_list(split))):
+            for listed in dict.fromkeys(listed_lines(self._split_list(split))):
                 splits_of.setdefault(listed, []).append(split)
         for unlisted in sorted(self._ids_on_disk() - splits_of.keys()):
             splits_of[unlisted] = []
@@ -196,7 +196,7 @@ class InterHumanReader:
         self._check_list(file)
         if not exists(file):
             return labels
-        for number, line in enumerate(_text(file).split("\n"), start=1):
+        for number, line in enumerate(text_of(file).split("\n"), start=1):
             if not line.strip():
                 continue
             try:
@@ -235,16 +235,3 @@ def _array(file: Place) -> NDArray[Any]:
 def _is_copy(file: Place, id: str) -> bool:
     copy = _COPY.fullmatch(file.stem)
     return copy is not None and copy[1] == id
-
-
-def _lines(file: Place) -> list[str]:
-    return [line.strip() for line in _text(file).splitlines() if line.strip()]
-
-
-def _text(file: Place) -> str:
-    try:
-        return read_text(file)
-    except FileNotFoundError:
-        raise UserError("there is no such file", where=file) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", where=file) from None

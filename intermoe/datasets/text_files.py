@@ -2,6 +2,7 @@
 
 import codecs
 
+from intermoe.errors import UserError
 from intermoe.places import Place, is_remote, read_bytes
 
 MAX_BYTES = 2**28
@@ -35,3 +36,18 @@ def read_text(path: Place, *, errors: str = "strict") -> str:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", errors)
     return content.decode("utf-8-sig", errors)
+
+
+def text_of(file: Place) -> str:
+    """The text of a file that a data set cannot do without; ``UserError`` where it is missing or no text."""
+    try:
+        return read_text(file)
+    except FileNotFoundError:
+        raise UserError("there is no such file", where=file) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", where=file) from None
+
+
+def listed_lines(file: Place) -> list[str]:
+    """The lines of such a file that are not empty."""
+    return [line.strip() for line in text_of(file).splitlines() if line.strip()]

@@ -11,20 +11,26 @@ import torch
 from numpy.typing import NDArray
 
 from intermoe.body.rotations import axis_angle_from_matrix, matrix_about_axis, matrix_from_6d
-from intermoe.body.skeletons import SMPL22
+from intermoe.body.skeletons import SMPL22, SMPLX55
+from intermoe.datasets.smplx_body import SMPLX_PELVIS_3
 from intermoe.errors import UserError
 
 if TYPE_CHECKING:  # a motion writes itself: it imports this module
     from intermoe.motion import Motion
 
-# Of SMPL-X's neutral body of mean shape, unposed: metres from the model's origin.
-_PELVIS_3 = (0.003, -0.351, 0.012)
-_HAND_JOINTS = 15
+_PARTS = {
+    "root_orient": slice(0, 1),
+    "pose_body": slice(1, 22),
+    "pose_jaw": slice(22, 23),
+    "pose_eye": slice(23, 25),
+    "pose_hand": slice(25, 55),
+}
 _SHAPES = 16
 
 
 def write_amass(motion: "Motion", person: int, path: Path) -> None:
-    """Write one person as AMASS's files for SMPL-X hold it, with hands, jaw and eyes at rest.
+    """Write one person as AMASS's files for SMPL-X hold it, with hands, jaw and eyes at rest where the
+    motion has none.
 
     The keys are those that SMPL-X's add-on for Blender and other readers of AMASS ask for: ``poses`` [T, 165] (axis
     times angle of all 55 joints; its parts once more as ``root_orient``, ``pose_body``, ``pose_jaw``, ``pose_eye`` and
@@ -38,7 +44,7 @@ def write_amass(motion: "Motion", person: int, path: Path) -> None:
     shows where people touch. The joints themselves are in the ``.npz``.
 
     Args:
-        motion: of SMPL's 22 joints.
+        motion: of SMPL's 22 joints, or of SMPL-X's 55.
         person: 0 or 1.
         path: file to write or replace.
 
@@ -46,23 +52,19 @@ def write_amass(motion: "Motion", person: int, path: Path) -> None:
         UserError: another skeleton.
         OSError: the file cannot be written.
     """
-    if motion.skeleton.name != SMPL22.name:
-        raise UserError(f"AMASS has no form for the skeleton {motion.skeleton.name!r}", allowed=SMPL22.name)
+    if motion.skeleton not in (SMPL22, SMPLX55):
+        known = f"{SMPL22.name}, {SMPLX55.name}"
+        raise UserError(f"AMASS has no form for the skeleton {motion.skeleton.name!r}", allowed=known)
     body = motion.body(person)
     upright_33 = matrix_about_axis("X", torch.tensor(torch.pi / 2, dtype=torch.float64))
     local_TR33 = matrix_from_6d(torch.from_numpy(motion.rotations[:, person].astype(np.float64)))
     turn_TJ33 = torch.cat([upright_33 @ body.rotation_TJ33[:, :1].double(), local_TR33], dim=1)
-    poses_TJ3 = axis_angle_from_matrix(turn_TJ33).numpy()
-    frames = len(poses_TJ3)
-    parts = {
-        "root_orient": poses_TJ3[:, 0],
-        "pose_body": poses_TJ3[:, 1:].reshape(frames, -1),
-        "pose_jaw": np.zeros((frames, 3)),
-        "pose_eye": np.zeros((frames, 2 * 3)),
-        "pose_hand": np.zeros((frames, 2 * _HAND_JOINTS * 3)),
-    }
+    frames = len(turn_TJ33)
+    poses_TJ3 = np.zeros((frames, SMPLX55.num_joints, 3))
+    poses_TJ3[:, : motion.skeleton.num_joints] = axis_angle_from_matrix(turn_TJ33).numpy()
+    parts = {name: poses_TJ3[:, joints].reshape(frames, -1) for name, joints in _PARTS.items()}
     arrays: dict[str, NDArray[Any]] = {
-        "trans": body.root_T3.double().numpy() @ upright_33.numpy().T - _PELVIS_3,
+        "trans": body.root_T3.double().numpy() @ upright_33.numpy().T - SMPLX_PELVIS_3,
         "poses": np.concatenate(list(parts.values()), axis=1),
         **parts,
         "betas": np.zeros(_SHAPES),

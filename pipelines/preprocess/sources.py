@@ -12,6 +12,7 @@ from intermoe.datasets.bvh import BvhPairReader
 from intermoe.datasets.bvh_file import RATES
 from intermoe.datasets.duet import PartRunner, check_duet, in_turn, write_duet
 from intermoe.datasets.interhuman import InterHumanReader
+from intermoe.datasets.interx import InterXReader
 from intermoe.datasets.recordings import Reader
 from intermoe.errors import UserError
 from intermoe.files import contents, scratch_folder
@@ -34,16 +35,18 @@ class SourceConfig(Config):
         mapping: of "bvh": how joints correspond, a shipped mapping's name or a file.
         scale: of "bvh": metres per unit of its files.
         fps: of "bvh": frames per second, where its files state a wrong rate.
+        body_model: of "interx": SMPL-X's model, whose joints its bodies have; those of an average adult without it.
         follow_links: whether links in ``root`` may lead out of it.
     """
 
-    format: Literal["duet", "interhuman", "bvh"]
+    format: Literal["duet", "interhuman", "interx", "bvh"]
     root: Annotated[Place | None, BeforeValidator(_as_root)] = None
     count: int = Field(default=600, ge=1)
     seed: int = Field(default=0, ge=0)
     mapping: str = "cmu"
     scale: float = Field(default=1.0, gt=0)
     fps: float | None = Field(default=None, ge=RATES[0], le=RATES[1])
+    body_model: Annotated[Place | None, BeforeValidator(_as_root)] = None
     follow_links: bool = False
 
     @contextmanager
@@ -74,13 +77,17 @@ class SourceConfig(Config):
             raise UserError("the folder of the recordings is not given", where=self.format, allowed="--root DIR")
         if self.format == "bvh":
             yield BvhPairReader(root, self.mapping, self.scale, self.fps, follow_links=self.follow_links)
+        elif self.format == "interx":
+            model = None if self.body_model is None else absolute(self.body_model)
+            yield InterXReader(root, body_model=model, follow_links=self.follow_links)
         else:
             yield InterHumanReader(root, follow_links=self.follow_links)
 
     def check(self) -> None:
         """Raise ``UserError`` where recordings that are not made here are not there, or not listed."""
-        if self.root is not None:
-            check_storage(self.root)
+        for place in (self.root, self.body_model):
+            if place is not None:
+                check_storage(place)
         if self.format != "duet" or (self.root is not None and _holds_something(self.root)):
             with self.reader(Path()) as reader:
                 reader.sources()

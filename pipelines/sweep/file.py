@@ -53,7 +53,8 @@ class ProfileDataConfig(SourceConfig):
     def identity(self) -> dict[str, Any]:
         """The plain values that determine the contents of the shards; the location of CLIP's weights does not."""
         # Left out unless it is set, so that the keys of older sweeps stay.
-        return self.model_dump(mode="json", exclude={"text_folder", *(() if self.follow_links else ("follow_links",))})
+        unset = [name for name in ("follow_links", "body_model") if not getattr(self, name)]
+        return self.model_dump(mode="json", exclude={"text_folder", *unset})
 
 
 class AshaConfig(Config):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from intermoe.body.features import FeatureLayout
-from intermoe.body.skeletons import SMPL22, Contact, PoolStage, Skeleton
+from intermoe.body.skeletons import SMPL22, SMPLX55, Contact, PoolStage, Skeleton
 from intermoe.layers.skeletal import JointLinear, SpaceTimeConv
 from intermoe.networks.vae import CausalSkeletalVae, Posterior, VaeConfig
 
@@ -147,7 +147,7 @@ class Chunked:
         return torch.cat(frames, dim=1)
 
 
-@pytest.mark.parametrize("skeleton", [SMPL22, STICK], ids=lambda skeleton: skeleton.name)
+@pytest.mark.parametrize("skeleton", [SMPL22, STICK, SMPLX55], ids=lambda skeleton: skeleton.name)
 @pytest.mark.parametrize("latent", [4, 6], ids=["narrower", "same_width"])
 def test_one_pass_equals_a_loop_over_chunks_in_values_and_gradients(skeleton: Skeleton, latent: int):
     vae = small(skeleton, latent=latent)

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from interx_files import ProcessedFolder, standing_pose
 from scipy.spatial.transform import Rotation
 
 from intermoe.body.kinematics import forward_kinematics
 from intermoe.body.rotations import sixd_from_matrix
-from intermoe.body.skeletons import SMPL22
+from intermoe.body.skeletons import SMPL22, SMPLX55
 from intermoe.datasets.duet.kinds import make_interaction
+from intermoe.datasets.interx import InterXReader
+from intermoe.datasets.recordings import Source
 from intermoe.motion import Motion
 from intermoe.render.amass import write_amass
 
@@ -103,3 +106,20 @@ def test_the_keys_that_readers_of_amass_ask_for(tmp_path, bow):
     assert (float(file["mocap_frame_rate"]), float(file["mocap_time_length"])) == (30, 2)
     # The pelvis stands as high as the motion's.
     np.testing.assert_allclose(file["trans"][:, 2] + PELVIS[2], bow.joints[:, 1, 0, 1], atol=1e-6)
+
+
+def test_hands_of_smplx_are_written_as_they_are(tmp_path):
+    pose, place = standing_pose(30)
+    folder = ProcessedFolder(tmp_path / "processed_data")
+    folder.add("G001", pose, place)
+    (recording,) = InterXReader(tmp_path).read(Source("G001", "train"))
+    motion = Motion(recording.position_TPJ3, recording.rotation_TPR6, 30, "They bow.", SMPLX55)
+    file = written(tmp_path, motion, 1)
+    np.testing.assert_allclose(file["pose_body"], pose[:, 1, 1:22].reshape(30, -1), atol=1e-5)
+    np.testing.assert_allclose(file["pose_hand"], pose[:, 1, 25:].reshape(30, -1), atol=1e-5)
+    assert not file["pose_jaw"].any()
+    assert not file["pose_eye"].any()
+    turn = Rotation.from_euler("x", 90, degrees=True) * Rotation.from_rotvec(pose[:, 1, 0])
+    assert (Rotation.from_rotvec(file["root_orient"]).inv() * turn).magnitude().max() < 1e-3
+    # From the same place on, as the benchmark's files move their bodies; the floor is another.
+    np.testing.assert_allclose(np.diff(file["trans"], axis=0)[:, 0], np.diff(place[:, 1, 0]), atol=1e-4)
