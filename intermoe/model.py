@@ -333,16 +333,19 @@ class InterMoE(LatentCodec):
         """What the networks make of conditions, in their own order of the persons."""
         latents_B = -(-frames_B // STRIDE)
         length = int(latents_B.max())
-        mask_BL = torch.arange(length) < latents_B[:, None]
-        noise_BLPZ = normal(seeds, (length, 2, self.latent), Stream.LATENT) * mask_BL[:, :, None, None]
-        noise_BLPZ, mask_BL = noise_BLPZ.to(self.device), mask_BL.to(self.device)
+        mask_BL = (torch.arange(length) < latents_B[:, None]).to(self.device)
+        noise_BLPZ = normal(seeds, (length, 2, self.latent), Stream.LATENT).to(self.device) * mask_BL[:, :, None, None]
         with eval_mode(self), products_in(self.diffusion.config.precision, self.device):
             condition_BW = self.condition(conditions.text)
             latent_BLPZ = self.sample(
                 noise_BLPZ, condition_BW, mask_BL=mask_BL, guidance=guidance, on_step=on_step, known=known
             )
-            contacts = self.denoiser.hand_contacts(latent_BLPZ, condition_BW, mask_BL, noise_BLPZ, self.diffusion)
-            return Sampled(self.decode(latent_BLPZ), contacts).first(int(frames_B.max()))
+            return self.output(latent_BLPZ, condition_BW, mask_BL, noise_BLPZ).first(int(frames_B.max()))
+
+    def output(self, latent_BLPZ: Tensor, condition_BW: Tensor, mask_BL: Tensor, noise_BLPZ: Tensor) -> Sampled:
+        """What sampled latents decode to, and which hands touch; the arguments are those of ``sample``."""
+        contacts = self.denoiser.hand_contacts(latent_BLPZ, condition_BW, mask_BL, noise_BLPZ, self.diffusion)
+        return Sampled(self.decode(latent_BLPZ), contacts)
 
     def sample(
         self,

@@ -13,20 +13,21 @@ from torch import Tensor
 
 from intermoe.body.kinematics import PosedBody, forward_kinematics, within_frames
 from intermoe.body.skeletons import Skeleton
-from intermoe.body.two_bones import Limb, move_end, within_reach
+from intermoe.body.two_bones import Limb, move_end, shift_in_reach
 
-NEAR = 0.2
+TOUCHING = 0.2
 """Metres between two wrists within which the hands may touch: of two people who shake hands they are 15 to 20 cm apart,
 of Duet's, whose hands end at the wrist, 1 to 3."""
 
-# What it costs that hands which touch are apart, and a bend of the correction, where the correction costs 1.
-_APART, _BEND = 100.0, 10_000.0
+# What it costs that hands which surely touch are apart, and a step and a bend of the correction, where the correction
+# costs 1. A step costs 2 sqrt(_BEND): a cheaper one would let corrections swing to the other side before and after.
+_APART, _STEP, _BEND = 1000.0, 90.0, 2000.0
 # What a correction costs where there is to be none.
 _HELD = 1e8
 # Frames of a bend: fewer are no motion.
 _FEWEST = 3
 # Rounds in which one arm makes up for what the other cannot reach.
-_ROUNDS = 4
+_ROUNDS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +98,8 @@ def join_hands(
     """Two people whose hands, where they touch, are as near to each other as hands then are.
 
     Both wrists are moved by the least squares of the distance between them, where they touch, from what it should be,
-    of the correction, and of the correction's second difference: nothing jumps before and after. The elbows follow (see
-    ``move_end``), the hands keep their orientation. Hands out of reach come as near as the arms can.
+    of the correction, and of its first and second differences: nothing jumps before and after. The elbows follow (see
+    ``move_end``), the hands keep their orientation. What one arm cannot reach, the other goes farther.
 
     Args:
         body: both people: T-poses [..., P, 1, J, 3], positions of the roots [..., P, T, 3], rotations
@@ -113,29 +114,38 @@ def join_hands(
         The same, but for the rotations of shoulders, elbows and wrists.
     """
     limbs, length = arms(skeleton), body.rotation_TJ33.shape[-4]
-    if not limbs or length < _FEWEST:
+    frames = torch.tensor(length) if frames is None else frames
+    is_there_T = within_frames(frames, length) & (frames[..., None] >= _FEWEST)
+    weight_THH = _APART * _likely(contacts.touch_THH.double()).square() * is_there_T[..., None, None]
+    if length < _FEWEST or not weight_THH.any():
         return body
     offset_PTJ3, root_PT3, local_PTJ33 = (x.double() for x in body)
-    joint_PTJ3, world_PTJ33 = forward_kinematics(root_PT3, local_PTJ33, offset_PTJ3, skeleton.parents)
-    is_there_T = within_frames(torch.tensor(length) if frames is None else frames, length).to(root_PT3.device)
-    spread = _Spread(_APART * _mutual(contacts.touch_THH.double()), is_there_T, held)
-    hand_PTH3 = _wrists(joint_PTJ3, limbs)
-    way_PTH3 = torch.zeros_like(hand_PTH3)
+    posed = forward_kinematics(root_PT3, local_PTJ33, offset_PTJ3, skeleton.parents)
+    hand_PTH3 = _wrists(posed[0], limbs)
+    apart_THH3 = _apart(hand_PTH3)
+    too_far_THH1 = (1 - contacts.gap_THH / apart_THH3.norm(dim=-1).clamp(min=1e-9)).clamp(min=0)[..., None]
+    nearer_THH3 = _spread(weight_THH, too_far_THH1 * apart_THH3, is_there_T, held)
+    way_PTH3 = torch.stack([-share_P[0] * nearer_THH3.sum(-2), share_P[1] * nearer_THH3.sum(-3)], dim=-4)
+    # Of what the hand of one cannot reach, the hand that it was to meet goes as much farther.
+    size_THH = nearer_THH3.norm(dim=-1).clamp(min=1e-12)
+    of_first_THH, of_second_THH = (size_THH / size_THH.sum(dim, keepdim=True) for dim in (-1, -2))
     for _ in range(_ROUNDS):
-        apart_THH3 = _apart(hand_PTH3 + way_PTH3)
-        too_far_THH1 = (1 - contacts.gap_THH / apart_THH3.norm(dim=-1).clamp(min=1e-9)).clamp(min=0)[..., None]
-        back_THH3 = spread(too_far_THH1 * apart_THH3)
-        way_PTH3 = way_PTH3 + torch.stack([-share_P[0] * back_THH3.sum(-2), share_P[1] * back_THH3.sum(-3)], dim=-4)
-        way_PTH3 = torch.stack(
-            [within_reach(limb, joint_PTJ3, way_PT3) for limb, way_PT3 in zip(limbs, way_PTH3.unbind(-2), strict=True)],
-            dim=-2,
+        reached_PTH3 = _in_reach(limbs, posed[0], way_PTH3)
+        first_TH3, second_TH3 = (way_PTH3 - reached_PTH3).unbind(-4)
+        left_THH3 = of_first_THH[..., None] * first_TH3[..., :, None, :] - (
+            of_second_THH[..., None] * second_TH3[..., None, :, :]
         )
+        more_PTH3 = torch.stack([share_P[0] * left_THH3.sum(-2), -share_P[1] * left_THH3.sum(-3)], dim=-4)
+        way_PTH3 = reached_PTH3 + more_PTH3
+    way_PTH3 = _in_reach(limbs, posed[0], way_PTH3)
     local = list(local_PTJ33.unbind(-3))
-    # A straight arm bends with the elbow towards the ground.
-    down_PT3 = (-torch.eye(3).to(joint_PTJ3)[1]).expand_as(joint_PTJ3[..., 0, :])
+    # The elbow of a straight arm goes down and back.
+    down_PT3 = posed[1][..., 0, :, :] @ torch.tensor([0.0, -1.0, -0.5], dtype=torch.float64, device=root_PT3.device)
     for limb, way_PT3 in zip(limbs, way_PTH3.unbind(-2), strict=True):
-        move_end(limb, (joint_PTJ3, world_PTJ33), local, way_PT3, down_PT3)
-    return body._replace(rotation_TJ33=torch.stack(local, dim=-3).to(body.rotation_TJ33.dtype))
+        move_end(limb, posed, local, way_PT3, down_PT3)
+    moved_PTJ33 = torch.stack(local, dim=-3)
+    moves = torch.tensor(share_P, device=root_PT3.device)[:, None, None, None, None] > 0
+    return body._replace(rotation_TJ33=moved_PTJ33.where(moves, local_PTJ33).to(body.rotation_TJ33.dtype))
 
 
 def _wrists(joint_PTJ3: Tensor, limbs: Sequence[Limb]) -> Tensor:
@@ -148,33 +158,38 @@ def _apart(hand_PTH3: Tensor) -> Tensor:
     return hand_PTH3[..., 0, :, :, None, :] - hand_PTH3[..., 1, :, None, :, :]
 
 
-def _mutual(touch_THH: Tensor) -> Tensor:
+def _in_reach(limbs: Sequence[Limb], joint_PTJ3: Tensor, way_PTH3: Tensor) -> Tensor:
+    """The ways of the hands [..., P, T, H, 3], each cut to what its arm reaches."""
+    ways = zip(limbs, way_PTH3.unbind(-2), strict=True)
+    return torch.stack([shift_in_reach(limb, joint_PTJ3, way_PT3) for limb, way_PT3 in ways], dim=-2)
+
+
+def _likely(touch_THH: Tensor) -> Tensor:
     """What is more likely than not, from 0 to 1, and of a hand that may touch several only the likeliest."""
-    likeliest_THH = (touch_THH >= touch_THH.amax(-1, keepdim=True)) & (touch_THH >= touch_THH.amax(-2, keepdim=True))
-    return (2 * touch_THH - 1).clamp(min=0) * likeliest_THH
+    of_first_THH, of_second_THH = (
+        torch.zeros_like(touch_THH).scatter(dim, touch_THH.argmax(dim, keepdim=True), 1.0) for dim in (-1, -2)
+    )
+    return (2 * touch_THH - 1).clamp(min=0) * of_first_THH * of_second_THH
 
 
-class _Spread:
-    """Spreads corrections, which are asked for where hands touch, smoothly over the frames around."""
+def _spread(weight_THH: Tensor, asked_THH3: Tensor, is_there_T: Tensor, held: int) -> Tensor:
+    """The corrections [..., T, H, H, 3] that are asked for where hands touch, spread over the frames around.
 
-    def __init__(self, weight_THH: Tensor, is_there_T: Tensor, held: int) -> None:
-        """Factor the normal equations of each pair of hands.
+    They minimise what it costs not to correct where it is asked for, and ``_STEP`` and ``_BEND`` of the correction.
 
-        Args:
-            weight_THH: what it costs where a correction is not made.
-            is_there_T: bool [..., T], the motion's frames; what stands behind them changes nothing.
-            held: frames at the beginning that are not corrected.
-        """
-        weight_HHT = (weight_THH * is_there_T[..., None, None]).movedim(-3, -1)
-        self._weight_HHT1 = weight_HHT[..., None]
-        eye_TT = torch.eye(weight_HHT.shape[-1]).to(weight_HHT)
-        bend_CT = eye_TT.diff(n=2, dim=0) * is_there_T[..., 2:, None]
-        own_T = 1 + _HELD * eye_TT[:held].sum(0)
-        matrix_HHTT = torch.diag_embed(own_T + weight_HHT) + _BEND * (bend_CT.mT @ bend_CT)[..., None, None, :, :]
-        # Symmetric, and no eigenvalue is below 1.
-        self._root_HHTT = torch.linalg.cholesky(matrix_HHTT)
-
-    def __call__(self, asked_THH3: Tensor) -> Tensor:
-        """The corrections [..., T, H, H, 3]."""
-        asked_HHT3 = asked_THH3.movedim(-4, -2)
-        return torch.cholesky_solve(self._weight_HHT1 * asked_HHT3, self._root_HHTT).movedim(-2, -4)
+    Args:
+        weight_THH: what it costs where a correction is not made.
+        asked_THH3: the corrections.
+        is_there_T: bool [..., T], the motion's frames; what stands behind them changes nothing.
+        held: frames at the beginning that are not corrected.
+    """
+    weight_HHT = weight_THH.movedim(-3, -1)
+    eye_TT = torch.eye(weight_HHT.shape[-1]).to(weight_HHT)
+    matrix_TT = torch.diag_embed((1 + _HELD * eye_TT[:held].sum(0)).expand(is_there_T.shape))
+    for order, cost in ((1, _STEP), (2, _BEND)):
+        change_CT = eye_TT.diff(n=order, dim=0) * is_there_T[..., order:, None]
+        matrix_TT = matrix_TT + cost * change_CT.mT @ change_CT
+    # Symmetric, and no eigenvalue is below 1.
+    root_HHTT = torch.linalg.cholesky(torch.diag_embed(weight_HHT) + matrix_TT[..., None, None, :, :])
+    asked_HHT3 = asked_THH3.movedim(-4, -2)
+    return torch.cholesky_solve(weight_HHT[..., None] * asked_HHT3, root_HHTT).movedim(-2, -4)

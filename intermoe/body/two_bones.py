@@ -5,7 +5,6 @@ Legend: T frames, J joints; the leading dimensions are free (batch, persons).
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -13,6 +12,10 @@ from intermoe.body.procrustes import smallest_turn
 
 # Of the whole length of a limb: farther it is not stretched, as people do not stand on straight knees.
 _REACH = 0.995
+# Metres: where the middle joint is less far out of line, the plane of the bend is not taken for what it seems.
+_PLANE = 0.01
+# Metres: no bone at all.
+_NOTHING = 1e-9
 
 
 class Limb(NamedTuple):
@@ -34,22 +37,21 @@ def move_end(limb: Limb, posed: tuple[Tensor, Tensor], local: list[Tensor], shif
         posed: joints [..., T, J, 3] in metres, and their rotations in the world [..., T, J, 3, 3].
         local: local rotation of each joint [..., T, 3, 3]; takes the new ones of the limb's three joints.
         shift_T3: how far the end is to be moved [..., T, 3], metres.
-        ahead_T3: where the middle goes if the limb is straight, and so bends in no plane [..., T, 3].
+        ahead_T3: where the middle goes if the limb is straight, or nearly, and so has no plane to bend in [..., T, 3].
     """
     joint_TJ3, world_TJ33 = posed
     upper_T3, middle_T3, end_T3 = (joint_TJ3[..., joint, :] for joint in limb)
-    first_T1, second_T1 = (bone_T3.norm(dim=-1, keepdim=True) for bone_T3 in (middle_T3 - upper_T3, end_T3 - middle_T3))
+    first_T1, second_T1, farthest_T1 = _lengths(limb, joint_TJ3)
     limb_T3 = end_T3 - upper_T3
-    # A limb that is straighter already may stay so.
-    farthest_T1 = (_REACH * (first_T1 + second_T1)).maximum(limb_T3.norm(dim=-1, keepdim=True))
     reach_T3 = limb_T3 + _share_within(limb_T3, shift_T3, farthest_T1) * shift_T3
     along_T3 = normalize(reach_T3, dim=-1)
-    length_T1 = reach_T3.norm(dim=-1, keepdim=True).maximum((first_T1 - second_T1).abs())
+    length_T1 = reach_T3.norm(dim=-1, keepdim=True).maximum((first_T1 - second_T1).abs()).clamp(min=_NOTHING)
     swing_T33 = _turn(limb_T3, reach_T3)
-    swung_T3, bend_T3 = ((swing_T33 @ x_T3[..., None]).squeeze(-1) for x_T3 in (middle_T3 - upper_T3, ahead_T3))
+    swung_T3 = (swing_T33 @ (middle_T3 - upper_T3)[..., None]).squeeze(-1)
     out_T3 = _across(swung_T3, along_T3)
-    is_straight_T1 = out_T3.norm(dim=-1, keepdim=True) < 1e-6
-    out_T3 = normalize(torch.where(is_straight_T1, _across(bend_T3, along_T3), out_T3), dim=-1)
+    # The middle of a limb that is nearly straight is out of line by noise alone.
+    doubt_T1 = (_PLANE - out_T3.norm(dim=-1, keepdim=True)).clamp(min=0)
+    out_T3 = normalize(out_T3 + doubt_T1 * normalize(_across(ahead_T3, along_T3), dim=-1), dim=-1)
     forth_T1 = (first_T1.square() + length_T1.square() - second_T1.square()) / (2 * length_T1)
     aside_T1 = (first_T1.square() - forth_T1.square()).clamp(min=0).sqrt()
     new_middle_T3 = forth_T1 * along_T3 + aside_T1 * out_T3
@@ -63,16 +65,24 @@ def move_end(limb: Limb, posed: tuple[Tensor, Tensor], local: list[Tensor], shif
     local[limb.end] = middle_T33.mT @ world_TJ33[..., limb.end, :, :]
 
 
-def within_reach(limb: Limb, joint_TJ3: Tensor, shift_T3: Tensor) -> Tensor:
-    """A shift [..., T, 3] of the end of a limb; to the nearest point that the limb reaches, where it went farther."""
+def shift_in_reach(limb: Limb, joint_TJ3: Tensor, shift_T3: Tensor) -> Tensor:
+    """A shift [..., T, 3] of a limb's end, cut to the point nearest to it that the limb reaches."""
+    first_T1, second_T1, farthest_T1 = _lengths(limb, joint_TJ3)
+    limb_T3 = joint_TJ3[..., limb.end, :] - joint_TJ3[..., limb.upper, :]
+    there_T3 = limb_T3 + shift_T3
+    there_T1 = there_T3.norm(dim=-1, keepdim=True)
+    length_T1 = there_T1.minimum(farthest_T1).maximum((first_T1 - second_T1).abs())
+    return there_T3 * (length_T1 / there_T1.clamp(min=_NOTHING)) - limb_T3
+
+
+def _lengths(limb: Limb, joint_TJ3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The lengths [..., T, 1] of a limb's bones, and how far from its start its end can come."""
     upper_T3, middle_T3, end_T3 = (joint_TJ3[..., joint, :] for joint in limb)
-    limb_T3 = end_T3 - upper_T3
-    bones_T1, now_T1, there_T1 = (
-        sum(x_T3.norm(dim=-1, keepdim=True) for x_T3 in parts)
-        for parts in ((middle_T3 - upper_T3, end_T3 - middle_T3), (limb_T3,), (limb_T3 + shift_T3,))
+    first_T1, second_T1, now_T1 = (
+        bone_T3.norm(dim=-1, keepdim=True) for bone_T3 in (middle_T3 - upper_T3, end_T3 - middle_T3, end_T3 - upper_T3)
     )
-    share_T1 = (_REACH * bones_T1).maximum(now_T1) / there_T1.clamp(min=1e-9)
-    return (limb_T3 + shift_T3) * share_T1.clamp(max=1) - limb_T3
+    # A limb that is straighter already may stay so.
+    return first_T1, second_T1, (_REACH * (first_T1 + second_T1)).maximum(now_T1)
 
 
 def _share_within(limb_3: Tensor, shift_3: Tensor, farthest_1: Tensor) -> Tensor:

@@ -78,21 +78,29 @@ def recorded_routing(denoiser: nn.Module) -> Iterator[RoutingRecorder]:
     if not layers:
         raise UserError("the model has no experts, so there is no routing to show", allowed="one with a mixture")
     recorder = RoutingRecorder()
-    prompts = 0
+    prompts, is_step = 0, False
 
-    def note_step(_denoiser: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        nonlocal prompts
+    def begin_step(_denoiser: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal prompts, is_step
+        is_step = True
         _, t_B, condition_BW, *_ = inputs
         recorder.timesteps.append(int(t_B[0]))
         # What has no condition has one of zeros.
         prompts = int(condition_BW.any(dim=1).sum())
 
+    def end_step(*_: object) -> None:
+        nonlocal is_step
+        is_step = False
+
     def note_layer(_layer: nn.Module, inputs: tuple[Tensor, TokenPool], assignment: Assignment) -> None:
+        # What is asked of the denoiser besides, such as which hands touch, is no step of sampling.
+        if not is_step:
+            return
         shape = inputs[1].shape
         gates_NE = assignment.gates(shape[0] * shape[1] * shape[2])
         recorder.gates.append(gates_NE.detach().float().cpu().view(*shape, -1)[:, :prompts])
 
-    handles = [denoiser.register_forward_pre_hook(note_step)]
+    handles = [denoiser.register_forward_pre_hook(begin_step), denoiser.register_forward_hook(end_step)]
     handles += [layer.register_forward_hook(note_layer) for layer in layers]
     try:
         yield recorder

@@ -33,7 +33,7 @@ from intermoe.networks.hand_contact import HandContactHead, contacts_from_logits
 from intermoe.networks.vae import STRIDE
 
 # The share of the steps at which the network is asked which hands touch.
-_CONTACTS_AT = 0.5
+_CONTACTS_AT = 0.6
 
 
 class DenoiserConfig(Config):
@@ -161,7 +161,7 @@ class Denoiser(nn.Module):
         # As long as what it is added to: the persons are told apart from the first step on.
         self.conditioning_PD = nn.Parameter(torch.randn(2, config.width) / 2) if config.person_conditioning else None
         self.register_buffer("error_root_ZZ", torch.zeros(latent, latent) if weighs_errors else None)
-        self.hands = HandContactHead(config.width, num_hands) if num_hands else None
+        self.contact_head = HandContactHead(config.width, num_hands) if num_hands else None
         self._runs_ahead: bool | None = None
 
     @property
@@ -194,9 +194,9 @@ class Denoiser(nn.Module):
         Returns:
             [B, L, P, Z] in the dtype of x; zero beyond the valid frames.
         """
-        return self.with_hands(x_BLPZ, t_B, condition_BW, mask_BL, pool)[0]
+        return self.predict(x_BLPZ, t_B, condition_BW, mask_BL, pool)[0]
 
-    def with_hands(
+    def predict(
         self, x_BLPZ: Tensor, t_B: Tensor, condition_BW: Tensor, mask_BL: Tensor, pool: TokenPool | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Predict the clean latents, and which hands touch.
@@ -226,7 +226,7 @@ class Denoiser(nn.Module):
         for layer, emb, text in zip(self.layers, *self._given(emb_PBD, routed_BD), strict=True):
             x_PBLD = layer(x_PBLD, emb, text, barred_N11K, pool)
         x0_BLPZ: Tensor = self.out(x_PBLD).permute(1, 2, 0, 3).to(x_BLPZ.dtype)
-        logit_BL2HH = None if self.hands is None else self.hands(x_PBLD)
+        logit_BL2HH = None if self.contact_head is None else self.contact_head(x_PBLD)
         return x0_BLPZ * mask_BL[:, :, None, None], logit_BL2HH
 
     def hand_contacts(
@@ -246,13 +246,13 @@ class Denoiser(nn.Module):
             latent_BLPZ: clean latents of both persons.
             condition_BW: text condition of each motion.
             mask_BL: bool, the valid latent frames.
-            noise_BLPZ: the noise.
+            noise_BLPZ: the noise, such as that which sampling began from.
             diffusion: the schedule.
         """
-        if self.hands is None:
+        if self.contact_head is None:
             return None
         t_B = torch.full((len(latent_BLPZ),), round(_CONTACTS_AT * diffusion.config.steps), device=latent_BLPZ.device)
-        _, logit_BL2HH = self.with_hands(diffusion.q_sample(latent_BLPZ, t_B, noise_BLPZ), t_B, condition_BW, mask_BL)
+        _, logit_BL2HH = self.predict(diffusion.q_sample(latent_BLPZ, t_B, noise_BLPZ), t_B, condition_BW, mask_BL)
         assert logit_BL2HH is not None
         return contacts_from_logits(logit_BL2HH).repeated(STRIDE)
 

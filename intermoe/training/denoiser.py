@@ -101,9 +101,9 @@ class DenoiserObjective(Objective):
         return 2 * (batch["frames"] // STRIDE).sum()
 
     def forward(self, batch: Batch) -> Sums:
-        """Squared error of the predicted latents, and of their changes from frame to frame where these have a weight.
+        """Squared error of the predicted latents; where they have a weight, that of their changes, and of contacts.
 
-        Both are summed over the valid latent frames of both persons.
+        All are summed over the valid latent frames of both persons; for contacts see ``contact_loss_sum``.
         """
         model, root_ZZ = self.model, self.model.denoiser.error_root_ZZ
         if not self._is_measured:
@@ -117,7 +117,7 @@ class DenoiserObjective(Objective):
             clean_BLPZ = self._latents(batch, mask_BT)
             condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
             noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, batch["diffusion_noise"])
-            found_BLPZ, logit_BL2HH = model.denoiser.with_hands(
+            found_BLPZ, logit_BL2HH = model.denoiser.predict(
                 noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL, pool
             )
         losses = {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL, root_ZZ)[0]}

@@ -1,4 +1,6 @@
-"""Posteriors of a frozen VAE, computed once for each motion that a training sees again and again.
+"""What a training of the denoiser wants to know of each motion, computed once where it comes again and again.
+
+Posteriors of the frozen VAE, and how near the hands of the two people come.
 
 Legend: B batch, L latent frames, P = 2 persons, Z = NC latent numbers of a person-frame, N latent joints, C numbers of
 a latent joint, T frames, F features, J joints, H hands of a person.
@@ -35,7 +37,7 @@ class PosteriorMemory:
         Args:
             model: whose VAE does not change any more.
             form_features: gives the features [1, T, 2, F] of a form, for batches without features.
-            num_bytes: to keep at most; what comes later is computed every time.
+            num_bytes: of posteriors to keep at most; what comes later is computed every time.
         """
         self._model, self._form_features, self._room = model, form_features, num_bytes
         self._kept: dict[int, Posterior] = {}
@@ -78,7 +80,7 @@ class PosteriorMemory:
         rows = []
         for row, form in enumerate(batch["form"].tolist()):
             if form not in self._gaps:
-                self._gaps[form] = _least_gaps(self._features(batch, row, form), self._model.skeleton)[0]
+                self._features(batch, row, form)
             gap_LHH = self._gaps[form][:length]
             rows.append(nn.functional.pad(gap_LHH, (0, 0, 0, 0, 0, length - len(gap_LHH))))
         return torch.stack(rows).to(batch["frames"].device)
@@ -87,7 +89,10 @@ class PosteriorMemory:
         if "features" in batch:
             return batch["features"][row : row + 1]
         assert self._form_features is not None
-        return self._form_features(form)
+        features_BTPF = self._form_features(form)
+        if self._model.denoiser.contact_head is not None:
+            self._gaps[form] = _least_gaps(features_BTPF, self._model.skeleton)[0]
+        return features_BTPF
 
     def _keep(self, form: int, posterior: Posterior) -> None:
         size = 2 * posterior.mean_BLNC.nbytes

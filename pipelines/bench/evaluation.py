@@ -21,7 +21,7 @@ from intermoe.data.draws import Stream, normal, prompt_seeds
 from intermoe.diffusion.schedule import Diffusion
 from intermoe.evaluation import measures
 from intermoe.evaluation.evaluator import Evaluator
-from intermoe.generation import GeneratedBatch, Sampled, best_device
+from intermoe.generation import GeneratedBatch, best_device
 from intermoe.layers.precision import dtype_of, products_in
 from intermoe.model import InterMoE
 from intermoe.networks.vae import STRIDE
@@ -107,10 +107,10 @@ def _parts(settings: Settings, samples: int) -> dict[str, Callable[[], Any]]:
     condition_BW = torch.randn(
         samples, encoder_width(data.encoder), generator=torch.Generator().manual_seed(settings.seed)
     ).to(device)
-    sample = partial(model.sample, noise_BLPZ.to(device), condition_BW, mask_BL=mask_BL.to(device))
-    decode = partial(model.decode, sample())
-    output = Sampled(decode()[:, : int(frames_B.max())])
-    settle = partial(GeneratedBatch.settled, output, frames_B, model.skeleton)
+    noise_BLPZ, mask_BL = noise_BLPZ.to(device), mask_BL.to(device)
+    sample = partial(model.sample, noise_BLPZ, condition_BW, mask_BL=mask_BL)
+    decode = partial(model.output, sample(), condition_BW, mask_BL, noise_BLPZ)
+    settle = partial(GeneratedBatch.settled, decode().first(int(frames_B.max())), frames_B, model.skeleton)
     batch = settle()
     features_BTPF, _ = motion_features(batch.joints_BTPJ3, batch.rotations_BTPR6, frames_B, model.skeleton)
     given = features_BTPF.to(device), frames_B.to(device)

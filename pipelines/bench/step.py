@@ -170,7 +170,7 @@ def _clocks(take_step: TrainingStep, model: InterMoE, device: torch.device) -> I
     calls: list[tuple[str, Any, str]] = [
         ("VAE", model, "posterior"),
         ("text head", model, "condition"),
-        ("denoiser forward", model.denoiser, "with_hands"),
+        ("denoiser forward", model.denoiser, "predict"),
         ("optimizer", take_step.optimizer, "step"),
     ]
     taken: dict[str, float] = defaultdict(float)

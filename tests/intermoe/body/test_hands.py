@@ -141,9 +141,9 @@ def test_a_motion_of_fewer_frames_than_a_bend_has_stays(frames):
 
 
 def test_a_hand_joins_the_likeliest_of_two():
-    touch = torch.tensor([[[0.9, 0.7], [0.8, 0.6]], [[0.9, 0.0], [0.0, 0.75]]])
-    expected = torch.tensor([[[0.8, 0.0], [0.0, 0.0]], [[0.8, 0.0], [0.0, 0.5]]])
-    torch.testing.assert_close(hands._mutual(touch), expected)
+    touch = torch.tensor([[[0.9, 0.7], [0.8, 0.6]], [[0.9, 0.0], [0.0, 0.75]], [[1.0, 1.0], [1.0, 1.0]]])
+    expected = torch.tensor([[[0.8, 0.0], [0.0, 0.0]], [[0.8, 0.0], [0.0, 0.5]], [[1.0, 0.0], [0.0, 0.0]]])
+    torch.testing.assert_close(hands._likely(touch), expected)
 
 
 def test_corrections_are_the_least_squares_ones():
@@ -152,16 +152,61 @@ def test_corrections_are_the_least_squares_ones():
     weight = 20 * torch.rand(12, 1, 1, generator=generator, dtype=torch.float64)
     asked = torch.randn(12, 1, 1, 3, generator=generator, dtype=torch.float64)
     is_there = torch.arange(12) < 10
-    found = hands._Spread(weight, is_there, held=1)(asked)
+    found = hands._spread(weight * is_there[:, None, None], asked, is_there, 1)
     way = found.clone().requires_grad_()
     total = way.square().sum() + hands._HELD * way[:1].square().sum()
     for frame in range(10):
         total = total + weight[frame, 0, 0] * (way[frame] - asked[frame]).square().sum()
+    for frame in range(1, 10):
+        total = total + hands._STEP * (way[frame] - way[frame - 1]).square().sum()
     for frame in range(1, 9):
         total = total + hands._BEND * (way[frame - 1] - 2 * way[frame] + way[frame + 1]).square().sum()
     total.backward()
     assert way.grad.abs().max() < 1e-5
-    assert found[1:10].abs().max() > 0.1
+    assert found[1:10].abs().max() > 0.02
+
+
+def test_a_correction_grows_and_fades_without_swinging_to_the_other_side():
+    weight, asked = torch.zeros(200, 1, 1, dtype=torch.float64), torch.ones(200, 1, 1, 1, dtype=torch.float64)
+    weight[95:105] = hands._APART
+    way = hands._spread(weight, asked, torch.ones(200, dtype=torch.bool), 0).flatten()
+    assert way[100] > 0.97
+    assert way.min() > -1e-3
+    assert (way[:96].diff() > -1e-4).all()
+    # At 30 frames a second, within a second all is as it was.
+    assert way[65] < 0.06
+    assert way[80] > 0.2
+
+
+def test_a_contact_that_is_hardly_more_likely_than_not_moves_hands_little():
+    body, contacts = shaking(apart_m=0.12)
+    sure, unsure = (HandContacts(chance * contacts.touch_THH, contacts.gap_THH) for chance in (0.9, 0.51))
+    ways = [(joints_of(join_hands(body, told, SMPL22)) - joints_of(body)).norm(dim=-1).max() for told in (sure, unsure)]
+    assert ways[0] > 0.05
+    assert ways[1] < ways[0] / 3
+
+
+@pytest.mark.parametrize("bones", ["no arms", "equal bones, folded"])
+def test_bodies_that_cannot_reach_stay_finite(bones):
+    body, contacts = shaking(apart_m=0.12)
+    offset = body.offset_J3.clone()
+    rotation = body.rotation_TJ33.clone()
+    for arm in ARMS:
+        if bones == "no arms":
+            offset[:, :, [arm.middle, arm.end]] = 0
+        else:
+            offset[:, :, arm.end] = offset[:, :, arm.middle]
+            rotation[:, :, arm.middle] = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
+    odd = PosedBody(offset, body.root_T3, rotation)
+    assert joints_of(join_hands(odd, contacts, SMPL22)).isfinite().all()
+
+
+def test_motions_shorter_than_a_bend_stay_among_longer_ones():
+    body, contacts = shaking(apart_m=0.12)
+    both = PosedBody(*(x.expand(2, *x.shape) for x in body))
+    touching = HandContacts(torch.ones(2, *contacts.touch_THH.shape), contacts.gap_THH.expand(2, -1, -1, -1))
+    found = join_hands(both, touching, SMPL22, frames=torch.tensor([contacts.touch_THH.shape[0], 2]))
+    torch.testing.assert_close(found.rotation_TJ33[1, :, :2], body.rotation_TJ33[:, :2], atol=1e-6, rtol=0)
 
 
 def test_frames_are_repeated_and_cut():

@@ -8,7 +8,7 @@ from intermoe.body.foot_lock import legs
 from intermoe.body.hands import arms
 from intermoe.body.kinematics import forward_kinematics
 from intermoe.body.skeletons import SMPL22
-from intermoe.body.two_bones import Limb, move_end, within_reach
+from intermoe.body.two_bones import Limb, move_end, shift_in_reach
 
 LEG = Limb(*legs(SMPL22)[0][:3])
 TOES = legs(SMPL22)[0].toes
@@ -76,8 +76,39 @@ def test_a_shift_beyond_reach_ends_at_the_nearest_point_that_is_reached():
     joints[:, arm.middle, 0], joints[:, arm.end, 0] = 0.3, 0.3
     joints[:, arm.end, 1] = -0.2
     shift = torch.tensor([[0.1, 0.0, 0.0], [3.0, 0.2, 0.0], [-0.3, 0.2, 0.0]], dtype=torch.float64)
-    found = within_reach(arm, joints, shift) + joints[:, arm.end]
+    found = shift_in_reach(arm, joints, shift) + joints[:, arm.end]
     assert found[0].tolist() == pytest.approx([0.4, -0.2, 0.0])
     # From the shoulder, 3.3 along x and nothing else: the arm's 0.5, but for the bend that it keeps.
     assert found[1].tolist() == pytest.approx([two_bones._REACH * 0.5, 0.0, 0.0])
     assert found[2].tolist() == pytest.approx([0.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    "down", [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], ids=["hanging", "aside", "overhead"]
+)
+def test_a_straight_arm_bends_whichever_way_it_points(down):
+    arm = arms(SMPL22)[0]
+    rest_J3 = REST_J3.clone()
+    rest_J3[arm.middle], rest_J3[arm.end] = 0.25 * torch.tensor(down), 0.25 * torch.tensor(down)
+    rotation = torch.eye(3, dtype=torch.float64).repeat(FRAMES, SMPL22.num_joints, 1, 1)
+    shift = (-0.1 * torch.tensor(down, dtype=torch.float64)).expand(FRAMES, 3)
+    ahead = torch.tensor([0.0, -1.0, -0.5], dtype=torch.float64).expand(FRAMES, 3)
+    (joints, _), (after, _) = moved(arm, rotation, shift, ahead, rest_J3)
+    torch.testing.assert_close(after[:, arm.end], joints[:, arm.end] + shift, atol=1e-6, rtol=0)
+    way = after[0, arm.middle] - joints[0, arm.middle]
+    assert way[2] < -0.04
+
+
+def test_the_elbow_of_a_nearly_straight_arm_does_not_follow_noise():
+    arm = arms(SMPL22)[0]
+    rest_J3 = REST_J3.clone()
+    rest_J3[arm.middle], rest_J3[arm.end] = torch.tensor([0.25, 0, 0.0]), torch.tensor([0.25, 0, 0.0])
+    rotation = torch.eye(3, dtype=torch.float64).repeat(FRAMES, SMPL22.num_joints, 1, 1)
+    noise = 0.004 * torch.randn(FRAMES, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rotation[:, arm.upper] = torch.matrix_exp(torch.linalg.cross(noise[:, None], torch.eye(3).double()[None], dim=-1))
+    rotation[:, arm.middle] = rotation[:, arm.upper].mT
+    shift = torch.tensor([-0.05, 0.0, 0.0], dtype=torch.float64).expand(FRAMES, 3)
+    ahead = torch.tensor([0.0, -1.0, -0.5], dtype=torch.float64).expand(FRAMES, 3)
+    (joints, _), (after, _) = moved(arm, rotation, shift, ahead, rest_J3)
+    assert joints[:, arm.middle].diff(dim=0).norm(dim=-1).max() > 0.001
+    assert after[:, arm.middle].diff(dim=0).norm(dim=-1).max() < 0.05

@@ -15,6 +15,7 @@ from intermoe.moe.pool import TokenPool
 from intermoe.moe.routing_map import RoutingRecorder, recorded_routing
 from intermoe.moe.selection import Assignment, selections
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
+from intermoe.networks.hand_contact import HandContactHead
 
 FRAMES, STEPS = 5, 7
 
@@ -116,3 +117,27 @@ def test_batches_that_follow_each_other_give_the_maps_of_each_alone(steps, batch
     for one, other in zip(maps, alone, strict=True):
         assert one.timesteps == other.timesteps
         assert one.gate_QMPLE.equal(other.gate_QMPLE)
+
+
+@pytest.mark.parametrize("steps", [2, 5])
+def test_what_is_asked_about_hands_is_no_step(steps):
+    """With as few steps as layers, and in batches that follow each other."""
+    model = denoiser()
+    model.contact_head = HandContactHead(16, 2)
+    config = DiffusionConfig(steps=70, sampler_steps=steps, spacing="trailing")
+    noise, condition = torch.randn(2, FRAMES, 2, 6), torch.randn(2, 8)
+    mask = torch.ones(1, FRAMES, dtype=torch.bool)
+
+    def maps(*, asks: bool) -> list[Tensor]:
+        with torch.no_grad(), recorded_routing(model) as recorder:
+            for row in (0, 1):
+                given = condition[row : row + 1], mask
+                latent = samplers.sample(Diffusion(config), guided(model, *given, config), noise[row : row + 1])
+                if asks:
+                    assert model.hand_contacts(latent, *given, noise[row : row + 1], Diffusion(config)) is not None
+        return [made.gate_QMPLE for made in recorder.maps()]
+
+    plain, asked = maps(asks=False), maps(asks=True)
+    assert len(plain) == len(asked) == 2
+    for one, other in zip(plain, asked, strict=True):
+        assert one.equal(other)

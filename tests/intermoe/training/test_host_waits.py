@@ -129,7 +129,7 @@ def test_a_training_step_waits_for_nothing_and_launches_little(objective: Denois
         assert not outcome.is_read
         assert calls.waits == []
         assert ops.waits == []
-        more = 75 if objective.model.denoiser.hands else 0
+        more = 75 if objective.model.denoiser.contact_head else 0
         assert ops.launches.total() < 1500 + more, ops.launches.most_common()
     assert outcome.is_finite
 
