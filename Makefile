@@ -31,7 +31,7 @@ test-all: $(VENV)/.installed  ## what `test` does, and the slow tests
 	$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -m 'not faults'
 
-test-faults: $(VENV)/.installed  ## for hours: kills, lost nodes, outages, damaged files
+test-faults: $(VENV)/.installed  ## for hours: kills, nodes, outages, damaged files, the demo's quality
 	$(BIN)/pytest -m faults
 
 .PHONY: lint

@@ -3,8 +3,10 @@
 Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -46,22 +48,23 @@ PROMPTS = (
 )
 
 
-def demo(out: Path) -> None:
+def demo(out: Path, *, count: int = _COUNT, overrides: Mapping[str, Any] | None = None) -> None:
     """Run everything and say where it is.
 
     Args:
         out: folder of all that is made; must not exist, or be empty.
+        count: recordings of Duet that are made.
+        overrides: of the settings.
 
     Raises:
         UserError: ``out`` is taken, or another process works in it.
     """
     with locked(out):
         check_free(out)
-        _run(out)
+        _run(out, count, settings.load("duet", overrides or {}))
 
 
-def _run(out: Path) -> None:
-    values = settings.load("duet")
+def _run(out: Path, count: int, values: settings.Settings) -> None:
     site, console = Site.here(), Console()
     shards = out / "shards"
     parent = Run.start(site.tracking_uri, values.name, "demo", params=values.model_dump(mode="json"), folder=out)
@@ -69,7 +72,7 @@ def _run(out: Path) -> None:
     # Each step shows its own progress and nothing else does then: a terminal has room for one display.
     with parent, ray_session(values.workers):
         console.print("[1/6] Duet, the embedded data set, to shards")
-        source = SourceConfig(format="duet", root=out / "duet", count=_COUNT)
+        source = SourceConfig(format="duet", root=out / "duet", count=count)
         with Stages() as stages:
             preprocess(PreprocessRequest("duet", source, values.data.encoder, shards, site).checked(), stages)
         console.print("[2/6] Causal-Skeletal VAE: motion to latents and back")

@@ -9,10 +9,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from interx_files import ProcessedFolder, standing_pose, write_body_model
 from published_files import JUDGE_WORDS, SMALL_WORDS, evaluator_file, small_files, write_stats
 
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet import make_interaction, write_duet
+from intermoe.datasets.smplx_body import average_joints
 from intermoe.motion import Motion
 from pipelines.cli import main
 from pipelines.sweep.file import load as load_sweep
@@ -71,6 +73,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [" ".join(line.split()[1:3]) for line in INTERMOE if "generate" not in line] == [
         "preprocess duet",
         "preprocess interhuman",
+        "preprocess interx",
         "preprocess bvh",
         "describe --config",
         "train vae",
@@ -93,6 +96,9 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "report runs/ablations-duet",
     ]
     write_duet(tmp_path / "InterHuman", count=12, seed=1)
+    folder = ProcessedFolder(tmp_path / "Inter-X/processed_data")
+    folder.add("G001T000A000R000", *standing_pose(40))
+    write_body_model(tmp_path / "SMPLX_NEUTRAL.npz", average_joints().double().numpy())
     archive = ROOT.parent / "shared" / "data" / "cmu_salsa.zip"
     if archive.is_file():
         with zipfile.ZipFile(archive) as file:

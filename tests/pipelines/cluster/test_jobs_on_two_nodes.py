@@ -83,7 +83,7 @@ def weights(run: Place) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in checkpoint.verify(newest) if file.suffix == ".safetensors"}
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_jobs_keep_everything_and_end_as_they_should(user) -> None:
     me, mlflow, bucket = user
     preprocess, train, jobs = (words_of(line, bucket) for line in COMMANDS)

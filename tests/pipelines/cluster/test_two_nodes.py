@@ -52,7 +52,7 @@ def losses_without_ray(shards: Path) -> list[float]:
     return losses
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_training_spreads_over_two_nodes_and_what_only_one_node_sees_is_refused(
     two_nodes: TwoNodes,  # noqa: F811
     folder: Path,

@@ -157,7 +157,7 @@ def kill_with_all_it_started(process: subprocess.Popen) -> None:
     process.communicate()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_killed_and_resumed_it_ends_in_the_same_table_and_nothing_is_done_twice(smoke, whole, begun, tmp_path):
     """One trial is done when it is killed, one is in its training, and one is new when it goes on: a point changes."""
     values = yaml.safe_load(smoke.read_text())
