@@ -96,8 +96,8 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "report runs/ablations-duet",
     ]
     write_duet(tmp_path / "InterHuman", count=12, seed=1)
-    folder = ProcessedFolder(tmp_path / "Inter-X/processed_data")
-    folder.add("G001T000A000R000", *standing_pose(40))
+    interx = ProcessedFolder(tmp_path / "Inter-X/processed_data")
+    interx.add("G001T000A000R000", *standing_pose(40))
     write_body_model(tmp_path / "SMPLX_NEUTRAL.npz", average_joints().double().numpy())
     archive = ROOT.parent / "shared" / "data" / "cmu_salsa.zip"
     if archive.is_file():

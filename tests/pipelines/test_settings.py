@@ -200,7 +200,7 @@ def test_small_numbers_are_read_however_they_are_written(text, file):
             "diffusion.guidance_interval = 'abc' (allowed: two shares of the steps",
         ),
         ("data.encoder=bert", "data.encoder = 'bert' (allowed: 'minilm' or 'clip')"),
-        ("data.skeleton=smpl", "data.skeleton = 'smpl' (allowed: one of smpl22)"),
+        ("data.skeleton=smpl", "data.skeleton = 'smpl' (allowed: one of smpl22, smplx55)"),
         ("name=My Run", "name = 'My Run' (allowed:"),
         ("seed=-1", "seed = -1 (allowed: greater than or equal to 0)"),
         ("workers.count=0", "workers.count = 0 (allowed: greater than or equal to 1)"),
