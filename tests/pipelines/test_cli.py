@@ -336,7 +336,7 @@ def test_the_version_is_that_of_the_package(capsys):
             "preprocess motionx --out o",
             (
                 "intermoe preprocess: argument format: invalid choice: 'motionx' (choose from 'duet', 'interhuman', "
-                "'bvh') (allowed: see `intermoe preprocess --help`)"
+                "'interx', 'bvh') (allowed: see `intermoe preprocess --help`)"
             ),
         ),
         (
