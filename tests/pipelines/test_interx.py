@@ -16,7 +16,7 @@ SMALL = [
     *("denoiser.text_layers=1", "denoiser.text_hidden=32", "denoiser.text_heads=4"),
     *("data.encoder=minilm", "data.max_frames=60", "workers.count=1", "diffusion.sampler_steps=5"),
     *("evaluator.text=states", "evaluator.motion_width=16", "evaluator.motion_layers=1", "evaluator.motion_heads=2"),
-    *("evaluator.motion_hidden=16", "evaluator.text_width=16", "evaluator.text_layers=1", "evaluator.text_heads=2"),
+    *("evaluator.motion_hidden=16", "evaluator.text_layers=1", "evaluator.text_heads=2"),
     *("evaluator.text_hidden=16", "evaluator.embedding=8", "diffusion.hand_contact_loss=0.1"),
 ]
 SHORT = ["epochs=1", "batch_size=4", "warmup_epochs=0"]

@@ -73,7 +73,7 @@ def test_roots_are_absolute_since_tasks_may_run_elsewhere(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"format": "fbx"}, "format = 'fbx' (allowed: 'duet', 'interhuman' or 'bvh')"),
+        ({"format": "fbx"}, "format = 'fbx' (allowed: 'duet', 'interhuman', 'interx' or 'bvh')"),
         ({"format": "duet", "count": 0}, "count = 0 (allowed: greater than or equal to 1)"),
         ({"format": "bvh", "scale": -1}, "scale = -1 (allowed: greater than 0)"),
         ({"format": "bvh", "fps": 4}, "fps = 4 (allowed: greater than or equal to 5)"),
