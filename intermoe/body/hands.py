@@ -99,7 +99,8 @@ def join_hands(
 
     Both wrists are moved by the least squares of the distance between them, where they touch, from what it should be,
     of the correction, and of its first and second differences: nothing jumps before and after. The elbows follow (see
-    ``move_end``), the hands keep their orientation. What one arm cannot reach, the other goes farther.
+    ``move_end``), the hands keep their orientation. What one arm cannot reach, the other goes farther; people who stand
+    out of reach are put nearer to each other.
 
     Args:
         body: both people: T-poses [..., P, 1, J, 3], positions of the roots [..., P, T, 3], rotations
@@ -107,11 +108,11 @@ def join_hands(
         contacts: which hands touch.
         skeleton: the tree.
         frames: int64 [...], frames of each motion; what stands behind them changes nothing. All where none is given.
-        share_P: of the way to each other, what each person's hands go.
-        held: frames at the beginning whose hands stay.
+        share_P: of the way to each other, what each person goes.
+        held: frames at the beginning whose hands stay; with such frames, nobody is put nearer.
 
     Returns:
-        The same, but for the rotations of shoulders, elbows and wrists.
+        The same, but for the rotations of shoulders, elbows and wrists, and for where the bodies stand.
     """
     limbs, length = arms(skeleton), body.rotation_TJ33.shape[-4]
     frames = torch.tensor(length) if frames is None else frames
@@ -120,24 +121,19 @@ def join_hands(
     if length < _FEWEST or not weight_THH.any():
         return body
     offset_PTJ3, root_PT3, local_PTJ33 = (x.double() for x in body)
-    posed = forward_kinematics(root_PT3, local_PTJ33, offset_PTJ3, skeleton.parents)
-    hand_PTH3 = _wrists(posed[0], limbs)
-    apart_THH3 = _apart(hand_PTH3)
-    too_far_THH1 = (1 - contacts.gap_THH / apart_THH3.norm(dim=-1).clamp(min=1e-9)).clamp(min=0)[..., None]
-    nearer_THH3 = _spread(weight_THH, too_far_THH1 * apart_THH3, is_there_T, held)
-    way_PTH3 = torch.stack([-share_P[0] * nearer_THH3.sum(-2), share_P[1] * nearer_THH3.sum(-3)], dim=-4)
-    # Of what the hand of one cannot reach, the hand that it was to meet goes as much farther.
-    size_THH = nearer_THH3.norm(dim=-1).clamp(min=1e-12)
-    of_first_THH, of_second_THH = (size_THH / size_THH.sum(dim, keepdim=True) for dim in (-1, -2))
-    for _ in range(_ROUNDS):
-        reached_PTH3 = _in_reach(limbs, posed[0], way_PTH3)
-        first_TH3, second_TH3 = (way_PTH3 - reached_PTH3).unbind(-4)
-        left_THH3 = of_first_THH[..., None] * first_TH3[..., :, None, :] - (
-            of_second_THH[..., None] * second_TH3[..., None, :, :]
+    joint_PTJ3, world_PTJ33 = forward_kinematics(root_PT3, local_PTJ33, offset_PTJ3, skeleton.parents)
+    for _ in range(1 if held else _ROUNDS):
+        way_PTH3, left_THH3 = _ways(limbs, joint_PTJ3, contacts.gap_THH, (weight_THH, is_there_T, held), share_P)
+        if held:
+            break
+        # Who stands out of reach is put nearer, in all frames by the same: no foot slides for it.
+        mean_3 = (weight_THH[..., None] * left_THH3).sum((-4, -3, -2)) / weight_THH.sum((-3, -2, -1))[..., None].clamp(
+            min=1
         )
-        more_PTH3 = torch.stack([share_P[0] * left_THH3.sum(-2), -share_P[1] * left_THH3.sum(-3)], dim=-4)
-        way_PTH3 = reached_PTH3 + more_PTH3
-    way_PTH3 = _in_reach(limbs, posed[0], way_PTH3)
+        nearer_3 = mean_3 * torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64, device=mean_3.device)
+        step_P3 = torch.stack([share_P[0] * nearer_3, -share_P[1] * nearer_3], dim=-2)
+        joint_PTJ3, root_PT3 = joint_PTJ3 + step_P3[..., None, None, :], root_PT3 + step_P3[..., None, :]
+    posed = joint_PTJ3, world_PTJ33
     local = list(local_PTJ33.unbind(-3))
     # The elbow of a straight arm goes down and back.
     down_PT3 = posed[1][..., 0, :, :] @ torch.tensor([0.0, -1.0, -0.5], dtype=torch.float64, device=root_PT3.device)
@@ -145,7 +141,44 @@ def join_hands(
         move_end(limb, posed, local, way_PT3, down_PT3)
     moved_PTJ33 = torch.stack(local, dim=-3)
     moves = torch.tensor(share_P, device=root_PT3.device)[:, None, None, None, None] > 0
-    return body._replace(rotation_TJ33=moved_PTJ33.where(moves, local_PTJ33).to(body.rotation_TJ33.dtype))
+    return PosedBody(
+        body.offset_J3,
+        root_PT3.to(body.root_T3.dtype),
+        moved_PTJ33.where(moves, local_PTJ33).to(body.rotation_TJ33.dtype),
+    )
+
+
+def _ways(
+    limbs: Sequence[Limb],
+    joint_PTJ3: Tensor,
+    gap_THH: Tensor,
+    spreading: tuple[Tensor, Tensor, int],
+    share_P: tuple[float, float],
+) -> tuple[Tensor, Tensor]:
+    """The way of each hand [..., P, T, H, 3], and what of it no arm reaches [..., T, H, H, 3].
+
+    Args:
+        limbs: the arms.
+        joint_PTJ3: joints of both persons.
+        gap_THH: how far apart hands that touch are.
+        spreading: weights, frames and frames that are held, as ``_spread`` takes them.
+        share_P: of the way, what each person's hands go.
+    """
+    apart_THH3 = _apart(_wrists(joint_PTJ3, limbs))
+    too_far_THH1 = (1 - gap_THH / apart_THH3.norm(dim=-1).clamp(min=1e-9)).clamp(min=0)[..., None]
+    weight_THH, is_there_T, held = spreading
+    nearer_THH3 = _spread(weight_THH, too_far_THH1 * apart_THH3, is_there_T, held)
+    way_PTH3 = torch.stack([-share_P[0] * nearer_THH3.sum(-2), share_P[1] * nearer_THH3.sum(-3)], dim=-4)
+    # Of what the hand of one cannot reach, the hand that it was to meet goes as much farther.
+    size_THH = nearer_THH3.norm(dim=-1).clamp(min=1e-12)
+    of_first_THH1, of_second_THH1 = ((size_THH / size_THH.sum(dim, keepdim=True))[..., None] for dim in (-1, -2))
+    for _ in range(_ROUNDS):
+        reached_PTH3 = _in_reach(limbs, joint_PTJ3, way_PTH3)
+        first_TH3, second_TH3 = (way_PTH3 - reached_PTH3).unbind(-4)
+        left_THH3 = of_first_THH1 * first_TH3[..., :, None, :] - of_second_THH1 * second_TH3[..., None, :, :]
+        more_PTH3 = torch.stack([share_P[0] * left_THH3.sum(-2), -share_P[1] * left_THH3.sum(-3)], dim=-4)
+        way_PTH3 = reached_PTH3 + more_PTH3
+    return _in_reach(limbs, joint_PTJ3, way_PTH3), left_THH3
 
 
 def _wrists(joint_PTJ3: Tensor, limbs: Sequence[Limb]) -> Tensor:

@@ -61,7 +61,12 @@ def test_hands_that_touch_come_together():
     # As near as they are to be, but where an arm begins to move or is stretched.
     assert gap_cm[1].median() < 3.5
     assert gap_cm[1].max() < 6
-    # Everything but elbows and wrists stays, and so do all before the arms begin to move.
+    # Everything but elbows and wrists stays, but that both people are put nearer to each other, in all frames by the same.
+    nearer = (after - before)[:, :1, :1]
+    assert nearer[..., 1].abs().max() < 1e-9
+    assert 0.005 < nearer[0].norm() < 0.05
+    torch.testing.assert_close(nearer[0], -nearer[1], atol=1e-9, rtol=0)
+    after = after - nearer
     torch.testing.assert_close(after[:, :, OTHERS], before[:, :, OTHERS], atol=1e-9, rtol=0)
     first = int(touch.flatten(1).any(1).nonzero()[0])
     assert first > 30
@@ -212,3 +217,16 @@ def test_motions_shorter_than_a_bend_stay_among_longer_ones():
 def test_frames_are_repeated_and_cut():
     contacts = HandContacts(torch.arange(3.0)[:, None, None], torch.zeros(3, 1, 1))
     assert contacts.repeated(2).frames(1, 5).touch_THH.flatten().tolist() == [0, 1, 1, 2]
+
+
+def test_people_who_stand_out_of_reach_are_put_nearer():
+    body, contacts = shaking(apart_m=0.6)
+    after = join_hands(body, contacts, SMPL22)
+    assert least_cm(body) > 50
+    assert least_cm(after) < 8
+    way = (joints_of(after) - joints_of(body))[:, :, 0]
+    torch.testing.assert_close(way, way[:, :1].expand_as(way), atol=1e-9, rtol=0)
+    assert 0.15 < way[0, 0].norm() < 0.4
+    given = join_hands(body, contacts, SMPL22, share_P=(1.0, 0.0))
+    torch.testing.assert_close(joints_of(given)[1], joints_of(body)[1], atol=1e-6, rtol=0)
+    assert least_cm(given) < 8
