@@ -61,7 +61,7 @@ def test_hands_that_touch_come_together():
     # As near as they are to be, but where an arm begins to move or is stretched.
     assert gap_cm[1].median() < 3.5
     assert gap_cm[1].max() < 6
-    # Everything but elbows and wrists stays, but that both people are put nearer to each other, in all frames by the same.
+    # Everything but elbows and wrists stays, but that both people are put nearer, in all frames by the same.
     nearer = (after - before)[:, :1, :1]
     assert nearer[..., 1].abs().max() < 1e-9
     assert 0.005 < nearer[0].norm() < 0.05
