@@ -197,7 +197,7 @@ class InterMoE(LatentCodec):
         """One motion in which the prompts happen one after the other, without a jump between them.
 
         Args:
-            prompts: what happens, in order; each goes on from the last second of the one before.
+            prompts: what happens, in order; each goes on from the last frames of the one before.
             seconds: length of what each prompt adds; 4 if None.
             seed: as for ``generate``.
             guidance: as for ``generate``.

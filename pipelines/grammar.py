@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--in-a-row", action="store_true", help="one motion in which the prompts follow each other, --seconds each"
     )
-    verb.add_argument("--after", type=as_place, metavar="FILE", help="go on from the last second of this motion (npz)")
+    verb.add_argument("--after", type=as_place, metavar="FILE", help="go on from the end of this motion (npz)")
     verb.add_argument(
         "--given", type=as_place, metavar="FILE", help="generate the other person to this one (bvh, or npz of a motion)"
     )

@@ -22,6 +22,11 @@ of Duet's, whose hands end at the wrist, 1 to 3."""
 # What it costs that hands which surely touch are apart, and a step and a bend of the correction, where the correction
 # costs 1. A step costs 2 sqrt(_BEND): a cheaper one would let corrections swing to the other side before and after.
 _APART, _STEP, _BEND = 1000.0, 90.0, 2000.0
+# Metres: hands this far apart do not touch, whatever is said of them; nearer ones count the less the farther they are
+# (Tukey's biweight).
+_FARTHEST = 0.8
+# Metres: arms whose elbow is less far out of line bend where elbows mostly go.
+_IN_LINE = 0.05
 # What a correction costs where there is to be none.
 _HELD = 1e8
 # Frames of a bend: fewer are no motion.
@@ -138,7 +143,7 @@ def join_hands(
     # The elbow of a straight arm goes down and back.
     down_PT3 = posed[1][..., 0, :, :] @ torch.tensor([0.0, -1.0, -0.5], dtype=torch.float64, device=root_PT3.device)
     for limb, way_PT3 in zip(limbs, way_PTH3.unbind(-2), strict=True):
-        move_end(limb, posed, local, way_PT3, down_PT3)
+        move_end(limb, posed, local, way_PT3, down_PT3, in_line=_IN_LINE)
     moved_PTJ33 = torch.stack(local, dim=-3)
     moves = torch.tensor(share_P, device=root_PT3.device)[:, None, None, None, None] > 0
     return PosedBody(
@@ -165,8 +170,10 @@ def _ways(
         share_P: of the way, what each person's hands go.
     """
     apart_THH3 = _apart(_wrists(joint_PTJ3, limbs))
-    too_far_THH1 = (1 - gap_THH / apart_THH3.norm(dim=-1).clamp(min=1e-9)).clamp(min=0)[..., None]
+    apart_THH = apart_THH3.norm(dim=-1)
+    too_far_THH1 = (1 - gap_THH / apart_THH.clamp(min=1e-9)).clamp(min=0)[..., None]
     weight_THH, is_there_T, held = spreading
+    weight_THH = weight_THH * (1 - (apart_THH / _FARTHEST).square()).clamp(min=0).square()
     nearer_THH3 = _spread(weight_THH, too_far_THH1 * apart_THH3, is_there_T, held)
     way_PTH3 = torch.stack([-share_P[0] * nearer_THH3.sum(-2), share_P[1] * nearer_THH3.sum(-3)], dim=-4)
     # Of what the hand of one cannot reach, the hand that it was to meet goes as much farther.

@@ -12,8 +12,6 @@ from intermoe.body.procrustes import smallest_turn
 
 # Of the whole length of a limb: farther it is not stretched, as people do not stand on straight knees.
 _REACH = 0.995
-# Metres: where the middle joint is less far out of line, the plane of the bend is not taken for what it seems.
-_PLANE = 0.01
 # Metres: no bone at all.
 _NOTHING = 1e-9
 
@@ -26,7 +24,15 @@ class Limb(NamedTuple):
     end: int
 
 
-def move_end(limb: Limb, posed: tuple[Tensor, Tensor], local: list[Tensor], shift_T3: Tensor, ahead_T3: Tensor) -> None:
+def move_end(
+    limb: Limb,
+    posed: tuple[Tensor, Tensor],
+    local: list[Tensor],
+    shift_T3: Tensor,
+    ahead_T3: Tensor,
+    *,
+    in_line: float = 0.01,
+) -> None:
     """Turn the joints of a limb so that its end is moved by that much and keeps its orientation.
 
     The limb is swung into the new direction as it is; then its middle goes where the two bones meet, in the plane that
@@ -38,6 +44,8 @@ def move_end(limb: Limb, posed: tuple[Tensor, Tensor], local: list[Tensor], shif
         local: local rotation of each joint [..., T, 3, 3]; takes the new ones of the limb's three joints.
         shift_T3: how far the end is to be moved [..., T, 3], metres.
         ahead_T3: where the middle goes if the limb is straight, or nearly, and so has no plane to bend in [..., T, 3].
+        in_line: metres; where the middle is less far out of line, and than the end is moved, it goes the more ahead the
+            straighter the limb is.
     """
     joint_TJ3, world_TJ33 = posed
     upper_T3, middle_T3, end_T3 = (joint_TJ3[..., joint, :] for joint in limb)
@@ -49,8 +57,9 @@ def move_end(limb: Limb, posed: tuple[Tensor, Tensor], local: list[Tensor], shif
     swing_T33 = _turn(limb_T3, reach_T3)
     swung_T3 = (swing_T33 @ (middle_T3 - upper_T3)[..., None]).squeeze(-1)
     out_T3 = _across(swung_T3, along_T3)
-    # The middle of a limb that is nearly straight is out of line by noise alone.
-    doubt_T1 = (_PLANE - out_T3.norm(dim=-1, keepdim=True)).clamp(min=0)
+    # The middle of a limb that is nearly straight is out of line by noise, and soon on the other side.
+    unsure_T1 = shift_T3.norm(dim=-1, keepdim=True).clamp(max=in_line)
+    doubt_T1 = (unsure_T1 - out_T3.norm(dim=-1, keepdim=True)).clamp(min=0)
     out_T3 = normalize(out_T3 + doubt_T1 * normalize(_across(ahead_T3, along_T3), dim=-1), dim=-1)
     forth_T1 = (first_T1.square() + length_T1.square() - second_T1.square()) / (2 * length_T1)
     aside_T1 = (first_T1.square() - forth_T1.square()).clamp(min=0).sqrt()

@@ -112,7 +112,7 @@ class After:
     motion: Motion
 
     def frames(self, seconds: float | None, longest: int) -> int:
-        """The last second of the motion and those of 4 seconds where nothing is said."""
+        """The last frames of the motion and those of 4 seconds where nothing is said."""
         known = overlap(self.motion)
         return known + frames_of(4.0 if seconds is None else seconds, longest, known)
 

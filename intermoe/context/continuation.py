@@ -1,6 +1,6 @@
-"""What comes next: a motion goes on from the last second of another.
+"""What comes next: a motion goes on from the last frames of another.
 
-The latents of that second are known before sampling (see diffusion/known.py), in the frame of its first moment. What
+The latents of these are known before sampling (see diffusion/known.py), in the frame of its first moment. What
 the networks make of the frames after it is settled with the bones of the old motion, and begins some centimetres beside
 where that ends. So each body starts from where it is and as fast as it moves, and the difference fades over half a
 second.
@@ -26,7 +26,7 @@ from intermoe.body.foot_lock import lock_feet
 from intermoe.body.hands import join_hands
 from intermoe.body.kinematics import PosedBody, bone_offsets, fit_rotations, rest_offsets
 from intermoe.body.placement import Placement
-from intermoe.body.procrustes import nearest_rotation
+from intermoe.body.rotations import axis_angle_from_matrix, matrix_from_axis_angle
 from intermoe.body.settling import ground_height, settle
 from intermoe.body.skeletons import Skeleton
 from intermoe.context.networks import Networks
@@ -37,8 +37,9 @@ from intermoe.errors import UserError
 from intermoe.generation import OnStep, check_finite, frames_of
 from intermoe.motion import Motion
 
-# Frames of features that are known: the last second, in whole latent frames of four.
-_KNOWN = 28
+# Frames of features that are known, in whole latent frames of four. More of them say more of what was going on, and the
+# networks go on with that instead of with what the prompt says.
+_KNOWN = 12
 _LATENT = 4
 # Frames over which the difference at the seam fades.
 _FADING = 15
@@ -49,7 +50,7 @@ _MEASURED = 300
 
 
 def overlap(motion: Motion) -> int:
-    """The last frames of a motion that the networks go on from: about a second, or all of a shorter motion.
+    """The last frames of a motion that the networks go on from: those of 0.4 seconds.
 
     They are one more than fill whole latent frames, as the velocity of a frame needs the next.
 
@@ -185,8 +186,7 @@ def _joined(
     root_BPT3, turn_BPTJ33 = fit_rotations(joints_BPTJ3, rotations_BPTR6, skeleton, offset_P1J3)
     old_root_PN3, old_turn_PNJ33 = fit_rotations(old[0][:, -2:], old[1][:, -2:], skeleton, offset_P1J3)
     root_BPT3 = _going_on(old_root_PN3, root_BPT3)
-    turn_BPTD = _going_on(old_turn_PNJ33.flatten(2), turn_BPTJ33.flatten(3))
-    turn_BPTJ33 = nearest_rotation(turn_BPTD.view_as(turn_BPTJ33).double()).float()
+    turn_BPTJ33 = _turning_on(old_turn_PNJ33, turn_BPTJ33)
     # While the difference fades, bodies move over feet that stand.
     root_BPT3, turn_BPTJ33 = lock_feet(root_BPT3, turn_BPTJ33, offset_P1J3, contact_BPTK, skeleton, held=2)
     return PosedBody(offset_P1J3.expand(len(root_BPT3), -1, -1, -1, -1), root_BPT3, turn_BPTJ33)
@@ -203,10 +203,27 @@ def _going_on(old_PND: Tensor, new_BPTD: Tensor) -> Tensor:
     """
     off_BP1D = old_PND[:, 1:] - new_BPTD[:, :, :1]
     faster_BP1D = (old_PND[:, 1:] - old_PND[:, :1]) - (new_BPTD[:, :, 1:2] - new_BPTD[:, :, :1])
-    share_T1 = (torch.arange(new_BPTD.shape[2]) / _FADING).clamp(max=1)[:, None]
-    left_T1 = (1 + 2 * share_T1) * (1 - share_T1) ** 2
-    gone_T1 = _FADING * share_T1 * (1 - share_T1) ** 2
-    return new_BPTD + left_T1 * off_BP1D + gone_T1 * faster_BP1D
+    left_T, gone_T = _fading(new_BPTD.shape[2])
+    return new_BPTD + left_T[:, None] * off_BP1D + gone_T[:, None] * faster_BP1D
+
+
+def _turning_on(old_PNJ33: Tensor, new_BPTJ33: Tensor) -> Tensor:
+    """The same for rotations: the turn from new to old, and the difference of their speeds, fade about fixed axes."""
+    old_PNJ33, turn_BPTJ33 = old_PNJ33.double(), new_BPTJ33.double()
+    first_BP1J33 = turn_BPTJ33[:, :, :1]
+    off_BP1J33 = old_PNJ33[:, 1:] @ first_BP1J33.mT
+    old_speed_P1J3 = axis_angle_from_matrix(old_PNJ33[:, 1:] @ old_PNJ33[:, :1].mT)
+    new_speed_BP1J3 = axis_angle_from_matrix(turn_BPTJ33[:, :, 1:2] @ first_BP1J33.mT)
+    faster_BP1J3 = (off_BP1J33.mT @ old_speed_P1J3[..., None]).squeeze(-1) - new_speed_BP1J3
+    left_T11, gone_T11 = (share_T[:, None, None] for share_T in _fading(turn_BPTJ33.shape[2]))
+    fading_BPTJ33 = matrix_from_axis_angle(left_T11 * axis_angle_from_matrix(off_BP1J33))
+    return (fading_BPTJ33 @ matrix_from_axis_angle(gone_T11 * faster_BP1J3) @ turn_BPTJ33).to(new_BPTJ33.dtype)
+
+
+def _fading(length: int) -> tuple[Tensor, Tensor]:
+    """Cubics [T] that end flat: from 1, flat; and from 0 with a slope of 1."""
+    share_T = (torch.arange(length) / _FADING).clamp(max=1)
+    return (1 + 2 * share_T) * (1 - share_T) ** 2, _FADING * share_T * (1 - share_T) ** 2
 
 
 def _in_a_row(before: str, caption: str) -> str:

@@ -70,7 +70,7 @@ def test_hands_that_touch_come_together():
     torch.testing.assert_close(after[:, :, OTHERS], before[:, :, OTHERS], atol=1e-9, rtol=0)
     first = int(touch.flatten(1).any(1).nonzero()[0])
     assert first > 30
-    assert (after - before)[:, : first - 30].norm(dim=-1).max() < 0.01
+    assert (after - before)[:, : first - 30].norm(dim=-1).max() < 0.02
     # No hand jumps: from frame to frame the correction changes by a fifth of itself at most.
     way = (after - before)[:, :, [arm.end for arm in ARMS]]
     assert way.norm(dim=-1).max() > 0.05
