@@ -25,6 +25,8 @@ _APART, _STEP, _BEND = 1000.0, 90.0, 2000.0
 # Metres: hands this far apart do not touch, whatever is said of them; nearer ones count the less the farther they are
 # (Tukey's biweight).
 _FARTHEST = 0.8
+# Metres that people are moved by for their hands to meet, at most.
+_NEARER = 0.3
 # Metres: arms whose elbow is less far out of line bend where elbows mostly go.
 _IN_LINE = 0.05
 # What a correction costs where there is to be none.
@@ -104,8 +106,8 @@ def join_hands(
 
     Both wrists are moved by the least squares of the distance between them, where they touch, from what it should be,
     of the correction, and of its first and second differences: nothing jumps before and after. The elbows follow (see
-    ``move_end``), the hands keep their orientation. What one arm cannot reach, the other goes farther; people who stand
-    out of reach are put nearer to each other.
+    ``move_end``), the hands keep their orientation. What one arm cannot reach, the other goes farther. Before that,
+    people are moved along the ground, in all frames by the same, to where their hands are nearest on the whole.
 
     Args:
         body: both people: T-poses [..., P, 1, J, 3], positions of the roots [..., P, T, 3], rotations
@@ -114,7 +116,7 @@ def join_hands(
         skeleton: the tree.
         frames: int64 [...], frames of each motion; what stands behind them changes nothing. All where none is given.
         share_P: of the way to each other, what each person goes.
-        held: frames at the beginning whose hands stay; with such frames, nobody is put nearer.
+        held: frames at the beginning whose hands stay; with such frames, nobody is moved.
 
     Returns:
         The same, but for the rotations of shoulders, elbows and wrists, and for where the bodies stand.
@@ -127,17 +129,17 @@ def join_hands(
         return body
     offset_PTJ3, root_PT3, local_PTJ33 = (x.double() for x in body)
     joint_PTJ3, world_PTJ33 = forward_kinematics(root_PT3, local_PTJ33, offset_PTJ3, skeleton.parents)
-    for _ in range(1 if held else _ROUNDS):
-        way_PTH3, left_THH3 = _ways(limbs, joint_PTJ3, contacts.gap_THH, (weight_THH, is_there_T, held), share_P)
-        if held:
-            break
-        # Who stands out of reach is put nearer, in all frames by the same: no foot slides for it.
-        mean_3 = (weight_THH[..., None] * left_THH3).sum((-4, -3, -2)) / weight_THH.sum((-3, -2, -1))[..., None].clamp(
-            min=1
-        )
-        nearer_3 = mean_3 * torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64, device=mean_3.device)
-        step_P3 = torch.stack([share_P[0] * nearer_3, -share_P[1] * nearer_3], dim=-2)
+    if not held:
+        # In all frames by the same: no foot slides for it, and arms need to be moved the less.
+        asked_THH3, weight_THH = _asked(_wrists(joint_PTJ3, limbs), contacts.gap_THH, weight_THH)
+        # Less than one frame that is sure moves people the less.
+        total_1 = weight_THH.sum((-3, -2, -1))[..., None].clamp(min=_APART)
+        nearer_3 = (weight_THH[..., None] * asked_THH3).sum((-4, -3, -2)) / total_1
+        nearer_3 = nearer_3 * torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64, device=nearer_3.device)
+        nearer_3 = nearer_3 * (_NEARER / nearer_3.norm(dim=-1, keepdim=True).clamp(min=_NEARER))
+        step_P3 = torch.stack([-share_P[0] * nearer_3, share_P[1] * nearer_3], dim=-2)
         joint_PTJ3, root_PT3 = joint_PTJ3 + step_P3[..., None, None, :], root_PT3 + step_P3[..., None, :]
+    way_PTH3 = _ways(limbs, joint_PTJ3, contacts.gap_THH, (weight_THH, is_there_T, held), share_P)
     posed = joint_PTJ3, world_PTJ33
     local = list(local_PTJ33.unbind(-3))
     # The elbow of a straight arm goes down and back.
@@ -159,8 +161,8 @@ def _ways(
     gap_THH: Tensor,
     spreading: tuple[Tensor, Tensor, int],
     share_P: tuple[float, float],
-) -> tuple[Tensor, Tensor]:
-    """The way of each hand [..., P, T, H, 3], and what of it no arm reaches [..., T, H, H, 3].
+) -> Tensor:
+    """The way of each hand [..., P, T, H, 3].
 
     Args:
         limbs: the arms.
@@ -169,12 +171,9 @@ def _ways(
         spreading: weights, frames and frames that are held, as ``_spread`` takes them.
         share_P: of the way, what each person's hands go.
     """
-    apart_THH3 = _apart(_wrists(joint_PTJ3, limbs))
-    apart_THH = apart_THH3.norm(dim=-1)
-    too_far_THH1 = (1 - gap_THH / apart_THH.clamp(min=1e-9)).clamp(min=0)[..., None]
     weight_THH, is_there_T, held = spreading
-    weight_THH = weight_THH * (1 - (apart_THH / _FARTHEST).square()).clamp(min=0).square()
-    nearer_THH3 = _spread(weight_THH, too_far_THH1 * apart_THH3, is_there_T, held)
+    asked_THH3, weight_THH = _asked(_wrists(joint_PTJ3, limbs), gap_THH, weight_THH)
+    nearer_THH3 = _spread(weight_THH, asked_THH3, is_there_T, held)
     way_PTH3 = torch.stack([-share_P[0] * nearer_THH3.sum(-2), share_P[1] * nearer_THH3.sum(-3)], dim=-4)
     # Of what the hand of one cannot reach, the hand that it was to meet goes as much farther.
     size_THH = nearer_THH3.norm(dim=-1).clamp(min=1e-12)
@@ -185,7 +184,15 @@ def _ways(
         left_THH3 = of_first_THH1 * first_TH3[..., :, None, :] - of_second_THH1 * second_TH3[..., None, :, :]
         more_PTH3 = torch.stack([share_P[0] * left_THH3.sum(-2), -share_P[1] * left_THH3.sum(-3)], dim=-4)
         way_PTH3 = reached_PTH3 + more_PTH3
-    return _in_reach(limbs, joint_PTJ3, way_PTH3), left_THH3
+    return _in_reach(limbs, joint_PTJ3, way_PTH3)
+
+
+def _asked(hand_PTH3: Tensor, gap_THH: Tensor, weight_THH: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much each two hands are too far apart [..., T, H, H, 3], and what that weighs [..., T, H, H]."""
+    apart_THH3 = _apart(hand_PTH3)
+    apart_THH = apart_THH3.norm(dim=-1)
+    too_far_THH1 = (1 - gap_THH / apart_THH.clamp(min=1e-9)).clamp(min=0)[..., None]
+    return too_far_THH1 * apart_THH3, weight_THH * (1 - (apart_THH / _FARTHEST).square()).clamp(min=0).square()
 
 
 def _wrists(joint_PTJ3: Tensor, limbs: Sequence[Limb]) -> Tensor:

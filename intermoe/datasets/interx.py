@@ -20,7 +20,6 @@ Legend: T frames, P = 2 persons, J = 55 joints, R = J - 1 joints with a local ro
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
-from zipfile import BadZipFile
 
 import h5py
 import numpy as np
@@ -28,25 +27,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from intermoe.body.conventions import FPS, SPLITS
+from intermoe.body.conventions import FPS, MIN_FRAMES, SPLITS
 from intermoe.body.kinematics import forward_kinematics
 from intermoe.body.rotations import matrix_from_axis_angle, sixd_from_matrix
 from intermoe.body.skeletons import SMPLX55, Skeleton
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.links import check_file_inside, check_list_inside
+from intermoe.datasets.npz_file import read_npz
 from intermoe.datasets.plain_pickle import NotPlain, read_plain_pickle
 from intermoe.datasets.recordings import Recording, Source, check_id, common_length
 from intermoe.datasets.smplx_body import average_joints, joints_of_model
 from intermoe.datasets.text_files import listed_lines, read_text
 from intermoe.errors import UserError
-from intermoe.places import Place, as_place, exists, is_folder
+from intermoe.places import Place, as_place, check_regular, exists, is_folder, is_remote
 
 # Of the recordings as they are.
 _RAW_FPS = 120
 _ROWS, _NUMBERS = 56, 6
-_MOST_FRAMES = 3600 * FPS
-# An hour of a body's joints in float64.
-_MOST_BYTES = 3600 * _RAW_FPS * 21 * 3 * 8 + 1024
+# Ten minutes; the recordings last seconds.
+_MOST_FRAMES = 600 * FPS
+_MOST_BYTES = 600 * _RAW_FPS * 21 * 3 * 8 + 1024
 # In the order of SMPL-X's joints; jaw and eyes are not recorded, and at rest.
 _PARTS = {"root_orient": 1, "pose_body": 21, "face": 3, "pose_lhand": 15, "pose_rhand": 15}
 _ORDER = "annots/interaction_order.pkl"
@@ -104,6 +104,8 @@ class InterXReader:
         if source.split not in SPLITS:
             raise BadRecording(f"in {source.split}; one recording in two splits would leak between them")
         pose_TPJ3, place_TP3, notes = self._processed_pose(source) if self._is_processed else self._raw_pose(source.id)
+        if len(pose_TPJ3) < MIN_FRAMES:
+            raise BadRecording(f"{len(pose_TPJ3)} frames are fewer than {MIN_FRAMES}")
         if not (np.isfinite(pose_TPJ3).all() and np.isfinite(place_TP3).all()):
             raise BadRecording("a number is not finite")
         turn_TPJ33 = matrix_from_axis_angle(torch.from_numpy(pose_TPJ3))
@@ -143,7 +145,10 @@ class InterXReader:
     def _actors(self) -> Mapping[str, int]:
         """Who acts, by id; empty without that file."""
         file = self.root / _ORDER
-        self._check_list(file)
+        if not exists(file) and self.root.name == "processed_data":
+            file = self.root.parent / _ORDER
+        else:
+            self._check_list(file)
         if not exists(file):
             return {}
         try:
@@ -174,9 +179,11 @@ class InterXReader:
         if not exists(place):
             raise UserError("there is no such file", where=place, allowed="train.h5, val.h5 and test.h5")
         try:
+            _check_file(place)
             with place.open("rb") as stream, h5py.File(stream, "r") as file:
-                return sorted(file)
-        except (OSError, RuntimeError, ValueError) as error:
+                # A name that is no UTF-8 comes as bytes; the check of ids refuses it.
+                return sorted(key.decode(errors="replace") if isinstance(key, bytes) else key for key in file)
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise UserError(f"cannot be read: {_first_line(error)}", where=place) from None
 
     def _ids_on_disk(self) -> set[str]:
@@ -195,9 +202,10 @@ class InterXReader:
         """Axis-angles [T, 2, J, 3] and places [T, 2, 3] of the benchmark's file."""
         name = f"motions/{source.split}.h5"
         try:
+            _check_file(self._data / name)
             with (self._data / name).open("rb") as stream, h5py.File(stream, "r") as file:
                 row_TD = _h5_array(file, source.id, name)
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise BadRecording(f"{name} cannot be read: {_first_line(error)}") from None
         both_TPR3 = np.stack([row_TD[..., :3], row_TD[..., 3:]], axis=1)
         return both_TPR3[:, :, :-1], both_TPR3[:, :, -1], []
@@ -214,16 +222,10 @@ class InterXReader:
         self._check_file(name)
         if not exists(self._data / name):
             raise BadRecording(f"no motion: {name} is missing")
-        arrays: dict[str, NDArray[Any]] = {}
+        names = ("trans", *(part for part in _PARTS if part != "face"))
         try:
-            with (self._data / name).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                for key in ("trans", *(part for part in _PARTS if part != "face")):
-                    if stored.zip.getinfo(f"{key}.npy").file_size > _MOST_BYTES:
-                        raise ValueError(f"{key} is longer than an hour")
-                    arrays[key] = stored[key]
-        except KeyError as error:
-            raise BadRecording(f"{name} cannot be read: {_first_line(error)}") from None
-        except (OSError, ValueError, EOFError, BadZipFile, OverflowError, MemoryError) as error:
+            arrays = read_npz(self._data / name, names, most_bytes=_MOST_BYTES)
+        except (OSError, ValueError) as error:
             raise BadRecording(f"{name} cannot be read: {_first_line(error)}") from None
         frames = len(arrays["trans"]) if arrays["trans"].ndim else 0
         arrays["face"] = np.zeros((frames, 3 * _PARTS["face"]), np.float32)
@@ -234,7 +236,7 @@ class InterXReader:
         name = f"{self._texts}/{id}.txt"
         self._check_file(name)
         try:
-            lines = read_text(self._data / name).splitlines()
+            lines = read_text(self._data / name).replace("\r\n", "\n").split("\n")
         except FileNotFoundError:
             raise BadRecording(f"no captions: {name} is missing") from None
         except (OSError, UnicodeDecodeError) as error:
@@ -249,6 +251,12 @@ class InterXReader:
         return tuple(" ".join(caption.split()) for caption in captions)
 
 
+def _check_file(file: Place) -> None:
+    """Raise ``OSError`` where there is a pipe or a device, which would have to be waited for."""
+    if not is_remote(file):
+        check_regular(file)
+
+
 def _h5_array(file: h5py.File, id: str, name: str) -> NDArray[np.float32]:
     """The numbers [T, 56, 6] of a recording; nothing outside of the file is read."""
     if not isinstance(file.get(id, getlink=True), h5py.HardLink):
@@ -259,7 +267,9 @@ def _h5_array(file: h5py.File, id: str, name: str) -> NDArray[np.float32]:
     if array.ndim != 3 or array.shape[1:] != (_ROWS, _NUMBERS):
         raise BadRecording(f"{id} in {name} has the shape {array.shape} instead of (frames, {_ROWS}, {_NUMBERS})")
     if len(array) > _MOST_FRAMES:
-        raise BadRecording(f"{id} in {name} has {len(array)} frames; up to {_MOST_FRAMES}, an hour, are read")
+        raise BadRecording(f"{id} in {name} has {len(array)} frames; up to {_MOST_FRAMES} are read")
+    if array.chunks and np.prod(array.chunks) > _MOST_FRAMES * _ROWS * _NUMBERS:
+        raise BadRecording(f"{id} in {name} is stored in chunks of {array.chunks}, more than {_MOST_FRAMES} frames")
     if array.dtype.kind != "f":
         raise BadRecording(f"{id} in {name} holds {array.dtype} instead of floating-point numbers")
     return np.asarray(array[()], np.float32)
@@ -277,7 +287,7 @@ def _part(array: NDArray[Any], frames: int, joints: int, name: str) -> NDArray[n
 
 def _processed_caption(line: str, where: str) -> str:
     """The caption of a line ``caption#words#from#to``, of a whole recording."""
-    parts = line.strip().split("#")
+    parts = line.strip().rsplit("#", 3)
     if len(parts) != 4:
         raise BadRecording(f"{len(parts)} parts instead of caption#words#0.0#0.0", where=where)
     caption, _, start, end = parts

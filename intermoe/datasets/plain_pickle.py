@@ -10,7 +10,7 @@ from intermoe.places import Place, read_bytes
 
 _MAX_BYTES = 2**26
 _MOST_OPCODES = 10_000_000
-_DEEPEST, _MOST_VALUES = 10, 1_000_000
+_DEEPEST, _MOST_VALUES = 10, 4_000_000
 _CONSTANTS = frozenset(
     {"BININT", "BININT1", "BININT2", "LONG1", "INT", "LONG", "BINUNICODE", "SHORT_BINUNICODE", "UNICODE"}
 )
@@ -138,17 +138,13 @@ class _Machine:
 
 
 def _check_depth(value: Any) -> None:
-    """Refuse values that are nested deeply, or in themselves."""
+    """Refuse values that are nested deeply or in themselves, or that hold one thing many times."""
     layer = [value]
     for _ in range(_DEEPEST):
-        layer = [
-            inner
-            for outer in layer
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not layer:
+        outer = [one for one in layer if isinstance(one, dict | list)]
+        if not outer:
             return
-        if len(layer) > _MOST_VALUES:
+        if sum(map(len, outer)) > _MOST_VALUES:
             break
-    raise NotPlain("it is nested too deeply")
+        layer = [inner for one in outer for inner in (one.values() if isinstance(one, dict) else one)]
+    raise NotPlain("it is nested too deeply, or holds too much")

@@ -3,22 +3,20 @@
 Legend: J = 55 joints, V vertices of the model's surface.
 """
 
-from zipfile import BadZipFile
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from intermoe.body.kinematics import forward_kinematics
 from intermoe.body.skeletons import SMPLX55
+from intermoe.datasets.npz_file import read_npz
 from intermoe.errors import UserError
 from intermoe.places import Place
 
 SMPLX_PELVIS_3 = (0.003, -0.351, 0.012)
 """The pelvis of SMPL-X's neutral body of mean shape, unposed: metres from the model's origin."""
 
-_MOST_VERTICES = 100_000
+_MOST_BYTES = 2**27
 # A person's size, from the lowest joint to the highest: metres.
 _HEIGHTS = (1.0, 2.5)
 
@@ -41,11 +39,10 @@ def joints_of_model(file: Place) -> Tensor:
         UserError: it cannot be read, or is another model.
     """
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            vertex_V3, regressor_JV = (_array(arrays, name) for name in ("v_template", "J_regressor"))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot be read: {reason}", where=file, allowed="SMPLX_NEUTRAL.npz") from None
+        arrays = read_npz(file, ("v_template", "J_regressor"), most_bytes=_MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot be read: {error}", where=file, allowed="SMPLX_NEUTRAL.npz") from None
+    vertex_V3, regressor_JV = (arrays[name].astype(np.float64) for name in ("v_template", "J_regressor"))
     joints = SMPLX55.num_joints
     if vertex_V3.ndim != 2 or vertex_V3.shape[1] != 3 or regressor_JV.shape != (joints, len(vertex_V3)):
         raise UserError(
@@ -58,10 +55,3 @@ def joints_of_model(file: Place) -> Tensor:
     if not (np.isfinite(joint_J3).all() and _HEIGHTS[0] <= height <= _HEIGHTS[1]):
         raise UserError(f"its joints span {height:g} m", where=file, allowed=f"{_HEIGHTS[0]:g} to {_HEIGHTS[1]:g} m")
     return torch.from_numpy(joint_J3).float()
-
-
-def _array(arrays: "np.lib.npyio.NpzFile", name: str) -> NDArray[np.float64]:
-    array = arrays[name]
-    if array.dtype.kind != "f" or array.size > _MOST_VERTICES * SMPLX55.num_joints:
-        raise ValueError(f"{name} holds {array.size} numbers of {array.dtype}")
-    return array.astype(np.float64)

@@ -64,17 +64,17 @@ def test_hands_that_touch_come_together():
     # Everything but elbows and wrists stays, but that both people are put nearer, in all frames by the same.
     nearer = (after - before)[:, :1, :1]
     assert nearer[..., 1].abs().max() < 1e-9
-    assert 0.005 < nearer[0].norm() < 0.05
+    assert 0.03 < nearer[0].norm() < 0.08
     torch.testing.assert_close(nearer[0], -nearer[1], atol=1e-9, rtol=0)
     after = after - nearer
     torch.testing.assert_close(after[:, :, OTHERS], before[:, :, OTHERS], atol=1e-9, rtol=0)
     first = int(touch.flatten(1).any(1).nonzero()[0])
     assert first > 30
     assert (after - before)[:, : first - 30].norm(dim=-1).max() < 0.02
-    # No hand jumps: from frame to frame the correction changes by a fifth of itself at most.
+    # No hand jumps: from frame to frame the correction changes by less than a centimetre.
     way = (after - before)[:, :, [arm.end for arm in ARMS]]
-    assert way.norm(dim=-1).max() > 0.05
-    assert way.diff(dim=1).norm(dim=-1).max() < 0.2 * way.norm(dim=-1).max()
+    assert way.norm(dim=-1).max() > 0.02
+    assert way.diff(dim=1).norm(dim=-1).max() < 0.01
     for arm in ARMS:
         for one, other in ((arm.upper, arm.middle), (arm.middle, arm.end)):
             bones = [(joints[:, :, one] - joints[:, :, other]).norm(dim=-1) for joints in (before, after)]
@@ -188,7 +188,7 @@ def test_a_contact_that_is_hardly_more_likely_than_not_moves_hands_little():
     sure, unsure = (HandContacts(chance * contacts.touch_THH, contacts.gap_THH) for chance in (0.9, 0.51))
     ways = [(joints_of(join_hands(body, told, SMPL22)) - joints_of(body)).norm(dim=-1).max() for told in (sure, unsure)]
     assert ways[0] > 0.05
-    assert ways[1] < ways[0] / 3
+    assert ways[1] < ways[0] / 2
 
 
 @pytest.mark.parametrize("bones", ["no arms", "equal bones, folded"])
@@ -226,7 +226,7 @@ def test_people_who_stand_out_of_reach_are_put_nearer():
     assert least_cm(after) < 8
     way = (joints_of(after) - joints_of(body))[:, :, 0]
     torch.testing.assert_close(way, way[:, :1].expand_as(way), atol=1e-9, rtol=0)
-    assert 0.15 < way[0, 0].norm() < 0.4
+    assert 0.14 < way[0, 0].norm() < 0.16
     given = join_hands(body, contacts, SMPL22, share_P=(1.0, 0.0))
     torch.testing.assert_close(joints_of(given)[1], joints_of(body)[1], atol=1e-6, rtol=0)
-    assert least_cm(given) < 8
+    assert least_cm(given) < least_cm(body) - 30  # the other stands 60 cm too far away, and stays

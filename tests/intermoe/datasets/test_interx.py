@@ -4,6 +4,7 @@ Legend: T frames, P = 2 persons, J = 55 joints.
 """
 
 import os
+import pickle
 
 import h5py
 import numpy as np
@@ -98,7 +99,7 @@ def test_bodies_are_those_of_the_model_that_is_given(processed, tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"a": np.zeros(3)}, "cannot be read: 'v_template is not a file in the archive'"),
+        ({"a": np.zeros(3)}, "cannot be read: it holds no v_template (allowed: SMPLX_NEUTRAL.npz)"),
         (
             {"v_template": np.zeros((9, 3)), "J_regressor": np.zeros((24, 9))},
             "holds v_template of (9, 3) and J_regressor of (24, 9) (allowed: a model of SMPL-X: (vertices, 3) and (",
@@ -215,7 +216,7 @@ def test_wrong_parts_of_a_body_are_told(raw, tmp_path):
     )
     del arrays["pose_rhand"]
     np.savez(file, **arrays)
-    assert reason(tmp_path).startswith(f"motions/{ID}/P2.npz cannot be read: \"There is no item named 'pose_rhand.npy'")
+    assert reason(tmp_path) == f"motions/{ID}/P2.npz cannot be read: it holds no pose_rhand"
     file.write_bytes(file.read_bytes()[:200])
     assert reason(tmp_path).startswith(f"motions/{ID}/P2.npz cannot be read: ")
     np.savez(file, **(arrays | {"pose_rhand": np.array({"a": 1}, dtype=object)}))
@@ -284,3 +285,74 @@ def test_links_that_lead_out_of_the_folder_are_followed_only_when_asked(processe
     (root / "motions/test.h5").symlink_to(tmp_path / "outside/a.txt")
     with pytest.raises(UserError, match=r"leads outside the data set \(allowed: --follow-links"):
         InterXReader(root).sources()
+
+
+@pytest.mark.parametrize("layout", ["processed", "raw"])
+def test_pipes_among_the_files_are_not_waited_for(tmp_path, layout):
+    if layout == "raw":
+        folder = RawFolder(tmp_path)
+        folder.add(ID, *standing_pose(80))
+        file = tmp_path / f"motions/{ID}/P1.npz"
+    else:
+        ProcessedFolder(tmp_path / "processed_data").add(ID, *standing_pose(30))
+        file = tmp_path / "processed_data/motions/train.h5"
+    file.unlink()
+    os.mkfifo(file)
+    assert (
+        "P1.npz cannot be read" in reason(tmp_path)
+        if layout == "raw"
+        else "train.h5 cannot be read" in reason(tmp_path)
+    )
+
+
+def test_damaged_archives_are_one_line(raw, tmp_path):
+    raw.add(ID, *standing_pose(80))
+    file = tmp_path / f"motions/{ID}/P1.npz"
+    whole = file.read_bytes()
+    random = np.random.default_rng(0)
+    told = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[int(random.integers(len(damaged)))] ^= 1 << int(random.integers(8))
+        file.write_bytes(damaged[: int(random.integers(len(damaged)))] if random.random() < 0.3 else damaged)
+        try:
+            InterXReader(tmp_path).read(Source(ID, "train"))
+        except BadRecording as error:
+            told += 1
+            assert len(str(error)) < 320  # noqa: PT017  many are read all the same
+    assert told > 30
+    for content in (b"<html>not found</html>", b""):
+        file.write_bytes(content)
+        assert reason(tmp_path) == f"motions/{ID}/P1.npz cannot be read: it is no archive of arrays"
+
+
+def test_a_name_that_is_no_utf8_is_one_recording_that_is_set_aside(processed, tmp_path):
+    processed.add("G001", *standing_pose(30))
+    with h5py.File(tmp_path / "processed_data/motions/train.h5", "a") as file:
+        space = h5py.h5s.create_simple((30, 56, 6))
+        h5py.h5d.create(file.id, b"G\xe9", h5py.h5t.NATIVE_FLOAT, space)
+    first, second = InterXReader(tmp_path).sources()
+    assert first.id == "G001"
+    with pytest.raises(BadRecording, match="may hold only letters"):
+        InterXReader(tmp_path).read(second)
+
+
+def test_an_array_of_no_frames_and_one_in_a_huge_chunk_are_told(processed, tmp_path):
+    processed.add_array(ID, np.zeros((0, 56, 6), np.float32))
+    assert reason(tmp_path) == "0 frames are fewer than 15"
+    with h5py.File(tmp_path / "processed_data/motions/train.h5", "a") as file:
+        file.create_dataset(
+            "G9", (60, 56, 6), np.float32, chunks=(100_000, 56, 6), maxshape=(None, 56, 6), compression=9
+        )
+    assert reason(tmp_path, "G9") == (
+        "G9 in motions/train.h5 is stored in chunks of (100000, 56, 6), more than 18000 frames"
+    )
+
+
+def test_who_acts_is_found_beside_the_processed_data_and_captions_may_hold_any_sign(tmp_path):
+    folder = ProcessedFolder(tmp_path / "processed_data")
+    folder.add(ID, *standing_pose(30), text="Song #1\u2028 plays.#song/NOUN#0.0#0.0")
+    (tmp_path / "annots").mkdir()
+    (tmp_path / "annots/interaction_order.pkl").write_bytes(pickle.dumps({ID: 1}))
+    (recording,) = InterXReader(tmp_path / "processed_data").read(Source(ID, "train"))
+    assert (recording.label, recording.captions) == ({"actor": 1}, ("Song #1 plays.",))

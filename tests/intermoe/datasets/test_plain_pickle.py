@@ -54,9 +54,11 @@ def test_a_value_in_itself_and_one_that_unfolds_to_billions_are_refused(tmp_path
     unfolding: list = []
     for _ in range(9):
         unfolding = [unfolding] * 100
-    for value in (itself, unfolding):
+    wide: list = []
+    wide += [wide] * 3000
+    for value in (itself, unfolding, wide):
         (tmp_path / "order.pkl").write_bytes(pickle.dumps(value))
-        with pytest.raises(NotPlain, match=r"^it is nested too deeply$"):
+        with pytest.raises(NotPlain, match=r"^it is nested too deeply, or holds too much$"):
             read_plain_pickle(tmp_path / "order.pkl")
 
 
