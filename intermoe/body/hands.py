@@ -131,10 +131,10 @@ def join_hands(
     joint_PTJ3, world_PTJ33 = forward_kinematics(root_PT3, local_PTJ33, offset_PTJ3, skeleton.parents)
     if not held:
         # In all frames by the same: no foot slides for it, and arms need to be moved the less.
-        asked_THH3, weight_THH = _asked(_wrists(joint_PTJ3, limbs), contacts.gap_THH, weight_THH)
+        asked_THH3, counts_THH = _asked(_wrists(joint_PTJ3, limbs), contacts.gap_THH, weight_THH)
         # Less than one frame that is sure moves people the less.
-        total_1 = weight_THH.sum((-3, -2, -1))[..., None].clamp(min=_APART)
-        nearer_3 = (weight_THH[..., None] * asked_THH3).sum((-4, -3, -2)) / total_1
+        total_1 = counts_THH.sum((-3, -2, -1))[..., None].clamp(min=_APART)
+        nearer_3 = (counts_THH[..., None] * asked_THH3).sum((-4, -3, -2)) / total_1
         nearer_3 = nearer_3 * torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64, device=nearer_3.device)
         nearer_3 = nearer_3 * (_NEARER / nearer_3.norm(dim=-1, keepdim=True).clamp(min=_NEARER))
         step_P3 = torch.stack([-share_P[0] * nearer_3, share_P[1] * nearer_3], dim=-2)

@@ -212,3 +212,13 @@ def test_motions_of_several_lengths_have_the_contacts_that_they_have_alone():
         length = int(frames[row])
         found, expected = together.joints_BTPJ3[row, :length], alone.joints_BTPJ3[0, :length]
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_beside_a_given_person_a_prompt_alone_gives_what_it_gives_in_a_batch(model):
+    shake = make_interaction(seed=11, index=0)
+    given = GivenPerson(shake.position_TPJ3[:50, 0], shake.rotation_TPR6[:50, 0], SMPL22, "first")
+    prompts = ["Two people shake hands.", "They hold hands.", "Two people hug."]
+    several = model.generate(prompts, given=given, seed=1)
+    for prompt, made in zip(prompts, several, strict=True):
+        alone = model.generate(prompt, given=given, seed=1)
+        np.testing.assert_allclose(made.joints, alone.joints, atol=1e-4)
