@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from intermoe.body.skeletons import Skeleton, skeleton_named
 from intermoe.errors import UserError, reason_of
 from intermoe.files import make_folder, whole_file
-from intermoe.places import Place, StorageError, as_place, check_regular, is_remote
+from intermoe.places import Place, StorageError, as_place, check_regular
 
 if TYPE_CHECKING:  # computing needs torch, loading does not
     from intermoe.body.kinematics import PosedBody
@@ -104,8 +104,7 @@ class Motion:
         if path.suffix.lower() != ".npz":
             raise UserError(f"unknown suffix {path.suffix!r}", where=path, allowed=".npz, as `Motion.save` writes it")
         try:
-            if not is_remote(path):
-                check_regular(path)
+            check_regular(path)
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 if (size := sum(item.file_size for item in file.zip.infolist())) > _MAX_BYTES:
                     raise ValueError(f"{size} bytes once unpacked, more than {_MAX_BYTES}")

@@ -118,8 +118,13 @@ def check_storage(at: Place) -> None:
         exists(at)
 
 
-def check_regular(at: Path) -> None:
-    """Raise ``OSError`` where a pipe, a socket or a device is there, of which reading may wait or go on for ever."""
+def check_regular(at: Place) -> None:
+    """Raise ``OSError`` where a pipe, a socket or a device is there, of which reading may wait or go on for ever.
+
+    A storage of URIs has none.
+    """
+    if is_remote(at):
+        return
     mode = at.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise OSError("not a regular file")

@@ -140,12 +140,11 @@ def join_hands(
         step_P3 = torch.stack([-share_P[0] * nearer_3, share_P[1] * nearer_3], dim=-2)
         joint_PTJ3, root_PT3 = joint_PTJ3 + step_P3[..., None, None, :], root_PT3 + step_P3[..., None, :]
     way_PTH3 = _ways(limbs, joint_PTJ3, contacts.gap_THH, (weight_THH, is_there_T, held), share_P)
-    posed = joint_PTJ3, world_PTJ33
     local = list(local_PTJ33.unbind(-3))
     # The elbow of a straight arm goes down and back.
-    down_PT3 = posed[1][..., 0, :, :] @ torch.tensor([0.0, -1.0, -0.5], dtype=torch.float64, device=root_PT3.device)
+    down_PT3 = world_PTJ33[..., 0, :, :] @ torch.tensor([0.0, -1.0, -0.5], dtype=torch.float64, device=root_PT3.device)
     for limb, way_PT3 in zip(limbs, way_PTH3.unbind(-2), strict=True):
-        move_end(limb, posed, local, way_PT3, down_PT3, in_line=_IN_LINE)
+        move_end(limb, (joint_PTJ3, world_PTJ33), local, way_PT3, down_PT3, in_line=_IN_LINE)
     moved_PTJ33 = torch.stack(local, dim=-3)
     moves = torch.tensor(share_P, device=root_PT3.device)[:, None, None, None, None] > 0
     return PosedBody(

@@ -67,20 +67,6 @@ def settled_body(
     return PosedBody(offset_J3, root_T3, rotation_TJ33)
 
 
-def settle(
-    position_TJ3: Tensor,
-    rotation_TR6: Tensor,
-    skeleton: Skeleton,
-    frames: Tensor | None = None,
-    *,
-    contact_TK: Tensor | None = None,
-    offset_J3: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The joints and the local rotations, in the shapes of what is given, of a :func:`settled_body`."""
-    body = settled_body(position_TJ3, rotation_TR6, skeleton, frames, contact_TK=contact_TK, offset_J3=offset_J3)
-    return body.motion(skeleton)
-
-
 def ground_height(position_TJ3: Tensor, frames: Tensor | None = None) -> Tensor:
     """Height of the ground [...] under bodies: the 5th percentile, over the frames, of the lowest joint.
 

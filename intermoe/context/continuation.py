@@ -1,6 +1,6 @@
 """What comes next: a motion goes on from the last frames of another.
 
-The latents of these are known before sampling (see diffusion/known.py), in the frame of its first moment. What
+The latents of these are known before sampling (see diffusion/known.py), in the frame of their first moment. What
 the networks make of the frames after it is settled with the bones of the old motion, and begins some centimetres beside
 where that ends. So each body starts from where it is and as fast as it moves, and the difference fades over half a
 second.
@@ -27,7 +27,7 @@ from intermoe.body.hands import join_hands
 from intermoe.body.kinematics import PosedBody, bone_offsets, fit_rotations, rest_offsets
 from intermoe.body.placement import Placement
 from intermoe.body.rotations import axis_angle_from_matrix, matrix_from_axis_angle
-from intermoe.body.settling import ground_height, settle
+from intermoe.body.settling import ground_height, settled_body
 from intermoe.body.skeletons import Skeleton
 from intermoe.context.networks import Networks
 from intermoe.datasets.bad_recording import BadRecording
@@ -145,15 +145,14 @@ def continued(
     old_PTJ3, old_PTR6 = joints_TPJ3.transpose(0, 1), rotations_TPR6.transpose(0, 1)
     measured_PTJ3 = old_PTJ3[:, -_MEASURED:]
     offset_PJ3 = rest_offsets(measured_PTJ3, old_PTR6[:, -_MEASURED:], skeleton)
-    new_BPTJ3, new_BPTR6 = settle(
+    new = settled_body(
         world.points(joints_from_features(features_BTPF[:, known - 1 :], skeleton)).transpose(1, 2),
         rotations_from_features(features_BPTF, skeleton),
         skeleton,
         offset_J3=offset_PJ3,
     )
-    new_BPTJ3[..., 1] += ground_height(measured_PTJ3)[:, None, None]
-    contact_BPTK = contacts_from_features(features_BPTF, skeleton)
-    body = _joined((old_PTJ3, old_PTR6), (new_BPTJ3, new_BPTR6, contact_BPTK), offset_PJ3[:, None], skeleton)
+    new.root_T3[..., 1] += ground_height(measured_PTJ3)[:, None]
+    body = _joined((old_PTJ3, old_PTR6), new, contacts_from_features(features_BPTF, skeleton), skeleton)
     if output.contacts is not None:
         contacts = output.contacts.to("cpu").exchanged(exchanged_B).frames(known - 1)
         body = join_hands(body, contacts, skeleton, held=2)
@@ -170,26 +169,22 @@ def continued(
     ]
 
 
-def _joined(
-    old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor, Tensor], offset_P1J3: Tensor, skeleton: Skeleton
-) -> PosedBody:
+def _joined(old: tuple[Tensor, Tensor], new: PosedBody, contact_BPTK: Tensor, skeleton: Skeleton) -> PosedBody:
     """The last old frame and the new ones, so that they go on from the old motion.
 
     Args:
         old: joints [P, T, J, 3] and rotations [P, T, R, 6] of the motion that goes before.
-        new: joints [B, P, T, J, 3] and rotations [B, P, T, R, 6] that were generated, settled, and the contacts of
-            their feet [B, P, T, K]; the first frame stands for the last old one.
-        offset_P1J3: T-pose of both.
+        new: what was generated, settled with the T-poses of the old bodies [P, 1, J, 3]; its first frame stands for the
+            last old one.
+        contact_BPTK: the contacts of their feet.
         skeleton: whose joints these are.
     """
-    joints_BPTJ3, rotations_BPTR6, contact_BPTK = new
-    root_BPT3, turn_BPTJ33 = fit_rotations(joints_BPTJ3, rotations_BPTR6, skeleton, offset_P1J3)
-    old_root_PN3, old_turn_PNJ33 = fit_rotations(old[0][:, -2:], old[1][:, -2:], skeleton, offset_P1J3)
-    root_BPT3 = _going_on(old_root_PN3, root_BPT3)
-    turn_BPTJ33 = _turning_on(old_turn_PNJ33, turn_BPTJ33)
+    old_root_PN3, old_turn_PNJ33 = fit_rotations(old[0][:, -2:], old[1][:, -2:], skeleton, new.offset_J3)
+    root_BPT3 = _going_on(old_root_PN3, new.root_T3)
+    turn_BPTJ33 = _turning_on(old_turn_PNJ33, new.rotation_TJ33)
     # While the difference fades, bodies move over feet that stand.
-    root_BPT3, turn_BPTJ33 = lock_feet(root_BPT3, turn_BPTJ33, offset_P1J3, contact_BPTK, skeleton, held=2)
-    return PosedBody(offset_P1J3.expand(len(root_BPT3), -1, -1, -1, -1), root_BPT3, turn_BPTJ33)
+    root_BPT3, turn_BPTJ33 = lock_feet(root_BPT3, turn_BPTJ33, new.offset_J3, contact_BPTK, skeleton, held=2)
+    return PosedBody(new.offset_J3, root_BPT3, turn_BPTJ33)
 
 
 def _going_on(old_PND: Tensor, new_BPTD: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from intermoe.body.skeletons import SMPL22, Skeleton
 from intermoe.datasets.bad_recording import BadRecording, NotUpright
 from intermoe.datasets.links import check_file_inside, check_list_inside
 from intermoe.datasets.recordings import Recording, Source, check_id, common_length
-from intermoe.datasets.text_files import listed_lines, read_text, text_of
+from intermoe.datasets.text_files import captions_text, listed_lines, text_of
 from intermoe.errors import UserError
 from intermoe.places import (
     Place,
@@ -177,12 +177,7 @@ class InterHumanReader:
         name = f"annots/{id}.txt"
         if not self.follow_links:
             check_file_inside(self.root, self.root / name, name)
-        try:
-            lines = read_text(self.root / name).splitlines()
-        except FileNotFoundError:
-            raise BadRecording(f"no captions: {name} is missing") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadRecording(f"{name} cannot be read: {error}") from None
+        lines = captions_text(self.root / name, name).splitlines()
         captions = tuple(" ".join(line.split()) for line in lines if line.strip())
         if not captions:
             raise BadRecording(f"no captions: {name} is empty")

@@ -37,9 +37,9 @@ from intermoe.datasets.npz_file import read_npz
 from intermoe.datasets.plain_pickle import NotPlain, read_plain_pickle
 from intermoe.datasets.recordings import Recording, Source, check_id, common_length
 from intermoe.datasets.smplx_body import average_joints, joints_of_model
-from intermoe.datasets.text_files import listed_lines, read_text
+from intermoe.datasets.text_files import captions_text, listed_lines
 from intermoe.errors import UserError
-from intermoe.places import Place, as_place, check_regular, exists, is_folder, is_remote
+from intermoe.places import Place, as_place, check_regular, exists, is_folder
 
 # Of the recordings as they are.
 _RAW_FPS = 120
@@ -179,7 +179,7 @@ class InterXReader:
         if not exists(place):
             raise UserError("there is no such file", where=place, allowed="train.h5, val.h5 and test.h5")
         try:
-            _check_file(place)
+            check_regular(place)
             with place.open("rb") as stream, h5py.File(stream, "r") as file:
                 # A name that is no UTF-8 comes as bytes; the check of ids refuses it.
                 return sorted(key.decode(errors="replace") if isinstance(key, bytes) else key for key in file)
@@ -202,7 +202,7 @@ class InterXReader:
         """Axis-angles [T, 2, J, 3] and places [T, 2, 3] of the benchmark's file."""
         name = f"motions/{source.split}.h5"
         try:
-            _check_file(self._data / name)
+            check_regular(self._data / name)
             with (self._data / name).open("rb") as stream, h5py.File(stream, "r") as file:
                 row_TD = _h5_array(file, source.id, name)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -235,12 +235,7 @@ class InterXReader:
     def _captions(self, id: str) -> tuple[str, ...]:
         name = f"{self._texts}/{id}.txt"
         self._check_file(name)
-        try:
-            lines = read_text(self._data / name).replace("\r\n", "\n").split("\n")
-        except FileNotFoundError:
-            raise BadRecording(f"no captions: {name} is missing") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadRecording(f"{name} cannot be read: {error}") from None
+        lines = captions_text(self._data / name, name).replace("\r\n", "\n").split("\n")
         captions = [
             _processed_caption(line, f"{name}, line {number}") if self._is_processed else line
             for number, line in enumerate(lines, start=1)
@@ -249,12 +244,6 @@ class InterXReader:
         if not captions:
             raise BadRecording(f"no captions: {name} is empty")
         return tuple(" ".join(caption.split()) for caption in captions)
-
-
-def _check_file(file: Place) -> None:
-    """Raise ``OSError`` where there is a pipe or a device, which would have to be waited for."""
-    if not is_remote(file):
-        check_regular(file)
 
 
 def _h5_array(file: h5py.File, id: str, name: str) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from zipfile import BadZipFile, is_zipfile
 import numpy as np
 from numpy.typing import NDArray
 
-from intermoe.places import Place, check_regular, is_remote
+from intermoe.places import Place, check_regular
 
 
 def read_npz(file: Place, names: Sequence[str], *, most_bytes: int) -> dict[str, NDArray[Any]]:
@@ -22,8 +22,7 @@ def read_npz(file: Place, names: Sequence[str], *, most_bytes: int) -> dict[str,
         ValueError: it is no such archive, is damaged, or lacks one of them; in a line of at most 200 letters.
         OSError: it cannot be read.
     """
-    if not is_remote(file):
-        check_regular(file)
+    check_regular(file)
     try:
         with file.open("rb") as stream:
             if not is_zipfile(stream):

@@ -2,6 +2,7 @@
 
 import codecs
 
+from intermoe.datasets.bad_recording import BadRecording
 from intermoe.errors import UserError
 from intermoe.places import Place, is_remote, read_bytes
 
@@ -51,3 +52,13 @@ def text_of(file: Place) -> str:
 def listed_lines(file: Place) -> list[str]:
     """The lines of such a file that are not empty."""
     return [line.strip() for line in text_of(file).splitlines() if line.strip()]
+
+
+def captions_text(file: Place, name: str) -> str:
+    """The text of a recording's captions; ``BadRecording``, with the name, where it is missing or no text."""
+    try:
+        return read_text(file)
+    except FileNotFoundError:
+        raise BadRecording(f"no captions: {name} is missing") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRecording(f"{name} cannot be read: {error}") from None

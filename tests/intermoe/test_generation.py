@@ -8,7 +8,7 @@ from intermoe.body.features import (
     motion_features,
     rotations_from_features,
 )
-from intermoe.body.settling import settle
+from intermoe.body.settling import settled_body
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.errors import UserError
@@ -39,12 +39,12 @@ def test_each_motion_settles_over_its_own_frames(features_BTPF):
     assert batch.features_BTPF is features_BTPF
     for row, frames in enumerate(FRAMES):
         alone = features_BTPF[row, :frames].transpose(0, 1)
-        joints, rotations = settle(
+        joints, rotations = settled_body(
             joints_from_features(alone, SMPL22),
             rotations_from_features(alone, SMPL22),
             SMPL22,
             contact_TK=contacts_from_features(alone, SMPL22),
-        )
+        ).motion(SMPL22)
         torch.testing.assert_close(batch.joints_BTPJ3[row, :frames], joints.transpose(0, 1), atol=1e-5, rtol=0)
         torch.testing.assert_close(batch.rotations_BTPR6[row, :frames], rotations.transpose(0, 1), atol=1e-5, rtol=0)
         assert not batch.joints_BTPJ3[row, frames:].any()

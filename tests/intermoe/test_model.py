@@ -10,7 +10,7 @@ from toy_shards import caption_states, write_shards
 
 from intermoe import checkpoint
 from intermoe.body.features import contacts_from_features, joints_from_features, rotations_from_features
-from intermoe.body.settling import settle
+from intermoe.body.settling import settled_body
 from intermoe.body.skeletons import SMPL22
 from intermoe.data.draws import Stream, normal, prompt_seed
 from intermoe.data.shards import DataConfig
@@ -61,12 +61,12 @@ def margins(model):
 
 def settled(features_PTF):
     """What users get of a network's output."""
-    return settle(
+    return settled_body(
         joints_from_features(features_PTF, SMPL22),
         rotations_from_features(features_PTF, SMPL22),
         SMPL22,
         contact_TK=contacts_from_features(features_PTF, SMPL22),
-    )
+    ).motion(SMPL22)
 
 
 def test_one_prompt_gives_one_motion(model):

@@ -4,7 +4,7 @@ import torch
 from turns import angle_between
 
 from intermoe.body.rotations import matrix_from_6d
-from intermoe.body.settling import settle
+from intermoe.body.settling import settled_body
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet import make_interaction
 
@@ -17,7 +17,7 @@ def test_settled_motion_keeps_its_bones_and_stands_on_the_ground() -> None:
     clean_PTJ3 = torch.from_numpy(recording.position_TPJ3).transpose(0, 1)
     rotation_PTR6 = torch.from_numpy(recording.rotation_TPR6).transpose(0, 1)
     noisy_PTJ3 = clean_PTJ3 + 0.02 * torch.randn(clean_PTJ3.shape, generator=rng)
-    settled_PTJ3, found_PTR6 = settle(noisy_PTJ3, rotation_PTR6, SMPL22)
+    settled_PTJ3, found_PTR6 = settled_body(noisy_PTJ3, rotation_PTR6, SMPL22).motion(SMPL22)
     parents, children = map(list, zip(*SMPL22.edges, strict=True))
     bone_PTE = (settled_PTJ3[..., children, :] - settled_PTJ3[..., parents, :]).norm(dim=-1)
     assert bone_PTE.std(dim=1).max() < 1e-5
@@ -36,7 +36,7 @@ def test_settling_leaves_rotations_near_those_that_were_given() -> None:
     clean_PTJ3 = torch.from_numpy(recording.position_TPJ3).transpose(0, 1)
     rotation_PTR6 = torch.from_numpy(recording.rotation_TPR6).transpose(0, 1)
     error_PTJ3 = 0.01 * torch.randn(clean_PTJ3.shape, generator=torch.Generator().manual_seed(6))
-    settled_PTJ3, found_PTR6 = settle(clean_PTJ3 + error_PTJ3, rotation_PTR6, SMPL22)
+    settled_PTJ3, found_PTR6 = settled_body(clean_PTJ3 + error_PTJ3, rotation_PTR6, SMPL22).motion(SMPL22)
     off_PTR = angle_between(matrix_from_6d(found_PTR6), matrix_from_6d(rotation_PTR6))
     assert off_PTR.mean() < 2
     assert off_PTR[..., [SMPL22.index(name) - 1 for name in ("spine2", "spine3")]].mean() < 2.5
@@ -52,8 +52,8 @@ def test_settling_takes_the_shaking_of_latent_frames_away_and_leaves_walking() -
     shake_T = 0.02 * (1 - 2 * (torch.arange(frames) // 2 % 2))
     shaken_PTJ3 = position_PTJ3.clone()
     shaken_PTJ3[..., 0] += shake_T[:, None]
-    calm_PTJ3, _ = settle(position_PTJ3, rotation_PTR6, SMPL22)
-    settled_PTJ3, _ = settle(shaken_PTJ3, rotation_PTR6, SMPL22)
+    calm_PTJ3, _ = settled_body(position_PTJ3, rotation_PTR6, SMPL22).motion(SMPL22)
+    settled_PTJ3, _ = settled_body(shaken_PTJ3, rotation_PTR6, SMPL22).motion(SMPL22)
     assert (settled_PTJ3 - calm_PTJ3)[:, 3:-3, 0, 0].abs().max() < 0.2 * 0.02
     assert (calm_PTJ3 - position_PTJ3)[..., [0, 2]].norm(dim=-1).mean() < 0.01
 
@@ -69,8 +69,8 @@ def test_motions_of_several_lengths_settle_in_one_array_as_each_does_alone() -> 
         noise = 0.02 * torch.randn(2, length, J, 3, generator=torch.Generator().manual_seed(row))
         position_BPTJ3[row, :, :length] = torch.from_numpy(recording.position_TPJ3[:length]).transpose(0, 1) + noise
         rotation_BPTR6[row, :, :length] = torch.from_numpy(recording.rotation_TPR6[:length]).transpose(0, 1)
-    together = settle(position_BPTJ3, rotation_BPTR6, SMPL22, torch.tensor(lengths)[:, None])
+    together = settled_body(position_BPTJ3, rotation_BPTR6, SMPL22, torch.tensor(lengths)[:, None]).motion(SMPL22)
     for row, length in enumerate(lengths):
-        alone = settle(position_BPTJ3[row, :, :length], rotation_BPTR6[row, :, :length], SMPL22)
+        alone = settled_body(position_BPTJ3[row, :, :length], rotation_BPTR6[row, :, :length], SMPL22).motion(SMPL22)
         for found, expected in zip(together, alone, strict=True):
             torch.testing.assert_close(found[row, :, :length], expected, atol=1e-5, rtol=0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from gltf_reader import Gltf
 
-from intermoe.body.settling import settle
+from intermoe.body.settling import settled_body
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.errors import UserError
@@ -23,7 +23,7 @@ def settled(index: int, frames: int, fps: int = 30, first: int = 0) -> Motion:
     for person in (0, 1):
         position_TJ3 = torch.from_numpy(recording.position_TPJ3[first : first + frames, person])
         rotation_TR6 = torch.from_numpy(recording.rotation_TPR6[first : first + frames, person])
-        position_TJ3, rotation_TR6 = settle(position_TJ3, rotation_TR6, SMPL22)
+        position_TJ3, rotation_TR6 = settled_body(position_TJ3, rotation_TR6, SMPL22).motion(SMPL22)
         joints.append(position_TJ3.float())
         rotations.append(rotation_TR6)
     return Motion(torch.stack(joints, 1).numpy(), torch.stack(rotations, 1).numpy(), fps, recording.captions[0], SMPL22)
