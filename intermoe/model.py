@@ -6,6 +6,7 @@ Z = N * C, J joints, R = J - 1, K text tokens, W text width.
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, Unpack, overload
 
@@ -34,27 +35,24 @@ from intermoe.layers.precision import products_in
 from intermoe.layers.stored_weights import check_fit
 from intermoe.model_config import ModelConfig, trained_folder
 from intermoe.motion import Motion
+from intermoe.networks.by_name import layers_of
 from intermoe.networks.codec import LatentCodec
 from intermoe.networks.denoiser import Denoiser
-from intermoe.networks.vae import STRIDE
 from intermoe.places import Place
 from intermoe.text.captions import named_first, swap_caption
 from intermoe.text.encoders import TextEncoder, TextStates, encoder_width, load_encoder
 from intermoe.text.head import TextHead
 
-VAE_PARTS = ("normaliser", "vae")
-PARTS = (*VAE_PARTS, "text_head", "denoiser")
-
 
 class InterMoE(LatentCodec):
-    """The generator of two-person motion from text.
+    """The generator of two-person motion from text, or a rival of it (see ``ModelConfig.network``).
 
     Example:
         ``InterMoE.load("runs/duet/denoiser").generate("Two people bow.", seconds=4, seed=0).save("bow.mp4")``
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config.vae, skeleton_named(config.data.skeleton))
+        super().__init__(config.vae if config.has_vae else None, skeleton_named(config.data.skeleton))
         self.config = config
         width = encoder_width(config.data.encoder)
         self.text_head = TextHead(
@@ -69,6 +67,7 @@ class InterMoE(LatentCodec):
             config.moe,
             latent=self.latent,
             condition=width,
+            make_layers=partial(layers_of, config.network, config.denoiser, config.moe, config.timotion),
             weighs_errors=config.diffusion.error == "decoded",
             num_hands=len(arms(self.skeleton)) if config.diffusion.hand_contact_loss else 0,
         )
@@ -99,7 +98,7 @@ class InterMoE(LatentCodec):
         *,
         device: str | torch.device = "cpu",
         text_folder: Path | None = None,
-        parts: Sequence[str] = PARTS,
+        parts: Sequence[str] | None = None,
     ) -> Self:
         """A trained model.
 
@@ -107,7 +106,7 @@ class InterMoE(LatentCodec):
             path: a checkpoint, or the folder of a training run (then its best checkpoint).
             device: of the networks; ``best_device()`` is the fastest of this machine.
             text_folder: where CLIP's weights lie, if not in the user's hub cache.
-            parts: what the checkpoint must hold; with ``VAE_PARTS`` alone, the model can encode and decode.
+            parts: what the checkpoint must hold, by default all; with ``VAE_PARTS`` it can encode and decode.
 
         Raises:
             UserError: no checkpoint there, a damaged one, or one without these parts.
@@ -115,6 +114,7 @@ class InterMoE(LatentCodec):
         folder = trained_folder(path)
         saved = checkpoint.load(folder, device=str(device))
         config = ModelConfig.load(folder)
+        parts = config.parts if parts is None else parts
         missing = [part for part in parts if part not in saved.tensors]
         if missing:
             raise UserError(f"holds no {' and no '.join(missing)}", where=folder, allowed="a run of `train denoiser`")
@@ -131,7 +131,7 @@ class InterMoE(LatentCodec):
 
     def parts(self) -> dict[str, nn.Module]:
         """The modules that a checkpoint holds, by name."""
-        return {name: self.get_submodule(name) for name in PARTS}
+        return {name: self.get_submodule(name) for name in self.config.parts}
 
     def condition(self, text: TextStates) -> Tensor:
         """The condition [B, W] of token states."""
@@ -331,7 +331,7 @@ class InterMoE(LatentCodec):
         on_step: OnStep | None,
     ) -> Sampled:
         """What the networks make of conditions, in their own order of the persons."""
-        latents_B = -(-frames_B // STRIDE)
+        latents_B = -(-frames_B // self.stride)
         length = int(latents_B.max())
         mask_BL = (torch.arange(length) < latents_B[:, None]).to(self.device)
         noise_BLPZ = normal(seeds, (length, 2, self.latent), Stream.LATENT).to(self.device) * mask_BL[:, :, None, None]
@@ -345,7 +345,7 @@ class InterMoE(LatentCodec):
     def output(self, latent_BLPZ: Tensor, condition_BW: Tensor, mask_BL: Tensor, noise_BLPZ: Tensor) -> Sampled:
         """What sampled latents decode to, and which hands touch; the arguments are those of ``sample``."""
         contacts = self.denoiser.hand_contacts(latent_BLPZ, condition_BW, mask_BL, noise_BLPZ, self.diffusion)
-        return Sampled(self.decode(latent_BLPZ), contacts)
+        return Sampled(self.decode(latent_BLPZ), contacts and contacts.repeated(self.stride))
 
     def sample(
         self,

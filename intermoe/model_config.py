@@ -2,25 +2,72 @@
 
 from typing import Self
 
+from pydantic import model_validator
+
 from intermoe import checkpoint
 from intermoe.config import Config
 from intermoe.data.shards import DataConfig
 from intermoe.diffusion.schedule import DiffusionConfig
 from intermoe.errors import UserError
 from intermoe.moe.config import MoeConfig
+from intermoe.networks.by_name import NetworkName, frames_per_latent, has_vae
 from intermoe.networks.denoiser import DenoiserConfig
+from intermoe.networks.timotion import TimotionConfig
 from intermoe.networks.vae import VaeConfig
 from intermoe.places import Place, as_place, is_folder
 
+VAE_PARTS = ("normaliser", "vae")
+"""The parts of a model that a training of its VAE makes."""
+
 
 class ModelConfig(Config):
-    """Everything that defines the networks."""
+    """Everything that defines the networks.
+
+    Attributes:
+        data: what they are trained on.
+        network: InterMoE, or a rival: InterGen and TIMotion work on motion itself, without a VAE.
+        vae: of InterMoE.
+        denoiser: sizes of the network.
+        timotion: what is TIMotion's alone.
+        moe: of the layers' feed-forward blocks; ``dense`` is the network as it was published.
+        diffusion: noise and sampling.
+    """
 
     data: DataConfig = DataConfig()
+    network: NetworkName = "intermoe"
     vae: VaeConfig = VaeConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
+    timotion: TimotionConfig = TimotionConfig()
     moe: MoeConfig = MoeConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
+
+    @model_validator(mode="after")
+    def _errors_can_be_decoded(self) -> Self:
+        if self.diffusion.error == "decoded" and not self.has_vae:
+            raise ValueError(
+                f"diffusion.error = decoded needs a VAE, which network = {self.network} has not (allowed: latent)"
+            )
+        return self
+
+    @property
+    def has_vae(self) -> bool:
+        """Whether the network works on latents of a VAE."""
+        return has_vae(self.network)
+
+    @property
+    def frames_per_latent(self) -> int:
+        """Frames of a latent frame; 1 without a VAE."""
+        return frames_per_latent(self.network)
+
+    @property
+    def codec_parts(self) -> tuple[str, ...]:
+        """The parts of a model that turn motion into latents and back."""
+        return VAE_PARTS if self.has_vae else ("normaliser",)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of a model that its checkpoint holds."""
+        return (*self.codec_parts, "text_head", "denoiser")
 
     @classmethod
     def load(cls, path: str | Place) -> Self:

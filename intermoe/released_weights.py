@@ -145,6 +145,8 @@ def generator_parts(config: ModelConfig, *, denoiser: Path, vae: Path, stats: Pa
             f"{config.moe.alpha}",
             allowed="dynamic, synergistic, between 0 and 1: the published network",
         )
+    if config.network != "intermoe":
+        raise UserError(f"network = {config.network!r}", allowed="intermoe: the published network")
     for key in ("person_embedding", "person_conditioning"):
         if getattr(config.denoiser, key):
             raise UserError(f"denoiser.{key} = True", allowed="false: the published network has none")
@@ -239,7 +241,7 @@ def _renamed(file: _File, ours: Mapping[str, Tensor], names: Mapping[str, str]) 
 def _vae(file: _File, model: InterMoE) -> State:
     """The VAE's weights; what is kept joint by joint is stacked, and kernels are (joint, time)."""
     skeleton, config = model.skeleton, model.config.vae
-    ours = model.vae.state_dict()
+    ours = model.require_vae().state_dict()
     touching = [contact.joint for contact in skeleton.contacts]
     found: State = {}
     for mine, theirs in (("joints_in", "motion_enc"), ("joints_out", "motion_dec")):
@@ -277,12 +279,12 @@ def _vae(file: _File, model: InterMoE) -> State:
                     kernel = file.take(f"{since}.temp_conv.weight", (out, into, frames, joints))
                     found[f"{to}.conv.weight"] = kernel.transpose(2, 3).contiguous()
                     found[f"{to}.conv.bias"] = file.take(f"{since}.temp_conv.bias", (out,))
-                    near_JJ = model.vae.get_buffer(f"{to}.near_JJ")
+                    near_JJ = model.require_vae().get_buffer(f"{to}.near_JJ")
                     file.same(f"{since}.adj_matrix", (near_JJ > 0).float(), "skeleton")
     for stage in range(len(skeleton.pools)):
-        average_GJ = model.vae.get_buffer(f"down.{stage}.pool.average_GJ")
+        average_GJ = model.require_vae().get_buffer(f"down.{stage}.pool.average_GJ")
         file.same(f"conv_enc.layers.{stage}.{config.blocks}.skeleton_pool", average_GJ, "skeleton")
-        spread_JG = model.vae.get_buffer(f"up.{stage}.unpool.spread_JG")
+        spread_JG = model.require_vae().get_buffer(f"up.{stage}.unpool.spread_JG")
         file.same(f"conv_dec.layers.{stage}.0.skeleton_unpool", spread_JG, "skeleton")
     file.finish()
     return found

@@ -15,7 +15,7 @@ from intermoe.model import InterMoE
 from intermoe.moe.block import DenseBlock, MoeBlock
 from intermoe.moe.experts import Experts
 from intermoe.moe.router import Router
-from intermoe.networks.vae import STRIDE
+from intermoe.networks.vae import CausalSkeletalVae
 from intermoe.text.encoders import encoder_width
 from pipelines.settings import Settings
 
@@ -29,14 +29,22 @@ def describe(settings: Settings) -> dict[str, Any]:
         ``parameters``: by part, ``total``, ``trainable`` (denoiser and text head, as Table 4 of the paper counts; the
         VAE is frozen then) and ``active`` (of these, what one latent frame passes through when it meets ``c_exp``
         experts). ``sizes``: features, latents, tokens. ``cost``: multiply-adds times two (FLOP) of one training step
-        of each network, three times the forward pass; the denoiser's with the frozen VAE's encoding of its batch.
+        of each network, three times the forward pass; the denoiser's with the frozen VAE's encoding of its batch. What
+        is about a VAE is left out of a network that has none.
     """
     with torch.device("meta"):
         model = InterMoE(settings).eval()
     feed_forward = _count(*(m for m in model.denoiser.modules() if isinstance(m, MoeBlock | DenseBlock)))
-    parts = {
-        "vae.encoder": _count(model.vae.joints_in, model.vae.down, model.vae.to_posterior),
-        "vae.decoder": _count(model.vae.from_latent, model.vae.up, model.vae.joints_out),
+    vae = model.vae
+    parts = (
+        {}
+        if vae is None
+        else {
+            "vae.encoder": _count(vae.joints_in, vae.down, vae.to_posterior),
+            "vae.decoder": _count(vae.from_latent, vae.up, vae.joints_out),
+        }
+    )
+    parts |= {
         "text_head": _count(model.text_head),
         "denoiser.embeddings": _count(model.denoiser) - _count(model.denoiser.layers),
         "denoiser.attention": _count(model.denoiser.layers) - feed_forward,
@@ -52,15 +60,15 @@ def describe(settings: Settings) -> dict[str, Any]:
         "sizes": {
             "joints": model.skeleton.num_joints,
             "features": model.skeleton.num_features,
-            "latent_joints": len(model.skeleton.pools[-1].groups),
+            **({} if vae is None else {"latent_joints": len(model.skeleton.pools[-1].groups)}),
             "latent": model.latent,
-            "latent_frames": frames // STRIDE,
-            "tokens_per_batch": 2 * (frames // STRIDE) * settings.train.denoiser.batch_size,
+            "latent_frames": frames // model.stride,
+            "tokens_per_batch": 2 * (frames // model.stride) * settings.train.denoiser.batch_size,
             "seconds": frames / FPS,
             "weights_mb": round(4 * _count(model) / 1e6, 1),
         },
         "cost": {
-            "vae_step_flop": 3 * _vae_flop(model, settings),
+            **({} if vae is None else {"vae_step_flop": 3 * _vae_flop(vae, model.skeleton.num_features, settings)}),
             "denoiser_step_flop": denoiser_step_flop(model, settings, settings.train.denoiser.batch_size),
         },
     }
@@ -70,17 +78,19 @@ def _count(*modules: nn.Module) -> int:
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
-def _vae_flop(model: InterMoE, settings: Settings) -> int:
+def _vae_flop(vae: CausalSkeletalVae, num_features: int, settings: Settings) -> int:
     """Forward pass of a batch of windows, counted operation by operation."""
     training = settings.train.vae
-    windows = torch.zeros(training.batch_size, training.window, model.skeleton.num_features, device="meta")
+    windows = torch.zeros(training.batch_size, training.window, num_features, device="meta")
     with FlopCounterMode(display=False) as counter:
-        model.vae.decode(model.vae.encode(windows).mean_BLNC)
+        vae.decode(vae.encode(windows).mean_BLNC)
     return int(counter.get_total_flops())
 
 
 def _encoding_flop(model: InterMoE, settings: Settings, batch: int) -> int:
     """Latents of both persons for a batch of the longest motions."""
+    if model.vae is None:
+        return 0
     motions = torch.zeros(2 * batch, settings.data.max_frames, model.skeleton.num_features, device="meta")
     with FlopCounterMode(display=False) as counter:
         model.vae.encode(motions)
@@ -98,7 +108,7 @@ def denoiser_flop(model: InterMoE, settings: Settings, batch: int) -> int:
 
     Two FLOP for each weight that a token meets, and the attention.
     """
-    frames, config, denoiser = settings.data.max_frames // STRIDE, settings.denoiser, model.denoiser
+    frames, config, denoiser = settings.data.max_frames // model.stride, settings.denoiser, model.denoiser
     experts = sum(_count(module) for module in denoiser.modules() if isinstance(module, Experts))
     active = _count(denoiser) - experts + round(experts * settings.moe.c_exp / settings.moe.experts)
     modulations = [module.modulation for module in denoiser.modules() if isinstance(module, AdaptiveLayerNorm)]
@@ -109,9 +119,7 @@ def denoiser_flop(model: InterMoE, settings: Settings, batch: int) -> int:
     modulating = _count(*modulations)
     once = per_sample + modulating * (2 if config.person_conditioning else 1)
     weights = 2 * batch * (2 * frames * (active - per_sample - modulating) + once)
-    # Queries times keys, and attention times values, for itself and for the partner; one zero key is added.
-    attention = 2 * batch * config.layers * 2 * 2 * 2 * frames * (frames + 1) * config.width
-    return weights + attention
+    return weights + batch * sum(layer.attention_flop(frames) for layer in denoiser.pair_layers)
 
 
 def _text_flop(model: InterMoE, settings: Settings, batch: int) -> int:

@@ -160,7 +160,7 @@ def generate(model: InterMoE, request: GenerateRequest, progress: _Progress) -> 
     """
     with locked(request.out):
         request.check_free()
-        with recorded_routing(model.denoiser) if request.routing_map else nullcontext() as recorder:
+        with recorded_routing(model.denoiser, model.stride) if request.routing_map else nullcontext() as recorder:
             motions = _motions(model, request, lambda done, total: progress("denoise", done, total))
         return _write(request, motions, recorder.maps() if recorder is not None else [], progress)
 

@@ -29,9 +29,9 @@ from intermoe.evaluation.replication import Row
 from intermoe.files import whole_file
 from intermoe.generation import GeneratedBatch, Sampled, unsettled_motion
 from intermoe.layers.precision import products_in
-from intermoe.model import VAE_PARTS, InterMoE
+from intermoe.model import InterMoE
 from intermoe.motion import Motion
-from intermoe.networks.vae import STRIDE, whole_latents
+from intermoe.networks.vae import whole_latents
 from intermoe.places import Place
 from intermoe.text.captions import Persons
 from intermoe.text.encoders import TextEncoder, TextStates, load_encoder
@@ -196,9 +196,10 @@ class JobRunner:
     def _reconstructed(self, job: EvaluationJob) -> GeneratedBatch:
         """The recordings through the VAE and back, without the last frames, which fill no latent frame."""
         features_BTPF, frames_B = (of_recordings.to(self.device) for of_recordings in self._recorded(job))
-        mask_BT = whole_latents(frames_B, features_BTPF.shape[1])
+        stride = self.model.stride
+        mask_BT = whole_latents(frames_B, features_BTPF.shape[1], stride)
         reconstructed_BTPF = self.model.decode(self.model.encode(features_BTPF, mask_BT=mask_BT))
-        frames_B = frames_B // STRIDE * STRIDE
+        frames_B = frames_B // stride * stride
         return GeneratedBatch.settled(Sampled(reconstructed_BTPF), frames_B, self.model.skeleton)
 
     def _generated(self, job: EvaluationJob) -> GeneratedBatch:
@@ -243,9 +244,9 @@ class JobRunner:
 
     @cached_property
     def untrained(self) -> InterMoE:
-        """The model as it was before training, with its trained VAE."""
+        """The model as it was before training, with its trained VAE, if it has one."""
         model = InterMoE.initial(self.model.config, seed=self.spec.model_seed)
-        for part in VAE_PARTS:
+        for part in self.model.config.codec_parts:
             model.get_submodule(part).load_state_dict(self.model.get_submodule(part).state_dict())
         model.diffusion = self.model.diffusion
         return model.to(self.device).eval()

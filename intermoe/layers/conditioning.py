@@ -53,10 +53,16 @@ class AdaptiveLayerNorm(nn.Module):
     Scale and shift are ``Linear(SiLU(emb))``, zero at the start of training.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, condition: int | None = None) -> None:
+        """Build the norm.
+
+        Args:
+            width: of what is normalised.
+            condition: width of the conditioning, if it is another.
+        """
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation = nn.Linear(width, 2 * width)
+        self.modulation = nn.Linear(condition or width, 2 * width)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
@@ -83,7 +89,7 @@ def modulations(norms: Sequence[AdaptiveLayerNorm], emb_PBD: Tensor) -> list[Mod
     slower: of a training step on a CPU (32 norms of width 768) 243 ms against 147, without gradients 131 against 23.
 
     Args:
-        norms: of the same width.
+        norms: of the same width, whose modulations have the same inputs.
         emb_PBD: the conditioning, or [B, D].
     """
     weight = torch.cat([norm.modulation.weight for norm in norms])

@@ -4,6 +4,8 @@ Legend: P = 2 persons, B batch, L latent frames, D width, N = P * B * L position
 E experts.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from intermoe.layers.conditioning import AdaptiveLayerNorm, Modulation
@@ -17,10 +19,17 @@ from intermoe.moe.router import Router, TextLogits
 class MoeBlock(nn.Module):
     """Route the tokens as they are, let their experts work on them after the adaptive layer norm."""
 
-    def __init__(self, config: MoeConfig, width: int) -> None:
+    def __init__(self, config: MoeConfig, width: int, condition: int | None = None) -> None:
+        """Build the block.
+
+        Args:
+            config: of router, selection and experts.
+            width: of the tokens.
+            condition: width of the conditioning and of the text, if it is another.
+        """
         super().__init__()
-        self.norm = AdaptiveLayerNorm(width)
-        self.router = Router(width, config.experts, config.router, config.alpha)
+        self.norm = AdaptiveLayerNorm(width, condition)
+        self.router = Router(width, config.experts, config.router, config.alpha, condition)
         self.selection = PARADIGMS[config.selection](config)
         self.experts = Experts(config.experts, width, config.hidden)
 
@@ -45,12 +54,19 @@ class MoeBlock(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """The baseline of the same active width: adaptive layer norm, then one SwiGLU network for every token."""
+    """The baseline without experts: adaptive layer norm, then one network for every token."""
 
-    def __init__(self, config: MoeConfig, width: int) -> None:
+    def __init__(self, network: nn.Module, width: int, condition: int | None = None) -> None:
+        """Build the block.
+
+        Args:
+            network: from tokens [P, B, L, D] to as many.
+            width: of the tokens.
+            condition: width of the conditioning, if it is another.
+        """
         super().__init__()
-        self.norm = AdaptiveLayerNorm(width)
-        self.network = DenseFeedForward(width, config.hidden)
+        self.norm = AdaptiveLayerNorm(width, condition)
+        self.network = network
 
     def forward(
         self, x_PBLD: Tensor, emb_PBD: Tensor | Modulation, _text_BD: Tensor | TextLogits, _pool: TokenPool
@@ -60,6 +76,20 @@ class DenseBlock(nn.Module):
         return y_PBLD
 
 
-def feed_forward_block(config: MoeConfig, width: int) -> MoeBlock | DenseBlock:
-    """The block that ``config.selection`` names."""
-    return DenseBlock(config, width) if config.selection == "dense" else MoeBlock(config, width)
+def feed_forward_block(
+    config: MoeConfig,
+    width: int,
+    condition: int | None = None,
+    dense: Callable[[int, int], nn.Module] = DenseFeedForward,
+) -> MoeBlock | DenseBlock:
+    """The block that ``config.selection`` names.
+
+    Args:
+        config: of the block; the hidden width of an expert is also that of a dense network.
+        width: of the tokens.
+        condition: width of the conditioning and of the text, if it is another.
+        dense: makes the dense network from its width and its hidden width: by default, what an expert is.
+    """
+    if config.selection == "dense":
+        return DenseBlock(dense(width, config.hidden), width, condition)
+    return MoeBlock(config, width, condition)

@@ -28,11 +28,27 @@ class Router(nn.Module):
     as those of ``torch.nn.Linear``.
     """
 
-    def __init__(self, width: int, num_experts: int, kind: RouterKind = "synergistic", alpha: float = 0.5) -> None:
+    def __init__(
+        self,
+        width: int,
+        num_experts: int,
+        kind: RouterKind = "synergistic",
+        alpha: float = 0.5,
+        text_width: int | None = None,
+    ) -> None:
+        """Build the router.
+
+        Args:
+            width: of the tokens.
+            num_experts: E.
+            kind: what the logits are made of.
+            alpha: weight of the motion's logits.
+            text_width: of the texts, if it is another.
+        """
         super().__init__()
         self.alpha = {"synergistic": alpha, "motion": 1.0, "text": 0.0}[kind]
         self.motion = nn.Linear(width, num_experts, bias=False) if kind != "text" else None
-        self.text = nn.Linear(width, num_experts, bias=False) if kind != "motion" else None
+        self.text = nn.Linear(text_width or width, num_experts, bias=False) if kind != "motion" else None
 
     def forward(self, x_PBLD: Tensor, text_BD: Tensor | TextLogits) -> Tensor:
         """Logits [P, B, L, E] of the tokens x [P, B, L, D] under the texts of their samples.

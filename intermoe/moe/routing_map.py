@@ -24,10 +24,12 @@ class RoutingMap:
     Attributes:
         gate_QMPLE: float32, mean gate over the steps of a stage; zero where the expert was never assigned.
         timesteps: of each stage, the first and the last.
+        stride: frames of a latent frame.
     """
 
     gate_QMPLE: Tensor
     timesteps: tuple[tuple[int, int], ...]
+    stride: int
 
 
 @dataclass
@@ -37,6 +39,7 @@ class RoutingRecorder:
     A guided step denoises a batch whose second half has no condition: only the first half is recorded.
     """
 
+    stride: int
     timesteps: list[int] = field(default_factory=list)
     gates: list[Tensor] = field(default_factory=list)
 
@@ -47,37 +50,39 @@ class RoutingRecorder:
         begins = [step for step in range(1, len(self.timesteps)) if self.timesteps[step] >= self.timesteps[step - 1]]
         maps: list[RoutingMap] = []
         for first, last in pairwise([0, *begins, len(self.timesteps)]):
-            maps += _batch_maps(self.timesteps[first:last], self.gates[first * layers : last * layers], num_stages)
+            gates = self.gates[first * layers : last * layers]
+            maps += _batch_maps(self.timesteps[first:last], gates, num_stages, self.stride)
         return maps
 
 
-def _batch_maps(timesteps: Sequence[int], gates: Sequence[Tensor], num_stages: int) -> list[RoutingMap]:
+def _batch_maps(timesteps: Sequence[int], gates: Sequence[Tensor], num_stages: int, stride: int) -> list[RoutingMap]:
     num_stages = min(num_stages, len(timesteps))
     gate_TMPBLE = torch.stack(list(gates)).unflatten(0, (len(timesteps), -1))
     parts_TMPBLE = gate_TMPBLE.tensor_split(num_stages)
     gate_QMPBLE = torch.stack([part_TMPBLE.mean(dim=0) for part_TMPBLE in parts_TMPBLE])
     spans = [part.tolist() for part in torch.tensor(timesteps).tensor_split(num_stages)]
     stages = tuple((span[0], span[-1]) for span in spans)
-    return [RoutingMap(gate_QMPLE, stages) for gate_QMPLE in gate_QMPBLE.unbind(3)]
+    return [RoutingMap(gate_QMPLE, stages, stride) for gate_QMPLE in gate_QMPBLE.unbind(3)]
 
 
 @contextmanager
-def recorded_routing(denoiser: nn.Module) -> Iterator[RoutingRecorder]:
+def recorded_routing(denoiser: nn.Module, stride: int) -> Iterator[RoutingRecorder]:
     """Record how a denoiser routes what it samples in the block.
 
     Args:
         denoiser: :class:`intermoe.networks.denoiser.Denoiser`.
+        stride: frames of a latent frame.
 
     Raises:
         UserError: it has no experts.
 
     Example:
-        ``with recorded_routing(model.denoiser) as recorder: motion = model.generate("Two people bow.")``
+        ``with recorded_routing(model.denoiser, model.stride) as recorder: motion = model.generate("Two people bow.")``
     """
     layers = selections(denoiser)
     if not layers:
         raise UserError("the model has no experts, so there is no routing to show", allowed="one with a mixture")
-    recorder = RoutingRecorder()
+    recorder = RoutingRecorder(stride)
     prompts, is_step = 0, False
 
     def begin_step(_denoiser: nn.Module, inputs: tuple[Tensor, ...]) -> None:

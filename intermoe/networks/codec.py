@@ -1,7 +1,7 @@
-"""Motion as features to latents and back: the normaliser and the VAE as one.
+"""Motion as features to what a denoiser works on, and back: latents of a VAE, or the normalised features themselves.
 
-Legend: B batch, T frames, L latent frames (T / 4), P = 2 persons, F features, N latent joints, C channels of one,
-Z = N * C.
+Legend: B batch, T frames, L latent frames, P = 2 persons, F features, N latent joints, C channels of one,
+Z = N * C, or F without a VAE.
 """
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from intermoe.body.features import Normaliser
 from intermoe.body.skeletons import Skeleton
+from intermoe.errors import UserError
 from intermoe.layers.precision import in_full
 from intermoe.networks.vae import STRIDE, CausalSkeletalVae, Posterior, VaeConfig
 
@@ -18,20 +19,35 @@ class LatentCodec(nn.Module):
 
     Attributes:
         skeleton: whose joints the features describe.
+        vae: the VAE; without one, a latent frame is a frame, and its latents are the normalised features.
+        stride: frames of a latent frame.
         latent: the numbers Z of a person in a latent frame.
     """
 
-    def __init__(self, config: VaeConfig, skeleton: Skeleton) -> None:
+    def __init__(self, config: VaeConfig | None, skeleton: Skeleton) -> None:
+        """Build the codec.
+
+        Args:
+            config: of the VAE, if there is one.
+            skeleton: whose joints the features describe.
+        """
         super().__init__()
         self.skeleton = skeleton
         self.normaliser = Normaliser(skeleton.num_features)
-        self.vae = CausalSkeletalVae(config, skeleton)
-        self.latent = len(skeleton.pools[-1].groups) * config.latent
+        self.vae = None if config is None else CausalSkeletalVae(config, skeleton)
+        self.stride = 1 if config is None else STRIDE
+        self.latent = skeleton.num_features if config is None else len(skeleton.pools[-1].groups) * config.latent
 
     @property
     def device(self) -> torch.device:
         """The device of the networks."""
         return self.normaliser.mean_F.device
+
+    def require_vae(self) -> CausalSkeletalVae:
+        """The VAE; ``UserError`` where there is none."""
+        if self.vae is None:
+            raise UserError("the network works on motion itself and has no VAE", allowed="network = intermoe")
+        return self.vae
 
     def encode(self, features_BTPF: Tensor, noise_BLPZ: Tensor | None = None, mask_BT: Tensor | None = None) -> Tensor:
         """Latents [B, L, 2, Z] of raw features.
@@ -44,21 +60,31 @@ class LatentCodec(nn.Module):
         if mask_BT is None:
             mask_BT = features_BTPF.new_ones(features_BTPF.shape[:2], dtype=torch.bool)
         latent_BLPZ = self.posterior(features_BTPF, mask_BT).interactions(noise_BLPZ)
-        mask_BL = mask_BT[:, : latent_BLPZ.shape[1] * STRIDE].unflatten(1, (-1, STRIDE)).all(dim=2)
+        mask_BL = mask_BT[:, : latent_BLPZ.shape[1] * self.stride].unflatten(1, (-1, self.stride)).all(dim=2)
         return latent_BLPZ.where(mask_BL[:, :, None, None], 0)
 
     def posterior(self, features_BTPF: Tensor, mask_BT: Tensor | None = None) -> Posterior:
-        """The posterior of raw features, each person a row of it; arguments as for :meth:`encode`."""
+        """The posterior of raw features, each person a row of it; arguments as for :meth:`encode`.
+
+        Without a VAE nothing is uncertain: its variances are zero.
+        """
         x_BTPF = self.normaliser.normalise(features_BTPF)
         if mask_BT is not None:
             # Padding is zero once it is normalised: raw zeros would be far outside of what the VAE knows.
             x_BTPF = x_BTPF.where(mask_BT[:, :, None, None], 0)
-        return self.vae.encode(x_BTPF.transpose(1, 2).flatten(0, 1))
+        x_BTF = x_BTPF.transpose(1, 2).flatten(0, 1)
+        if self.vae is not None:
+            return self.vae.encode(x_BTF)
+        mean_BLNC = x_BTF[:, :, None]
+        return Posterior(mean_BLNC, mean_BLNC.new_tensor(-torch.inf).expand_as(mean_BLNC))
 
     def decode(self, latent_BLPZ: Tensor) -> Tensor:
-        """Raw features [B, 4L, 2, F] of latents [B, L, 2, Z]; always in float32, as in bf16 joints tremble by 2 mm."""
-        batch, _, persons, _ = latent_BLPZ.shape
-        latent_BLNC = latent_BLPZ.transpose(1, 2).flatten(0, 1).unflatten(-1, (-1, self.vae.config.latent))
-        with in_full(self.device):
-            x_BTF = self.vae.decode(latent_BLNC)
-        return self.normaliser.denormalise(x_BTF.unflatten(0, (batch, persons)).transpose(1, 2))
+        """Raw features [B, T, 2, F] of latents [B, L, 2, Z]; always in float32, as in bf16 joints tremble by 2 mm."""
+        x_BTPF = latent_BLPZ.float()
+        if self.vae is not None:
+            batch, _, persons, _ = latent_BLPZ.shape
+            latent_BLNC = latent_BLPZ.transpose(1, 2).flatten(0, 1).unflatten(-1, (-1, self.vae.config.latent))
+            with in_full(self.device):
+                x_BTF = self.vae.decode(latent_BLNC)
+            x_BTPF = x_BTF.unflatten(0, (batch, persons)).transpose(1, 2)
+        return self.normaliser.denormalise(x_BTPF)

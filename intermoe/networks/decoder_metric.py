@@ -43,6 +43,7 @@ def decoder_metric(codec: LatentCodec, latent_BLPZ: Tensor, mask_BL: Tensor, see
     Returns:
         R; the identity where no latent frame is valid.
     """
+    vae = codec.require_vae()
     is_finite_B = latent_BLPZ.isfinite().flatten(1).all(dim=1)
     latent_BLPZ = latent_BLPZ.detach().where(is_finite_B[:, None, None, None], 0)
     mask_BL = mask_BL & is_finite_B[:, None]
@@ -57,7 +58,7 @@ def decoder_metric(codec: LatentCodec, latent_BLPZ: Tensor, mask_BL: Tensor, see
         latent_SLZ = some_BLPZ.transpose(1, 2).flatten(0, 1).requires_grad_()
         mask_SL = some_BL.repeat_interleave(some_BLPZ.shape[2], dim=0)
         with in_full(device):
-            features_STF = codec.vae.decode(latent_SLZ.unflatten(-1, (-1, codec.vae.config.latent)))
+            features_STF = vae.decode(latent_SLZ.unflatten(-1, (-1, vae.config.latent)))
         scale_STF = mask_SL.repeat_interleave(STRIDE, dim=1)[..., None] * scale_F
         for _ in range(passes):
             sum_STF = torch.randn(features_STF.shape, generator=random).to(features_STF) * scale_STF

@@ -1,11 +1,13 @@
 """The cooperative denoiser: from two noised latent motions to two clean ones, each with an eye on the other.
 
+What is around the layers is the same in all networks for two persons; intergen.py and timotion.py bring other layers.
+
 Legend: B batch, P = 2 persons, L latent frames, Z latent numbers of a person-frame, D width, W condition width,
 N = P * B sequences, K = L + 1 keys, H hands of a person.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Self
 
 import torch
@@ -24,13 +26,13 @@ from intermoe.layers.conditioning import (
     sinusoids,
 )
 from intermoe.layers.precision import product_dtype
-from intermoe.moe.block import MoeBlock, feed_forward_block
+from intermoe.moe.block import DenseBlock, MoeBlock, feed_forward_block
 from intermoe.moe.config import MoeConfig
+from intermoe.moe.experts import DenseFeedForward
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.router import TextLogits, text_logits
 from intermoe.moe.selection import selections
 from intermoe.networks.hand_contact import HandContactHead, contacts_from_logits
-from intermoe.networks.vae import STRIDE
 
 # The share of the steps at which the network is asked which hands touch.
 _CONTACTS_AT = 0.6
@@ -70,17 +72,69 @@ class DenoiserConfig(Config):
         return self
 
 
-class DenoiserLayer(nn.Module):
+class PairLayer(nn.Module, ABC):
+    """A layer of a network for two persons.
+
+    Attributes:
+        feed_forward: its feed-forward block.
+    """
+
+    feed_forward: MoeBlock | DenseBlock
+
+    @property
+    @abstractmethod
+    def norms(self) -> list[AdaptiveLayerNorm]:
+        """Its adaptive layer norms, in the order in which ``forward`` takes their conditioning."""
+
+    @abstractmethod
+    def forward(
+        self,
+        x_PBLD: Tensor,
+        emb: Sequence[Tensor | Modulation],
+        text_BD: Tensor | TextLogits,
+        barred: Tensor,
+        pool: TokenPool,
+    ) -> Tensor:
+        """The residual stream [P, B, L, D] after the layer.
+
+        Args:
+            x_PBLD: the residual stream.
+            emb: conditioning of each of ``norms``: timestep, text and, where they are told apart, the person
+                [P or 1, B, D]; or what ``modulations`` makes of it.
+            text_BD: what the text router reads, or the logits made of it.
+            barred: ``key_mask`` of the batch.
+            pool: its tokens.
+        """
+
+    def key_mask(self, mask_BL: Tensor, dtype: torch.dtype) -> Tensor:
+        """What its attention adds to the scores of keys, from the valid latent frames [B, L]."""
+        return key_mask(mask_BL, num_persons=2, dtype=dtype)
+
+    @abstractmethod
+    def attention_flop(self, length: int) -> int:
+        """Operations of its attention over a sample of so many latent frames, without its projections."""
+
+
+class DenoiserLayer(PairLayer):
     """Self-attention, attention to the partner, feed-forward block; each adds to the residual stream."""
 
-    def __init__(self, config: DenoiserConfig, moe: MoeConfig) -> None:
+    def __init__(
+        self, config: DenoiserConfig, moe: MoeConfig, dense: Callable[[int, int], nn.Module] = DenseFeedForward
+    ) -> None:
+        """Build the layer.
+
+        Args:
+            config: sizes.
+            moe: of its feed-forward block.
+            dense: makes that block's network where it has no experts.
+        """
         super().__init__()
         self.self_norm = AdaptiveLayerNorm(config.width)
         self.self_attention = Attention(config.width, config.heads, config.dropout)
         self.cross_norm = AdaptiveLayerNorm(config.width)
         self.partner_norm = AdaptiveLayerNorm(config.width)
         self.cross_attention = Attention(config.width, config.heads, config.dropout)
-        self.feed_forward = feed_forward_block(moe, config.width)
+        self.feed_forward = feed_forward_block(moe, config.width, dense=dense)
 
     @property
     def norms(self) -> list[AdaptiveLayerNorm]:
@@ -92,26 +146,22 @@ class DenoiserLayer(nn.Module):
         x_PBLD: Tensor,
         emb: Sequence[Tensor | Modulation],
         text_BD: Tensor | TextLogits,
-        barred_N11K: Tensor,
+        barred: Tensor,
         pool: TokenPool,
     ) -> Tensor:
-        """One layer for both persons at once; each reads its partner as the partner came into the layer.
-
-        Args:
-            x_PBLD: the residual stream.
-            emb: conditioning of each of ``norms``: timestep, text and, where they are told apart, the person
-                [P or 1, B, D]; or what ``modulations`` makes of it.
-            text_BD: what the text router reads, or the logits made of it.
-            barred_N11K: :func:`intermoe.layers.attention.key_mask` of the batch.
-            pool: its tokens.
-        """
+        """One layer for both persons at once; each reads its partner as the partner came into the layer."""
         of_self, of_cross, of_partner, of_fed = emb
         own_PBLD = self.self_norm(x_PBLD, of_self)
         partner_PBLD = self.partner_norm(x_PBLD, of_partner).flip(0)
-        x_PBLD = x_PBLD + self.self_attention(own_PBLD, own_PBLD, barred_N11K)
-        x_PBLD = x_PBLD + self.cross_attention(self.cross_norm(x_PBLD, of_cross), partner_PBLD, barred_N11K)
+        x_PBLD = x_PBLD + self.self_attention(own_PBLD, own_PBLD, barred)
+        x_PBLD = x_PBLD + self.cross_attention(self.cross_norm(x_PBLD, of_cross), partner_PBLD, barred)
         fed_PBLD: Tensor = self.feed_forward(x_PBLD, of_fed, text_BD, pool)
         return x_PBLD + fed_PBLD
+
+    def attention_flop(self, length: int) -> int:
+        """Queries times keys, and attention times values, of both persons, for themselves and for the partner."""
+        width = self.self_norm.norm.normalized_shape[0]
+        return 2 * 2 * 2 * 2 * length * (length + 1) * width
 
 
 class Denoiser(nn.Module):
@@ -134,6 +184,7 @@ class Denoiser(nn.Module):
         latent: int,
         condition: int,
         *,
+        make_layers: Callable[[], Sequence[PairLayer]] | None = None,
         weighs_errors: bool = False,
         num_hands: int = 0,
     ) -> None:
@@ -144,6 +195,7 @@ class Denoiser(nn.Module):
             moe: the feed-forward block of the layers.
             latent: numbers Z of a person in a latent frame.
             condition: width W of the text condition.
+            make_layers: makes its layers, where they are not those of InterMoE.
             weighs_errors: whether there is an ``error_root_ZZ``.
             num_hands: hands of a person whose contacts it predicts; 0 where it predicts none.
         """
@@ -154,7 +206,8 @@ class Denoiser(nn.Module):
         self.embed_timestep = TimestepEmbedding(config.width)
         self.embed_text = nn.Linear(condition, config.width)
         self.person_PD = nn.Parameter(torch.zeros(2, config.width)) if config.person_embedding else None
-        self.layers = nn.ModuleList(DenoiserLayer(config, moe) for _ in range(config.layers))
+        layers = [DenoiserLayer(config, moe) for _ in range(config.layers)] if make_layers is None else make_layers()
+        self.layers = nn.ModuleList(layers)
         self.out = nn.Linear(config.width, latent)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -222,9 +275,9 @@ class Denoiser(nn.Module):
         emb_PBD = emb_BD[None] if self.conditioning_PD is None else emb_BD + self.conditioning_PD[:, None]
         if pool is None:
             pool = TokenPool.of(mask_BL, num_persons)
-        barred_N11K = key_mask(mask_BL, num_persons, product_dtype(x_PBLD))
+        barred = self.pair_layers[0].key_mask(mask_BL, product_dtype(x_PBLD))
         for layer, emb, text in zip(self.layers, *self._given(emb_PBD, routed_BD), strict=True):
-            x_PBLD = layer(x_PBLD, emb, text, barred_N11K, pool)
+            x_PBLD = layer(x_PBLD, emb, text, barred, pool)
         x0_BLPZ: Tensor = self.out(x_PBLD).permute(1, 2, 0, 3).to(x_BLPZ.dtype)
         logit_BL2HH = None if self.contact_head is None else self.contact_head(x_PBLD)
         return x0_BLPZ * mask_BL[:, :, None, None], logit_BL2HH
@@ -237,7 +290,7 @@ class Denoiser(nn.Module):
         noise_BLPZ: Tensor,
         diffusion: Diffusion,
     ) -> HandContacts | None:
-        """Which hands touch in each frame of generated motions; None where the network does not predict it.
+        """Which hands touch in each latent frame of generated motions; None where the network does not predict it.
 
         Hands of recorded motions touch or do not, and those of generated ones hardly ever do exactly. Under some noise
         the two are alike, and the network goes by the rest of the motion and by the text.
@@ -254,7 +307,7 @@ class Denoiser(nn.Module):
         t_B = torch.full((len(latent_BLPZ),), round(_CONTACTS_AT * diffusion.config.steps), device=latent_BLPZ.device)
         _, logit_BL2HH = self.predict(diffusion.q_sample(latent_BLPZ, t_B, noise_BLPZ), t_B, condition_BW, mask_BL)
         assert logit_BL2HH is not None
-        return contacts_from_logits(logit_BL2HH).repeated(STRIDE)
+        return contacts_from_logits(logit_BL2HH)
 
     def of_batch(self, mask_BL: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
         """The network for passes over one batch of interactions: their tokens are found once.
@@ -277,10 +330,19 @@ class Denoiser(nn.Module):
         self, emb_PBD: Tensor, text_BD: Tensor
     ) -> tuple[Sequence[Sequence[Tensor | Modulation]], Sequence[Tensor | TextLogits]]:
         """What the conditioning is to each layer's norms and to its router: itself, or what is made of it for all."""
-        layers = [layer for layer in self.layers if isinstance(layer, DenoiserLayer)]
+        layers = self.pair_layers
         if not self.runs_ahead:
             return [[emb_PBD] * len(layer.norms) for layer in layers], [text_BD] * len(layers)
-        made = iter(modulations([norm for layer in layers for norm in layer.norms], emb_PBD))
+        norms = [norm for layer in layers for norm in layer.norms]
+        made: dict[AdaptiveLayerNorm, Modulation] = {}
+        for width in dict.fromkeys(norm.norm.normalized_shape for norm in norms):
+            alike = [norm for norm in norms if norm.norm.normalized_shape == width]
+            made |= zip(alike, modulations(alike, emb_PBD), strict=True)
         blocks = [layer.feed_forward for layer in layers if isinstance(layer.feed_forward, MoeBlock)]
         logits = text_logits([block.router for block in blocks], text_BD)
-        return [list(islice(made, len(layer.norms))) for layer in layers], logits or [text_BD] * len(layers)
+        return [[made[norm] for norm in layer.norms] for layer in layers], logits or [text_BD] * len(layers)
+
+    @property
+    def pair_layers(self) -> list[PairLayer]:
+        """The layers."""
+        return [layer for layer in self.layers if isinstance(layer, PairLayer)]

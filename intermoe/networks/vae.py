@@ -310,14 +310,14 @@ def vae_loss_counts(mask_BT: Tensor, skeleton: Skeleton, config: VaeConfig) -> d
     }
 
 
-def whole_latents(frames_B: Tensor, length: int) -> Tensor:
+def whole_latents(frames_B: Tensor, length: int, stride: int = STRIDE) -> Tensor:
     """Mask [B, length] of the frames that belong to a whole latent frame of a sample's valid frames [B].
 
     Example:
         >>> whole_latents(torch.tensor([5]), 8).long()
         tensor([[1, 1, 1, 1, 0, 0, 0, 0]])
     """
-    return torch.arange(length, device=frames_B.device) < (frames_B // STRIDE * STRIDE)[:, None]
+    return torch.arange(length, device=frames_B.device) < (frames_B // stride * stride)[:, None]
 
 
 def _valid_latents(mask_BT: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from intermoe.moe.routing_map import RoutingMap
-from intermoe.networks.vae import STRIDE
 from intermoe.render.lettering import FAINT_INK, INK, PERSON_NAMES, draw_caption, draw_legend, font
 from intermoe.render.painter import PERSON_COLOURS
 from intermoe.render.strip import PANEL_WIDTH, panels
@@ -73,7 +72,7 @@ def _grid(routing: RoutingMap, stage: int, person: int, frames: int, wide: int) 
     layers, _, experts = gate_MLE.shape
     row = max(2, _PANEL_HEIGHT // (layers * experts))
     frame_W = np.arange(wide) * frames // wide
-    gate_MEW = gate_MLE[:, frame_W // STRIDE].transpose(0, 2, 1)
+    gate_MEW = gate_MLE[:, frame_W // routing.stride].transpose(0, 2, 1)
     strength = np.where(gate_MEW > 0, 0.2 + 0.8 * np.clip(gate_MEW, 0, 1), 0)[..., None]
     colour_MEW3 = np.where(strength > 0, 255 + strength * (np.array(PERSON_COLOURS[person]) - 255.0), np.array(_IDLE))
     rows = colour_MEW3.round().astype(np.uint8).repeat(row, axis=1)

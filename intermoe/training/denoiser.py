@@ -15,16 +15,18 @@ from torch import Tensor
 from intermoe import checkpoint
 from intermoe.data.draws import Stream
 from intermoe.data.shards import DatasetFolder
-from intermoe.model import PARTS, VAE_PARTS, InterMoE
-from intermoe.model_config import ModelConfig, trained_folder
+from intermoe.layers.precision import in_full
+from intermoe.model import InterMoE
+from intermoe.model_config import VAE_PARTS, ModelConfig, trained_folder
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import Demand, fit_rooms, selections, update_biases
 from intermoe.networks.decoder_metric import decoder_metric
 from intermoe.networks.hand_contact import contact_loss_sum
-from intermoe.networks.vae import STRIDE, whole_latents
+from intermoe.networks.vae import whole_latents
 from intermoe.places import Place
 from intermoe.text.encoders import TextStates
 from intermoe.training.config import DenoiserTrainingConfig
+from intermoe.training.geometric import counted, geometric_sums
 from intermoe.training.objective import HOST_FRAMES, Diagnostics, Objective, Sums, means_over
 from intermoe.training.posteriors import PosteriorMemory
 from intermoe.training.samples import Batch, SampleStream, interaction_stream
@@ -38,26 +40,28 @@ class DenoiserObjective(Objective):
 
     model: InterMoE
     config: DenoiserTrainingConfig
-    saved = PARTS
     watched = "diffusion"
 
     def __init__(self, model: InterMoE, config: DenoiserTrainingConfig, *, runs_ahead: bool | None = None) -> None:
         """Take a model to train.
 
         Args:
-            model: with its VAE trained.
+            model: with its VAE trained, if it has one.
             config: how it is trained.
             runs_ahead: whether the host must not wait for the device within a step; by default where that is not a CPU.
         """
         super().__init__()
         model.denoiser.run_ahead(runs_ahead)
         self.model, self.config = model, config
+        self.saved = model.config.parts
         self.weights = {"diffusion": 1.0}
         if model.config.diffusion.difference_loss:
             self.weights["difference"] = model.config.diffusion.difference_loss
         if model.config.diffusion.hand_contact_loss:
             self.weights["hand_contact"] = model.config.diffusion.hand_contact_loss
-        model.vae.requires_grad_(requires_grad=False)
+        self.weights |= config.loss.weights
+        if model.vae is not None:
+            model.vae.requires_grad_(requires_grad=False)
         self._posteriors = PosteriorMemory(model)
         self._is_measured = model.denoiser.error_root_ZZ is None
 
@@ -69,6 +73,7 @@ class DenoiserObjective(Objective):
             stream,
             drawn=(*noise, Stream.TIMESTEP, Stream.DIFFUSION),
             latent=self.model.latent,
+            frames_per_latent=self.model.stride,
             # Of a motion whose latents are kept, nobody asks for the features.
             features=self.model.device.type != "cpu" or not stream.is_whole,
             by_length=self.config.group_by_length,
@@ -89,8 +94,9 @@ class DenoiserObjective(Objective):
         """
         root_ZZ = self.model.denoiser.error_root_ZZ
         assert root_ZZ is not None
-        mask_BT = _mask(batch)
-        root_ZZ.copy_(decoder_metric(self.model, self._latents(batch, mask_BT), mask_BT[:, ::STRIDE], seed))
+        mask_BT = self._mask(batch)
+        mask_BL = mask_BT[:, :: self.model.stride]
+        root_ZZ.copy_(decoder_metric(self.model, self._latents(batch, mask_BT), mask_BL, seed))
         if dist.is_initialized():
             # Devices of different kinds round differently.
             dist.broadcast(root_ZZ, src=0)
@@ -98,21 +104,22 @@ class DenoiserObjective(Objective):
 
     def count(self, batch: Batch) -> Tensor:
         """Valid latent frames of both persons."""
-        return 2 * (batch["frames"] // STRIDE).sum()
+        return 2 * (batch["frames"] // self.model.stride).sum()
 
     def forward(self, batch: Batch) -> Sums:
-        """Squared error of the predicted latents; where they have a weight, that of their changes, and of contacts.
+        """Squared error of the predicted latents; where they have a weight, the other losses.
 
-        All are summed over the valid latent frames of both persons; for contacts see ``contact_loss_sum``.
+        All are summed over the valid latent frames of both persons: the error of the latents' changes, the losses of
+        the motion (see ``geometric_sums``) and those of contacts (see ``contact_loss_sum``).
         """
         model, root_ZZ = self.model, self.model.denoiser.error_root_ZZ
         if not self._is_measured:
             raise RuntimeError("errors are to be decoded ones: stream() or learn_metric() comes first")
-        mask_BT = _mask(batch)
-        mask_BL = mask_BT[:, ::STRIDE]
+        mask_BT = self._mask(batch)
+        mask_BL = mask_BT[:, :: model.stride]
         t_B = (batch["timestep"][:, 0] * model.diffusion.config.steps).long()
         keep_B = batch["timestep"][:, 1] >= model.diffusion.config.condition_drop
-        pool = _pool(batch, mask_BL)
+        pool = self._pool(batch, mask_BL)
         with self.products():
             clean_BLPZ = self._latents(batch, mask_BT)
             condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
@@ -123,6 +130,8 @@ class DenoiserObjective(Objective):
         losses = {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL, root_ZZ)[0]}
         if "difference" in self.weights:
             losses["difference"] = model.diffusion.difference_sum(found_BLPZ, clean_BLPZ, mask_BL, root_ZZ)
+        if self.config.loss.weights:
+            losses |= self._geometric(found_BLPZ, clean_BLPZ, mask_BT, t_B)
         if logit_BL2HH is not None:
             gap_BLHH = self._posteriors.hand_gaps(batch, mask_BL.shape[1])
             losses["hand_contact"] = contact_loss_sum(logit_BL2HH, gap_BLHH, mask_BL)
@@ -131,16 +140,40 @@ class DenoiserObjective(Objective):
     @torch.no_grad()
     def _latents(self, batch: Batch, mask_BT: Tensor) -> Tensor:
         """What is to be predicted: drawn from the posteriors of a batch, or their means."""
-        self.model.vae.eval()
+        if self.model.vae is not None:
+            self.model.vae.eval()
         noise_BLPZ = None if self._takes_means else batch["latent_noise"]
         if not self.model.denoiser.runs_ahead or "features" not in batch:
-            return self._posteriors.latents(batch, mask_BT[:, ::STRIDE], noise_BLPZ)
+            return self._posteriors.latents(batch, mask_BT[:, :: self.model.stride], noise_BLPZ)
         # There the VAE takes a thirtieth of a step, and many motions at once take no longer than one.
         return self.model.encode(batch["features"], noise_BLPZ, mask_BT)
 
     @property
     def _takes_means(self) -> bool:
-        return self.model.config.diffusion.target == "mean"
+        return self.model.config.diffusion.target == "mean" or self.model.vae is None
+
+    def _geometric(self, found_BLPZ: Tensor, clean_BLPZ: Tensor, mask_BT: Tensor, t_B: Tensor) -> Sums:
+        """The losses of the motion that have a weight, as sums over latent frames."""
+        config, model = self.config.loss, self.model
+        weight_B = counted(t_B, config.up_to, model.diffusion.config.steps)
+        with in_full(mask_BT.device):
+            sums = geometric_sums(
+                model.decode(found_BLPZ.float()), model.decode(clean_BLPZ), mask_BT, weight_B, model.skeleton
+            )
+        return {name: sums[name] / model.stride for name in config.weights}
+
+    def _mask(self, batch: Batch) -> Tensor:
+        """The frames [B, T] that belong to whole latent frames."""
+        stride = self.model.stride
+        return whole_latents(batch["frames"], stride * batch["diffusion_noise"].shape[1], stride)
+
+    def _pool(self, batch: Batch, mask_BL: Tensor) -> TokenPool:
+        """The tokens of a batch; where the lengths are on the host, nothing waits for the device."""
+        frames_B = batch.get(HOST_FRAMES, batch["frames"])
+        if frames_B.device.type != "cpu":
+            return TokenPool.of(mask_BL, num_persons=2)
+        lengths = (frames_B.numpy() // self.model.stride).tolist()
+        return TokenPool.of_lengths(lengths, mask_BL.shape[1], num_persons=2, device=mask_BL.device)
 
     def after_step(self, all_reduce: Callable[[Tensor], Tensor], skipped: Tensor | None = None) -> None:
         """Moves what the experts' selections learn, such as their biases (eqs. 8 and 9)."""
@@ -167,22 +200,13 @@ class DenoiserObjective(Objective):
         return means_over(self, self.count, batches, gather)
 
 
-def _mask(batch: Batch) -> Tensor:
-    """The frames [B, T] that belong to whole latent frames."""
-    return whole_latents(batch["frames"], STRIDE * batch["diffusion_noise"].shape[1])
-
-
-def _pool(batch: Batch, mask_BL: Tensor) -> TokenPool:
-    """The tokens of a batch; where the lengths are on the host, nothing waits for the device."""
-    frames_B = batch.get(HOST_FRAMES, batch["frames"])
-    if frames_B.device.type != "cpu":
-        return TokenPool.of(mask_BL, num_persons=2)
-    lengths = (frames_B.numpy() // STRIDE).tolist()
-    return TokenPool.of_lengths(lengths, mask_BL.shape[1], num_persons=2, device=mask_BL.device)
-
-
 def denoiser_objective(
-    config: ModelConfig, training: DenoiserTrainingConfig, dataset: DatasetFolder, *, vae: str | Place, seed: int = 0
+    config: ModelConfig,
+    training: DenoiserTrainingConfig,
+    dataset: DatasetFolder,
+    *,
+    vae: str | Place | None = None,
+    seed: int = 0,
 ) -> DenoiserObjective:
     """The objective with its networks as they are before the first step.
 
@@ -190,13 +214,14 @@ def denoiser_objective(
         config: of the networks.
         training: how they are trained.
         dataset: what they are trained on.
-        vae: the run or checkpoint of the VAE whose latents are learned; the model takes over its normalisation too,
-            whatever data it is used on.
+        vae: the run or checkpoint of the VAE whose latents are learned, for a network that has one; the model takes
+            over its normalisation too, whatever data it is used on.
         seed: of the initial weights.
 
     Raises:
         UserError: no checkpoint of a VAE there.
     """
     model = InterMoE.initial(config, dataset.normaliser(), seed=seed)
-    model.restore(checkpoint.load(trained_folder(vae)), VAE_PARTS)
+    if vae is not None:
+        model.restore(checkpoint.load(trained_folder(vae)), VAE_PARTS)
     return DenoiserObjective(model, training)

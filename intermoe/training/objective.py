@@ -80,7 +80,7 @@ class Objective(nn.Module, ABC):
         watched: the measure on held-out samples by which the best checkpoint is chosen; lower is better.
     """
 
-    saved: ClassVar[tuple[str, ...]]
+    saved: tuple[str, ...]
     watched: ClassVar[str]
     model: Trained
     config: TrainingConfig

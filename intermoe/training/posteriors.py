@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from intermoe.body.features import joints_from_features
 from intermoe.body.hands import hand_gaps
-from intermoe.body.skeletons import Skeleton
 from intermoe.layers.precision import in_full
 from intermoe.model import InterMoE
-from intermoe.networks.vae import STRIDE, Posterior
+from intermoe.networks.vae import Posterior
 from intermoe.training.samples import Batch
 
 _BYTES = 2**30
@@ -55,10 +54,10 @@ class PosteriorMemory:
         device = mask_BL.device
         latent_BLPZ = torch.zeros(*mask_BL.shape, 2, self._model.latent, device=device)
         for row, (frames, form) in enumerate(zip(batch["frames"].tolist(), batch["form"].tolist(), strict=True)):
-            num_latents = frames // STRIDE
+            num_latents = frames // self._model.stride
             posterior = self._kept.get(form)
             if posterior is None:
-                features_BTPF = self._features(batch, row, form)[:, : num_latents * STRIDE]
+                features_BTPF = self._features(batch, row, form)[:, : num_latents * self._model.stride]
                 # What is kept is used in every epoch: an error of bf16 would be the same in each.
                 with in_full(device):
                     posterior = self._model.posterior(features_BTPF.to(device))
@@ -76,7 +75,7 @@ class PosteriorMemory:
             length: L; behind the valid latent frames the numbers mean nothing.
         """
         if "features" in batch:
-            return _least_gaps(batch["features"], self._model.skeleton)[:, :length]
+            return _least_gaps(batch["features"], self._model)[:, :length]
         rows = []
         for row, form in enumerate(batch["form"].tolist()):
             if form not in self._gaps:
@@ -91,7 +90,7 @@ class PosteriorMemory:
         assert self._form_features is not None
         features_BTPF = self._form_features(form)
         if self._model.denoiser.contact_head is not None:
-            self._gaps[form] = _least_gaps(features_BTPF, self._model.skeleton)[0]
+            self._gaps[form] = _least_gaps(features_BTPF, self._model)[0]
         return features_BTPF
 
     def _keep(self, form: int, posterior: Posterior) -> None:
@@ -101,8 +100,8 @@ class PosteriorMemory:
             self._room -= size
 
 
-def _least_gaps(features_BTPF: Tensor, skeleton: Skeleton) -> Tensor:
+def _least_gaps(features_BTPF: Tensor, model: InterMoE) -> Tensor:
     """The least gaps between wrists in each whole latent frame [B, L, H, H], metres."""
-    whole = features_BTPF.shape[1] // STRIDE * STRIDE
-    joints_BPTJ3 = joints_from_features(features_BTPF[:, :whole].transpose(1, 2), skeleton)
-    return hand_gaps(joints_BPTJ3, skeleton).unflatten(1, (-1, STRIDE)).amin(dim=2)
+    whole = features_BTPF.shape[1] // model.stride * model.stride
+    joints_BPTJ3 = joints_from_features(features_BTPF[:, :whole].transpose(1, 2), model.skeleton)
+    return hand_gaps(joints_BPTJ3, model.skeleton).unflatten(1, (-1, model.stride)).amin(dim=2)

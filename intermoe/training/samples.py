@@ -29,11 +29,11 @@ from intermoe.training.config import TrainingConfig
 Batch = dict[str, Tensor]
 """One worker's samples of a step.
 
-Of interactions: features [B, T, 2, F] (raw, T a multiple of 4), unless they are left out, frames [B], states [B, K, W],
-mask [B, K], eot [B], caption [B] (its row in the data set), form [B] (a number for each motion that comes again, -1 for
-a crop and for what is held out), seed [B], item [B]. Of windows: features [B, T, F], frames [B], seed [B],
-item [B]. Besides what the stream is asked to draw: latent_noise and diffusion_noise [B, L, 2, Z], of windows [B, L, Z],
-and timestep [B, 2], two numbers in [0, 1).
+Of interactions: features [B, T, 2, F] (raw, T a multiple of the frames of a latent), unless they are left out,
+frames [B], states [B, K, W], mask [B, K], eot [B], caption [B] (its row in the data set), form [B] (a number for each
+motion that comes again, -1 for a crop and for what is held out), seed [B], item [B]. Of windows: features [B, T, F],
+frames [B], seed [B], item [B]. Besides what the stream is asked to draw: latent_noise and diffusion_noise
+[B, L, 2, Z], of windows [B, L, Z], and timestep [B, 2], two numbers in [0, 1).
 """
 Arrays = dict[str, NDArray[Any]]
 
@@ -57,6 +57,7 @@ class SampleStream:
         drawn: what the training step is given of each sample's streams of random numbers. They are drawn here, ahead of
             the step, which on a GPU would wait for them.
         latent: latent numbers of a person in a latent frame, of which there is noise.
+        frames_per_latent: frames of a latent frame.
         features: whether batches hold them. Where they do not, which needs ``is_whole``, ``form_features`` makes them.
         by_length: whether the samples of a step are of nearly one length; of interactions alone.
     """
@@ -74,6 +75,7 @@ class SampleStream:
     persons: Persons = "drawn"
     drawn: tuple[Stream, ...] = ()
     latent: int = 0
+    frames_per_latent: int = STRIDE
     features: bool = True
     by_length: bool = False
 
@@ -98,14 +100,15 @@ class SampleStream:
         """The most bytes that a sample takes in ``arrays``: features, caption states, noise and all other columns."""
         card = DatasetFolder.open(self.dataset).card
         num_features = skeleton_named(card.skeleton).num_features
+        stride = self.frames_per_latent
         integers = 8 * len(("seed", "item", "frames"))
         uniform = 8 * 2 * (Stream.TIMESTEP in self.drawn)
         normal = 4 * self.latent * len(self._noise)  # in a latent frame
         if self.kind == "windows":
-            return self.window // STRIDE * (4 * STRIDE * num_features + normal) + uniform + integers
-        latents = -(-(self.max_frames - 1) // STRIDE)
+            return self.window // stride * (4 * stride * num_features + normal) + uniform + integers
+        latents = -(-(self.max_frames - 1) // stride)
         text = card.max_tokens * (4 * card.encoder.width + 1)  # states and their mask
-        motion = latents * 2 * (4 * STRIDE * num_features * self.features + normal)
+        motion = latents * 2 * (4 * stride * num_features * self.features + normal)
         return motion + text + uniform + integers + 8 * len(("eot", "caption", "form"))
 
     @property
@@ -181,7 +184,7 @@ class SampleStream:
             columns |= {"states": text.states_BKW, "mask": text.mask_BK, "eot": text.eot_B}
             forms = [self._form(int(frames[row]), row, drawn) for row, drawn in zip(rows, draws, strict=True)]
             columns |= {"caption": torch.tensor(captions), "form": torch.tensor(forms)}
-        columns |= self._drawn(seeds, -(-int(columns["frames"].max()) // STRIDE))
+        columns |= self._drawn(seeds, -(-int(columns["frames"].max()) // self.frames_per_latent))
         return {name: tensor.numpy() for name, tensor in columns.items()}
 
     def _features(
@@ -198,7 +201,7 @@ class SampleStream:
             return {"features": batch.features_BTPF, "frames": batch.frames_B}
         features_BTF, frames_B = cut_windows(batch, samples, self.window)
         longest = int(frames_B.max())
-        return {"features": features_BTF[:, : longest + -longest % STRIDE], "frames": frames_B}
+        return {"features": features_BTF[:, : longest + -longest % self.frames_per_latent], "frames": frames_B}
 
     def _interactions(self, folder: DatasetFolder, motions: Mapping[tuple[int, Draw], MotionRow]) -> Interactions:
         """The interactions of recordings, by their row and draw."""
@@ -208,7 +211,7 @@ class SampleStream:
             [drawn for _, drawn in motions],
             skeleton_named(folder.card.skeleton),
             self.max_frames,
-            multiple=STRIDE,
+            multiple=self.frames_per_latent,
         )
 
     def _drawn(self, seeds: Sequence[int], latents: int) -> Batch:

@@ -13,8 +13,8 @@ from intermoe.body.features import joints_from_features
 from intermoe.data.draws import Stream
 from intermoe.data.shards import DatasetFolder
 from intermoe.layers.precision import in_full
-from intermoe.model import VAE_PARTS, InterMoE
-from intermoe.model_config import ModelConfig
+from intermoe.model import InterMoE
+from intermoe.model_config import VAE_PARTS, ModelConfig
 from intermoe.networks.vae import STRIDE, vae_loss_counts, vae_losses, whole_latents
 from intermoe.training.config import VaeTrainingConfig
 from intermoe.training.objective import Objective, Sums, means_over
@@ -34,7 +34,7 @@ class VaeObjective(Objective):
         self.model, self.config = model, config
         self.weights = config.loss.model_dump()
         model.requires_grad_(requires_grad=False)
-        model.vae.requires_grad_()
+        model.require_vae().requires_grad_()
 
     def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
         """Windows of the training split."""
@@ -75,7 +75,7 @@ class VaeObjective(Objective):
         return sums | {"position_error_cm": (error_BT * _whole_latents(batch)).sum() / STRIDE}
 
     def _run(self, batch: Batch) -> tuple[Sums, Tensor]:
-        vae, mask_BT = self.model.vae, _whole_latents(batch)
+        vae, mask_BT = self.model.require_vae(), _whole_latents(batch)
         x_BTF = self.model.normaliser.normalise(batch["features"]) * mask_BT[..., None]
         with self.products():
             posterior = vae.encode(x_BTF)

@@ -15,7 +15,6 @@ from intermoe.errors import UserError
 from intermoe.generation import best_device
 from intermoe.layers.precision import dtype_of
 from intermoe.model_config import trained_folder
-from intermoe.networks.vae import STRIDE
 from pipelines import settings
 from pipelines.bench import evaluation, feed, moe, sampling, step
 from pipelines.bench.machine import device_name, machine_name
@@ -77,7 +76,7 @@ def _step(options: argparse.Namespace, values: Settings, _trained: TrainedModel 
     costs = step.bench_step(
         values, samples=samples, repeats=options.repeats or 5, threads=options.threads, progress=progress
     )
-    frames = values.data.max_frames // STRIDE * STRIDE
+    frames = values.data.max_frames // values.frames_per_latent * values.frames_per_latent
     steps = {name: asdict(cost) for name, cost in costs.items()}
     document = {"samples": samples, "frames": frames, "device": device, "steps": steps}
     title = f"Training step of {samples} samples of {frames} frames on {device}"

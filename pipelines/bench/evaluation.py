@@ -24,7 +24,6 @@ from intermoe.evaluation.evaluator import Evaluator
 from intermoe.generation import GeneratedBatch, best_device
 from intermoe.layers.precision import dtype_of, products_in
 from intermoe.model import InterMoE
-from intermoe.networks.vae import STRIDE
 from intermoe.text.encoders import encoder_width
 from pipelines.bench.machine import peak_flops, seconds_of, threads_of
 from pipelines.bench.sampling import passes
@@ -88,7 +87,7 @@ def bench_evaluation(
 
 def frames_of(settings: Settings, samples: int) -> Tensor:
     """Frames of the motions of the batch, evenly spread from half of the longest on."""
-    longest = settings.data.max_frames // STRIDE * STRIDE
+    longest = settings.data.max_frames // settings.frames_per_latent * settings.frames_per_latent
     shortest = max(MIN_FRAMES, longest // 2)
     return torch.linspace(longest, shortest, samples).long() if samples > 1 else torch.tensor([longest])
 
@@ -100,7 +99,7 @@ def _parts(settings: Settings, samples: int) -> dict[str, Callable[[], Any]]:
     data = settings.data
     evaluator = Evaluator.initial(settings.evaluator, data, model.normaliser, seed=settings.seed).to(device).eval()
     frames_B = frames_of(settings, samples)
-    latents_B = -(-frames_B // STRIDE)
+    latents_B = -(-frames_B // model.stride)
     mask_BL = torch.arange(int(latents_B.max())) < latents_B[:, None]
     seeds = prompt_seeds(settings.seed, [""] * samples)
     noise_BLPZ = normal(seeds, (mask_BL.shape[1], 2, model.latent), Stream.LATENT) * mask_BL[:, :, None, None]

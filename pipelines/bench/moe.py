@@ -19,9 +19,8 @@ from intermoe.errors import UserError
 from intermoe.generation import best_device
 from intermoe.layers.precision import dtype_of, products_in
 from intermoe.moe.block import DenseBlock, MoeBlock
-from intermoe.moe.experts import ScatteringExperts
+from intermoe.moe.experts import DenseFeedForward, ScatteringExperts
 from intermoe.moe.pool import TokenPool
-from intermoe.networks.vae import STRIDE
 from pipelines.bench.machine import Pass, peak_flops, seconds_of, threads_of
 from pipelines.settings import Settings
 
@@ -78,10 +77,10 @@ def _measure(
 ) -> dict[str, Cost]:
     device = best_device()
     torch.manual_seed(settings.seed)
-    width, frames = settings.denoiser.width, settings.data.max_frames // STRIDE
+    width, frames = settings.denoiser.width, settings.data.max_frames // settings.frames_per_latent
     moe = settings.moe.model_copy(update={"bias_init": "calibrated"})
     block = MoeBlock(moe, width).to(device)
-    dense = DenseBlock(moe, width).to(device)
+    dense = DenseBlock(DenseFeedForward(width, moe.hidden), width).to(device)
     scatter = MoeBlock(moe, width).to(device)
     x = torch.randn(2, samples, frames, width, device=device, requires_grad=True)
     emb, text = (torch.randn(samples, width, device=device, requires_grad=True) for _ in range(2))
@@ -149,7 +148,7 @@ def _peak_bytes(run: Pass, device: torch.device) -> int:
 
 def token_count(settings: Settings, samples: int) -> int:
     """Tokens of the batch."""
-    return 2 * samples * (settings.data.max_frames // STRIDE)
+    return 2 * samples * (settings.data.max_frames // settings.frames_per_latent)
 
 
 def as_table(costs: dict[str, Cost], settings: Settings) -> list[list[str]]:

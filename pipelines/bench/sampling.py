@@ -27,7 +27,6 @@ from intermoe.evaluation.scoring import score
 from intermoe.generation import best_device, eval_mode
 from intermoe.layers.precision import dtype_of
 from intermoe.model import InterMoE
-from intermoe.networks.vae import STRIDE
 from intermoe.places import Place
 from intermoe.text.encoders import encoder_width
 from pipelines.bench.machine import peak_flops, seconds_of, threads_of
@@ -116,7 +115,7 @@ def _measure(
     forms = [form for form in FORMS if _fits(settings, form)]
     if not forms:
         raise UserError(f"diffusion.steps = {settings.diffusion.steps}", allowed="5 or more")
-    length = settings.data.max_frames // STRIDE
+    length = settings.data.max_frames // model.stride
     noise_BLPZ = normal(prompt_seeds(settings.seed, [""] * samples), (length, 2, model.latent), Stream.LATENT)
     condition_BW = _conditions(model, trained, samples)
     with eval_mode(model):

@@ -18,7 +18,6 @@ from intermoe.data.draws import Stream, normal, prompt_seeds, uniform
 from intermoe.generation import best_device
 from intermoe.layers.precision import Precision
 from intermoe.model import InterMoE
-from intermoe.networks.vae import STRIDE
 from intermoe.text.encoders import encoder_width
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.objective import HOST_FRAMES
@@ -142,9 +141,9 @@ def _floor(model: InterMoE, flop: int, dtype: torch.dtype) -> float:
 def _batch(model: InterMoE, settings: Settings, samples: int) -> Batch:
     """Motions, texts and draws of noise, all of the greatest length."""
     generator = torch.Generator().manual_seed(settings.seed)
-    frames = settings.data.max_frames // STRIDE * STRIDE
+    frames = settings.data.max_frames // model.stride * model.stride
     seeds = prompt_seeds(settings.seed, [""] * samples)
-    latents = frames // STRIDE, 2, model.latent
+    latents = frames // model.stride, 2, model.latent
     width = encoder_width(settings.data.encoder)
     lengths_B = torch.full((samples,), frames)
     batch: Batch = {

@@ -12,7 +12,7 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.diffusion.schedule import SAMPLING
 from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import Evaluator
-from intermoe.evaluation.protocol import ROWS, EvaluationJob, Row
+from intermoe.evaluation.protocol import ROWS, SOURCES, EvaluationJob, Row
 from intermoe.evaluation.runner import EvaluationSpec
 from intermoe.files import check_free, read_note, sha256
 from intermoe.locks import check_unlocked
@@ -97,6 +97,8 @@ class EvaluateRequest:
             raise UserError("it is not noted which data the model was trained on", where=folder, allowed="--data DIR")
         data = DatasetFolder.open(dataset)
         evaluator = self.evaluator or Path("runs") / values.name / "evaluator"
+        # Without a VAE, what is reconstructed is the recording.
+        rows = tuple(row for row in self.rows if model.config.has_vae or SOURCES[row][0] != "reconstructed")
         judge_folder = trained_folder(model_folder(evaluator, uri)).resolve()
         judge = Evaluator.load(judge_folder)
         for who, where, config in (("model", folder, model.config.data), ("evaluator", judge_folder, judge.data)):
@@ -116,7 +118,7 @@ class EvaluateRequest:
             dataset=str(data.path),
             split=self.split,
             config=values.evaluation,
-            rows=self.rows,
+            rows=rows,
             seed=self.seed,
             diffusion=values.diffusion,
             text_folder=str(text_folder) if text_folder else None,
@@ -136,7 +138,7 @@ class EvaluateRequest:
             "seed": self.seed,
             **{key: values.diffusion.model_dump(mode="json")[key] for key in SAMPLING},
             "threads": values.workers.cpus,
-            "rows": list(self.rows),
+            "rows": list(rows),
             "evaluation": values.evaluation.model_dump(mode="json"),
         }
         jobs = spec.jobs(model.config.data.max_frames, judge.data.persons)

@@ -14,7 +14,7 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.evaluation.metrics import Interval
 from intermoe.files import read_note
 from intermoe.model_config import trained_folder
-from intermoe.networks.vae import STRIDE
+from intermoe.networks.by_name import frames_per_latent
 from intermoe.places import Place, is_file
 from pipelines.evaluate.results import Results
 from pipelines.settings import flatten
@@ -143,4 +143,5 @@ def pooled(values: pd.Series) -> Interval:
 def _tokens_per_sample(place: Place, config: Mapping[str, Any]) -> float:
     """Latent frames of both persons in a training sample, on average."""
     frames = DatasetFolder.open(run_note(place / "denoiser")["data"]).index("train").frames
-    return float(2 * ((frames.clip(max=config["data"]["max_frames"]) - 1) // STRIDE).mean())
+    stride = frames_per_latent(config.get("network", "intermoe"))
+    return float(2 * ((frames.clip(max=config["data"]["max_frames"]) - 1) // stride).mean())

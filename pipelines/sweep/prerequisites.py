@@ -28,7 +28,8 @@ class Prerequisites:
 
     Attributes:
         shards: the folder of the data set.
-        vaes: of each trial, by its key, the run of the VAE; those that train it alike have the same.
+        vaes: of each trial whose network has a VAE, by its key, the run of that; those that train it alike have the
+            same.
         evaluator: the run of the evaluator.
     """
 
@@ -59,6 +60,7 @@ def make_shared(plan: SweepPlan, out: Place, site: Site, parent: Run) -> Prerequ
     vaes = {
         trial.key: make_network("vae", _vae_settings(plan.base, trial.settings), shards, site, parent)
         for trial in plan.trials
+        if trial.settings.has_vae
     }
     return Prerequisites(shards, vaes, make_network("evaluator", plan.base, shards, site, parent))
 
@@ -79,7 +81,7 @@ def make_network(target: str, settings: Settings, shards: Place, site: Site, par
 def _vae_settings(base: Settings, trial: Settings) -> Settings:
     """Those of all points, but for what decides a trial's VAE; who is the first person is nothing to it."""
     train = base.train.model_copy(update={"vae": trial.train.vae})
-    return base.model_copy(update={"vae": trial.vae, "train": train})
+    return base.model_copy(update={"network": trial.network, "vae": trial.vae, "train": train})
 
 
 def check_recordings(plan: SweepPlan, out: Place) -> None:

@@ -65,7 +65,7 @@ def sweep(request: SweepRequest) -> dict[str, str]:
                 settings=trial.settings,
                 folder=out / "trials" / trial.key,
                 dataset=made.shards,
-                vae=made.vaes[trial.key],
+                vae=made.vaes.get(trial.key),
                 evaluator=made.evaluator,
                 site=request.site,
                 label=_label(trial, parent),

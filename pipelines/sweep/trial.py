@@ -42,7 +42,7 @@ class TrialRequest:
         settings: of its run.
         folder: of the trial.
         dataset: the folder of shards.
-        vae: the run of the VAE.
+        vae: the run of the VAE, if its network has one.
         evaluator: the run of the evaluator.
         site: where things lie.
         label: of its run in MLflow.
@@ -52,7 +52,7 @@ class TrialRequest:
     settings: Settings
     folder: Place
     dataset: Place
-    vae: Place
+    vae: Place | None
     evaluator: Place
     site: Site
     label: RunLabel

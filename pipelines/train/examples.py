@@ -16,7 +16,8 @@ from intermoe.data.draws import UNDRAWN, prompt_seeds
 from intermoe.data.rows import MotionRow
 from intermoe.data.shards import DatasetFolder
 from intermoe.generation import unsettled_motion
-from intermoe.model import VAE_PARTS, InterMoE
+from intermoe.model import InterMoE
+from intermoe.model_config import VAE_PARTS
 from intermoe.moe.routing_map import RoutingMap, recorded_routing
 from intermoe.moe.selection import selections
 from intermoe.motion import Motion
@@ -82,7 +83,7 @@ def _generated(model: InterMoE, folder: DatasetFolder, recordings: Sequence[Moti
     captions = [recording.captions[0] for recording in recordings]
     texts = [folder.caption(caption).text for caption in captions]
     longest = model.config.data.max_frames
-    with recorded_routing(model.denoiser) if selections(model.denoiser) else nullcontext() as recorder:
+    with recorded_routing(model.denoiser, model.stride) if selections(model.denoiser) else nullcontext() as recorder:
         batch = model.generate_batch(
             model.read_captions(folder, recordings, captions),
             frames_B=torch.tensor([min(longest, len(recording.position_TPJ3)) for recording in recordings]),

@@ -28,14 +28,13 @@ def build(
         target: one of ``OBJECTIVES``.
         settings: of the run.
         dataset: what is trained on.
-        vae: the checkpoint whose VAE is used, for the denoiser.
+        vae: the checkpoint whose VAE is used, for a denoiser that works on latents.
         text_folder: where CLIP's weights lie, for an evaluator that reads its tokens, if not in the hub's cache.
     """
     training = settings.train
     if target == "vae":
         return vae_objective(settings, training.vae, dataset, seed=settings.seed)
     if target == "denoiser":
-        assert vae is not None
         return denoiser_objective(settings, training.denoiser, dataset, vae=vae, seed=settings.seed)
     evaluator = Evaluator.initial(settings.evaluator, settings.data, dataset.normaliser(), seed=settings.seed)
     pool = settings.evaluation.pool

@@ -8,8 +8,7 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.files import check_free
 from intermoe.locks import check_unlocked
-from intermoe.model import VAE_PARTS
-from intermoe.model_config import trained_folder
+from intermoe.model_config import VAE_PARTS, trained_folder
 from intermoe.places import Place, as_place, check_storage
 from intermoe.text.encoders import encoder_width
 from pipelines.cluster.job_environment import check_noted_store
@@ -32,7 +31,7 @@ class TrainRequest:
         dataset: a folder of shards.
         out: the folder of the run; ``best`` in it is the model, ``checkpoints`` what a resumed run goes on from.
         site: where things lie.
-        vae: the run or checkpoint of the VAE, which the denoiser needs; a resumed run knows its own.
+        vae: the run or checkpoint of the VAE, which the denoiser of InterMoE needs; a resumed run knows its own.
         resume: whether to go on with what ``out`` holds.
         label: of its run in MLflow.
     """
@@ -55,6 +54,10 @@ class TrainRequest:
         """
         if self.target not in OBJECTIVES:
             raise UserError(f"unknown target {self.target!r}", allowed=", ".join(OBJECTIVES))
+        if self.target == "vae" and not self.settings.has_vae:
+            raise UserError(
+                f"network = {self.settings.network} has no VAE", where="train vae", allowed="train denoiser"
+            )
         check_storage(self.out)
         check_unlocked(self.out)
         card = DatasetFolder.open(self.dataset).card
@@ -107,8 +110,12 @@ def _check_dataset(settings: Settings, card: DatasetCard, dataset: Place) -> Non
         raise UserError("the training split is empty", where=dataset)
 
 
-def _vae_checkpoint(settings: Settings, path: Place | None) -> Place:
-    """The VAE's checkpoint, if it is one and has the sizes of the settings."""
+def _vae_checkpoint(settings: Settings, path: Place | None) -> Place | None:
+    """The VAE's checkpoint, if it is one and has the sizes of the settings; None for a network without one."""
+    if not settings.has_vae:
+        if path is not None:
+            raise UserError(f"{path} is given", where="--vae", allowed=f"none: network = {settings.network} has no VAE")
+        return None
     if path is None:
         raise UserError("the denoiser needs a trained VAE", where="--vae", allowed="a run of `intermoe train vae`")
     folder = trained_folder(path)

@@ -18,8 +18,8 @@ from intermoe.diffusion import samplers
 from intermoe.diffusion.guidance import guided
 from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
 from intermoe.errors import UserError, UserNote
-from intermoe.model import PARTS, VAE_PARTS, InterMoE
-from intermoe.model_config import ModelConfig
+from intermoe.model import InterMoE
+from intermoe.model_config import VAE_PARTS, ModelConfig
 from intermoe.moe.paradigms import DynamicSelection
 from intermoe.moe.selection import update_biases
 from intermoe.motion import Motion
@@ -368,7 +368,9 @@ def test_latents_are_those_of_each_person_alone(model):
 
 @pytest.fixture
 def saved(model, tmp_path) -> Callable[..., Path]:
-    def save(name: str = "best", parts: Sequence[str] = PARTS, config: object = None) -> Path:
+    def save(
+        name: str = "best", parts: Sequence[str] = (*VAE_PARTS, "text_head", "denoiser"), config: object = None
+    ) -> Path:
         documents = {} if config is False else {"config": config or model.config.model_dump(mode="json")}
         tensors = {part: model.parts()[part].state_dict() for part in parts}
         checkpoint.save(tmp_path / name, tensors=tensors, documents=documents | {"state": {"step": 1}})

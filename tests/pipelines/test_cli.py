@@ -13,7 +13,8 @@ import torch
 from toy_shards import write_shards
 
 from intermoe import checkpoint
-from intermoe.model import PARTS, VAE_PARTS, InterMoE
+from intermoe.model import InterMoE
+from intermoe.model_config import VAE_PARTS
 from intermoe.motion import Motion
 from pipelines import settings
 from pipelines.cli import _DEPENDENCIES, _PIPELINES_EXTRA, main
@@ -140,9 +141,12 @@ def tiny() -> settings.Settings:
     return settings.load("duet", settings.parse_overrides(TINY.split()))
 
 
+PARTS = (*VAE_PARTS, "text_head", "denoiser")
+
+
 @pytest.fixture
 def saved(tiny, tmp_path):
-    def saved(name: str, parts=PARTS) -> Path:
+    def saved(name: str, parts: tuple[str, ...] = PARTS) -> Path:
         model = InterMoE(tiny)
         tensors = {part: model.parts()[part].state_dict() for part in parts}
         documents = {"config": tiny.model_dump(mode="json"), "state": {"step": 1}}

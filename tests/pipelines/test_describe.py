@@ -63,7 +63,7 @@ def test_parts_add_up_to_the_model(values):
     model = InterMoE(values)
     parts = {name: count for name, count in counts.items() if name not in ("total", "trainable", "active")}
     assert sum(parts.values()) == counts["total"] == sum(p.numel() for p in model.parameters())
-    vae = sum(p.numel() for p in model.vae.parameters())
+    vae = sum(p.numel() for p in model.require_vae().parameters())
     assert parts["vae.encoder"] + parts["vae.decoder"] == vae == counts["total"] - counts["trainable"]
 
 

@@ -84,7 +84,7 @@ def small_files(folder: Path) -> dict[str, Path]:
         if not parameter.any():
             nn.init.normal_(parameter, std=0.05)
     vae, net = {}, {}
-    ours = model.vae.state_dict()
+    ours = model.require_vae().state_dict()
     touching = [contact.joint for contact in SMPL22.contacts]
     for mine, theirs in (("joints_in", "motion_enc"), ("joints_out", "motion_dec")):
         for place, number in (("first", 0), ("second", 2)):
@@ -113,7 +113,7 @@ def small_files(folder: Path) -> dict[str, Path]:
                         vae[f"{to}.graph_conv.linear2.{kind}"] = ours[f"{name}.near.{kind}"]
                     vae[f"{to}.temp_conv.weight"] = ours[f"{name}.conv.weight"].transpose(2, 3)
                     vae[f"{to}.temp_conv.bias"] = ours[f"{name}.conv.bias"]
-                    vae[f"{to}.adj_matrix"] = (model.vae.get_buffer(f"{name}.near_JJ") > 0).float()
+                    vae[f"{to}.adj_matrix"] = (model.require_vae().get_buffer(f"{name}.near_JJ") > 0).float()
     ours = model.denoiser.state_dict()
     for kind in ("weight", "bias"):
         net[f"motion_embed.{kind}"], net[f"text_embed.{kind}"] = (
@@ -151,7 +151,7 @@ def small_files(folder: Path) -> dict[str, Path]:
     whole = {f"model.denoiser.net.{key}": value for key, value in net.items()}
     whole |= {f"model.{key}": value for key, value in text_head().items()}
     whole |= {"model.clip_transformer.resblocks.0.weight": torch.zeros(3), "model.ln_final.bias": torch.zeros(3)}
-    whole |= {f"model.vae.{key}": value for key, value in vae.items()}
+    whole |= {f"model.require_vae().{key}": value for key, value in vae.items()}
     shells = {"hyper_parameters": Settings(layers=[1, 2], inner=Settings(a=1)), "optimizer_states": [{"state": {}}]}
     return {
         "denoiser": write(folder / "denoiser.ckpt", whole, **shells),

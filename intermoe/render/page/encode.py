@@ -18,7 +18,6 @@ from intermoe.body.conventions import FPS
 from intermoe.body.features import CONTACT_SQUARED_STEP
 from intermoe.body.skeletons import Skeleton
 from intermoe.moe.routing_map import RoutingMap
-from intermoe.networks.vae import STRIDE
 from intermoe.render.body import Body
 from intermoe.render.camera import best_azimuth
 from intermoe.render.page.scene import Panel, Scene
@@ -93,7 +92,7 @@ def _encoded_routing(routing: RoutingMap) -> dict[str, Any]:
         "layers": layers,
         "latents": latents,
         "experts": experts,
-        "stride": STRIDE,
+        "stride": routing.stride,
         # Rounded up: the smallest gate is not mistaken for none.
         "gates": _base64(np.ceil(gate_QMPLE.clip(0, 1) * 255), "u1"),
     }

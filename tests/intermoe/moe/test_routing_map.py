@@ -60,7 +60,7 @@ def by_hand() -> tuple[Denoiser, list[list[Tensor]]]:
 @pytest.mark.parametrize("guidance", [{}, {"guidance_interval": (0.4, 1.0)}, {"guidance_interval": (0.0, 0.0)}])
 def test_a_map_holds_the_mean_gates_of_each_stage_of_what_has_a_condition(by_hand, stages: int, guidance: Any) -> None:
     model, steps = by_hand
-    with recorded_routing(model) as recorder:
+    with recorded_routing(model, 4) as recorder:
         sample(model, 3, **guidance)
     assert {step[0].shape[1] for step in steps} == ({6} if not guidance else {3, 6})
     maps = recorder.maps(stages)
@@ -78,7 +78,7 @@ def test_a_map_holds_the_mean_gates_of_each_stage_of_what_has_a_condition(by_han
 def test_a_prompt_alone_has_the_map_it_has_among_others() -> None:
     model, maps = denoiser(), []
     for prompts in (3, 1):
-        with recorded_routing(model) as recorder:
+        with recorded_routing(model, 4) as recorder:
             sample(model, prompts)
         maps.append(recorder.maps()[0])
     torch.testing.assert_close(maps[0].gate_QMPLE, maps[1].gate_QMPLE, atol=1e-5, rtol=0)
@@ -87,7 +87,7 @@ def test_a_prompt_alone_has_the_map_it_has_among_others() -> None:
 def test_recording_changes_nothing_and_ends_with_the_block() -> None:
     model = denoiser()
     before = sample(model, 2)
-    with recorded_routing(model) as recorder:
+    with recorded_routing(model, 4) as recorder:
         assert torch.equal(sample(model, 2), before)
     seen = len(recorder.gates)
     sample(model, 2)
@@ -96,7 +96,7 @@ def test_recording_changes_nothing_and_ends_with_the_block() -> None:
 
 
 def test_without_experts_there_is_nothing_to_record() -> None:
-    with pytest.raises(UserError, match="the model has no experts"), recorded_routing(denoiser("dense")):
+    with pytest.raises(UserError, match="the model has no experts"), recorded_routing(denoiser("dense"), 4):
         pytest.fail("the block is not entered")
 
 
@@ -106,10 +106,10 @@ def test_batches_that_follow_each_other_give_the_maps_of_each_alone(steps, batch
     model = denoiser()
     alone = []
     for prompts in batches:
-        with recorded_routing(model) as recorder:
+        with recorded_routing(model, 4) as recorder:
             sample(model, prompts, sampler_steps=steps)
         alone += recorder.maps()
-    with recorded_routing(model) as recorder:
+    with recorded_routing(model, 4) as recorder:
         for prompts in batches:
             sample(model, prompts, sampler_steps=steps)
     maps = recorder.maps()
@@ -129,7 +129,7 @@ def test_what_is_asked_about_hands_is_no_step(steps):
     mask = torch.ones(1, FRAMES, dtype=torch.bool)
 
     def maps(*, asks: bool) -> list[Tensor]:
-        with torch.no_grad(), recorded_routing(model) as recorder:
+        with torch.no_grad(), recorded_routing(model, 4) as recorder:
             for row in (0, 1):
                 given = condition[row : row + 1], mask
                 latent = samplers.sample(Diffusion(config), guided(model, *given, config), noise[row : row + 1])

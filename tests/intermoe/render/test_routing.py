@@ -17,7 +17,7 @@ def draw(meeting, tmp_path):
     """A function that draws gates and gives the panels, a stage and person each, as rows of experts [M, E, T, 3]."""
 
     def draw(gates: torch.Tensor) -> list[np.ndarray]:
-        routing = RoutingMap(gates, tuple((100 - 50 * q, 60 - 50 * q) for q in range(len(gates))))
+        routing = RoutingMap(gates, tuple((100 - 50 * q, 60 - 50 * q) for q in range(len(gates))), stride=4)
         write_routing_map(meeting(18), routing, tmp_path / "a.png")
         with Image.open(tmp_path / "a.png") as file:
             assert file.format == "PNG"

@@ -12,7 +12,8 @@ from intermoe.body.features import joints_from_features
 from intermoe.body.skeletons import SMPL22
 from intermoe.data.draws import Stream, normal, uniform
 from intermoe.data.shards import DatasetFolder
-from intermoe.model import VAE_PARTS, InterMoE
+from intermoe.model import InterMoE
+from intermoe.model_config import VAE_PARTS
 from intermoe.networks.decoder_metric import decoder_metric
 from intermoe.networks.vae import whole_latents
 from intermoe.text.encoders import TextStates

@@ -46,7 +46,7 @@ class Elements(HTMLParser):
 @pytest.fixture
 def routing() -> RoutingMap:
     gates = torch.rand(3, 4, 2, 30, 8, generator=torch.Generator().manual_seed(0))
-    return RoutingMap(torch.where(gates < 0.5, 0, gates), ((950, 650), (600, 300), (250, 0)))
+    return RoutingMap(torch.where(gates < 0.5, 0, gates), ((950, 650), (600, 300), (250, 0)), stride=4)
 
 
 @pytest.fixture

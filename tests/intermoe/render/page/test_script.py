@@ -147,7 +147,7 @@ def test_the_strip_has_each_gate_in_its_row_and_its_frames(meeting):
     gates = torch.zeros(2, 3, 2, 5, 4)
     gates[0, 1, 0, 2, 3] = 1.0  # first stage, second layer, first person, third latent frame, last expert
     gates[1, 2, 1, 4, 0] = 0.5
-    scene = encoded_scene(Scene.of(meeting(18), RoutingMap(gates, ((9, 5), (4, 0)))))
+    scene = encoded_scene(Scene.of(meeting(18), RoutingMap(gates, ((9, 5), (4, 0)), stride=4)))
     answer = run(
         """
         const panel = readPanel(data.scene.panels[0], data.skeletons);

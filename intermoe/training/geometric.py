@@ -1,0 +1,148 @@
+"""Losses of the motion that a denoiser's prediction stands for: those that InterGen is trained with.
+
+Each is a mean over frames, of both persons or of the pair, where the timestep is low enough for a prediction to look
+like motion (Liang et al. 2024, section 4.3; weights and thresholds as in the published code).
+
+Legend: B batch, T frames, P = 2 persons, F features, J joints, R = J - 1 bones, K contacts, M = T - 1 steps, N joints
+of the other person.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from intermoe.body.features import CONTACT_SQUARED_STEP, joints_from_features
+from intermoe.body.skeletons import Skeleton
+from intermoe.config import Config
+
+# Joints of the two people that are nearer than this, metres: as predicted, and as they are.
+_NEAR, _TOUCHING = 1.0, 0.1
+# A length below which a direction means nothing.
+_SMALL = 1e-6
+
+
+class GeometricLossConfig(Config):
+    """Weights of the losses of the motion; InterGen's are 30, 30, 10, 3, 3 and 0.01, and 0 leaves a loss out.
+
+    Attributes:
+        velocity: error of the joints' steps from frame to frame, squared metres.
+        foot_contact: steps of feet that the prediction has low and slow, as those of standing feet; squared metres.
+        bone_length: error of the lengths of bones, squared metres.
+        distance_map: error of the distances between joints of the two people, where they are predicted below a metre.
+        affinity: predicted distances of joints of the two people that are within 10 cm, squared metres.
+        orientation: error of where the one faces as the other sees it, by sine and cosine of half the angle.
+        up_to: the share of the diffusion's steps up to which these losses count.
+    """
+
+    velocity: float = Field(default=0.0, ge=0)
+    foot_contact: float = Field(default=0.0, ge=0)
+    bone_length: float = Field(default=0.0, ge=0)
+    distance_map: float = Field(default=0.0, ge=0)
+    affinity: float = Field(default=0.0, ge=0)
+    orientation: float = Field(default=0.0, ge=0)
+    up_to: float = Field(default=0.7, gt=0, le=1)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss that counts."""
+        return {name: weight for name, weight in self if name != "up_to" and weight}
+
+
+def geometric_sums(
+    predicted_BTPF: Tensor, true_BTPF: Tensor, mask_BT: Tensor, weight_B: Tensor, skeleton: Skeleton
+) -> dict[str, Tensor]:
+    """Each loss of ``GeometricLossConfig``, unweighted, summed so that dividing by the frames of both persons gives it.
+
+    InterGen adds up the means of the two persons and of the pair, so each sum is twice that over the frames.
+
+    Args:
+        predicted_BTPF: raw features of both persons, in float32; so are the next.
+        true_BTPF: of the clean motion.
+        mask_BT: bool, valid frames.
+        weight_B: of each sample.
+        skeleton: whose joints these are.
+    """
+    predicted_BTPJ3, true_BTPJ3 = (joints_from_features(x_BTPF, skeleton) for x_BTPF in (predicted_BTPF, true_BTPF))
+    errors = {
+        "velocity": _velocity(predicted_BTPJ3, true_BTPJ3),
+        "foot_contact": _foot_contact(predicted_BTPJ3, skeleton),
+        "bone_length": _bone_length(predicted_BTPJ3, true_BTPJ3, skeleton),
+        **_between_people(predicted_BTPJ3, true_BTPJ3),
+        "orientation": (_half_turn(predicted_BTPJ3, skeleton) - _half_turn(true_BTPJ3, skeleton)).square().mean(dim=-1),
+    }
+    step_BM = mask_BT[:, 1:] & mask_BT[:, :-1]
+    sums = {}
+    for name, error_BT in errors.items():
+        valid_BT = mask_BT if error_BT.shape[1] == mask_BT.shape[1] else step_BM
+        of_frames_BT = error_BT.flatten(2).sum(dim=-1) if error_BT.ndim == 3 else error_BT
+        sums[name] = 2 * (of_frames_BT.masked_fill(~valid_BT, 0).sum(dim=1) * weight_B).sum()
+    return sums
+
+
+def counted(t_B: Tensor, up_to: float, steps: int) -> Tensor:
+    """The weight [B] of samples by their timesteps: 0 beyond the share of the steps, and 1 in the mean over all steps.
+
+    InterGen divides by the samples of the batch that count. Their mean number instead makes the loss of a sample
+    independent of the others, and so of how a batch is dealt to workers.
+
+    Example:
+        >>> counted(torch.tensor([0, 4, 5]), up_to=0.4, steps=10)
+        tensor([2., 2., 0.])
+    """
+    last = int(up_to * steps)
+    return (t_B <= last).float() * (steps / min(last + 1, steps))
+
+
+def _velocity(predicted_BTPJ3: Tensor, true_BTPJ3: Tensor) -> Tensor:
+    """[B, M, P]."""
+    return (predicted_BTPJ3.diff(dim=1) - true_BTPJ3.diff(dim=1)).square().mean(dim=(-2, -1))
+
+
+def _foot_contact(predicted_BTPJ3: Tensor, skeleton: Skeleton) -> Tensor:
+    """[B, M, P], the mean over the feet that stand; 0 where none does."""
+    feet = [contact.joint for contact in skeleton.contacts]
+    height_K = predicted_BTPJ3.new_tensor([contact.height for contact in skeleton.contacts])
+    step_BMPK3 = predicted_BTPJ3[..., feet, :].diff(dim=1)
+    squared_BMPK = step_BMPK3.square().sum(dim=-1)
+    stands_BMPK = (squared_BMPK < CONTACT_SQUARED_STEP) & (predicted_BTPJ3[:, :-1, :, feet, 1] < height_K)
+    return _mean_where(squared_BMPK / 3, stands_BMPK)
+
+
+def _bone_length(predicted_BTPJ3: Tensor, true_BTPJ3: Tensor, skeleton: Skeleton) -> Tensor:
+    """[B, T, P]."""
+    parents, children = (list(joints) for joints in zip(*skeleton.edges, strict=True))
+    predicted_BTPR, true_BTPR = (
+        (x_BTPJ3[..., children, :] - x_BTPJ3[..., parents, :]).norm(dim=-1) for x_BTPJ3 in (predicted_BTPJ3, true_BTPJ3)
+    )
+    return (predicted_BTPR - true_BTPR).square().mean(dim=-1)
+
+
+def _between_people(predicted_BTPJ3: Tensor, true_BTPJ3: Tensor) -> dict[str, Tensor]:
+    """The losses of the distances of all joints of one person from all of the other, [B, T] each."""
+    predicted_BTJN, true_BTJN = (
+        torch.cdist(x_BTPJ3[:, :, 0], x_BTPJ3[:, :, 1], compute_mode="donot_use_mm_for_euclid_dist")
+        for x_BTPJ3 in (predicted_BTPJ3, true_BTPJ3)
+    )
+    off_BTJN = (predicted_BTJN - true_BTJN).square()
+    return {
+        "distance_map": _mean_where(off_BTJN.flatten(2), (predicted_BTJN < _NEAR).flatten(2)),
+        "affinity": _mean_where(predicted_BTJN.square().flatten(2), (true_BTJN < _TOUCHING).flatten(2)),
+    }
+
+
+def _mean_where(x_BTN: Tensor, chosen_BTN: Tensor) -> Tensor:
+    """The mean over the last dimension of what is chosen; 0 where nothing is."""
+    return x_BTN.where(chosen_BTN, 0).sum(dim=-1) / chosen_BTN.sum(dim=-1).clamp(min=1)
+
+
+def _half_turn(joints_BTPJ3: Tensor, skeleton: Skeleton) -> Tensor:
+    """Cosine and sine of half the angle about y from where the first person faces to where the second does [B, T, 2].
+
+    As a quaternion has them: not the angle, which jumps by a full turn.
+    """
+    across_BTP3 = joints_BTPJ3[..., skeleton.right_hip, :] - joints_BTPJ3[..., skeleton.left_hip, :]
+    x_BTP, z_BTP = across_BTP3[..., 2], -across_BTP3[..., 0]
+    length_BTP = (x_BTP.square() + z_BTP.square()).clamp(min=_SMALL**2).sqrt()
+    (x1_BT, x2_BT), (z1_BT, z2_BT) = (x_BTP / length_BTP).unbind(2), (z_BTP / length_BTP).unbind(2)
+    half_BT2 = torch.stack([1 + x1_BT * x2_BT + z1_BT * z2_BT, z1_BT * x2_BT - x1_BT * z2_BT], dim=-1)
+    return half_BT2 / half_BT2.square().sum(dim=-1, keepdim=True).clamp(min=_SMALL**2).sqrt()
