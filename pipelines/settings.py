@@ -1,6 +1,7 @@
 """The settings of a run: a preset or a file, then ``key=value`` on top.
 
-Every component brings its own config class; this file composes them and adds the workers.
+A file may name a preset as its ``base``: it then says what is different. Every component brings its own config class;
+this file composes them and adds the workers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -112,7 +113,30 @@ def load(config: str, overrides: Mapping[str, Any] = MappingProxyType({})) -> Se
         path = PRESETS / f"{config}.yaml"
     else:
         raise UserError(f"unknown preset {config!r}", allowed=f"{', '.join(presets())}, or a .yaml file")
-    return overridden(read_mapping(path)[1], overrides, where=config)
+    return overridden(_with_base(read_mapping(path)[1], config), overrides, where=config)
+
+
+def _with_base(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The values on top of those of the preset that they name as their base, if they do."""
+    if "base" not in values:
+        return values
+    own = dict(values)
+    base = own.pop("base")
+    if base not in presets() or base == where:
+        others = [name for name in presets() if name != where]
+        raise UserError(f"base = {base!r}", where=where, allowed=", ".join(others))
+    return _merged(_with_base(read_mapping(PRESETS / f"{base}.yaml")[1], base), own)
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values with others in their place or beside them."""
+    merged = dict(values)
+    for key, value in changes.items():
+        before = merged.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            value = _merged(before, value)
+        merged[key] = value
+    return merged
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class TrainingConfig(Config):
         weight_decay: of AdamW.
         betas: of AdamW.
         clip: gradients are clipped to this absolute value.
+        clip_norm: they are first scaled down to this norm, all together; None: they are not.
         log_every: optimizer steps between two logged points.
         validate_every: optimizer steps between two looks at the validation split.
         checkpoint_every: optimizer steps between two checkpoints, at most.
@@ -43,6 +44,7 @@ class TrainingConfig(Config):
     weight_decay: float = Field(default=2e-5, ge=0)
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     clip: float = Field(default=1.0, gt=0)
+    clip_norm: float | None = Field(default=None, gt=0)
     log_every: int = Field(default=20, ge=1)
     validate_every: int = Field(default=1000, ge=1)
     checkpoint_every: int = Field(default=10_000, ge=1)

@@ -17,8 +17,6 @@ from intermoe.config import Config
 
 # Joints of the two people that are nearer than this, metres: as predicted, and as they are.
 _NEAR, _TOUCHING = 1.0, 0.1
-# A length below which a direction means nothing.
-_SMALL = 1e-6
 
 
 class GeometricLossConfig(Config):
@@ -141,8 +139,6 @@ def _half_turn(joints_BTPJ3: Tensor, skeleton: Skeleton) -> Tensor:
     As a quaternion has them: not the angle, which jumps by a full turn.
     """
     across_BTP3 = joints_BTPJ3[..., skeleton.right_hip, :] - joints_BTPJ3[..., skeleton.left_hip, :]
-    x_BTP, z_BTP = across_BTP3[..., 2], -across_BTP3[..., 0]
-    length_BTP = (x_BTP.square() + z_BTP.square()).clamp(min=_SMALL**2).sqrt()
-    (x1_BT, x2_BT), (z1_BT, z2_BT) = (x_BTP / length_BTP).unbind(2), (z_BTP / length_BTP).unbind(2)
-    half_BT2 = torch.stack([1 + x1_BT * x2_BT + z1_BT * z2_BT, z1_BT * x2_BT - x1_BT * z2_BT], dim=-1)
-    return half_BT2 / half_BT2.square().sum(dim=-1, keepdim=True).clamp(min=_SMALL**2).sqrt()
+    (x1_BT, x2_BT), (z1_BT, z2_BT) = across_BTP3[..., 2].unbind(2), (-across_BTP3[..., 0]).unbind(2)
+    half_BT = torch.atan2(z1_BT * x2_BT - x1_BT * z2_BT, x1_BT * x2_BT + z1_BT * z2_BT) / 2
+    return torch.stack([half_BT.cos(), half_BT.sin()], dim=-1)

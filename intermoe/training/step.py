@@ -158,6 +158,8 @@ class TrainingStep:
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         numbers = self._numbers(sums, demands, torch.cat([count[None], norm[None]]))
         if self._is_taken(PendingStep(outcome, sorted(sums), demands, numbers)):
+            if self.config.clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm, norm, foreach=self.read_every > 1)
             # A few launches for all gradients, in two passes, or one pass each.
             nn.utils.clip_grad_value_(parameters, self.config.clip, foreach=self.read_every > 1)
             self.optimizer.step()

@@ -48,13 +48,18 @@ class WordEncoder:
 
 
 def small_model(
-    seed: int = 0, *, moe: dict | None = None, data: dict | None = None, diffusion: dict | None = None
+    seed: int = 0,
+    *,
+    network: str = "intermoe",
+    moe: dict | None = None,
+    data: dict | None = None,
+    diffusion: dict | None = None,
 ) -> InterMoE:
     """Random weights, also where training starts from zero, so that timestep and text change the result."""
     torch.manual_seed(seed)
     changes = {"moe": moe, "data": data, "diffusion": diffusion}
     values = CONFIG | {key: CONFIG[key] | (change or {}) for key, change in changes.items()}
-    model = InterMoE(ModelConfig.parse(values)).eval()
+    model = InterMoE(ModelConfig.parse(values | {"network": network})).eval()
     for name, parameter in model.denoiser.named_parameters():
         if "modulation" in name or name.startswith("out."):
             torch.nn.init.normal_(parameter, std=0.2)

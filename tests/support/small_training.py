@@ -7,6 +7,7 @@ import torch
 from small_model import small_model
 
 from intermoe.data.draws import Stream, normal, uniform
+from intermoe.networks.by_name import NetworkName, frames_per_latent
 from intermoe.networks.vae import STRIDE
 from intermoe.training.config import DenoiserTrainingConfig
 from intermoe.training.denoiser import DenoiserObjective
@@ -29,13 +30,13 @@ def stream(steps_per_epoch: float = 5.0) -> Any:
     return SimpleNamespace(seed=3, steps_per_epoch=steps_per_epoch)
 
 
-def made_up_batch(step: int, samples: int = 4, frames: int = 32) -> Batch:
+def made_up_batch(step: int, samples: int = 4, frames: int = 32, network: NetworkName = "intermoe") -> Batch:
     """Motions and texts of noise, of which the first motion is the longest."""
     generator = torch.Generator().manual_seed(step)
     lengths = torch.randint(8, frames + 1, (samples,), generator=generator)
     lengths[0] = frames
     seeds = torch.randint(1 << 30, (samples,), generator=generator)
-    latents = (-(-frames // STRIDE), 2, _LATENT)
+    latents = (frames, 2, 262) if frames_per_latent(network) == 1 else (-(-frames // STRIDE), 2, _LATENT)
     return {
         "features": torch.randn(samples, frames, 2, 262, generator=generator) * 0.1,
         "frames": lengths,

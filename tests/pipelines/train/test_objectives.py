@@ -20,12 +20,20 @@ from intermoe.text.encoders import TextStates
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.objective import Diagnostics
 from intermoe.training.vae import VaeObjective
+from pipelines.settings import load
 from pipelines.train.objectives import build
 
+RIVALS = {
+    "intergen": ["network=intergen", "moe.selection=dense"],
+    "timotion": ["network=timotion"],
+}
+INTERGENS = [
+    f"train.denoiser.loss.{name}={weight}" for name, weight in load("intergen").train.denoiser.loss.weights.items()
+]
 PAPERS = ("diffusion.target=sample", "diffusion.error=latent", "diffusion.hand_contact_loss=0")
 
 
-@pytest.fixture(scope="module", params=["vae", "denoiser", "evaluator"])
+@pytest.fixture(scope="module", params=["vae", "denoiser", "evaluator", *RIVALS])
 def target(request):
     return request.param
 
@@ -33,6 +41,9 @@ def target(request):
 @pytest.fixture(scope="module")
 def make(shards, tiny):
     def make(target, *overrides):
+        if target in RIVALS:
+            overrides = (*RIVALS[target], *INTERGENS, "diffusion.error=latent", *overrides)
+            target = "denoiser"
         values, folder = tiny(target, 4, *overrides), DatasetFolder.open(shards)
         if target == "denoiser":  # with a VAE that nobody has trained
             model = InterMoE.initial(values, folder.normaliser(), seed=values.seed)
@@ -92,8 +103,9 @@ def test_frames_beyond_the_last_latent_frame_change_nothing(objective, target, b
         pytest.skip("it has no latent frames")
     objective.train()
     before = {name: total.clone() for name, total in objective(batch).items()}
+    stride = objective.model.stride
     for row, frames in enumerate(batch["frames"].tolist()):
-        batch["features"][row, frames // 4 * 4 :] = 7.0
+        batch["features"][row, frames // stride * stride :] = 7.0
     for name, total in objective(batch).items():
         torch.testing.assert_close(total, before[name], rtol=1e-6, atol=0)
 
@@ -109,6 +121,7 @@ def test_only_what_is_trained_has_gradients(objective, target, batch):
 
 def test_what_a_checkpoint_holds(objective, target):
     held = {"vae": VAE_PARTS, "denoiser": (*VAE_PARTS, "text_head", "denoiser"), "evaluator": ("evaluator",)}
+    held |= dict.fromkeys(RIVALS, ("normaliser", "text_head", "denoiser"))
     assert objective.saved == held[target]
     assert set(objective.saved) <= objective.model.parts().keys()
 

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import Assignment, selections, update_biases
+from intermoe.networks.by_name import NetworkName, layers_of
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
+from intermoe.networks.timotion import TimotionConfig
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -54,11 +56,13 @@ class Outcome:
     weights: dict[str, Tensor]
 
 
-def train(rank: int, world: int, moe: dict, parts: int) -> Outcome:
+def train(rank: int, world: int, moe: dict, parts: int, network: NetworkName = "intermoe") -> Outcome:
     """Train a small denoiser; every step has ``parts`` micro-batches, shared out among the workers unevenly."""
     torch.manual_seed(0)
     config = DenoiserConfig(width=16, layers=2, heads=2, dropout=0.0)
-    model = Denoiser(config, MoeConfig.parse({"experts": 4, "hidden": 16, **moe}), latent=6, condition=8).train()
+    mixture = MoeConfig.parse({"experts": 4, "hidden": 16, **moe})
+    make_layers = partial(layers_of, network, config, mixture, TimotionConfig())
+    model = Denoiser(config, mixture, latent=6, condition=8, make_layers=make_layers).train()
     for parameter in model.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)
@@ -148,6 +152,14 @@ def test_workers_choose_count_and_learn_as_one_process(call_together, alone, par
     expected = alone(paradigm, parts)
     assert len(expected.choices) == (0 if paradigm == "dense" else STEPS * 2 * SAMPLES)
     assert_same(call_together(partial(train, moe=PARADIGMS[paradigm], parts=parts), world), expected, paradigm)
+
+
+@pytest.mark.parametrize("network", ["intergen", "timotion"])
+def test_workers_learn_as_one_process_with_other_networks_too(call_together, network):
+    of = partial(train, moe=PARADIGMS["dynamic"], parts=1, network=network)
+    (expected,) = call_together(of, 1)
+    assert len(expected.choices) == STEPS * 2 * SAMPLES
+    assert_same(call_together(of, 2), expected, "dynamic")
 
 
 @pytest.mark.parametrize("paradigm", ["dynamic", "in_sequences", "token_choice", "uniform", "dense"])
