@@ -78,6 +78,8 @@ class ProfileConfig(Config):
         config: a preset, or a YAML file.
         data: the data set.
         set: settings of all points.
+        points: settings of single points, by their names, beside those that a point has in each profile.
+        tables: the tables that the points stand for rows of; all by default.
         seeds: each point is trained with each.
         concurrent: trials at a time.
         asha: whether and how trials are stopped early.
@@ -86,6 +88,8 @@ class ProfileConfig(Config):
     config: str
     data: ProfileDataConfig
     set: dict[str, Any] = Field(default_factory=dict)
+    points: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    tables: tuple[str, ...] | None = None
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     concurrent: int = Field(default=1, ge=1)
     asha: AshaConfig | None = None
@@ -97,7 +101,7 @@ class PointConfig(Config):
     Attributes:
         name: of the point.
         set: its settings, beside the profile's.
-        rows: the table and the row that it stands for.
+        rows: the tables and the row of each that it stands for.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -136,6 +140,12 @@ class SweepConfig(Config):
     points: tuple[PointConfig, ...] = ()
     grid: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
     tables: dict[str, TableConfig] = Field(default_factory=dict)
+
+    @property
+    def tables_used(self) -> dict[str, TableConfig]:
+        """The tables of the profile that is taken."""
+        names = self.profiles[self.profile].tables
+        return self.tables if names is None else {name: self.tables[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -219,7 +229,11 @@ def load(file: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Swe
     _check_number(len(points), profile, config.grid, lines)
     points += [(point, ("grid",)) for point in _grid(config.grid)]
     _check_names(points, lines)
-    resolver = _Resolver(profile, base, common, lines)
+    for name in profile.points:
+        if name not in [point.name for point, _ in points]:
+            where = lines.place(*path, "points", name)
+            raise UserError(f"unknown point {name!r}", where=where, allowed=", ".join(p.name for p, _ in points))
+    resolver = _Resolver(config, base, common, lines)
     for seed, (point, at) in itertools.product(profile.seeds, points):
         resolver.add(point, seed, at)
     if not resolver.trials:
@@ -230,8 +244,10 @@ def load(file: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Swe
 class _Resolver:
     """Points to trials: those that come down to the same settings are one."""
 
-    def __init__(self, profile: ProfileConfig, base: Settings, common: Mapping[str, Any], lines: Lines) -> None:
-        self._profile, self._base, self._common, self._lines = profile, base, common, lines
+    def __init__(self, config: SweepConfig, base: Settings, common: Mapping[str, Any], lines: Lines) -> None:
+        self._name, self._profile = config.profile, config.profiles[config.profile]
+        self._base, self._common, self._lines = base, common, lines
+        self._tables = config.tables_used
         self.trials: dict[str, Trial] = {}
         self._owners: dict[tuple[int, str, str], Trial] = {}
 
@@ -239,6 +255,9 @@ class _Resolver:
         """Resolve a point with a seed; ``path`` is where in the file it stands."""
         section = path if path == ("grid",) else (*path, "set")
         values = _flat(point.set, self._lines, section)
+        if point.name in self._profile.points:
+            section = ("profiles", self._name, "points", point.name)
+            values |= _flat(self._profile.points[point.name], self._lines, section)
         for key, allowed in (("seed", "seeds, in the profile"), ("name", "in the profile, for all points")):
             if key in values:
                 place = self._lines.place(*section, key)
@@ -250,8 +269,9 @@ class _Resolver:
         before = self.trials.get(key)
         names, rows = (before.points, before.rows) if before else ((), ())
         names = tuple(dict.fromkeys((*names, point.name)))
-        trial = Trial(key, names, seed, resolved, tuple(dict.fromkeys((*rows, *point.rows.items()))))
-        for table, row in point.rows.items():
+        own = {table: row for table, row in point.rows.items() if table in self._tables}
+        trial = Trial(key, names, seed, resolved, tuple(dict.fromkeys((*rows, *own.items()))))
+        for table, row in own.items():
             owner = self._owners.setdefault((seed, table, row), trial)
             if owner.key != key:
                 place = self._lines.place(*path, "rows", table)
@@ -351,6 +371,11 @@ def _check_tables(config: SweepConfig, lines: Lines) -> None:
             if row not in config.tables[table].rows:
                 rows = ", ".join(config.tables[table].rows)
                 raise UserError(f"table {table} has no row {row!r}", where=where, allowed=rows)
+    for name, profile in config.profiles.items():
+        for place, table in enumerate(profile.tables or ()):
+            if table not in config.tables:
+                where = lines.place("profiles", name, "tables", place)
+                raise UserError(f"unknown table {table!r}", where=where, allowed=", ".join(config.tables) or "none")
     for table, content in config.tables.items():
         for row, measures in content.rows.items():
             for measure in measures:

@@ -137,7 +137,7 @@ def _note_plan(request: SweepRequest, progress: Mapping[str, Any]) -> None:
         {"key": trial.key, "name": trial.name, "points": trial.points, "seed": trial.seed, "rows": trial.rows}
         for trial in plan.trials
     ]
-    tables = {name: table.model_dump(mode="json") for name, table in plan.config.tables.items()}
+    tables = {name: table.model_dump(mode="json") for name, table in plan.config.tables_used.items()}
     note = sweep_note(request.out) | {"trials": trials, "tables": tables, **progress}
     write_note(request.out / SWEEP_NOTE, note)
 
