@@ -164,7 +164,7 @@ def test_small_numbers_are_read_however_they_are_written(text, file):
     ("override", "message"),
     [
         ("moe.expert=4", "did you mean 'moe.experts'?"),
-        ("mo.experts=4", "unknown key 'mo' (allowed: data, vae, denoiser, moe,"),
+        ("mo.experts=4", "unknown key 'mo' (allowed: data, network, vae, denoiser, timotion, moe,"),
         ("mo.experts=4", "did you mean 'moe'?"),
         ("experts=4", "unknown key 'experts'"),
         ("experts=4", "did you mean 'moe.experts'?"),
@@ -251,6 +251,50 @@ def test_workers_and_micro_batches_divide_the_denoisers_batch_together(file):
 @pytest.mark.parametrize("name", ["duett", "", "../presets/duet", "interhuman.yml.bak", "DUET"])
 def test_an_unknown_preset_is_told_with_those_that_are(name):
     assert refused(name) == f"unknown preset {name!r} (allowed: {', '.join(presets())}, or a .yaml file)"
+
+
+def test_a_file_says_what_is_different_from_its_base(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: interhuman\nname: mine\nmoe: {experts: 16}\ntrain: {vae: {loss: {kl: 0.1}}}\n")
+    theirs, mine = (flatten(load(config).model_dump(mode="json")) for config in ("interhuman", str(file)))
+    assert {key: value for key, value in mine.items() if theirs[key] != value} == {
+        "name": "mine",
+        "moe.experts": 16,
+        "train.vae.loss.kl": 0.1,
+    }
+    assert load(str(file), {"moe.experts": 4}).moe.experts == 4
+    file.write_text("base: intergen\nname: mine\n")
+    assert load(str(file)).network == "intergen", "whose base has one too"
+
+
+@pytest.mark.parametrize("base", ["interhumans", "mine.yaml", 3, ["duet"]])
+def test_a_base_that_is_no_preset_is_told(tmp_path, base):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"base: {base}\nname: mine\n")
+    assert refused(file) == f"{file}: base = {base!r} (allowed: {', '.join(presets())})"
+
+
+def test_the_presets_of_rivals_are_as_published():
+    intergen, timotion = load("intergen"), load("timotion")
+    for values in (intergen, timotion):
+        training = values.train.denoiser
+        assert (training.epochs, training.warmup_epochs, training.learning_rate) == (2000, 10, 1e-4)
+        assert (training.weight_decay, training.clip_norm) == (2e-5, 0.5)
+        assert training.loss.model_dump() == {
+            "velocity": 30.0,
+            "foot_contact": 30.0,
+            "bone_length": 10.0,
+            "distance_map": 3.0,
+            "affinity": 3.0,
+            "orientation": 0.01,
+            "up_to": 0.7,
+        }
+        assert values.diffusion == load("interhuman").diffusion
+        assert (values.moe.selection, values.moe.hidden) == ("dense", 2048)
+    sizes = {v.network: (v.denoiser.width, v.denoiser.layers, v.denoiser.heads) for v in (intergen, timotion)}
+    assert sizes == {"intergen": (1024, 8, 8), "timotion": (512, 5, 16)}
+    assert (intergen.train.denoiser.batch_size, timotion.train.denoiser.batch_size) == (32, 256)
+    assert timotion.timotion.local_patterns
 
 
 @pytest.mark.parametrize("name", ["none.yaml", "none.yml", "folder.yaml"])
