@@ -78,6 +78,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "describe --config",
         "train vae",
         "train denoiser",
+        "train denoiser",
         "sync runs/denoiser",
         "verify data/duet",
         'figure "The',
@@ -94,6 +95,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "sweep sweeps/ablations.yaml",
         "sweep sweeps/ablations.yaml",
         "report runs/ablations-duet",
+        "sweep sweeps/table1.yaml",
     ]
     write_duet(tmp_path / "InterHuman", count=12, seed=1)
     interx = ProcessedFolder(tmp_path / "Inter-X/processed_data")

@@ -80,7 +80,7 @@ def test_what_a_profile_says_of_its_points_and_tables_is_checked(tmp_path):
         load(change(points={"half": {}}))
     with pytest.raises(UserError, match=r"sweep.yaml:\d+: unknown table '9' \(allowed: 2, "):
         load(change(tables=["9"]))
-    with pytest.raises(UserError, match=r"sweep.yaml:\d+: moe.experts = 0"):
+    with pytest.raises(UserError, match=r"sweep.yaml:\d+: duet: moe.experts = 0"):
         load(change(points={"c-exp-2": {"moe.experts": 0}}))
 
 
