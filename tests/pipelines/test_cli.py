@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_shards import write_shards
+from toy_shards import change_card, write_shards
 
 from intermoe import checkpoint
 from intermoe.model import PARTS, VAE_PARTS, InterMoE
@@ -36,6 +36,7 @@ COMMANDS = {
         "--scale",
         "--count",
         "--seed",
+        "--layout",
     ),
     "import": ("{published}", "--config", "--denoiser", "--vae", "--stats", "--evaluator", "--out", "key=value"),
     "train": (
@@ -347,6 +348,13 @@ def test_the_version_is_that_of_the_package(capsys):
             ),
         ),
         (
+            "preprocess duet --out o --layout bvh",
+            (
+                "intermoe preprocess: argument --layout: invalid choice: 'bvh' (choose from 'interhuman', 'interx') "
+                "(allowed: see `intermoe preprocess --help`)"
+            ),
+        ),
+        (
             "preprocess interhuman --out o",
             ("interhuman: the folder of the recordings is not given (allowed: --root DIR)"),
         ),
@@ -428,6 +436,11 @@ def test_training_is_checked_before_ray_is_started(refused, saved, shards, tmp_p
     )
     clip = refused("train", "vae", *tiny, "data.encoder=clip")
     assert "data.encoder of the data set is 'minilm' (allowed: 'clip', as in the config)" in clip
+    change_card(shards, names_persons=False)
+    assert refused("train", "denoiser", *tiny, "--vae", vae, "data.persons=named") == (
+        f"{shards}: data.persons is 'named', but the first person of its captions may be either of the two "
+        "(allowed: data.persons=drawn)"
+    )
 
 
 def test_generating_goes_from_prompts_to_files(saved, capsys, tmp_path, monkeypatch):
