@@ -13,6 +13,7 @@ import torch
 from toy_shards import change_card, write_shards
 
 from intermoe import checkpoint
+from intermoe.evaluation.evaluator import Evaluator
 from intermoe.model import PARTS, VAE_PARTS, InterMoE
 from intermoe.motion import Motion
 from pipelines import settings
@@ -568,7 +569,7 @@ def test_the_packages_are_what_the_project_says():
     assert tuple(names.get(name, name.replace("-", "_")) for name in needed) == _DEPENDENCIES
 
 
-def test_evaluate_is_refused_in_one_line(refused, saved, shards):
+def test_evaluate_is_refused_in_one_line(refused, saved, shards, tiny, tmp_path):
     model = saved("model")
     assert "no such folder" in refused("evaluate", "--model", "nowhere", "--out", "o")
     assert "holds no text_head" in refused("evaluate", "--model", saved("vae", VAE_PARTS), "--out", "o")
@@ -578,6 +579,18 @@ def test_evaluate_is_refused_in_one_line(refused, saved, shards):
     )
     assert "holds no evaluator" in refused(
         "evaluate", "--model", model, "--data", shards, "--evaluator", model, "--out", "o"
+    )
+    evaluator = Evaluator(tiny.evaluator, tiny.data)
+    checkpoint.save(
+        tmp_path / "evaluator/best",
+        tensors={"evaluator": evaluator.state_dict()},
+        documents={"config": tiny.model_dump(mode="json")},
+    )
+    change_card(shards, names_persons=False)
+    named = refused("evaluate", "--model", model, "--data", shards, "--evaluator", tmp_path / "evaluator", "--out", "o")
+    assert named == (
+        f"{shards}: data.persons is 'named', but the first person of its captions may be either of the two "
+        "(allowed: data.persons=drawn)"
     )
     assert "belongs to the model" in refused("evaluate", "--model", model, "--out", "o", "moe.experts=3")
     Path("taken").mkdir()

@@ -1,6 +1,7 @@
 """Duet in the layout of Inter-X becomes shards that the networks of the preset ``interx`` train on; without Ray."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from toy_shards import caption_states
 
 from intermoe import checkpoint
+from intermoe.data.card import DatasetCard
 from intermoe.data.shards import DatasetFolder
 from intermoe.datasets.duet import make_interaction
 from intermoe.errors import UserError
@@ -15,9 +17,8 @@ from intermoe.model import VAE_PARTS
 from intermoe.text.encoders import TextStates
 from intermoe.training.step import TrainingStep
 from pipelines import settings
+from pipelines.cli import main
 from pipelines.preprocess import preprocess, tasks
-from pipelines.preprocess.preprocess import make_shards
-from pipelines.preprocess.sources import SourceConfig
 from pipelines.train.objectives import build
 
 SMALL = """
@@ -49,15 +50,19 @@ class MadeUpEncoder:
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    root = tmp_path_factory.mktemp("duet")
-    source = SourceConfig(format="duet", count=12, seed=2, layout="interx")
-    with pytest.MonkeyPatch.context() as patch, source.reader(root / "scratch") as reader:
-        patch.setattr(preprocess, "_stream", run_here)
+    """Made by the command, with Ray's part in this process."""
+    out = tmp_path_factory.mktemp("duet") / "shards"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.cluster.session.ray_session", nullcontext)
+        patch.setattr("pipelines.cluster.nodes.check_nodes", lambda **_: None)
         patch.setattr("ray.cluster_resources", dict)
-        patch.setattr(preprocess, "load_encoder", lambda *_: MadeUpEncoder())
-        patch.setattr(tasks, "_loaded", lambda *_: MadeUpEncoder())
-        make_shards(reader, name="duet", out=root / "shards", encoder="minilm")
-    return DatasetFolder.open(root / "shards")
+        patch.setattr(preprocess, "_stream", run_here)
+        for module, name in ((preprocess, "load_encoder"), (tasks, "_loaded")):
+            patch.setattr(module, name, lambda *_: MadeUpEncoder())
+        words = ["--layout", "interx", "--count", "12", "--seed", "2", "--out", str(out)]
+        assert main(["preprocess", "duet", *words]) == 0
+    assert [path.name for path in out.parent.iterdir() if not path.name.endswith(".lock")] == ["shards"]
+    return DatasetFolder.open(out)
 
 
 def test_shards_have_55_joints_and_names_that_hold(shards):
@@ -100,3 +105,9 @@ def test_names_that_may_mean_either_person_are_not_trained_on(shards):
         f"{shards.path}: data.persons is 'named', but the first person of its captions may be either of the two "
         "(allowed: data.persons=drawn)"
     )
+
+
+@pytest.mark.parametrize(("reader", "names_persons"), [("InterXReader", False), ("InterHumanReader", True)])
+def test_a_card_that_does_not_tell_is_known_by_its_reader(shards, reader, names_persons):
+    values = shards.card.model_dump(mode="json", exclude={"names_persons"})
+    assert DatasetCard.parse(values | {"reader": reader}).names_persons == names_persons
