@@ -59,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--count", type=_integer, default=600, help="duet: number of interactions (default: 600)")
     verb.add_argument("--seed", type=_integer, default=0, help="duet: seed (default: 0)")
+    verb.add_argument(
+        "--layout",
+        choices=("interhuman", "interx"),
+        default="interhuman",
+        help="duet: whose files to write and read, 22 joints or Inter-X's 55 (default: interhuman)",
+    )
 
     verb = verbs.add_parser("import", help="convert published weights to checkpoint folders")
     verb.add_argument("source", choices=("published",), help="released files of InterMoE, or of InterGen's evaluator")

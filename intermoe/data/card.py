@@ -44,6 +44,7 @@ class DatasetCard(Config):
         name: of the data set.
         reader: class that read the raw recordings.
         skeleton: name of the joints' skeleton.
+        names_persons: whether whom the captions call the first person is the first of the motion's two.
         fps: frames a second.
         encoder: of the captions.
         recordings: number of them in each split.
@@ -63,6 +64,8 @@ class DatasetCard(Config):
     name: str
     reader: str
     skeleton: str
+    # Cards that were written before this was asked do not say it.
+    names_persons: bool = Field(default_factory=lambda values: values.get("reader") != "InterXReader")
     fps: int = Field(default=FPS, ge=1)
     encoder: EncoderCard
     recordings: dict[Literal["train", "val", "test"], int]

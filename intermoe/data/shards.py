@@ -151,6 +151,15 @@ class DatasetFolder:
         """The normaliser of the training split's features."""
         return Normaliser.from_moments(torch.tensor(self.card.mean), torch.tensor(self.card.std))
 
+    def check_persons(self, persons: Persons) -> None:
+        """Raise ``UserError`` where persons are to be "named" and the captions' names may mean either of the two."""
+        if persons == "named" and not self.card.names_persons:
+            raise UserError(
+                "data.persons is 'named', but the first person of its captions may be either of the two",
+                where=self.path,
+                allowed="data.persons=drawn",
+            )
+
     def in_named_order(self, recording: RecordingHeader, drawn: Draw) -> Draw:
         """The same draw with the person first whom its caption names first, if it names one."""
         first = named_first(self.caption(recording.caption(replace(drawn, swap=False, mirror=False))).text)

@@ -52,6 +52,8 @@ class BvhPairReader:
         UserError: no such folder, index or mapping, or one that cannot be used.
     """
 
+    names_persons = True
+
     def __init__(
         self,
         root: Place,

@@ -58,6 +58,7 @@ class InterHumanReader:
     """
 
     skeleton: Skeleton = SMPL22
+    names_persons = True
 
     def __init__(self, root: Place, *, follow_links: bool = False) -> None:
         self.root = as_place(root)

@@ -61,14 +61,24 @@ class InterXReader:
     Args:
         root: the folder that holds ``motions``, or, of the processed data, the folder above ``processed_data``.
         body_model: SMPLX_NEUTRAL.npz.
+        names_persons: whether whom the captions call the first person is P1. Inter-X's authors do not promise that, and
+            who acts does not tell it.
         follow_links: whether links in the root may lead out of it.
     """
 
     skeleton: Skeleton = SMPLX55
 
-    def __init__(self, root: Place, *, body_model: Place | None = None, follow_links: bool = False) -> None:
+    def __init__(
+        self,
+        root: Place,
+        *,
+        body_model: Place | None = None,
+        names_persons: bool = False,
+        follow_links: bool = False,
+    ) -> None:
         self.root = as_place(root)
         self.body_model = body_model
+        self.names_persons = names_persons
         self.follow_links = follow_links
 
     def sources(self) -> list[Source]:

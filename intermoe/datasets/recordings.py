@@ -117,9 +117,15 @@ def check_id(id: str) -> None:
 
 
 class Reader(Protocol):
-    """A raw format: lists what a folder holds, and reads one recording at a time. Made from picklable values only."""
+    """A raw format: lists what a folder holds, and reads one recording at a time. Made from picklable values only.
+
+    Attributes:
+        skeleton: of the joints.
+        names_persons: whether whom the captions call the first person is the first of the recording's two.
+    """
 
     skeleton: Skeleton
+    names_persons: bool
 
     def sources(self) -> list[Source]:
         """Everything the folder lists, in a fixed order; ``UserError`` where the folder or its index is missing."""

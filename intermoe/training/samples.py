@@ -224,7 +224,8 @@ class SampleStream:
 
 
 def interaction_stream(dataset: str, training: TrainingConfig, data: DataConfig, seed: int) -> SampleStream:
-    """Interactions of the training split, with their captions."""
+    """Interactions of the training split, with their captions; ``UserError`` as for ``DatasetFolder.check_persons``."""
+    DatasetFolder.open(dataset).check_persons(data.persons)
     return SampleStream(
         dataset=dataset,
         split="train",

@@ -109,6 +109,7 @@ class EvaluateRequest:
                         where=where,
                         allowed=f"{needed!r}, as in {dataset}",
                     )
+        data.check_persons(judge.data.persons)
         text_folder = self.site.text_folder
         if judge.config.text == "tokens":
             load_encoder("clip", text_folder)

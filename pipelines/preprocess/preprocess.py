@@ -142,6 +142,7 @@ def make_shards(
             name=name,
             reader=type(reader).__name__,
             skeleton=reader.skeleton.name,
+            names_persons=reader.names_persons,
             encoder=encoder_card,
             recordings={split: sum(r["split"] == split for r in recordings) for split in SPLITS},
             frames=sum(recording["frames"] for recording in recordings),

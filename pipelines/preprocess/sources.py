@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BeforeValidator, Field
 
 from intermoe.config import Config
 from intermoe.datasets.bvh import BvhPairReader
 from intermoe.datasets.bvh_file import RATES
-from intermoe.datasets.duet import PartRunner, check_duet, in_turn, write_duet
+from intermoe.datasets.duet import BODY_MODEL, LayoutName, PartRunner, check_duet, in_turn, write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.interx import InterXReader
 from intermoe.datasets.recordings import Reader
@@ -23,6 +23,12 @@ def _as_root(root: Any) -> Any:
     return as_place(root) if isinstance(root, str) else root
 
 
+class _DuetOptions(TypedDict):
+    count: int
+    seed: int
+    layout: LayoutName
+
+
 class SourceConfig(Config):
     """Recordings in a raw format.
 
@@ -32,6 +38,7 @@ class SourceConfig(Config):
             made in a temporary folder.
         count: of "duet": how many recordings are made.
         seed: of "duet".
+        layout: of "duet": the data set in whose layout they are made, so that its reader reads them.
         mapping: of "bvh": how joints correspond, a shipped mapping's name or a file.
         scale: of "bvh": metres per unit of its files.
         fps: of "bvh": frames per second, where its files state a wrong rate.
@@ -43,6 +50,7 @@ class SourceConfig(Config):
     root: Annotated[Place | None, BeforeValidator(_as_root)] = None
     count: int = Field(default=600, ge=1)
     seed: int = Field(default=0, ge=0)
+    layout: LayoutName = "interhuman"
     mapping: str = "cmu"
     scale: float = Field(default=1.0, gt=0)
     fps: float | None = Field(default=None, ge=RATES[0], le=RATES[1])
@@ -64,15 +72,18 @@ class SourceConfig(Config):
         # Tasks may run in another working directory.
         root = None if self.root is None else absolute(self.root)
         if self.format == "duet":
+            duet: _DuetOptions = {"count": self.count, "seed": self.seed, "layout": self.layout}
             if root is None:
                 with scratch_folder(scratch, "duet") as folder:
-                    write_duet(folder / "duet", count=self.count, seed=self.seed, run=run)
-                    yield InterHumanReader(folder / "duet")
+                    write_duet(folder / "duet", run=run, **duet)
+                    yield self._duet_reader(folder / "duet")
                 return
             if _holds_something(root):
-                check_duet(root, count=self.count, seed=self.seed)
+                check_duet(root, **duet)
             else:
-                write_duet(root, count=self.count, seed=self.seed, run=run)
+                write_duet(root, run=run, **duet)
+            yield self._duet_reader(root)
+            return
         if root is None:
             raise UserError("the folder of the recordings is not given", where=self.format, allowed="--root DIR")
         if self.format == "bvh":
@@ -82,6 +93,12 @@ class SourceConfig(Config):
             yield InterXReader(root, body_model=model, follow_links=self.follow_links)
         else:
             yield InterHumanReader(root, follow_links=self.follow_links)
+
+    def _duet_reader(self, root: Place) -> Reader:
+        if self.layout == "interx":
+            model = root / BODY_MODEL
+            return InterXReader(root, body_model=model, names_persons=True, follow_links=self.follow_links)
+        return InterHumanReader(root, follow_links=self.follow_links)
 
     def check(self) -> None:
         """Raise ``UserError`` where recordings that are not made here are not there, or not listed."""

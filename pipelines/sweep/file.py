@@ -53,7 +53,9 @@ class ProfileDataConfig(SourceConfig):
     def identity(self) -> dict[str, Any]:
         """The plain values that determine the contents of the shards; the location of CLIP's weights does not."""
         # Left out unless it is set, so that the keys of older sweeps stay.
-        unset = [name for name in ("follow_links", "body_model") if not getattr(self, name)]
+        fields = type(self).model_fields
+        later = ("follow_links", "body_model", "layout")
+        unset = [name for name in later if getattr(self, name) == fields[name].default]
         return self.model_dump(mode="json", exclude={"text_folder", *unset})
 
 

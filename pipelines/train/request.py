@@ -60,8 +60,10 @@ class TrainRequest:
             )
         check_storage(self.out)
         check_unlocked(self.out)
-        card = DatasetFolder.open(self.dataset).card
+        folder = DatasetFolder.open(self.dataset)
+        card = folder.card
         _check_dataset(self.settings, card, self.dataset)
+        folder.check_persons(self.settings.data.persons)
         note = run_note(self.out)
         vae = None
         if self.target == "denoiser":

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_shards import write_shards
+from toy_shards import change_card, write_shards
 
 from intermoe import checkpoint
+from intermoe.evaluation.evaluator import Evaluator
 from intermoe.model import InterMoE
 from intermoe.model_config import VAE_PARTS
 from intermoe.motion import Motion
@@ -37,6 +38,7 @@ COMMANDS = {
         "--scale",
         "--count",
         "--seed",
+        "--layout",
     ),
     "import": ("{published}", "--config", "--denoiser", "--vae", "--stats", "--evaluator", "--out", "key=value"),
     "train": (
@@ -351,6 +353,13 @@ def test_the_version_is_that_of_the_package(capsys):
             ),
         ),
         (
+            "preprocess duet --out o --layout bvh",
+            (
+                "intermoe preprocess: argument --layout: invalid choice: 'bvh' (choose from 'interhuman', 'interx') "
+                "(allowed: see `intermoe preprocess --help`)"
+            ),
+        ),
+        (
             "preprocess interhuman --out o",
             ("interhuman: the folder of the recordings is not given (allowed: --root DIR)"),
         ),
@@ -432,6 +441,11 @@ def test_training_is_checked_before_ray_is_started(refused, saved, shards, tmp_p
     )
     clip = refused("train", "vae", *tiny, "data.encoder=clip")
     assert "data.encoder of the data set is 'minilm' (allowed: 'clip', as in the config)" in clip
+    change_card(shards, names_persons=False)
+    assert refused("train", "denoiser", *tiny, "--vae", vae, "data.persons=named") == (
+        f"{shards}: data.persons is 'named', but the first person of its captions may be either of the two "
+        "(allowed: data.persons=drawn)"
+    )
 
 
 def test_generating_goes_from_prompts_to_files(saved, capsys, tmp_path, monkeypatch):
@@ -559,7 +573,7 @@ def test_the_packages_are_what_the_project_says():
     assert tuple(names.get(name, name.replace("-", "_")) for name in needed) == _DEPENDENCIES
 
 
-def test_evaluate_is_refused_in_one_line(refused, saved, shards):
+def test_evaluate_is_refused_in_one_line(refused, saved, shards, tiny, tmp_path):
     model = saved("model")
     assert "no such folder" in refused("evaluate", "--model", "nowhere", "--out", "o")
     assert "holds no text_head" in refused("evaluate", "--model", saved("vae", VAE_PARTS), "--out", "o")
@@ -569,6 +583,18 @@ def test_evaluate_is_refused_in_one_line(refused, saved, shards):
     )
     assert "holds no evaluator" in refused(
         "evaluate", "--model", model, "--data", shards, "--evaluator", model, "--out", "o"
+    )
+    evaluator = Evaluator(tiny.evaluator, tiny.data)
+    checkpoint.save(
+        tmp_path / "evaluator/best",
+        tensors={"evaluator": evaluator.state_dict()},
+        documents={"config": tiny.model_dump(mode="json")},
+    )
+    change_card(shards, names_persons=False)
+    named = refused("evaluate", "--model", model, "--data", shards, "--evaluator", tmp_path / "evaluator", "--out", "o")
+    assert named == (
+        f"{shards}: data.persons is 'named', but the first person of its captions may be either of the two "
+        "(allowed: data.persons=drawn)"
     )
     assert "belongs to the model" in refused("evaluate", "--model", model, "--out", "o", "moe.experts=3")
     Path("taken").mkdir()

@@ -14,14 +14,16 @@ from pipelines.cli import main
 from pipelines.preprocess.preprocess import make_shards
 
 
-def test_recordings(disk):
-    disk.resize(3000)
+# In the layout of Inter-X, the second disk is full while the files of the splits are written.
+@pytest.mark.parametrize(("layout", "kib"), [("interhuman", 3000), ("interx", 1000), ("interx", 4000)])
+def test_recordings(disk, layout, kib):
+    disk.resize(kib)
     with pytest.raises(UserError) as caught:
-        write_duet(disk.root / "duet", count=20, seed=0)
+        write_duet(disk.root / "duet", count=20, seed=0, layout=layout)
     assert str(caught.value) == f"{disk.root}/duet: cannot be written: No space left on device"
     assert disk.files() == []
     disk.resize(60_000)
-    write_duet(disk.root / "duet", count=20, seed=0)
+    write_duet(disk.root / "duet", count=20, seed=0, layout=layout)
 
 
 @pytest.mark.parametrize(("kib", "file"), [(400, "weights.safetensors"), (1250, "config.json")])

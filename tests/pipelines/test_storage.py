@@ -7,10 +7,11 @@ import pytest
 from intermoe import checkpoint
 from intermoe.data.card import CARD
 from intermoe.data.shards import DatasetFolder
-from intermoe.datasets.duet import write_duet
+from intermoe.datasets.duet import BODY_MODEL, write_duet
 from intermoe.datasets.interhuman import InterHumanReader
+from intermoe.datasets.interx import InterXReader
 from intermoe.files import contents, sha256
-from intermoe.places import StorageError, as_place
+from intermoe.places import StorageError, as_place, read_bytes
 from pipelines.evaluate.evaluate import evaluate
 from pipelines.evaluate.request import EvaluateRequest
 from pipelines.evaluate.results import Results
@@ -84,6 +85,19 @@ def test_an_evaluation_in_a_storage_gives_the_same_numbers(run_workers, tiny, re
     assert stored.values.equals(results.values)
     names = ["results.html", "results.json", "results.md", "samples.html"]
     assert sorted(path.name for path in contents(root / "evaluation")) == names
+
+
+def test_duet_in_the_layout_of_interx_is_the_same_in_a_storage(bucket, tmp_path):
+    remote = as_place(f"{bucket}/interx")
+    write_duet(remote, count=34, seed=0, layout="interx")  # in two parts
+    write_duet(tmp_path / "duet", count=34, seed=0, layout="interx")
+    files = [path.relative_to(tmp_path / "duet") for path in (tmp_path / "duet").rglob("*") if path.is_file()]
+    assert {path: read_bytes(remote / path.as_posix()) for path in files} == {
+        path: (tmp_path / "duet" / path).read_bytes() for path in files
+    }
+    assert len(remote.fs.find(remote.path)) == len(files) == 34 + 6
+    reader = InterXReader(remote, body_model=remote / BODY_MODEL)
+    assert [recording.id for recording in reader.read(reader.sources()[0])] == ["000000_shake_hands"]
 
 
 def test_recordings_are_not_set_aside_because_their_storage_does_not_answer(bucket, tmp_path, monkeypatch):

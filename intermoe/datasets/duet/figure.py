@@ -49,6 +49,11 @@ class Body:
                     offset_J3[joint] *= size
         return cls(scale, offset_J3)
 
+    @classmethod
+    def average(cls) -> "Body":
+        """A person of average build: SMPL's rest pose as it is."""
+        return cls(1.0, np.array(SMPL22.rest_offsets))
+
     def of(self, *names: str) -> Array:
         """Rest offsets [..., 3] of the named joints."""
         return self.offset_J3[[_JOINT[name] for name in names]]

@@ -31,11 +31,19 @@ class Scene:
 
 
 class Stage:
-    """Random draws of one interaction, in the order a choreography asks for them."""
+    """Random draws of one interaction, in the order a choreography asks for them.
 
-    def __init__(self, random: np.random.Generator) -> None:
+    Args:
+        random: where they come from.
+        body: of both persons; each has one of random build without it.
+    """
+
+    def __init__(self, random: np.random.Generator, body: Body | None = None) -> None:
         self.random = random
         self.actor_body, self.other_body = Body.draw(random), Body.draw(random)
+        if body is not None:
+            # Only now: whatever is drawn next is the same as with bodies of random build.
+            self.actor_body = self.other_body = body
         self.size = (self.actor_body.scale + self.other_body.scale) / 2
         self.tempo = random.uniform(0.9, 1.15)
 

@@ -17,7 +17,9 @@ from intermoe.body.rotations import matrix_from_6d
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet import KINDS, make_interaction, write
 from intermoe.datasets.duet.captions import TEMPLATES, fill, told
-from intermoe.datasets.duet.write import write_duet
+from intermoe.datasets.duet.figure import Body
+from intermoe.datasets.duet.kinds import PosedInteraction, pose_interaction
+from intermoe.datasets.duet.write import LayoutName, write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.recordings import Recording
 from intermoe.errors import UserError
@@ -304,17 +306,20 @@ def test_a_larger_data_set_begins_with_the_smaller_one(tmp_path: Path) -> None:
             assert path.suffix != ".npy" or same == path.read_bytes()
 
 
-def test_parts_are_made_anywhere_and_in_any_order_with_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("layout", "num_files"), [("interhuman", 3 * 70 + 5), ("interx", 70 + 6)])
+def test_parts_are_made_anywhere_and_in_any_order_with_the_same_bytes(
+    tmp_path: Path, layout: LayoutName, num_files: int
+) -> None:
     def run(task: Any, parts: Any) -> Any:
         assert [(part["first"], part["end"]) for part in parts] == [(0, 32), (32, 64), (64, 70)]
         sent = json.loads(json.dumps(parts))  # as between processes
         results = {number: json.loads(json.dumps(task(sent[number]))) for number in (2, 0, 1)}
         return [results[number] for number in range(3)]
 
-    write_duet(tmp_path / "turn", count=70, seed=1)
-    write_duet(tmp_path / "tasks", count=70, seed=1, run=run)
+    write_duet(tmp_path / "turn", count=70, seed=1, layout=layout)
+    write_duet(tmp_path / "tasks", count=70, seed=1, layout=layout, run=run)
     files = {path.relative_to(tmp_path / "turn") for path in (tmp_path / "turn").rglob("*") if path.is_file()}
-    assert len(files) == 3 * 70 + 5
+    assert len(files) == num_files
     assert files == {path.relative_to(tmp_path / "tasks") for path in (tmp_path / "tasks").rglob("*") if path.is_file()}
     for file in files:
         assert (tmp_path / "tasks" / file).read_bytes() == (tmp_path / "turn" / file).read_bytes(), file
@@ -351,12 +356,12 @@ def test_counts_and_seeds_out_of_range_are_refused(tmp_path: Path, count: int, s
 
 
 def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail_at_three(seed: int, index: int) -> Recording:
+    def fail_at_three(seed: int, index: int, body: Body | None) -> PosedInteraction:
         if index == 3:
             raise KeyboardInterrupt
-        return make_interaction(seed, index)
+        return pose_interaction(seed, index, body)
 
-    monkeypatch.setattr(write, "make_interaction", fail_at_three)
+    monkeypatch.setattr(write, "pose_interaction", fail_at_three)
     with pytest.raises(KeyboardInterrupt):
         write_duet(tmp_path / "duet", count=5, seed=0)
     assert not list(tmp_path.iterdir())

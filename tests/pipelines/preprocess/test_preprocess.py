@@ -175,6 +175,7 @@ class FakeReader:
     """Recordings of many kinds of trouble, by their id."""
 
     skeleton = SMPL22
+    names_persons = True
 
     def __init__(self, ids: list[str], split: str = "train") -> None:
         self.ids, self.split = ids, split

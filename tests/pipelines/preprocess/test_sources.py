@@ -5,6 +5,7 @@ import pytest
 from intermoe.datasets.bvh import BvhPairReader
 from intermoe.datasets.duet import write_duet
 from intermoe.datasets.interhuman import InterHumanReader
+from intermoe.datasets.interx import InterXReader
 from intermoe.errors import UserError
 from pipelines.preprocess.request import PreprocessRequest
 from pipelines.preprocess.sources import SourceConfig
@@ -43,6 +44,32 @@ def test_a_root_of_duet_made_with_another_count_or_seed_is_refused(count, seed, 
         f"{tmp_path / 'raw'}: was made with count 2 and seed 1, not with count {count} and seed {seed}"
         " (allowed: count 2 and seed 1, or another --root)"
     )
+
+
+def test_a_root_of_duet_in_another_layout_is_refused(tmp_path):
+    write_duet(tmp_path / "raw", count=2, seed=1)
+    source = SourceConfig(format="duet", root=tmp_path / "raw", count=2, seed=1, layout="interx")
+    message = (
+        f"{tmp_path / 'raw'}: was made with layout interhuman, count 2 and seed 1, not with layout interx, count 2 and "
+        "seed 1 (allowed: layout interhuman, count 2 and seed 1, or another --root)"
+    )
+    for note in (None, '{"count": 2, "seed": 1}'):  # as folders have it that were made before there were layouts
+        if note:
+            (tmp_path / "raw/duet.json").write_text(note)
+        with pytest.raises(UserError) as caught:
+            source.check()
+        assert str(caught.value) == message
+    source.model_copy(update={"layout": "interhuman"}).check()
+
+
+def test_duet_in_the_layout_of_interx_is_read_by_its_reader_with_the_body_written_beside_it(tmp_path):
+    config = SourceConfig(format="duet", root=tmp_path / "raw", count=2, seed=1, layout="interx")
+    for source in (config, config, config.model_copy(update={"root": None})):
+        with source.reader(tmp_path / "new") as reader:
+            assert isinstance(reader, InterXReader)
+            assert (reader.body_model, reader.names_persons) == (reader.root / "body_model.npz", True)
+            assert [len(reader.read(listed)) for listed in reader.sources()] == [1, 1]
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_a_root_of_duet_that_holds_something_else_is_refused(tmp_path):
