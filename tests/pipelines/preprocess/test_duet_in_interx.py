@@ -13,7 +13,7 @@ from intermoe.data.card import DatasetCard
 from intermoe.data.shards import DatasetFolder
 from intermoe.datasets.duet import make_interaction
 from intermoe.errors import UserError
-from intermoe.model import VAE_PARTS
+from intermoe.model_config import VAE_PARTS
 from intermoe.text.encoders import TextStates
 from intermoe.training.step import TrainingStep
 from pipelines import settings
