@@ -11,6 +11,7 @@ import ray.data
 
 from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
+from intermoe.evaluation.metrics import MetricScales
 from intermoe.evaluation.protocol import GENERATING
 from intermoe.evaluation.runner import read_parts
 from intermoe.evaluation.scoring import score
@@ -62,6 +63,7 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
             parts,
             seed=request.seed,
             split=request.split,
+            scales=MetricScales.parse(plan.about["scales"]),
         )
         results = Results(values=values, about={**plan.about, "run": run.id})
         run.log_metrics(results.metrics() | {"seconds_generating": seconds}, request.step)
@@ -99,7 +101,7 @@ def _begun(plan: EvaluationPlan, out: Place, partial: Place) -> Run:
     if request.run_id is None:
         tags = {
             "intermoe.target": "evaluate",
-            "intermoe.model": plan.spec.model,
+            "intermoe.model": plan.about["model"],
             "intermoe.model_run": plan.model_run or "",
             "intermoe.evaluator": plan.spec.evaluator,
             **request.label.tags,
