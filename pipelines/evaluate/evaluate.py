@@ -22,6 +22,7 @@ from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
 from pipelines.evaluate.actor import EvaluationActor
 from pipelines.evaluate.extremes import extreme_scenes
+from pipelines.evaluate.recorded_row import recorded_tags
 from pipelines.evaluate.request import PLAN, EvaluationPlan, check_out, partial_folder
 from pipelines.evaluate.results import Results, description, publish
 from pipelines.tracking.address import as_noted, shown
@@ -72,6 +73,7 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
             run.log_artifact(file)
         run.log_table(results.columns(), "results_table.json")
         run.describe(description(results))
+        run.set_tags(recorded_tags(results.recorded))
         if plan.model_run is not None:
             run.log_evaluated(plan.model_run, results.metrics("generated"), request.step)
         # Last: until then, the same command does all this again.
