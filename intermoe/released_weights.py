@@ -22,7 +22,7 @@ from torch import Tensor
 from intermoe.body.skeletons import Skeleton
 from intermoe.data.shards import DataConfig
 from intermoe.errors import UserError, reason_of
-from intermoe.evaluation.conventions import EvaluatorConventions, KnownRow
+from intermoe.evaluation.conventions import PUBLISHED, EvaluatorConventions, KnownRow
 from intermoe.evaluation.evaluator import PART, Evaluator, EvaluatorConfig
 from intermoe.layers.conditioning import sinusoids
 from intermoe.model import InterMoE
@@ -46,7 +46,7 @@ INTERCLIP_ROW = KnownRow(
     dataset="interhuman",
     skeleton="smpl22",
     split="test",
-    origin="published",
+    origin=PUBLISHED,
     source="reruns told in InterGen #44 #49, in2IN #5, InterMask #3 #5 #10, TIMotion #7, and the published intervals",
     ranges={name: (round(low - half, 4), round(high + half, 4)) for name, (low, high, half) in _RERUNS.items()},
 )

@@ -315,7 +315,7 @@ def _check_evaluate(options: argparse.Namespace) -> None:
         needed = {"--evaluator": options.evaluator, "--data": options.data}
         foreign = {"--model": options.model, "--guidance": options.guidance, "--no-untrained": options.no_untrained}
         for name, value in foreign.items():
-            if value not in (None, False):
+            if value is not None and value is not False:
                 raise UserError(f"{name} is nothing to recorded motion", where=where, allowed="leave it out")
     else:
         needed = {"--model": options.model, "--out": options.out}

@@ -6,11 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from intermoe.evaluation.conventions import KnownRow, Verdict
+from intermoe.evaluation.conventions import RUN_HERE, KnownRow, Verdict
 from intermoe.evaluation.measures import MEASURES
-
-RUN_HERE = "run here"
-"""What tables say of numbers that this project measured; those that others have written are "published"."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,8 @@ class RecordedRow:
     @classmethod
     def of(cls, means: Mapping[str, float], texts: Mapping[str, str], about: Mapping[str, Any]) -> "RecordedRow":
         """The row of results that say of themselves what ``Judge.about`` gives."""
-        known = about.get("known_row")
-        differences = tuple(about.get("protocol_differences", ()))
+        known = about["known_row"]
+        differences = tuple(about["protocol_differences"])
         return cls(means, texts, KnownRow.parse(known) if known else None, differences)
 
     @property

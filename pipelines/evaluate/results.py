@@ -10,6 +10,7 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from intermoe.evaluation.conventions import RUN_HERE
 from intermoe.evaluation.measures import MEASURES, TABLES
 from intermoe.evaluation.metrics import Interval
 from intermoe.files import read_note, whole_file, whole_folder, write_note
@@ -28,7 +29,7 @@ from pipelines.documents import (
     interval_texts,
     png,
 )
-from pipelines.evaluate.recorded_row import RUN_HERE, RecordedRow
+from pipelines.evaluate.recorded_row import RecordedRow
 
 RESULTS = "results.json"
 """Name of the file of all numbers in a folder of results."""

@@ -34,6 +34,9 @@ ABOUT = {
     "spacing": None,
     "guidance": 3.5,
     "guidance_interval": [0.0, 1.0],
+    "scales": {"fid": 6.0, "diversity": 3.0, "multimodality": 1.0},
+    "known_row": None,
+    "protocol_differences": [],
     "evaluation": {
         "replications": 2,
         "pool": 10,
@@ -99,7 +102,8 @@ def test_columns_stand_in_the_order_of_the_measures(results):
         PLAUSIBILITY: ["jerk_m_s3"],
     }
     assert list(Results(results.values[["fid"]], ABOUT).tables) == [TEXT_AND_MOTION]
-    assert list(results.columns()) == ["row", *(MEASURES[name].title for name in results.cells)]
+    assert results.columns()["source"] == ["run here"] * 4
+    assert list(results.columns()) == ["row", "source", *(MEASURES[name].title for name in results.cells)]
     assert results.columns()["FID ↓"] == list(results.cells["fid"])
 
 
@@ -168,7 +172,7 @@ def test_notes_are_of_what_is_shown(results):
     assert "Raw: the network's output before settling" in notes
     assert "Untrained: the model's VAE" in notes
     assert "R-precision in pools of 10 (chance: 0.100, 0.200, 0.300)" in notes
-    assert "MultiModality: 40 captions, 4 motions of each, 4 pairs." in notes
+    assert "MultiModality: 40 captions, 4 motions of each, 4 pairs; of embeddings times 1." in notes
     assert "Identity is judged by rules" in notes
     about = ABOUT | {"evaluation": ABOUT["evaluation"] | {"multimodality": {"captions": 0}}}
     notes = "\n".join(Results(results.values.loc[["recorded"]][["fid"]], about).notes())
