@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from small_model import WordEncoder
 from toy_shards import write_shards
 
 from intermoe import checkpoint
@@ -36,9 +35,8 @@ KNOWN = {
 
 
 @pytest.fixture
-def request_of(tmp_path, store, monkeypatch):
+def request_of(tmp_path, store):
     """A function that asks for an evaluation of a small model by an evaluator with a known row."""
-    monkeypatch.setattr("intermoe.model.load_encoder", lambda *_: WordEncoder())
     values = settings.load("duet", settings.parse_overrides(TINY.split()))
     write_shards(tmp_path / "toy", {"test": 5})
     model = InterMoE.initial(values, seed=0)
