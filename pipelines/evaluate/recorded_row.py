@@ -28,9 +28,9 @@ class RecordedRow:
 
     @classmethod
     def of(cls, means: Mapping[str, float], texts: Mapping[str, str], about: Mapping[str, Any]) -> "RecordedRow":
-        """The row of results that say of themselves what ``Judge.about`` gives."""
-        known = about["known_row"]
-        differences = tuple(about["protocol_differences"])
+        """The row of results that say of themselves what ``Judge.about`` gives; nothing is known where they do not."""
+        known = about.get("known_row")
+        differences = tuple(about.get("protocol_differences", ()))
         return cls(means, texts, KnownRow.parse(known) if known else None, differences)
 
     @property
