@@ -199,6 +199,12 @@ def _figure(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    if options.check_recorded:
+        from pipelines.evaluate import check_recorded
+
+        check_recorded.command(options)
+        return
+
     from rich.console import Console
 
     from intermoe.evaluation.protocol import ROWS

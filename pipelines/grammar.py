@@ -152,10 +152,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="key=value",
         help="overrides of settings, such as evaluation.replications=5 or diffusion.sampler=dpm++",
     )
-    verb.add_argument("--model", required=True, help="run or checkpoint of a denoiser, or the id of its MLflow run")
+    verb.add_argument("--model", help="run or checkpoint of a denoiser, or the id of its MLflow run")
     verb.add_argument("--data", type=as_place, help="folder of shards (default: what the model was trained on)")
     verb.add_argument("--evaluator", help="run or checkpoint of an evaluator (default: runs/NAME/evaluator)")
-    verb.add_argument("--out", type=as_place, required=True, help="output folder: the results")
+    verb.add_argument("--out", type=as_place, help="output folder: the results (optional with --check-recorded)")
+    verb.add_argument(
+        "--check-recorded",
+        action="store_true",
+        help="measure recorded motion alone and compare it with what --evaluator is known to give; without --model",
+    )
     verb.add_argument("--split", choices=("test", "val", "train"), default="test", help="recordings (default: test)")
     verb.add_argument("--no-untrained", action="store_true", help="omit the row of the untrained model")
     verb.add_argument("--seed", type=_integer, default=0, help="seed of everything random (default: 0)")
@@ -309,6 +314,25 @@ def _port(text: str) -> int:
     return port
 
 
+def _check_evaluate(options: argparse.Namespace) -> None:
+    """Raise where an option is missing, or has nothing to do with recorded motion."""
+    where = "intermoe evaluate" + (" --check-recorded" if options.check_recorded else "")
+    if options.check_recorded:
+        needed = {"--evaluator": options.evaluator, "--data": options.data}
+        foreign = {"--model": options.model, "--guidance": options.guidance, "--no-untrained": options.no_untrained}
+        for name, value in foreign.items():
+            if value is not None and value is not False:
+                raise UserError(f"{name} is nothing to recorded motion", where=where, allowed="leave it out")
+    else:
+        needed = {"--model": options.model, "--out": options.out}
+    if missing := [name for name, value in needed.items() if value is None]:
+        raise UserError(
+            f"the following arguments are required: {', '.join(missing)}",
+            where=where,
+            allowed="see `intermoe evaluate --help`",
+        )
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of a command; prompts and ``key=value`` may stand before, between and after the options.
 
@@ -324,6 +348,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         end = words.index("--")
         words, command = words[:end], words[end + 1 :]
     options, rest = grammar.parse_known_args(words)
+    if options.verb == "evaluate":
+        _check_evaluate(options)
     if options.verb == "submit":
         if rest or not command:
             raise UserError(

@@ -6,7 +6,7 @@ from typing import Any
 from intermoe import checkpoint
 from intermoe.evaluation.evaluator import PART
 from intermoe.files import check_free, sha256
-from intermoe.released_weights import State, evaluator_parts, generator_parts
+from intermoe.released_weights import State, evaluator_parts, generator_parts, published_conventions
 from pipelines.settings import Settings
 
 
@@ -32,7 +32,10 @@ def import_evaluator(settings: Settings, *, file: Path, out: Path) -> None:
     """Write the evaluator's checkpoint from InterCLIP's file; arguments and errors as for ``import_generator``."""
     check_free(out, "another --out")
     parts = evaluator_parts(settings.evaluator, settings.data, file=file)
-    _save(out, settings, PART, parts=parts, files={PART: sha256(file)})
+    conventions = published_conventions(settings.evaluator)
+    evaluator = settings.evaluator.model_copy(update={"conventions": conventions})
+    stored = settings.model_copy(update={PART: evaluator})
+    _save(out, stored, PART, parts=parts, files={PART: sha256(file)})
 
 
 def _save(out: Path, settings: Settings, target: str, *, parts: dict[str, State], files: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from intermoe import checkpoint
 from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
+from intermoe.evaluation.conventions import RUN_HERE
 from intermoe.model_config import ModelConfig, trained_folder
 from intermoe.places import Place
 from pipelines.tracking import registry
@@ -75,7 +76,9 @@ def model_card(
         measured: of the newest evaluation, by name.
     """
     rows = [f"| {key} | {value:.4g} |" for key, value in sorted(measured.items())]
-    measures = ["| measure | value |", "|---|---|", *rows] if rows else ["Not evaluated yet: `intermoe evaluate`."]
+    measures = (
+        [f"| measure | {RUN_HERE} |", "|---|---|", *rows] if rows else ["Not evaluated yet: `intermoe evaluate`."]
+    )
     steps = documents.get("state", {}).get("step")
     request = json.dumps(registry.request_example("bvh"))
     return "\n".join(

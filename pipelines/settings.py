@@ -173,10 +173,23 @@ def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any], *, where
     Raises:
         UserError: an unknown key, a value out of range.
     """
+    return Settings.parse(assigned(values, overrides), where=where)
+
+
+def assigned(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested plain values with values by their dotted keys on top, not checked yet.
+
+    Raises:
+        UserError: a key goes on below a single value.
+
+    Example:
+        >>> assigned({"moe": {"experts": 8}}, {"moe.experts": 4, "seed": 1})
+        {'moe': {'experts': 4}, 'seed': 1}
+    """
     changed = deepcopy(dict(values))
     for key, value in overrides.items():
         _assign(changed, key.split("."), value, key)
-    return Settings.parse(changed, where=where)
+    return changed
 
 
 def check_of_trained(overrides: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from intermoe.body.skeletons import skeleton_named
 from intermoe.config import Config
 from intermoe.data.shards import DataConfig
 from intermoe.errors import UserError
+from intermoe.evaluation.conventions import EvaluatorConventions
 from intermoe.layers.conditioning import sinusoids
 from intermoe.layers.stored_weights import check_fit
 from intermoe.model_config import trained_folder
@@ -47,6 +48,7 @@ class EvaluatorConfig(Config):
         scale: length of the embeddings before training; it is learned. Its square multiplies the cosines in the loss.
         normalised: whether motion features are normalised first; published ones are not.
         vocabulary: tokens of the encoder, for "tokens".
+        conventions: what belongs to its numbers: the scales of its metrics, and what it gives for recorded motion.
     """
 
     text: Literal["tokens", "states"] = "tokens"
@@ -62,6 +64,7 @@ class EvaluatorConfig(Config):
     scale: float = Field(default=1.0, gt=0)
     normalised: bool = False
     vocabulary: int = Field(default=49408, ge=1, le=1_000_000)
+    conventions: EvaluatorConventions = EvaluatorConventions()
 
     @model_validator(mode="after")
     def _even_heads(self) -> Self:

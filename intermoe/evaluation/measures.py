@@ -117,14 +117,18 @@ def _r_precision(top: int) -> OfReplication:
     return lambda replication: float(replication.matching[0][top - 1])
 
 
+def _fid(replication: Replication) -> float:
+    return fid(replication.motion_NE, replication.reference_NE, replication.scales.fid)
+
+
 def _diversity(replication: Replication) -> float:
-    return diversity(replication.motion_NE, replication.diversity_pairs)
+    return diversity(replication.motion_NE, replication.diversity_pairs, replication.scales.diversity)
 
 
 def _multimodality(replication: Replication) -> float | None:
     if replication.many_CSE is None:
         return None
-    return multimodality(replication.many_CSE, replication.multimodality_pairs)
+    return multimodality(replication.many_CSE, replication.multimodality_pairs, replication.scales.multimodality)
 
 
 def _identity(replication: Replication) -> float | None:
@@ -149,7 +153,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure("r_precision_top1", "R top 1", TEXT_AND_MOTION, "higher", of_replication=_r_precision(1)),
             Measure("r_precision_top2", "R top 2", TEXT_AND_MOTION, "higher", of_replication=_r_precision(2)),
             Measure("r_precision_top3", "R top 3", TEXT_AND_MOTION, "higher", of_replication=_r_precision(3)),
-            Measure("fid", "FID", TEXT_AND_MOTION, "lower", of_replication=lambda r: fid(r.motion_NE, r.reference_NE)),
+            Measure("fid", "FID", TEXT_AND_MOTION, "lower", of_replication=_fid),
             Measure("mm_dist", "MM Dist", TEXT_AND_MOTION, "lower", of_replication=lambda r: r.matching[1]),
             Measure("diversity", "Diversity", TEXT_AND_MOTION, "recorded", of_replication=_diversity),
             Measure("multimodality", "MultiModality", TEXT_AND_MOTION, "higher", of_replication=_multimodality),

@@ -6,7 +6,8 @@ Conventions, as in InterGen, whose tables everybody compares with:
   are Euclidean.
 - R-precision and MM-Dist are taken in pools of a fixed number of pairs, in the order given; the last pool, if it is
   not full, is left out.
-- FID and Diversity are those of embeddings times 6 (``SCALE``); Diversity is then halved. MultiModality is not scaled.
+- FID is that of embeddings times 6, Diversity of embeddings times 3; MultiModality is not scaled. These scales are
+  InterGen's; another evaluator may have others (``MetricScales``).
 - An interval is 1.96 standard deviations (of the population) over the root of the number of replications.
 
 Legend: N texts and their motions, D numbers of an embedding, C captions, S samples of one caption, P random pairs.
@@ -18,15 +19,34 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from intermoe.config import Config
 from intermoe.errors import UserError
 
-SCALE = 6.0
 TOP = 3
 
 Array = NDArray[np.float64]
 Embeddings = NDArray[np.floating]
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class MetricScales(Config):
+    """What the embeddings of an evaluator are multiplied by before a metric is taken; the defaults are InterGen's.
+
+    Attributes:
+        fid: for FID.
+        diversity: for Diversity; InterGen multiplies by 6 and halves the distance.
+        multimodality: for MultiModality.
+    """
+
+    fid: float = Field(default=6.0, gt=0)
+    diversity: float = Field(default=3.0, gt=0)
+    multimodality: float = Field(default=1.0, gt=0)
+
+
+SCALES = MetricScales()
+"""InterGen's."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +112,10 @@ def matching(text_ND: Embeddings, motion_ND: Embeddings, pool: int) -> tuple[Arr
     return precision_3, float(np.concatenate(own).mean())
 
 
-def fid(found_ND: Embeddings, real_ND: Embeddings) -> float:
+def fid(found_ND: Embeddings, real_ND: Embeddings, scale: float = SCALES.fid) -> float:
     """Fréchet distance of two sets of embeddings: of normal distributions with their means and covariances.
 
-    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``, of the embeddings times ``SCALE``. The trace of the root is taken
+    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``, of the embeddings times ``scale``. The trace of the root is taken
     from the symmetric ``C1^(1/2) C2 C1^(1/2)``, which has the eigenvalues of ``C1 C2`` and none below zero: sets with
     fewer motions than an embedding has numbers need nothing added to their covariance.
 
@@ -105,7 +125,7 @@ def fid(found_ND: Embeddings, real_ND: Embeddings) -> float:
         >>> round(fid(some, some), 6), round(fid(some + 1, some), 6)
         (0.0, 144.0)
     """
-    (mean_D, covariance_DD), (other_D, other_DD) = _moments(found_ND), _moments(real_ND)
+    (mean_D, covariance_DD), (other_D, other_DD) = _moments(found_ND, scale), _moments(real_ND, scale)
     values_D, vectors_DD = np.linalg.eigh(covariance_DD)
     root_DD = (vectors_DD * np.sqrt(values_D.clip(min=0))) @ vectors_DD.T
     both_D = np.linalg.eigvalsh(root_DD @ other_DD @ root_DD)
@@ -113,15 +133,15 @@ def fid(found_ND: Embeddings, real_ND: Embeddings) -> float:
     return float(np.square(mean_D - other_D).sum() + trace)
 
 
-def diversity(motion_ND: Embeddings, pairs: Pairs) -> float:
-    """Mean distance of the motions of random pairs, of the embeddings times ``SCALE``, halved."""
-    first_PD, second_PD = (motion_ND[chosen].astype(np.float64) * SCALE for chosen in pairs)
-    return float(np.linalg.norm(first_PD - second_PD, axis=-1).mean() / 2)
+def diversity(motion_ND: Embeddings, pairs: Pairs, scale: float = SCALES.diversity) -> float:
+    """Mean distance of the motions of random pairs, of the embeddings times ``scale``."""
+    first_PD, second_PD = (motion_ND[chosen].astype(np.float64) * scale for chosen in pairs)
+    return float(np.linalg.norm(first_PD - second_PD, axis=-1).mean())
 
 
-def multimodality(motion_CSD: Embeddings, pairs: Pairs) -> float:
-    """Mean distance of the motions of random pairs of samples of the same caption; embeddings as they are."""
-    first_CPD, second_CPD = (motion_CSD[:, chosen].astype(np.float64) for chosen in pairs)
+def multimodality(motion_CSD: Embeddings, pairs: Pairs, scale: float = SCALES.multimodality) -> float:
+    """Mean distance of random pairs of motions of the same caption, of the embeddings times ``scale``."""
+    first_CPD, second_CPD = (motion_CSD[:, chosen].astype(np.float64) * scale for chosen in pairs)
     return float(np.linalg.norm(first_CPD - second_CPD, axis=-1).mean())
 
 
@@ -135,6 +155,6 @@ def random_pairs(random: np.random.Generator | np.random.RandomState, among: int
     return first, second
 
 
-def _moments(embeddings_ND: Embeddings) -> tuple[Array, Array]:
-    scaled_ND = embeddings_ND.astype(np.float64) * SCALE
+def _moments(embeddings_ND: Embeddings, scale: float) -> tuple[Array, Array]:
+    scaled_ND = embeddings_ND.astype(np.float64) * scale
     return scaled_ND.mean(axis=0), np.atleast_2d(np.cov(scaled_ND, rowvar=False))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intermoe.evaluation.identity import Roles
-from intermoe.evaluation.metrics import Array, Embeddings, Pairs, matching
+from intermoe.evaluation.metrics import SCALES, Array, Embeddings, MetricScales, Pairs, matching
 
 Row = Literal["recorded", "reconstructed", "reconstructed_raw", "generated", "raw", "untrained"]
 """Whose motions: recordings; the same through the VAE and back, settled and as the VAE gives them; what users get,
@@ -37,6 +37,7 @@ class Replication:
         roles: who acts in the motions; None where the data do not say who should.
         exchanged_roles: who acts in motions generated from captions with the persons exchanged; None where there are
             none.
+        scales: of the evaluator's metrics.
     """
 
     row: Row
@@ -50,6 +51,7 @@ class Replication:
     many_CSE: Embeddings | None = None
     roles: Roles | None = None
     exchanged_roles: Roles | None = None
+    scales: MetricScales = SCALES
 
     @cached_property
     def matching(self) -> tuple[Array, float]:

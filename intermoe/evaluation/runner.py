@@ -44,7 +44,7 @@ class EvaluationSpec:
     """Model, evaluator, data and settings of an evaluation; plain values, to be sent to other processes.
 
     Attributes:
-        model: the checkpoint of the model.
+        model: the checkpoint of the model; None where recorded motion alone is looked at.
         evaluator: the run or checkpoint of the evaluator.
         dataset: the folder of shards.
         split: whose recordings and captions are used.
@@ -57,7 +57,7 @@ class EvaluationSpec:
         model_seed: of the weights of the untrained model.
     """
 
-    model: str
+    model: str | None
     evaluator: str
     dataset: str
     split: str
@@ -73,7 +73,7 @@ class EvaluationSpec:
         """The plan, the same in every process.
 
         Args:
-            max_frames: of the model.
+            max_frames: longer recordings are cropped to that.
             persons: which person is the first, as the evaluator knows it.
         """
         return plan(
@@ -103,27 +103,30 @@ class _Motions:
     joints: Sequence[NDArray[np.float32]]
 
 
-class JobRunner:
-    """Holds the networks, and computes jobs.
+class RecordedRunner:
+    """Holds the evaluator, and computes jobs of recorded motion; needs no model.
 
     Attributes:
         jobs: the plan.
     """
 
-    def __init__(self, spec: EvaluationSpec, parts: Place, *, device: str = "cpu") -> None:
-        """Load the networks.
+    def __init__(
+        self, spec: EvaluationSpec, parts: Place, *, device: str = "cpu", max_frames: int | None = None
+    ) -> None:
+        """Load the evaluator.
 
         Args:
             spec: what is evaluated.
             parts: folder of the jobs' files.
             device: where to compute.
+            max_frames: longer recordings are cropped to that; those of the evaluator if None.
         """
         self.spec, self.parts, self.device = spec, parts, device
         self.folder = DatasetFolder.open(spec.dataset)
-        self.model = InterMoE.load(spec.model, device=device)
-        self.model.diffusion = Diffusion(spec.diffusion)
         self.evaluator = Evaluator.load(spec.evaluator, device=device)
-        self.jobs = spec.jobs(self.model.config.data.max_frames, self.evaluator.data.persons)
+        self.skeleton = self.evaluator.skeleton
+        self.max_frames = self.evaluator.data.max_frames if max_frames is None else max_frames
+        self.jobs = spec.jobs(self.max_frames, self.evaluator.data.persons)
 
     @torch.no_grad()
     def run(self, job: EvaluationJob) -> None:
@@ -141,6 +144,67 @@ class JobRunner:
         with whole_file(self.parts / f"{job.name}.npz") as partial, partial.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
 
+    def _taken(self, name: str, motions: _Motions) -> NDArray[Any]:
+        """One of a job's ``arrays``."""
+        if name == "motion":
+            with self._products():
+                return self.evaluator.embed_motion(motions.features_BTPF, motions.frames_B).cpu().numpy()
+        if name == "actor":
+            return np.stack([actors(joints_TPJ3) for joints_TPJ3 in motions.joints])
+        take = measures.of_each_motion()[name]
+        return np.array([take(joints_TPJ3, self.skeleton) for joints_TPJ3 in motions.joints])
+
+    def _products(self) -> AbstractContextManager[object]:
+        return products_in(self.spec.config.precision, self.evaluator.normaliser.mean_F.device)
+
+    def _motions(self, job: EvaluationJob) -> Iterator[tuple[Form, _Motions]]:
+        """The motions of a job in each of its forms."""
+        if job.forms:
+            yield "recorded", self._raw(*self._recorded(job))
+
+    def _recorded(self, job: EvaluationJob) -> tuple[Tensor, Tensor]:
+        """Features [B, T, 2, F] of the recordings and their frames [B]."""
+        recordings = [self.folder.recording(self.spec.split, sample.row) for sample in job.samples]
+        batch = interactions(
+            [recording.position_TPJ3 for recording in recordings],
+            [recording.rotation_TPR6 for recording in recordings],
+            [sample.drawn for sample in job.samples],
+            self.skeleton,
+            self.max_frames,
+        )
+        longest = int(batch.frames_B.max())
+        return batch.features_BTPF[:, :longest], batch.frames_B
+
+    def _raw(self, features_BTPF: Tensor, frames_B: Tensor) -> _Motions:
+        """Motions whose joints are those of the features."""
+        joints_BTPJ3 = joints_from_features(features_BTPF, self.skeleton).cpu().numpy()
+        joints = [joints_BTPJ3[row, :frames] for row, frames in enumerate(frames_B.tolist())]
+        return _Motions(features_BTPF.to(self.device), frames_B.to(self.device), joints)
+
+    def _texts(self, job: EvaluationJob) -> TextStates:
+        """What the evaluator's text encoder reads of the captions."""
+        captions = [sample.caption for sample in job.samples]
+        if self.evaluator.config.text == "states":
+            return stored_states(self.folder, captions).to(self.device)
+        ids_BK, eot_B = self._tokenizer.tokens([self.folder.caption(caption).text for caption in captions])
+        return self.evaluator.token_states(ids_BK.to(self.device), eot_B.to(self.device))
+
+    @cached_property
+    def _tokenizer(self) -> TextEncoder:
+        text_folder = self.spec.text_folder
+        return load_encoder("clip", Path(text_folder) if text_folder else None)
+
+
+class JobRunner(RecordedRunner):
+    """Holds a model and an evaluator, and computes all jobs."""
+
+    def __init__(self, spec: EvaluationSpec, parts: Place, *, device: str = "cpu") -> None:
+        """Load the networks; arguments as for ``RecordedRunner``, of a spec that names a model."""
+        assert spec.model is not None
+        self.model = InterMoE.load(spec.model, device=device)
+        self.model.diffusion = Diffusion(spec.diffusion)
+        super().__init__(spec, parts, device=device, max_frames=self.model.config.data.max_frames)
+
     @torch.no_grad()
     def recorded_and_generated(self, samples: Sequence[EvaluationSample]) -> list[tuple[Motion, Motion]]:
         """Of each sample, the motion as it was recorded and as users get it from its caption.
@@ -157,41 +221,15 @@ class JobRunner:
         ]
         return list(zip(recorded, self._generated(job).motions(captions), strict=True))
 
-    def _taken(self, name: str, motions: _Motions) -> NDArray[Any]:
-        """One of a job's ``arrays``."""
-        if name == "motion":
-            with self._products():
-                return self.evaluator.embed_motion(motions.features_BTPF, motions.frames_B).cpu().numpy()
-        if name == "actor":
-            return np.stack([actors(joints_TPJ3) for joints_TPJ3 in motions.joints])
-        take = measures.of_each_motion()[name]
-        return np.array([take(joints_TPJ3, self.model.skeleton) for joints_TPJ3 in motions.joints])
-
-    def _products(self) -> AbstractContextManager[object]:
-        return products_in(self.spec.config.precision, self.evaluator.normaliser.mean_F.device)
-
     def _motions(self, job: EvaluationJob) -> Iterator[tuple[Form, _Motions]]:
         """The motions of a job in each of its forms; generated ones come from one pass of sampling."""
-        if job.purpose in (*GENERATING, "reconstructed"):
-            batch = self._reconstructed(job) if job.purpose == "reconstructed" else self._generated(job)
-            for form in job.forms:
-                raw = form == "raw"
-                yield form, self._raw(batch.features_BTPF, batch.frames_B) if raw else self._settled(batch)
-        elif job.forms:
-            yield "recorded", self._raw(*self._recorded(job))
-
-    def _recorded(self, job: EvaluationJob) -> tuple[Tensor, Tensor]:
-        """Features [B, T, 2, F] of the recordings and their frames [B]."""
-        recordings = [self.folder.recording(self.spec.split, sample.row) for sample in job.samples]
-        batch = interactions(
-            [recording.position_TPJ3 for recording in recordings],
-            [recording.rotation_TPR6 for recording in recordings],
-            [sample.drawn for sample in job.samples],
-            self.model.skeleton,
-            self.model.config.data.max_frames,
-        )
-        longest = int(batch.frames_B.max())
-        return batch.features_BTPF[:, :longest], batch.frames_B
+        if job.purpose not in (*GENERATING, "reconstructed"):
+            yield from super()._motions(job)
+            return
+        batch = self._reconstructed(job) if job.purpose == "reconstructed" else self._generated(job)
+        for form in job.forms:
+            raw = form == "raw"
+            yield form, self._raw(batch.features_BTPF, batch.frames_B) if raw else self._settled(batch)
 
     def _reconstructed(self, job: EvaluationJob) -> GeneratedBatch:
         """The recordings through the VAE and back, without the last frames, which fill no latent frame."""
@@ -215,12 +253,6 @@ class JobRunner:
             seeds=[sample.drawn.seed for sample in job.samples],
         )
 
-    def _raw(self, features_BTPF: Tensor, frames_B: Tensor) -> _Motions:
-        """Motions whose joints are those of the features."""
-        joints_BTPJ3 = joints_from_features(features_BTPF, self.model.skeleton).cpu().numpy()
-        joints = [joints_BTPJ3[row, :frames] for row, frames in enumerate(frames_B.tolist())]
-        return _Motions(features_BTPF.to(self.device), frames_B.to(self.device), joints)
-
     def _settled(self, batch: GeneratedBatch) -> _Motions:
         """Motions as users get them: their joints, and features made of them as of a recording's."""
         features_BTPF, frames_B = motion_features(
@@ -228,19 +260,6 @@ class JobRunner:
         )
         joints = [batch.joints_BTPJ3[row, :frames].numpy() for row, frames in enumerate(batch.frames_B.tolist())]
         return _Motions(features_BTPF.to(self.device), frames_B.to(self.device), joints)
-
-    def _texts(self, job: EvaluationJob) -> TextStates:
-        """What the evaluator's text encoder reads of the captions."""
-        captions = [sample.caption for sample in job.samples]
-        if self.evaluator.config.text == "states":
-            return stored_states(self.folder, captions).to(self.device)
-        ids_BK, eot_B = self._tokenizer.tokens([self.folder.caption(caption).text for caption in captions])
-        return self.evaluator.token_states(ids_BK.to(self.device), eot_B.to(self.device))
-
-    @cached_property
-    def _tokenizer(self) -> TextEncoder:
-        text_folder = self.spec.text_folder
-        return load_encoder("clip", Path(text_folder) if text_folder else None)
 
     @cached_property
     def untrained(self) -> InterMoE:

@@ -16,7 +16,7 @@ from intermoe.data.rows import RecordingHeader
 from intermoe.data.shards import DatasetFolder
 from intermoe.evaluation import measures
 from intermoe.evaluation.identity import KINDS, Roles
-from intermoe.evaluation.metrics import random_pairs
+from intermoe.evaluation.metrics import SCALES, MetricScales, random_pairs
 from intermoe.evaluation.protocol import SOURCES, EvaluationConfig, EvaluationJob, EvaluationSample, Form, Purpose
 from intermoe.evaluation.replication import Replication, Row
 
@@ -31,6 +31,7 @@ def score(
     *,
     seed: int,
     split: str,
+    scales: MetricScales = SCALES,
 ) -> pd.DataFrame:
     """Every measure of every row of the table in every replication.
 
@@ -41,6 +42,7 @@ def score(
         parts: what was computed of each job, by its name: its ``file_arrays``.
         seed: as it was planned.
         split: as it was planned.
+        scales: of the evaluator's metrics (``EvaluatorConventions``).
 
     Returns:
         A column for each of ``MEASURES``, float64; a line for each row of the table and replication, by ``row`` in the
@@ -53,7 +55,9 @@ def score(
         for number in range(config.replications):
             if (purpose, number) in sets and form in sets[purpose, number].results[0].job.forms:
                 random = replication_pairs(seed, number)
-                taken_of = _replication(row, number, sets=sets, headers=headers, config=config, random=random)
+                taken_of = _replication(
+                    row, number, sets=sets, headers=headers, config=config, scales=scales, random=random
+                )
                 values[row, number] = [measure.value(taken_of) for measure in measures.MEASURES.values()]
     index = pd.MultiIndex.from_tuples(list(values), names=["row", "replication"])
     return pd.DataFrame(list(values.values()), index=index, columns=list(measures.MEASURES), dtype=np.float64)
@@ -125,6 +129,7 @@ def _replication(
     sets: Mapping[tuple[Purpose, int], _Set],
     headers: Sequence[RecordingHeader],
     config: EvaluationConfig,
+    scales: MetricScales,
     random: np.random.Generator,
 ) -> Replication:
     purpose, form = SOURCES[row]
@@ -147,4 +152,5 @@ def _replication(
         many_CSE=many.joined(f"{form}/motion").reshape(-1, few.samples, motion_NE.shape[1]) if many else None,
         roles=motions.roles(form, headers),
         exchanged_roles=exchanged.roles(form, headers) if exchanged else None,
+        scales=scales,
     )

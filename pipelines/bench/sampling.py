@@ -209,7 +209,8 @@ def _quality(settings: Settings, trained: TrainedModel, form: Form) -> dict[str,
         jobs = [job for job in runner.jobs if job.purpose != "swapped"]
         for job in jobs:
             runner.run(job)
-        values = score(runner.folder, config, jobs, read_parts(Path(folder), jobs), seed=spec.seed, split="test")
+        parts, scales = read_parts(Path(folder), jobs), runner.evaluator.config.conventions.scales
+        values = score(runner.folder, config, jobs, parts, seed=spec.seed, split="test", scales=scales)
     raw = {name: values.xs("raw", level="row")[name].dropna().tolist() for name in MEASURES}
     return {name: Interval.of(taken) for name, taken in raw.items() if taken}
 

@@ -11,6 +11,7 @@ import ray.data
 
 from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
+from intermoe.evaluation.metrics import MetricScales
 from intermoe.evaluation.protocol import GENERATING
 from intermoe.evaluation.runner import read_parts
 from intermoe.evaluation.scoring import score
@@ -21,6 +22,7 @@ from pipelines.cluster.progress import ProgressCallback
 from pipelines.cluster.session import quiet_data
 from pipelines.evaluate.actor import EvaluationActor
 from pipelines.evaluate.extremes import extreme_scenes
+from pipelines.evaluate.recorded_row import recorded_tags
 from pipelines.evaluate.request import PLAN, EvaluationPlan, check_out, partial_folder
 from pipelines.evaluate.results import Results, description, publish
 from pipelines.tracking.address import as_noted, shown
@@ -62,6 +64,7 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
             parts,
             seed=request.seed,
             split=request.split,
+            scales=MetricScales.parse(plan.about["scales"]),
         )
         results = Results(values=values, about={**plan.about, "run": run.id})
         run.log_metrics(results.metrics() | {"seconds_generating": seconds}, request.step)
@@ -70,6 +73,7 @@ def evaluate(plan: EvaluationPlan, *, progress: ProgressCallback) -> Results:
             run.log_artifact(file)
         run.log_table(results.columns(), "results_table.json")
         run.describe(description(results))
+        run.set_tags(recorded_tags(results.recorded))
         if plan.model_run is not None:
             run.log_evaluated(plan.model_run, results.metrics("generated"), request.step)
         # Last: until then, the same command does all this again.
@@ -99,7 +103,7 @@ def _begun(plan: EvaluationPlan, out: Place, partial: Place) -> Run:
     if request.run_id is None:
         tags = {
             "intermoe.target": "evaluate",
-            "intermoe.model": plan.spec.model,
+            "intermoe.model": plan.about["model"],
             "intermoe.model_run": plan.model_run or "",
             "intermoe.evaluator": plan.spec.evaluator,
             **request.label.tags,

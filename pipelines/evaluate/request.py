@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from intermoe import checkpoint
-from intermoe.data.card import CARD
 from intermoe.data.shards import DatasetFolder
 from intermoe.diffusion.schedule import SAMPLING
 from intermoe.errors import UserError
-from intermoe.evaluation.evaluator import Evaluator
 from intermoe.evaluation.protocol import ROWS, SOURCES, EvaluationJob, Row
 from intermoe.evaluation.runner import EvaluationSpec
 from intermoe.files import check_free, read_note, sha256
@@ -19,8 +17,8 @@ from intermoe.locks import check_unlocked
 from intermoe.model import InterMoE
 from intermoe.model_config import trained_folder
 from intermoe.places import Place, absolute, as_place, check_storage
-from intermoe.text.encoders import load_encoder
 from pipelines import settings
+from pipelines.evaluate.judge import Judge, check_reads
 from pipelines.evaluate.results import RESULTS
 from pipelines.settings import Settings
 from pipelines.site import Site
@@ -99,23 +97,12 @@ class EvaluateRequest:
         evaluator = self.evaluator or Path("runs") / values.name / "evaluator"
         # Without a VAE, what is reconstructed is the recording.
         rows = tuple(row for row in self.rows if model.config.has_vae or SOURCES[row][0] != "reconstructed")
-        judge_folder = trained_folder(model_folder(evaluator, uri)).resolve()
-        judge = Evaluator.load(judge_folder)
-        for who, where, config in (("model", folder, model.config.data), ("evaluator", judge_folder, judge.data)):
-            for key, needed in (("skeleton", data.card.skeleton), ("encoder", data.card.encoder.name)):
-                if getattr(config, key) != needed:
-                    raise UserError(
-                        f"data.{key} of the {who} is {getattr(config, key)!r}",
-                        where=where,
-                        allowed=f"{needed!r}, as in {dataset}",
-                    )
-        data.check_persons(judge.data.persons)
-        text_folder = self.site.text_folder
-        if judge.config.text == "tokens":
-            load_encoder("clip", text_folder)
+        check_reads(data, model.config.data, who="model", where=folder)
+        judge = Judge.load(evaluator, data, self.site)
+        text_folder, max_frames = self.site.text_folder, model.config.data.max_frames
         spec = EvaluationSpec(
             model=str(folder),
-            evaluator=str(judge_folder),
+            evaluator=str(judge.folder),
             dataset=str(data.path),
             split=self.split,
             config=values.evaluation,
@@ -130,19 +117,13 @@ class EvaluateRequest:
             "name": values.name,
             "model": str(folder),
             "model_sha256": sha256(folder / checkpoint.MANIFEST),
-            "evaluator": str(judge_folder),
-            "evaluator_sha256": sha256(judge_folder / checkpoint.MANIFEST),
-            "data": str(data.path),
-            "data_sha256": sha256(data.path / CARD),
-            "split": self.split,
-            "recordings": len(data.index(self.split).ids),
+            **judge.about(data, self.split, values.evaluation, max_frames),
             "seed": self.seed,
             **{key: values.diffusion.model_dump(mode="json")[key] for key in SAMPLING},
             "threads": values.workers.cpus,
             "rows": list(rows),
-            "evaluation": values.evaluation.model_dump(mode="json"),
         }
-        jobs = spec.jobs(model.config.data.max_frames, judge.data.persons)
+        jobs = spec.jobs(max_frames, judge.evaluator.data.persons)
         return EvaluationPlan(self, spec, values, jobs, about, note.get("run_id"))
 
 

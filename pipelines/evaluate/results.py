@@ -7,14 +7,29 @@ from functools import cached_property
 from typing import Any, Self
 
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
+from intermoe.evaluation.conventions import RUN_HERE
 from intermoe.evaluation.measures import MEASURES, TABLES
 from intermoe.evaluation.metrics import Interval
 from intermoe.files import read_note, whole_file, whole_folder, write_note
 from intermoe.places import Place
 from intermoe.render.page import Scene, write_page
-from pipelines.documents import BulletList, Document, Picture, Section, TextTable, code, escaped, interval_texts, png
+from pipelines.documents import (
+    Block,
+    BulletList,
+    Document,
+    Paragraph,
+    Picture,
+    Section,
+    TextTable,
+    code,
+    escaped,
+    interval_texts,
+    png,
+)
+from pipelines.evaluate.recorded_row import RecordedRow
 
 RESULTS = "results.json"
 """Name of the file of all numbers in a folder of results."""
@@ -71,6 +86,12 @@ class Results:
         tables = {title: self.cells[self.cells.columns.intersection(list(names))] for title, names in TABLES.items()}
         return {title: cells for title, cells in tables.items() if not cells.empty}
 
+    @property
+    def recorded(self) -> RecordedRow:
+        """Recorded motion beside what the evaluator is known to give for it."""
+        texts = self.cells.loc["recorded"].to_dict() if "recorded" in self.cells.index else {}
+        return RecordedRow.of(self.metrics("recorded"), {str(name): text for name, text in texts.items()}, self.about)
+
     def metrics(self, row: str | None = None) -> dict[str, float]:
         """The means as plain numbers, ``generated/fid`` and so on; of one row alone without its name.
 
@@ -84,14 +105,14 @@ class Results:
         return {str(name): float(mean) for name, mean in means.items()}
 
     def columns(self) -> dict[str, list[str]]:
-        """The table by columns; a cell that is not known is empty."""
-        cells = self.cells.rename(columns=_title).reset_index()
+        """The table by columns, the second says where each row is from; a cell that is not known is empty."""
+        cells = _shown(self.cells).reset_index()
         return {str(name): texts.to_list() for name, texts in cells.items()}
 
     def json_document(self) -> dict[str, Any]:
         """All there is, as plain values; what is not known is left out."""
         rows = {row: self.summary.loc[row].to_dict("index") for row in self.cells.index}
-        return {"about": dict(self.about), "rows": rows}
+        return {"about": dict(self.about), "source": RUN_HERE, "rows": rows}
 
     def notes(self) -> list[str]:
         """The conditions behind the numbers, in sentences."""
@@ -99,8 +120,7 @@ class Results:
         pool, variety = config["pool"], config["multimodality"]
         chance = ", ".join(f"{top / pool:.3f}" for top in (1, 2, 3))
         recordings = self.about["recordings"]
-        start, end = self.about["guidance_interval"]
-        only = f" from {start:g} to {end:g} of the noise's steps" if (start, end) != (0, 1) else ""
+        scales = self.about["scales"]
         notes = [
             (
                 f"{config['replications']} replications from seed {self.about['seed']}: mean and 95% interval, 1.96 "
@@ -108,19 +128,17 @@ class Results:
             ),
             (
                 f"{recordings} recordings of the {self.about['split']} split. R-precision in pools of {pool} (chance: "
-                f"{chance}). FID and Diversity of embeddings times 6, Diversity halved, over "
-                f"{min(config['diversity_pairs'], recordings)} pairs."
+                f"{chance}). FID of embeddings times {scales['fid']:g}, Diversity of embeddings times "
+                f"{scales['diversity']:g}, over {min(config['diversity_pairs'], recordings)} pairs."
             ),
-            (
-                f"Sampler {self.about['sampler']}, {self.about['sampler_steps']} steps; "
-                f"guidance {self.about['guidance']:g}{only}."
-            ),
+            *self._sampling_notes(),
             *(note for row, note in _ROW_NOTES.items() if row in self.cells.index),
         ]
-        if variety["captions"]:
+        if variety["captions"] and "multimodality" in self.cells:
             notes.append(
                 f"MultiModality: {min(variety['captions'], recordings)} captions, {variety['samples']} motions of "
-                f"each, {min(variety['pairs'], variety['samples'])} pairs."
+                f"each, {min(variety['pairs'], variety['samples'])} pairs; of embeddings times "
+                f"{scales['multimodality']:g}."
             )
         if "identity" in self.cells:
             notes.append(
@@ -130,6 +148,15 @@ class Results:
                 "generated: of motions made from them, in the first replication). Shuffled: captions of other samples."
             )
         return notes
+
+    def _sampling_notes(self) -> list[str]:
+        """How motions were sampled; nothing where recorded motion alone was measured."""
+        if "sampler" not in self.about:
+            return []
+        start, end = self.about["guidance_interval"]
+        only = f" from {start:g} to {end:g} of the noise's steps" if (start, end) != (0, 1) else ""
+        sampler, steps = self.about["sampler"], self.about["sampler_steps"]
+        return [f"Sampler {sampler}, {steps} steps; guidance {self.about['guidance']:g}{only}."]
 
 
 def replications_frame(values: Mapping[Any, Mapping[str, Sequence[float]]]) -> pd.DataFrame:
@@ -155,8 +182,11 @@ def terminal_table(results: Results) -> Table:
         table.add_row(f"[bold]{title}[/bold]")
         for name in cells:
             table.add_row(_title(str(name)), *(_short(results, row, str(name)) for row in rows))
+    lines = [f"Every number: {RUN_HERE}."]
     if len(rows) < len(every):
-        table.caption = f"{_HTML} has the rows of reconstructed motion, too"
+        lines.append(f"{_HTML} has the rows of reconstructed motion, too.")
+    table.caption_justify = "left"
+    table.caption = "\n".join([*lines, *(f"[bold]{escape(warning)}[/bold]" for warning in results.recorded.warnings())])
     return table
 
 
@@ -175,9 +205,8 @@ def description(results: Results) -> str:
     about = results.about
     model, data = (code(str(about[name])) for name in ("model", "data"))
     first = f"Evaluation of {model} on the {escaped(str(about['split']))} split of {data}."
-    return "\n\n".join(
-        [first, *(TextTable(cells.rename(columns=_title)).markdown() for cells in results.tables.values())]
-    )
+    warnings = [escaped(warning) for warning in results.recorded.warnings()]
+    return "\n\n".join([first, *warnings, *(TextTable(_shown(cells)).markdown() for cells in results.tables.values())])
 
 
 def results_document(results: Results) -> Document:
@@ -186,12 +215,28 @@ def results_document(results: Results) -> Document:
     return Document(
         f"{results.about['name']}: evaluation",
         [
-            *(Section(title, [TextTable(cells.rename(columns=_title))]) for title, cells in results.tables.items()),
-            Section("All measures", [Picture(plot(results), "mean and interval of each measure")]),
+            *_recorded_sections(results.recorded),
+            *(Section(title, [TextTable(_shown(cells))]) for title, cells in results.tables.items()),
+            Section(f"All measures, {RUN_HERE}", [Picture(plot(results), "mean and interval of each measure")]),
             Section("Notes", [BulletList(results.notes())]),
             Section("What was evaluated", [TextTable(about.to_frame("value").rename_axis("setting"), numeric=False)]),
         ],
     )
+
+
+def _recorded_sections(recorded: RecordedRow) -> list[Section]:
+    """What is to be read before any other row; nothing where nothing is known and the protocol is the evaluator's."""
+    cells = recorded.cells
+    table = [TextTable(cells[cells["verdict"] != ""])] if recorded.verdicts else []
+    blocks: list[Block] = [*map(Paragraph, recorded.warnings()), *table]
+    return [Section("Recorded motion, beside what the evaluator is known to give", blocks)] if blocks else []
+
+
+def _shown(cells: pd.DataFrame) -> pd.DataFrame:
+    """A table for people: its measures by their titles, after where each row is from."""
+    shown = cells.rename(columns=_title)
+    shown.insert(0, "source", RUN_HERE)
+    return shown
 
 
 def plot(results: Results) -> bytes:

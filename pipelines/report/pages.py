@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from intermoe.evaluation.conventions import RUN_HERE
 from intermoe.evaluation.measures import MEASURES
-from pipelines.documents import BulletList, Document, Paragraph, Picture, Section, TextTable
+from pipelines.documents import Block, BulletList, Document, Paragraph, Picture, Section, TextTable
 from pipelines.report.outcomes import Outcomes
 from pipelines.report.plots import Plot, plots
 from pipelines.report.tables import PaperTable, ReportTable, paper_table, points_table
@@ -73,13 +74,18 @@ def report_document(data: ReportData) -> Document:
     return Document(
         data.note["name"],
         [
-            *(Section(table.title, [table.shown(seeds), Paragraph(table.order())]) for table in data.tables.values()),
+            *(Section(table.title, _blocks(table, seeds)) for table in data.tables.values()),
             Section(data.points.title, [data.points.shown(seeds)]),
             *(Section(plot.title, [Picture(plot.png, plot.text, plot.file)]) for plot in data.plots),
             Section("Cost", [_costs(data.outcomes)]),
             Section("Notes", [BulletList(_notes(data))]),
         ],
     )
+
+
+def _blocks(table: PaperTable, seeds: int) -> list[Block]:
+    notes: list[Block] = [BulletList(table.note_lines)] if table.notes else []
+    return [table.shown(seeds), *notes, Paragraph(table.order())]
 
 
 def _costs(outcomes: Outcomes) -> TextTable:
@@ -95,9 +101,9 @@ def _notes(data: ReportData) -> list[str]:
     training, evaluation = trials["seconds_training"].sum(), trials["seconds_evaluating"].sum()
     shared = note["seconds_shared"]
     notes = [
-        f"Profile {note['profile']}. The paper's numbers are of InterHuman.",
+        f"Profile {note['profile']}. Published: the paper's numbers, of InterHuman, copied from it.",
         (
-            "Ours are of what the network makes, as in the paper (the row raw of an evaluation; the settled motion "
+            "Run here: of what the network makes, as in the paper (the row raw of an evaluation; the settled motion "
             f"that users get is its row generated): mean and 95% interval over {_over(data.num_seeds)}."
         ),
         (
@@ -105,7 +111,7 @@ def _notes(data: ReportData) -> list[str]:
             "interval of their difference leaves out 0, each pair by itself: "
             f"{_DIFFERENCES[data.num_seeds > 1]} All pairs are in orders.csv."
         ),
-        f"Recorded motion by the same evaluator: {numbers}.",
+        f"Recorded motion by the same evaluator, {RUN_HERE}: {numbers}.",
         f"The training of VAEs took {shared['vae']:,.0f} s, the evaluator {shared['evaluator']:,.0f} s.",
         f"Of the trials' time, evaluation took {evaluation / (training + evaluation):.0%}.",
         *(f"Failed: {name}: {reason}" for name, reason in note["failed"].items()),

@@ -7,6 +7,7 @@ from itertools import cycle, product
 
 import pandas as pd
 
+from intermoe.evaluation.conventions import RUN_HERE
 from intermoe.evaluation.measures import MEASURES
 from pipelines.documents import png
 from pipelines.report.outcomes import Outcomes, summarise
@@ -82,7 +83,7 @@ def _over_settings(outcomes: Outcomes) -> Iterator[Plot]:
             axis.set_xlabel(key)
             axis.set_title(MEASURES[name].title, fontsize=10)
             axis.grid(alpha=0.3)
-        yield Plot(f"over-{key}.png", f"Over {key}", f"measures over {key}", png(figure))
+        yield Plot(f"over-{key}.png", f"Over {key}, {RUN_HERE}", f"measures over {key}", png(figure))
 
 
 def _training(outcomes: Outcomes) -> Plot:

@@ -1,4 +1,7 @@
-"""The tables of a sweep's report: the paper's with ours beside them, and one of all points."""
+"""The tables of a sweep's report: the paper's with ours beside them, and one of all points.
+
+Of every number they say whether it was published by others or run here.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,15 +12,16 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from intermoe.evaluation.conventions import PUBLISHED, RUN_HERE
 from intermoe.evaluation.measures import MEASURES, TABLES, TEXT_AND_MOTION
 from pipelines.documents import TextTable, interval_texts
 from pipelines.report.differences import Difference, difference
 from pipelines.report.outcomes import Outcomes, summarise
 
 # Of every number, in the order of the CSV.
-_NUMBERS = ("ours", "ours_half_width", "paper", "paper_half_width")
+_NUMBERS = ("run_here", "run_here_half_width", "published", "published_half_width")
 # Of every order of two rows, in the order of the CSV.
-_ORDERS = ("measure", "first", "second", "paper", "ours", "ours_half_width", "by", "order")
+_ORDERS = ("measure", "first", "second", "published", "run_here", "run_here_half_width", "by", "order")
 # What the table of all points shows, as far as it was measured.
 _SHOWN = (*TABLES[TEXT_AND_MOTION], "identity")
 
@@ -28,18 +32,31 @@ _MARKS: Mapping[str, str] = {"holds": "✓", "is reversed": "✗", "cannot be di
 _BY_REPLICATIONS = "†"  # beside a mark, where others of the table are by seeds
 
 
+@dataclass(frozen=True)
+class TableNote:
+    """What is to be known of published numbers, such as a fault of theirs.
+
+    Attributes:
+        text: for people.
+        rows: of the table, that it is on; of the table as a whole where there are none.
+    """
+
+    text: str
+    rows: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class ReportTable:
     """Our numbers by row and measure.
 
     Attributes:
         title: its heading.
-        numbers: ``ours`` and ``ours_half_width``, indexed by ``row`` and ``measure``; NaN where not known.
+        numbers: ``run_here`` and ``run_here_half_width``, indexed by ``row`` and ``measure``; NaN where not known.
         replications: what ours are of: indexed by ``row``, ``trial`` and ``replication``, a column per measure.
         num_seeds: how many seeds ours are over, by row.
     """
 
-    SIDES: ClassVar[tuple[str, ...]] = ("ours",)
+    SIDES: ClassVar[tuple[str, ...]] = ("run_here",)
 
     title: str
     numbers: pd.DataFrame
@@ -72,7 +89,7 @@ class ReportTable:
 
     def _columns(self, measure: str) -> dict[str, pd.DataFrame]:
         """What is shown of a measure: each column's heading, and its ``text`` and ``bold`` by row."""
-        return {MEASURES[measure].title: self._side(measure, "ours")}
+        return {f"{MEASURES[measure].title}, {RUN_HERE}": self._side(measure, "run_here")}
 
     def _side(self, measure: str, side: str) -> pd.DataFrame:
         numbers = self.column(measure)
@@ -88,7 +105,7 @@ class ReportTable:
         )
 
     def _is_distinguished(self, measure: str, side: str, first: str, second: str) -> bool:
-        if side == "ours":
+        if side == "run_here":
             return self.difference(measure, first, second).is_distinguished
         # Only means and intervals are known: the half width of a difference of independent means.
         pair = self.column(measure).loc[[first, second]]
@@ -102,27 +119,47 @@ class ReportTable:
 
 @dataclass(frozen=True, eq=False)
 class PaperTable(ReportTable):
-    """A table of the paper with ours beside it: its numbers have ``paper`` and ``paper_half_width`` too.
+    """A table of the paper with ours beside it: its numbers have ``published`` and ``published_half_width`` too.
+
+    Attributes:
+        notes: what is to be known of the paper's numbers.
 
     Two rows of the paper, of which only means and intervals are known, are distinguished where the means differ by more
     than the root of the sum of their squared half widths: the half width of the difference of independent means.
     """
 
-    SIDES = ("ours", "paper")
+    SIDES = ("run_here", "published")
+
+    notes: tuple[TableNote, ...] = ()
+
+    @property
+    def note_lines(self) -> list[str]:
+        """The notes for people; those on some rows alone begin with the mark that these rows have."""
+        return [f"{self._note_marks[note]}{note.text}" for note in self.notes]
+
+    @cached_property
+    def _note_marks(self) -> dict[TableNote, str]:
+        """The mark of each note and a blank after it; empty where it is on the table as a whole."""
+        on_rows = [note for note in self.notes if note.rows]
+        return {note: f"[{on_rows.index(note) + 1}] " if note.rows else "" for note in self.notes}
+
+    def _label(self, row: str, planned_seeds: int) -> str:
+        marks = "".join(f" {self._note_marks[note].rstrip()}" for note in self.notes if row in note.rows)
+        return super()._label(row, planned_seeds) + marks
 
     @cached_property
     def orders(self) -> pd.DataFrame:
         """Whether ours order two rows as the paper does, for all pairs of rows that the paper distinguishes.
 
-        Columns: ``measure``; ``first`` and ``second``, the rows; ``paper`` and ``ours``, the first less the second;
-        ``ours_half_width``; ``by``, what that interval is over; ``order``.
+        Columns: ``measure``; ``first`` and ``second``, the rows; ``published`` and ``run_here``, the first less the
+        second; ``run_here_half_width``; ``by``, what that interval is over; ``order``.
         """
         lines = []
         for name in self.numbers.index.unique("measure"):
-            known = self.column(name).dropna(subset=["ours", "paper"])
+            known = self.column(name).dropna(subset=["run_here", "published"])
             for first, second in combinations(known.index, 2):
-                if self._is_distinguished(name, "paper", first, second):
-                    paper = known["paper"][first] - known["paper"][second]
+                if self._is_distinguished(name, "published", first, second):
+                    paper = known["published"][first] - known["published"][second]
                     ours = self.difference(name, first, second)
                     order = _order(ours, paper)
                     lines.append((name, first, second, paper, ours.mean, ours.half_width, ours.basis, order))
@@ -150,11 +187,11 @@ class PaperTable(ReportTable):
     def _columns(self, measure: str) -> dict[str, pd.DataFrame]:
         title = MEASURES[measure].title
         marks = [self._mark(measure, row) for row in self.column(measure).index]
-        ours = self._side(measure, "ours")
+        ours = self._side(measure, "run_here")
         return {
-            f"{title}, ours": ours,
+            f"{title}, {RUN_HERE}": ours,
             f"{MEASURES[measure].heading}, order": pd.DataFrame({"text": marks, "bold": False}, index=ours.index),
-            f"{title}, paper": self._side(measure, "paper"),
+            f"{title}, {PUBLISHED}": self._side(measure, "published"),
         }
 
     def _mark(self, measure: str, row: str) -> str:
@@ -174,7 +211,7 @@ class PaperTable(ReportTable):
         return self.orders[np.array([bool({first, second} & names) for first, second, names in rows], dtype=bool)]
 
     def _best_of_paper(self, measure: str) -> set[str]:
-        return MEASURES[measure].best(self.column(measure)["paper"])
+        return MEASURES[measure].best(self.column(measure)["published"])
 
 
 def paper_table(number: str, table: Mapping[str, Any], outcomes: Outcomes) -> PaperTable:
@@ -182,18 +219,19 @@ def paper_table(number: str, table: Mapping[str, Any], outcomes: Outcomes) -> Pa
 
     Args:
         number: of the table.
-        table: its title and rows, as in the sweep file.
+        table: its title, rows and notes, as in the sweep file.
         outcomes: of the trials that are done.
     """
     standing = outcomes.rows[outcomes.rows["table"] == number].set_index("trial")["row"]
     paper = pd.DataFrame(
         [(row, name, *numbers) for row, measures in table["rows"].items() for name, numbers in measures.items()],
-        columns=["row", "measure", "paper", "paper_half_width"],
+        columns=["row", "measure", "published", "published_half_width"],
     ).set_index(["row", "measure"])
     names = [name for name in MEASURES if name in paper.index.unique("measure")]
     numbers = _ours(outcomes, standing, list(table["rows"]), names).join(paper)
     title = f"Table {number}: {table['title']}"
-    return PaperTable(title, numbers, _members(outcomes, standing), standing.value_counts(sort=False))
+    notes = tuple(TableNote(note["text"], tuple(note["rows"])) for note in table.get("notes", ()))
+    return PaperTable(title, numbers, _members(outcomes, standing), standing.value_counts(sort=False), notes)
 
 
 def points_table(outcomes: Outcomes) -> ReportTable:
@@ -235,4 +273,4 @@ def _ours(outcomes: Outcomes, groups: pd.Series, rows: Sequence[str], names: Seq
     """Our numbers of rows that groups of trials stand for, and of those that none stands for yet."""
     index = pd.MultiIndex.from_product([rows, names], names=["row", "measure"])
     summary = summarise(outcomes.raw, groups).rename_axis(index.names)
-    return summary.reindex(index).rename(columns={"mean": "ours", "half_width": "ours_half_width"})
+    return summary.reindex(index).rename(columns={"mean": "run_here", "half_width": "run_here_half_width"})

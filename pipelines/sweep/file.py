@@ -111,6 +111,18 @@ class PointConfig(Config):
     rows: dict[str, str] = Field(default_factory=dict)
 
 
+class TableNoteConfig(Config):
+    """What is to be known of published numbers, such as a fault of theirs.
+
+    Attributes:
+        text: for people.
+        rows: of the table, that it is on; of the table as a whole where there are none.
+    """
+
+    text: str = Field(min_length=1)
+    rows: tuple[str, ...] = ()
+
+
 class TableConfig(Config):
     """A table of the paper.
 
@@ -118,10 +130,12 @@ class TableConfig(Config):
         title: its caption.
         rows: the paper's numbers by row and measure, each a mean and the half width of its interval, in the
             paper's order.
+        notes: on its numbers, below the table.
     """
 
     title: str
     rows: dict[str, dict[str, tuple[float, Annotated[float, Field(ge=0)]]]]
+    notes: tuple[TableNoteConfig, ...] = ()
 
 
 class SweepConfig(Config):
@@ -379,6 +393,11 @@ def _check_tables(config: SweepConfig, lines: Lines) -> None:
                 where = lines.place("profiles", name, "tables", place)
                 raise UserError(f"unknown table {table!r}", where=where, allowed=", ".join(config.tables) or "none")
     for table, content in config.tables.items():
+        for number, note in enumerate(content.notes):
+            for row in note.rows:
+                if row not in content.rows:
+                    where = lines.place("tables", table, "notes", number, "rows")
+                    raise UserError(f"table {table} has no row {row!r}", where=where, allowed=", ".join(content.rows))
         for row, measures in content.rows.items():
             for measure in measures:
                 if measure not in MEASURES:

@@ -7,6 +7,7 @@ from pathlib import Path
 from intermoe.data.card import CARD
 from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
+from intermoe.evaluation.conventions import EvaluatorConventions
 from intermoe.evaluation.protocol import check_split
 from intermoe.files import digest, remove_leftovers, sha256
 from intermoe.places import Place, is_file
@@ -68,6 +69,9 @@ def make_shared(plan: SweepPlan, out: Place, site: Site, parent: Run) -> Prerequ
 def make_network(target: str, settings: Settings, shards: Place, site: Site, parent: Run) -> Place:
     """The run of a VAE or of the evaluator, beside the shards; trained where it is missing, or to its end."""
     values = settings.model_dump(mode="json")
+    if settings.evaluator.conventions == EvaluatorConventions():
+        # Left out unless they are set, so that the evaluators of older sweeps stay.
+        del values["evaluator"]["conventions"]
     parts = [sha256(shards / CARD), settings.seed, values["data"], values[target], values["train"][target]]
     if target == "evaluator":  # its best checkpoint is the best at finding the matching caption in a pool
         parts.append(values["evaluation"]["pool"])

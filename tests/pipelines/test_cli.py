@@ -81,6 +81,7 @@ COMMANDS = {
         "--data",
         "--evaluator",
         "--out",
+        "--check-recorded",
         "--split",
         "--no-untrained",
         "--seed",
@@ -248,6 +249,32 @@ def test_the_version_is_that_of_the_package(capsys):
         (
             "train vae --config duet --data x --worker 2",
             ("intermoe train: unknown: --worker 2 (allowed: see `intermoe train --help`)"),
+        ),
+        (
+            "evaluate --data x",
+            (
+                "intermoe evaluate: the following arguments are required: --model, --out (allowed: see `intermoe "
+                "evaluate --help`)"
+            ),
+        ),
+        (
+            "evaluate --check-recorded --data x",
+            (
+                "intermoe evaluate --check-recorded: the following arguments are required: --evaluator (allowed: see "
+                "`intermoe evaluate --help`)"
+            ),
+        ),
+        (
+            "evaluate --check-recorded --data x --evaluator e --model m",
+            "intermoe evaluate --check-recorded: --model is nothing to recorded motion (allowed: leave it out)",
+        ),
+        (
+            "evaluate --check-recorded --data x --evaluator e --guidance 0",
+            "intermoe evaluate --check-recorded: --guidance is nothing to recorded motion (allowed: leave it out)",
+        ),
+        (
+            "evaluate --check-recorded --data x --evaluator e --no-untrained",
+            "intermoe evaluate --check-recorded: --no-untrained is nothing to recorded motion (allowed: leave it out)",
         ),
         (
             "describe --config duet --jsn",

@@ -6,6 +6,7 @@ import pytest
 from published_files import JUDGE_WORDS, SMALL_WORDS, evaluator_file, small_files, write_stats
 
 from intermoe.data.shards import DatasetFolder
+from intermoe.evaluation.conventions import EvaluatorConventions, KnownRow
 from intermoe.evaluation.evaluator import Evaluator
 from intermoe.model import InterMoE
 from pipelines import settings
@@ -28,6 +29,19 @@ def imported(tmp_path_factory, vocabulary) -> Path:
     command = ["import", "published", "--evaluator", judge, "--out", folder / "evaluator", *words]
     assert main(list(map(str, command))) == 0
     return folder
+
+
+def test_an_evaluator_brings_its_conventions(imported, vocabulary, tmp_path):
+    """Small networks are not InterCLIP and have no known row, unless the command names one."""
+    conventions = Evaluator.load(imported / "evaluator").config.conventions
+    assert conventions == EvaluatorConventions()
+    known = "{dataset: tiny, skeleton: smpl22, origin: run here, source: a test, ranges: {fid: [0, 2]}}"
+    words = [*JUDGE_WORDS, f"evaluator.vocabulary={vocabulary}", f"evaluator.conventions.known_row={known}"]
+    file, out = imported / "interclip.ckpt", tmp_path / "evaluator"
+    assert main(["import", "published", "--evaluator", str(file), "--out", str(out), *words]) == 0
+    assert Evaluator.load(out).config.conventions.known_row == KnownRow(
+        dataset="tiny", skeleton="smpl22", origin="run here", source="a test", ranges={"fid": (0, 2)}
+    )
 
 
 def test_generate_works_with_it(imported, clip_folder):

@@ -139,7 +139,7 @@ def test_its_card_states_the_data_and_the_newest_evaluation(uri, tmp_path):
         "licence is not stated in the shards: ask where the recordings come from before you share the model."
     )
     assert rest.partition("\n\n## Use")[0] == (
-        "| measure | value |\n|---|---|\n| fid | 2.5 |\n| r_precision/top1 | 0.25 |"
+        "| measure | run here |\n|---|---|\n| fid | 2.5 |\n| r_precision/top1 | 0.25 |"
     )
     folder = model_folder("models:/measured@best", uri).parents[1]
     assert (folder / "README.md").read_text("utf-8") == version.description

@@ -9,7 +9,7 @@ import scipy.linalg
 
 from intermoe.errors import UserError
 from intermoe.evaluation.metrics import (
-    SCALE,
+    SCALES,
     Interval,
     distances,
     diversity,
@@ -34,7 +34,7 @@ def test_golden_numbers(golden: Path):
     assert distance == pytest.approx(wanted["mm_dist"], rel=1e-6)
     assert matching(text, motion, 32)[0].tolist() == pytest.approx(wanted["r_precision_pool32"], rel=1e-6)
     assert fid(motion, real) == pytest.approx(wanted["fid"], rel=1e-6)
-    assert fid(motion, real) == pytest.approx(wanted["fid_scale1"] * SCALE**2, rel=1e-6)
+    assert fid(motion, real) == pytest.approx(wanted["fid_scale1"] * SCALES.fid**2, rel=1e-6)
     pairs = random_pairs(np.random.RandomState(0), len(motion), 300)
     assert diversity(motion, pairs) == pytest.approx(wanted["diversity_seed0"], rel=1e-6)
     pairs = random_pairs(np.random.RandomState(0), stored["mm"].shape[1], 10)
@@ -68,7 +68,7 @@ def test_fid_of_normal_distributions_in_closed_form():
     white -= white.mean(0)
     white = white @ np.linalg.inv(np.linalg.cholesky(np.cov(white, rowvar=False))).T  # exactly white
     one, two, shift = np.array([1, 2, 3, 4, 5.0]), np.array([2, 2, 1, 0.5, 3.0]), np.array([1, 0, -1, 0.5, 0])
-    wanted = SCALE**2 * (np.square(shift).sum() + np.square(one - two).sum())
+    wanted = SCALES.fid**2 * (np.square(shift).sum() + np.square(one - two).sum())
     assert fid(white * one + shift, white * two) == pytest.approx(wanted, rel=1e-9)
 
 
@@ -76,9 +76,9 @@ def test_fid_of_normal_distributions_in_closed_form():
 def test_fid_equals_the_root_of_the_matrix_product(count):
     """With 6 motions of 8 numbers, covariances are singular: the usual form then needs its real part."""
     one, two = embeddings(count, seed=1), embeddings(count, seed=2) * 0.9 + 0.1
-    a, b = (np.cov(x.astype(float) * SCALE, rowvar=False) for x in (one, two))
+    a, b = (np.cov(x.astype(float) * SCALES.fid, rowvar=False) for x in (one, two))
     root = scipy.linalg.sqrtm(a @ b).real
-    wanted = np.square((one - two).astype(float).mean(0) * SCALE).sum() + np.trace(a + b - 2 * root)
+    wanted = np.square((one - two).astype(float).mean(0) * SCALES.fid).sum() + np.trace(a + b - 2 * root)
     assert fid(one, two) == pytest.approx(wanted, rel=1e-5)
     assert fid(one, two) == pytest.approx(fid(two, one), rel=1e-6)
 

@@ -12,7 +12,7 @@ from intermoe.errors import UserError
 from intermoe.evaluation import measures
 from intermoe.evaluation.identity import KINDS
 from intermoe.evaluation.measures import MEASURES, Measure, of_each_motion
-from intermoe.evaluation.metrics import SCALE, diversity, fid, matching, multimodality, random_pairs
+from intermoe.evaluation.metrics import SCALES, diversity, fid, matching, multimodality, random_pairs
 from intermoe.evaluation.protocol import ROWS, EvaluationConfig, identity_is_known, plan
 from intermoe.evaluation.scoring import score
 from intermoe.text.captions import swap_caption
@@ -243,7 +243,7 @@ def test_scores_equal_the_metrics_of_the_joined_parts(jobs, folder):
         assert [now[f"r_precision_top{top}"] for top in (1, 2, 3)] == precision.tolist()
         assert now["mm_dist"] == distance
         assert now["fid"] == fid(motion, joined(jobs, parts, "reference", replication, "recorded/motion"))
-        assert 0 < now["diversity"] < 10 * SCALE
+        assert 0 < now["diversity"] < 20 * SCALES.diversity
         of_all = [name for name in of_each_motion() if MEASURES[name].kinds is None]
         assert [now[name] for name in of_all] == [
             place + 4.5 for place, name in enumerate(of_each_motion()) if name in of_all

@@ -1,5 +1,6 @@
 """Jobs on a small model and a small data set: what is embedded and measured is what users get, and what came raw."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from intermoe.evaluation.identity import actors
 from intermoe.evaluation.measures import MEASURES, Measure, of_each_motion
 from intermoe.evaluation.plausibility import jerk_m_s3
 from intermoe.evaluation.protocol import ROWS, EvaluationConfig, EvaluationJob
-from intermoe.evaluation.runner import EvaluationSpec, JobRunner, read_parts
+from intermoe.evaluation.runner import EvaluationSpec, JobRunner, RecordedRunner, read_parts
 from intermoe.evaluation.scoring import score
 from intermoe.generation import GeneratedBatch, Sampled
 from intermoe.model import InterMoE
@@ -177,6 +178,16 @@ def test_both_forms_come_from_one_pass_of_sampling(job_runner, monkeypatch, tmp_
     job_runner.run(job)
     assert passes == [3]
     assert [file.name for file in tmp_path.iterdir()] == [f"{job.name}.npz"]
+
+
+def test_recorded_motion_is_the_same_without_a_model(spec, job_runner, parts, tmp_path):
+    alone = RecordedRunner(replace(spec, model=None, rows=("recorded",)), tmp_path)
+    for job in alone.jobs:
+        alone.run(job)
+    found = score(alone.folder, CONFIG, alone.jobs, read_parts(tmp_path, alone.jobs), seed=3, split="test")
+    beside = score(job_runner.folder, CONFIG, job_runner.jobs, parts, seed=3, split="test")
+    assert list(found.index) == [("recorded", 0)]
+    assert found.equals(beside.loc[["recorded"]])
 
 
 def test_the_table_has_every_row_and_a_measure_more_is_one_entry(job_runner, parts, monkeypatch, tmp_path):

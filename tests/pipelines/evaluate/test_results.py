@@ -14,6 +14,7 @@ from intermoe.evaluation.measures import MEASURES, PLAUSIBILITY, TEXT_AND_MOTION
 from intermoe.evaluation.metrics import Interval
 from intermoe.motion import Motion
 from intermoe.render.page import Panel, Scene
+from pipelines.evaluate.recorded_row import recorded_tags
 from pipelines.evaluate.results import (
     Results,
     description,
@@ -34,6 +35,9 @@ ABOUT = {
     "spacing": None,
     "guidance": 3.5,
     "guidance_interval": [0.0, 1.0],
+    "scales": {"fid": 6.0, "diversity": 3.0, "multimodality": 1.0},
+    "known_row": None,
+    "protocol_differences": [],
     "evaluation": {
         "replications": 2,
         "pool": 10,
@@ -99,7 +103,8 @@ def test_columns_stand_in_the_order_of_the_measures(results):
         PLAUSIBILITY: ["jerk_m_s3"],
     }
     assert list(Results(results.values[["fid"]], ABOUT).tables) == [TEXT_AND_MOTION]
-    assert list(results.columns()) == ["row", *(MEASURES[name].title for name in results.cells)]
+    assert results.columns()["source"] == ["run here"] * 4
+    assert list(results.columns()) == ["row", "source", *(MEASURES[name].title for name in results.cells)]
     assert results.columns()["FID ↓"] == list(results.cells["fid"])
 
 
@@ -162,13 +167,83 @@ def test_the_page_needs_nothing_else_and_escapes_names(results):
     assert "<th>split</th>\n      <td>&quot;test&quot;</td>" in page
 
 
+def known(fid: tuple[float, float]) -> dict:
+    """What an evaluator might be known to give, as results have it."""
+    values = {"dataset": "toy", "skeleton": "smpl22", "split": "test", "origin": "published", "source": "<i>"}
+    return values | {"ranges": {"fid": list(fid), "mm_dist": [3.0, 4.0]}}
+
+
+def test_recorded_motion_outside_of_what_is_known_is_told_before_all_else(results):
+    differences = ["evaluation.pool is 10, the evaluator's own is 96"]
+    about = ABOUT | {"known_row": known((3.0, 4.5)), "protocol_differences": differences, "data": "d"}
+    warned = Results(results.values, about)
+    warning = (
+        "Warning: recorded motion is outside of what this evaluator is known to give: FID is 2.000, known 3.000 to "
+        "4.500 (published: <i>). Until that is explained, no other number counts."
+    )
+    protocol = "The protocol is not the evaluator's own: evaluation.pool is 10, the evaluator's own is 96."
+    assert warned.recorded.warnings() == [warning, protocol]
+    head = "## Recorded motion, beside what the evaluator is known to give"
+    text, page = results_document(warned).markdown(), results_document(warned).html()
+    assert text.splitlines()[2] == head
+    assert text.split("\n## ")[1] == (
+        f"{head[3:]}\n\n{warning.replace('<i>', '&lt;i>')}\n\n{protocol}\n\n"
+        "|           |   recorded, run here |   known, published |      verdict |\n"
+        "|:----------|---------------------:|-------------------:|-------------:|\n"
+        "| FID ↓     |         2.000 ±1.386 |     3.000 to 4.500 |      outside |\n"
+        "| MM Dist ↓ |                      |     3.000 to 4.000 | not measured |\n"
+    )
+    assert "<p>Warning: recorded motion is outside" in page
+    assert "(published: &lt;i&gt;)" in page
+    assert description(warned).split("\n\n")[1:3] == [warning.replace("<i>", "&lt;i>"), protocol]
+    output = io.StringIO()
+    Console(width=80, file=output).print(terminal_table(warned))
+    assert warning in " ".join(output.getvalue().split())
+    assert recorded_tags(warned.recorded) == {
+        "intermoe.recorded_motion": "outside: FID is 2.000, known 3.000 to 4.500",
+        "intermoe.protocol": "evaluation.pool is 10, the evaluator's own is 96",
+    }
+
+
+def test_recorded_motion_as_it_is_known_brings_no_warning(results):
+    as_known = Results(results.values, ABOUT | {"known_row": known((1.0, 2.0)), "data": "d"})
+    assert as_known.recorded.warnings() == []
+    assert "| FID ↓     |         2.000 ±1.386 |     1.000 to 2.000 |       inside |" in (
+        results_document(as_known).markdown()
+    )
+    assert "Warning" not in description(as_known)
+    assert recorded_tags(as_known.recorded) == {
+        "intermoe.recorded_motion": "as known",
+        "intermoe.protocol": "the evaluator's own",
+    }
+
+
+def test_what_is_not_known_or_not_measured_is_not_compared(results):
+    assert "Recorded motion, beside" not in results_document(results).markdown()
+    assert recorded_tags(results.recorded)["intermoe.recorded_motion"] == "not known"
+    generated = Results(results.values.loc[["generated"]], ABOUT | {"known_row": known((9.0, 10.0))})
+    assert generated.recorded.warnings() == []
+    assert "Recorded motion, beside" not in results_document(generated).markdown()
+    assert recorded_tags(generated.recorded)["intermoe.recorded_motion"] == "not measured"
+
+
+def test_every_row_says_that_it_was_run_here(results):
+    text = results_document(results).markdown()
+    rows = [line for line in text.splitlines() if line.startswith(("| recorded ", "| generated ", "| raw ", "| untr"))]
+    # Four rows in each of three tables.
+    assert [line.split("|")[2].strip() for line in rows] == ["run here"] * 12
+    assert results.json_document()["source"] == "run here"
+    assert "## All measures, run here" not in text  # a picture, which Markdown cannot show
+    assert "<h2>All measures, run here</h2>" in results_document(results).html()
+
+
 def test_notes_are_of_what_is_shown(results):
     notes = "\n".join(results.notes())
     assert "Generated: the settled motion that users get" in notes
     assert "Raw: the network's output before settling" in notes
     assert "Untrained: the model's VAE" in notes
     assert "R-precision in pools of 10 (chance: 0.100, 0.200, 0.300)" in notes
-    assert "MultiModality: 40 captions, 4 motions of each, 4 pairs." in notes
+    assert "MultiModality: 40 captions, 4 motions of each, 4 pairs; of embeddings times 1." in notes
     assert "Identity is judged by rules" in notes
     about = ABOUT | {"evaluation": ABOUT["evaluation"] | {"multimodality": {"captions": 0}}}
     notes = "\n".join(Results(results.values.loc[["recorded"]][["fid"]], about).notes())

@@ -65,12 +65,40 @@ def test_the_pages_have_tables_plots_costs_and_notes(data):
     assert '<h2>Cost &lt;of it&gt;</h2><img alt="bars" src="data:image/png;base64,UE5H">' in page
     assert "<h2>Table 4: Experts &amp; &lt;such&gt;</h2>" in page
     assert "| none-seed0  |   2,000,000 |          1,000,000 |            90 |      1,000 |              10 |" in text
-    assert "Recorded motion by the same evaluator: R top 1 0.700, FID 1.000." in text
+    assert "Recorded motion by the same evaluator, run here: R top 1 0.700, FID 1.000." in text
     assert "Of the trials' time, evaluation took 10%." in text
     assert "**31.000 ±1.386**" in text
     assert "<b>31.000 ±1.386</b>" in page
     assert "Of all pairs of rows that the paper distinguishes: R top 1 ✓ 2, ✗ 0, ≈ 1; FID ✓ 1, ✗ 0, ≈ 2." in text
     assert "FID ✓ 1, ✗ 0, ≈ 2.</p>" in page
+
+
+def test_notes_stand_below_their_table_and_nothing_in_them_is_a_tag(data, outcomes, table):
+    table["notes"] = [{"text": "<b>One</b> seed | `all`", "rows": ["four"]}]
+    noted = replace(ReportData.of(data.note | {"tables": {"4": table}}, outcomes), plots=[])
+    text, page = report_document(noted).markdown(), report_document(noted).html()
+    note = r"- [1] &lt;b>One&lt;/b> seed \| \`all\`"
+    assert "\n| four [1]" in text
+    assert f"|\n\n{note}\n\nOrder of each row" in text
+    assert "<th>four [1]</th>" in page
+    assert "</table><ul><li>[1] &lt;b&gt;One&lt;/b&gt; seed | `all`</li></ul><p>Order of each row" in page
+
+
+def test_every_column_of_numbers_says_whether_they_are_published_or_run_here(data):
+    text = report_document(data).markdown()
+    heads = [
+        [cell.strip() for cell in line.strip("|").split("|")[1:]]
+        for line in text.splitlines()
+        if line.startswith("|") and "FID ↓" in line
+    ]
+    assert heads == [
+        [
+            *("R top 1 ↑, run here", "R top 1, order", "R top 1 ↑, published"),
+            *("FID ↓, run here", "FID, order", "FID ↓, published"),
+        ],
+        ["R top 1 ↑, run here", "FID ↓, run here", "MM Dist ↓, run here"],
+    ]
+    assert "- Profile tiny. Published: the paper's numbers, of InterHuman, copied from it.\n- Run here: of what" in text
 
 
 def test_a_speed_that_was_not_logged_is_empty(data):

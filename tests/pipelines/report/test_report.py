@@ -31,6 +31,9 @@ ABOUT = {
     "spacing": None,
     "guidance": 1.0,
     "guidance_interval": [0.0, 1.0],
+    "scales": {"fid": 6.0, "diversity": 3.0, "multimodality": 1.0},
+    "known_row": None,
+    "protocol_differences": [],
     "evaluation": {"replications": 2, "pool": 2, "diversity_pairs": 2, "multimodality": {"captions": 0}},
 }
 
@@ -148,7 +151,7 @@ def test_a_report_is_written_and_recorded_and_replaces_an_earlier_one(sweep, sto
     note = json.loads((sweep / "sweep.json").read_text())
     assert {file.path for file in MlflowClient(store).list_artifacts(note["run_id"])} == names
     rows = list(csv.DictReader((out / "tables.csv").read_text().splitlines()))
-    assert [(row["table"], row["row"], row["measure"], row["ours"], row["paper"]) for row in rows] == [
+    assert [(row["table"], row["row"], row["measure"], row["run_here"], row["published"]) for row in rows] == [
         ("2", "Baseline", "fid", "", "5.0"),
         ("2", "Ours", "fid", "2.0", "4.0"),
         ("2", "Again", "fid", "2.0", "4.0"),
@@ -156,7 +159,7 @@ def test_a_report_is_written_and_recorded_and_replaces_an_earlier_one(sweep, sto
         ("", "full, c-exp-1", "fid", "2.0", ""),
     ]
     text = (out / "report.md").read_text()
-    assert "Recorded motion by the same evaluator: R top 1 0.750, FID 0.500." in text
+    assert "Recorded motion by the same evaluator, run here: R top 1 0.750, FID 0.500." in text
     assert "- Failed: bad-seed0: no such file\n- Not done, or stopped early: late-seed0.\n" in text
     # Of 20 and 40 steps of features 5 and 10 latent frames, of two persons: 15 tokens; 3 samples per second.
     assert "| full-seed0 |   2,000,000 |          1,000,000 |            30 |         45 |              10 |" in text

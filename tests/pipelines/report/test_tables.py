@@ -12,7 +12,7 @@ from pipelines.report.tables import orders_csv, paper_table, points_table, table
 
 def test_rows_have_ours_and_the_papers(outcomes, table):
     numbers = paper_table("4", table, outcomes).numbers
-    assert list(numbers.columns) == ["ours", "ours_half_width", "paper", "paper_half_width"]
+    assert list(numbers.columns) == ["run_here", "run_here_half_width", "published", "published_half_width"]
     assert numbers.index.unique("row").to_list() == ["none", "four", "eight"]
     # Not in the file's order but in that of the measures.
     assert numbers.index.unique("measure").to_list() == ["r_precision_top1", "fid"]
@@ -55,16 +55,16 @@ def test_the_order_of_two_rows_holds_or_is_reversed_or_cannot_be_distinguished(m
         "Of all pairs of rows that the paper distinguishes: R top 1 ✓ 2, ✗ 0, ≈ 1; FID ✓ 1, ✗ 2, ≈ 0."
     )
     assert ours.shown(1).markdown() == (
-        "|       |   R top 1 ↑, ours |   R top 1, order |   R top 1 ↑, paper |"
-        "       FID ↓, ours |   FID, order |     FID ↓, paper |\n"
-        "|:------|------------------:|-----------------:|-------------------:|"
-        "------------------:|-------------:|-----------------:|\n"
-        "| none  |      0.200 ±0.018 |                ✓ |       0.400 ±0.010 |"
-        "     42.000 ±1.848 |            ✗ |     5.000 ±0.100 |\n"
-        "| four  |      0.200 ±0.009 |                ✓ |       0.500 ±0.010 |"
-        " **31.000 ±0.924** |            ✗ |     4.000 ±0.100 |\n"
-        "| eight |  **0.300 ±0.028** |                  |   **0.600 ±0.010** |"
-        "     51.667 ±1.923 |              | **3.000 ±0.100** |"
+        "|       |   R top 1 ↑, run here |   R top 1, order |   R top 1 ↑, published |"
+        "   FID ↓, run here |   FID, order |   FID ↓, published |\n"
+        "|:------|----------------------:|-----------------:|-----------------------:|"
+        "------------------:|-------------:|-------------------:|\n"
+        "| none  |          0.200 ±0.018 |                ✓ |           0.400 ±0.010 |"
+        "     42.000 ±1.848 |            ✗ |       5.000 ±0.100 |\n"
+        "| four  |          0.200 ±0.009 |                ✓ |           0.500 ±0.010 |"
+        " **31.000 ±0.924** |            ✗ |       4.000 ±0.100 |\n"
+        "| eight |      **0.300 ±0.028** |                  |       **0.600 ±0.010** |"
+        "     51.667 ±1.923 |              |   **3.000 ±0.100** |"
     )
 
 
@@ -74,7 +74,7 @@ def test_means_far_within_their_spread_are_both_bold_and_have_no_order(make_outc
         "4", table, Outcomes.joined([make_outcome(row, near[row], [0.3] * 3, rows=(row,)) for row in near])
     )
     assert ("fid", "none", "four", "replications", "cannot be distinguished") in orders(ours)
-    assert bold(ours, "FID ↓, ours") == [True, True, False]
+    assert bold(ours, "FID ↓, run here") == [True, True, False]
 
 
 def test_replications_are_compared_in_pairs(make_outcome, table):
@@ -82,7 +82,7 @@ def test_replications_are_compared_in_pairs(make_outcome, table):
     spread = {"none": [30.0, 40.0, 50.5], "four": [29.0, 39.0, 49.4]}
     ours = paper_table("4", table, Outcomes.joined([make_outcome(r, spread[r], [0.3] * 3, rows=(r,)) for r in spread]))
     assert ("fid", "none", "four", "replications", "holds") in orders(ours)
-    assert bold(ours, "FID ↓, ours") == [False, True, False]
+    assert bold(ours, "FID ↓, run here") == [False, True, False]
 
 
 def test_an_order_is_by_seeds_where_a_row_has_several_and_says_so(outcomes, table):
@@ -92,9 +92,9 @@ def test_an_order_is_by_seeds_where_a_row_has_several_and_says_so(outcomes, tabl
         "measure": ["fid"] * 3,
         "first": ["none", "none", "four"],
         "second": ["four", "eight", "eight"],
-        "paper": [1.0, 2.0, 1.0],
-        "ours": [20.0, 8.0, -12.0],
-        "ours_half_width": [0.0, 44.016, 44.016],
+        "published": [1.0, 2.0, 1.0],
+        "run_here": [20.0, 8.0, -12.0],
+        "run_here_half_width": [0.0, 44.016, 44.016],
         "by": ["replications", "seeds", "seeds"],
         "order": ["holds", "cannot be distinguished", "cannot be distinguished"],
     }
@@ -117,7 +117,7 @@ def test_orders_that_the_paper_does_not_distinguish_are_left_out(parts, outcomes
     ]
     shown = ours.shown(2)
     assert shown.cells["FID, order"].to_list() == ["≈", "", ""]
-    assert bold(ours, "FID ↓, paper") == [False, True, True]
+    assert bold(ours, "FID ↓, published") == [False, True, True]
     assert (
         paper_table("4", table, parts[0]).order()
         == "The paper's order of rows: no two rows that it distinguishes are done."
@@ -129,15 +129,15 @@ def test_numbers_without_an_interval_cannot_be_distinguished(make_outcome, table
     ours = paper_table("4", table, Outcomes.joined(single))
     assert ("fid", "none", "four", "replications", "cannot be distinguished") in orders(ours)
     shown = ours.shown(1)
-    assert shown.cells["FID ↓, ours"].to_list() == ["50.000", "30.000", ""]
-    assert bold(ours, "FID ↓, ours") == [True, True, False]
+    assert shown.cells["FID ↓, run here"].to_list() == ["50.000", "30.000", ""]
+    assert bold(ours, "FID ↓, run here") == [True, True, False]
 
 
 def test_all_that_cannot_be_distinguished_from_the_best_is_bold(parts, outcomes, table):
     shown = paper_table("4", table, outcomes).shown(2)
     assert list(shown.cells.columns) == [
-        *("R top 1 ↑, ours", "R top 1, order", "R top 1 ↑, paper"),
-        *("FID ↓, ours", "FID, order", "FID ↓, paper"),
+        *("R top 1 ↑, run here", "R top 1, order", "R top 1 ↑, published"),
+        *("FID ↓, run here", "FID, order", "FID ↓, published"),
     ]
     assert shown.bold.to_numpy().tolist() == [
         [False, False, False, False, False, False],
@@ -158,7 +158,7 @@ def test_all_points_are_shown_whether_or_not_they_stand_for_a_row_of_the_paper(m
     )
     assert ours.numbers.index.unique("measure").to_list() == ["r_precision_top1", "fid", "mm_dist"]
     shown = ours.shown(1)
-    assert list(shown.cells.columns) == ["R top 1 ↑", "FID ↓", "MM Dist ↓"]
+    assert list(shown.cells.columns) == ["R top 1 ↑, run here", "FID ↓, run here", "MM Dist ↓, run here"]
     assert shown.cells.loc["four"].to_list() == ["0.300 ±0.000", "31.000 ±1.386", "31.000 ±1.386"]
     assert shown.bold.loc["four"].all()
     assert not shown.bold.loc["none"].any()
@@ -172,12 +172,12 @@ def test_a_table_of_nothing_is_empty(outcomes):
 
 def test_the_csv_has_every_number(parts, outcomes, table):
     text = tables_csv({"4": paper_table("4", table, outcomes)}, points_table(outcomes))
-    assert text.splitlines()[0] == "table,row,measure,ours,ours_half_width,paper,paper_half_width"
+    assert text.splitlines()[0] == "table,row,measure,run_here,run_here_half_width,published,published_half_width"
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == 6 + 9
-    assert [row["paper"] for row in rows if not row["table"]] == [""] * 9
+    assert [row["published"] for row in rows if not row["table"]] == [""] * 9
     fid = next(row for row in rows if (row["row"], row["measure"]) == ("four", "fid"))
-    assert (float(fid["ours"]), float(fid["paper"]), float(fid["paper_half_width"])) == (31.0, 4.0, 0.1)
+    assert (float(fid["run_here"]), float(fid["published"]), float(fid["published_half_width"])) == (31.0, 4.0, 0.1)
     missing = list(
         csv.DictReader(io.StringIO(tables_csv({"4": paper_table("4", table, parts[0])}, points_table(parts[0]))))
     )
@@ -185,10 +185,10 @@ def test_the_csv_has_every_number(parts, outcomes, table):
         "table": "4",
         "row": "four",
         "measure": "r_precision_top1",
-        "ours": "",
-        "ours_half_width": "",
-        "paper": "0.5",
-        "paper_half_width": "0.01",
+        "run_here": "",
+        "run_here_half_width": "",
+        "published": "0.5",
+        "published_half_width": "0.01",
     }
 
 
@@ -197,14 +197,14 @@ def test_orders_are_written_by_pair(make_outcome, table):
         make_outcome(row, [fid, fid + 2], [0.5, 0.25], rows=(row,)) for row, fid in (("none", 5.0), ("four", 4.0))
     ]
     assert orders_csv({"4": paper_table("4", table, Outcomes.joined(trials))}) == (
-        "table,measure,first,second,paper,ours,ours_half_width,by,order\n"
+        "table,measure,first,second,published,run_here,run_here_half_width,by,order\n"
         "4,r_precision_top1,none,four,-0.09999999999999998,0.0,0.0,replications,cannot be distinguished\n"
         "4,fid,none,four,1.0,1.0,0.0,replications,holds\n"
     )
 
 
 def test_without_tables_of_the_paper_the_orders_are_a_head():
-    assert orders_csv({}) == "table,measure,first,second,paper,ours,ours_half_width,by,order\n"
+    assert orders_csv({}) == "table,measure,first,second,published,run_here,run_here_half_width,by,order\n"
 
 
 def test_orders_are_told_while_the_papers_best_row_is_not_done(make_outcome, table):
@@ -216,3 +216,21 @@ def test_orders_are_told_while_the_papers_best_row_is_not_done(make_outcome, tab
     assert ours.order().endswith(
         "Of all pairs of rows that the paper distinguishes: R top 1 ✓ 0, ✗ 0, ≈ 1; FID ✓ 1, ✗ 0, ≈ 0."
     )
+
+
+def test_rows_have_the_marks_of_the_notes_on_them(outcomes, table):
+    table["notes"] = [
+        {"text": "Copied by hand.", "rows": []},
+        {"text": "By another evaluator.", "rows": ["none", "eight"]},
+        {"text": "One seed.", "rows": ["eight"]},
+    ]
+    noted = paper_table("4", table, outcomes)
+    assert noted.note_lines == ["Copied by hand.", "[1] By another evaluator.", "[2] One seed."]
+    assert list(noted.shown(2).cells.index) == [
+        "none (1 of 2 seeds) [1]",
+        "four (1 of 2 seeds)",
+        "eight [1] [2]",
+    ]
+    # The names by which numbers are found stay.
+    assert noted.numbers.index.unique("row").to_list() == ["none", "four", "eight"]
+    assert paper_table("4", table | {"notes": []}, outcomes).note_lines == []

@@ -115,6 +115,35 @@ def write(tmp_path: Path, change=lambda values: None) -> Path:
     return file
 
 
+def test_a_table_has_notes_on_rows_that_it_has(tmp_path):
+    table, *_ = yaml.safe_load(SMOKE.read_text())["tables"]
+    rows = list(load(SMOKE).config.tables[table].rows)
+
+    def noted(*notes: dict) -> Path:
+        return write(tmp_path, lambda values: values["tables"][table].update(notes=list(notes)))
+
+    found = load(noted({"text": "Copied."}, {"text": "One seed.", "rows": rows[:1]})).config.tables[table]
+    assert found.model_dump(mode="json")["notes"] == [
+        {"text": "Copied.", "rows": []},
+        {"text": "One seed.", "rows": rows[:1]},
+    ]
+    with pytest.raises(UserError) as caught:
+        load(noted({"text": "One seed.", "rows": ["Oars"]}))
+    file = tmp_path / "sweep.yaml"
+    line = file.read_text().splitlines().index("    - text: One seed.") + 2
+    assert str(caught.value) == (f"{file}:{line}: table {table} has no row 'Oars' (allowed: {', '.join(rows)})")
+    with pytest.raises(UserError, match="text = ''"):
+        load(noted({"text": ""}))
+
+
+def test_the_papers_numbers_with_known_faults_have_notes():
+    noted = {
+        number: [row for note in table.notes for row in note.rows]
+        for number, table in load(ABLATIONS).config.tables.items()
+    }
+    assert noted == {"2": [], "3": ["Expert Choice"], "4": ["None (InterGen)"], "5": []}
+
+
 def test_nested_settings_are_keys_and_leave_the_rest_of_the_section(tmp_path):
     nested = write(tmp_path, lambda values: values["points"][3].update(set={"moe": {"experts": 4, "c_exp": 2}}))
     assert [trial.key for trial in load(nested).trials] == [trial.key for trial in load(SMOKE).trials]

@@ -142,7 +142,7 @@ def test_a_sweep_is_one_run_with_a_child_for_each_trial(whole):
     assert "smoke.yaml" in files
     rows = [row for row in table(whole) if row["table"]]
     assert len(rows) == 6
-    assert all(float(row["ours"]) >= 0 for row in rows)
+    assert all(float(row["run_here"]) >= 0 for row in rows)
     page = (whole / "out/report/report.html").read_text()
     assert page.count("<img") == 3  # over C_exp, training, cost
     assert not (whole / "out/tune").exists()
@@ -191,7 +191,7 @@ def test_killed_and_resumed_it_ends_in_the_same_table_and_nothing_is_done_twice(
         assert steps == [4, 8, 12, 16, 20, 24, 28]
         assert child.info.status == "FINISHED"
     before, now = (
-        {(row["table"], row["row"], row["measure"]): row["ours"] for row in table(folder) if row["table"]}
+        {(row["table"], row["row"], row["measure"]): row["run_here"] for row in table(folder) if row["table"]}
         for folder in (whole, tmp_path)
     )
     different = {key for key in before if before[key] != now[key]}

@@ -5,18 +5,21 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 from rich.console import Console
 from small_model import save_model
+from toy_shards import write_shards
 from trials import make_trial
 
 from intermoe import checkpoint
+from intermoe.data.card import CARD
 from intermoe.datasets.duet import write_duet
 from intermoe.errors import UserError
-from intermoe.files import discard, read_note, write_note
+from intermoe.files import digest, discard, read_note, sha256, write_note
 from intermoe.locks import locked
 from intermoe.model import InterMoE
 from intermoe.model_config import ModelConfig
@@ -153,6 +156,25 @@ def test_a_trial_that_is_stopped_or_fails_is_noted_at_once(tmp_path, store):
     assert _finished(request, plain)
     # It is evaluated otherwise now.
     assert not _finished(replace(request, evaluator=Path("evaluator-2")), plain)
+
+
+def test_an_evaluator_of_other_conventions_is_another_one_and_those_of_older_sweeps_stay(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr("pipelines.sweep.prerequisites.train_to_the_end", lambda request: trained.append(request.out))
+    write_shards(tmp_path / "data", {"train": 1})
+    base, parent = load(tmp_path).base, SimpleNamespace(id="x")
+    scaled = load(tmp_path, "evaluator.conventions.scales.fid=1").base
+    made, other = (
+        make_network("evaluator", settings, tmp_path / "data", Site("nowhere"), parent)  # type: ignore[arg-type]
+        for settings in (base, scaled)
+    )
+    assert trained == [made, other]
+    assert made != other
+    values = base.model_dump(mode="json")
+    of_older = {name: value for name, value in values["evaluator"].items() if name != "conventions"}
+    of_card = sha256(tmp_path / "data" / CARD)
+    parts = [of_card, 0, values["data"], of_older, values["train"]["evaluator"], values["evaluation"]["pool"]]
+    assert made.name == f"evaluator-{digest(parts)}"
 
 
 @pytest.mark.slow
