@@ -17,6 +17,8 @@ from intermoe.config import Config
 
 # Joints of the two people that are nearer than this, metres: as predicted, and as they are.
 _NEAR, _TOUCHING = 1.0, 0.1
+# Hips that are less far apart along the ground, metres, tell nothing of where a person faces.
+_HIPS_APART = 1e-3
 
 
 class GeometricLossConfig(Config):
@@ -139,6 +141,9 @@ def _half_turn(joints_BTPJ3: Tensor, skeleton: Skeleton) -> Tensor:
     As a quaternion has them: not the angle, which jumps by a full turn.
     """
     across_BTP3 = joints_BTPJ3[..., skeleton.right_hip, :] - joints_BTPJ3[..., skeleton.left_hip, :]
-    (x1_BT, x2_BT), (z1_BT, z2_BT) = across_BTP3[..., 2].unbind(2), (-across_BTP3[..., 0]).unbind(2)
+    x_BTP, z_BTP = across_BTP3[..., 2], -across_BTP3[..., 0]
+    # Hips above each other say nothing of where they face: they count as facing +z, and nothing moves them.
+    is_known_BTP = x_BTP.square() + z_BTP.square() > _HIPS_APART**2
+    (x1_BT, x2_BT), (z1_BT, z2_BT) = x_BTP.where(is_known_BTP, 0).unbind(2), z_BTP.where(is_known_BTP, 1).unbind(2)
     half_BT = torch.atan2(z1_BT * x2_BT - x1_BT * z2_BT, x1_BT * x2_BT + z1_BT * z2_BT) / 2
     return torch.stack([half_BT.cos(), half_BT.sin()], dim=-1)

@@ -119,8 +119,9 @@ def test_padding_reaches_neither_sums_nor_gradients() -> None:
     assert predicted.grad.isfinite().all()
 
 
-def test_people_on_one_point_give_finite_gradients() -> None:
-    predicted = torch.zeros(1, 4, 2, 262).requires_grad_()
+@pytest.mark.parametrize("size", [0.0, 1e-25, 1e-12, 1e-8])
+def test_people_on_one_point_give_finite_gradients(size: float) -> None:
+    predicted = (size * torch.randn(1, 4, 2, 262, generator=torch.Generator().manual_seed(0))).requires_grad_()
     sums = geometric_sums(predicted, people(1)[:1, :4], torch.ones(1, 4, dtype=torch.bool), torch.ones(1), SMPL22)
     torch.stack(list(sums.values())).sum().backward()
     assert predicted.grad is not None
