@@ -25,7 +25,8 @@ from intermoe.model import InterMoE
 from intermoe.model_config import ModelConfig
 from pipelines.settings import parse_overrides
 from pipelines.site import Site
-from pipelines.sweep.file import AshaConfig, SweepPlan
+from pipelines.sweep.config import AshaConfig
+from pipelines.sweep.file import SweepPlan
 from pipelines.sweep.file import load as load_sweep
 from pipelines.sweep.prerequisites import make_network, make_shared, shards_folder
 from pipelines.sweep.request import SWEEP_NOTE, SweepRequest, sweep_note
