@@ -1,7 +1,7 @@
 """InterMoE whole: the VAE, the text head and the denoiser as one thing that turns prompts into motion.
 
-Legend: B batch, T frames, L latent frames (T / 4), P = 2 persons, F features, N latent joints, C channels of one,
-Z = N * C, J joints, R = J - 1, K text tokens, W text width.
+Legend: B batch, T frames, L latent frames (T / 4; T without a VAE), P = 2 persons, F features, N latent joints,
+C channels of one, Z = N * C, J joints, R = J - 1, K text tokens, W text width.
 """
 
 import warnings

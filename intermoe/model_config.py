@@ -26,11 +26,11 @@ class ModelConfig(Config):
     Attributes:
         data: what they are trained on.
         network: InterMoE, or a rival: InterGen and TIMotion work on motion itself, without a VAE.
-        vae: of InterMoE.
+        vae: of InterMoE; nothing to the others.
         denoiser: sizes of the network.
-        timotion: what is TIMotion's alone.
+        timotion: what is TIMotion's alone; nothing to the others.
         moe: of the layers' feed-forward blocks; ``dense`` is the network as it was published.
-        diffusion: noise and sampling.
+        diffusion: noise and sampling; without a VAE there is nothing to draw, so that both its targets are one.
     """
 
     data: DataConfig = DataConfig()

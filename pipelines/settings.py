@@ -125,7 +125,10 @@ def _with_base(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     if base not in presets() or base == where:
         others = [name for name in presets() if name != where]
         raise UserError(f"base = {base!r}", where=where, allowed=", ".join(others))
-    return _merged(_with_base(read_mapping(PRESETS / f"{base}.yaml")[1], base), own)
+    theirs = dict(_with_base(read_mapping(PRESETS / f"{base}.yaml")[1], base))
+    # A run that is another one is not to bear its name.
+    theirs.pop("name", None)
+    return _merged(theirs, own)
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

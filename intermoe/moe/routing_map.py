@@ -17,6 +17,16 @@ from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import Assignment, selections
 
 
+class RoutedNetwork(nn.Module):
+    """A network whose routing can be looked at.
+
+    Attributes:
+        token_names: the names of the two tokens of a moment.
+    """
+
+    token_names: tuple[str, str]
+
+
 @dataclass(frozen=True, eq=False)
 class RoutingMap:
     """The experts at work on each latent frame of one motion, over its denoising.
@@ -25,11 +35,13 @@ class RoutingMap:
         gate_QMPLE: float32, mean gate over the steps of a stage; zero where the expert was never assigned.
         timesteps: of each stage, the first and the last.
         stride: frames of a latent frame.
+        tokens: the names of a moment's two tokens, which stand where elsewhere the persons do.
     """
 
     gate_QMPLE: Tensor
     timesteps: tuple[tuple[int, int], ...]
     stride: int
+    tokens: tuple[str, str] = ("first person", "second person")
 
 
 @dataclass
@@ -40,6 +52,7 @@ class RoutingRecorder:
     """
 
     stride: int
+    tokens: tuple[str, str]
     timesteps: list[int] = field(default_factory=list)
     gates: list[Tensor] = field(default_factory=list)
 
@@ -51,26 +64,29 @@ class RoutingRecorder:
         maps: list[RoutingMap] = []
         for first, last in pairwise([0, *begins, len(self.timesteps)]):
             gates = self.gates[first * layers : last * layers]
-            maps += _batch_maps(self.timesteps[first:last], gates, num_stages, self.stride)
+            gate_QMPBLE, stages = _stages(self.timesteps[first:last], gates, num_stages)
+            maps += [RoutingMap(gate, stages, self.stride, self.tokens) for gate in gate_QMPBLE.unbind(3)]
         return maps
 
 
-def _batch_maps(timesteps: Sequence[int], gates: Sequence[Tensor], num_stages: int, stride: int) -> list[RoutingMap]:
+def _stages(
+    timesteps: Sequence[int], gates: Sequence[Tensor], num_stages: int
+) -> tuple[Tensor, tuple[tuple[int, int], ...]]:
+    """The mean gates of each stage of a batch's steps [Q, M, P, B, L, E], and its first and last timestep."""
     num_stages = min(num_stages, len(timesteps))
     gate_TMPBLE = torch.stack(list(gates)).unflatten(0, (len(timesteps), -1))
     parts_TMPBLE = gate_TMPBLE.tensor_split(num_stages)
     gate_QMPBLE = torch.stack([part_TMPBLE.mean(dim=0) for part_TMPBLE in parts_TMPBLE])
     spans = [part.tolist() for part in torch.tensor(timesteps).tensor_split(num_stages)]
-    stages = tuple((span[0], span[-1]) for span in spans)
-    return [RoutingMap(gate_QMPLE, stages, stride) for gate_QMPLE in gate_QMPBLE.unbind(3)]
+    return gate_QMPBLE, tuple((span[0], span[-1]) for span in spans)
 
 
 @contextmanager
-def recorded_routing(denoiser: nn.Module, stride: int) -> Iterator[RoutingRecorder]:
+def recorded_routing(denoiser: RoutedNetwork, stride: int) -> Iterator[RoutingRecorder]:
     """Record how a denoiser routes what it samples in the block.
 
     Args:
-        denoiser: :class:`intermoe.networks.denoiser.Denoiser`.
+        denoiser: :class:`intermoe.networks.denoiser.Denoiser`, which names its tokens.
         stride: frames of a latent frame.
 
     Raises:
@@ -82,7 +98,7 @@ def recorded_routing(denoiser: nn.Module, stride: int) -> Iterator[RoutingRecord
     layers = selections(denoiser)
     if not layers:
         raise UserError("the model has no experts, so there is no routing to show", allowed="one with a mixture")
-    recorder = RoutingRecorder(stride)
+    recorder = RoutingRecorder(stride, denoiser.token_names)
     prompts, is_step = 0, False
 
     def begin_step(_denoiser: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from intermoe.moe.config import MoeConfig
-from intermoe.networks.denoiser import DenoiserConfig, DenoiserLayer, PairLayer
+from intermoe.networks.denoiser import DenoiserConfig, PairLayer, denoiser_layers
 from intermoe.networks.intergen import intergen_layers
 from intermoe.networks.timotion import TimotionConfig, timotion_layers
 from intermoe.networks.vae import STRIDE
@@ -39,7 +39,7 @@ def layers_of(
     """
     match network:
         case "intermoe":
-            return [DenoiserLayer(config, moe) for _ in range(config.layers)]
+            return [*denoiser_layers(config, moe)]
         case "intergen":
             return [*intergen_layers(config, moe)]
         case "timotion":

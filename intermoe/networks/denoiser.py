@@ -8,7 +8,7 @@ N = P * B sequences, K = L + 1 keys, H hands of a person.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -31,6 +31,7 @@ from intermoe.moe.config import MoeConfig
 from intermoe.moe.experts import DenseFeedForward
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.router import TextLogits, text_logits
+from intermoe.moe.routing_map import RoutedNetwork
 from intermoe.moe.selection import selections
 from intermoe.networks.hand_contact import HandContactHead, contacts_from_logits
 
@@ -77,9 +78,11 @@ class PairLayer(nn.Module, ABC):
 
     Attributes:
         feed_forward: its feed-forward block.
+        token_names: what the two tokens of a moment are that it routes.
     """
 
     feed_forward: MoeBlock | DenseBlock
+    token_names: ClassVar[tuple[str, str]] = ("first person", "second person")
 
     @property
     @abstractmethod
@@ -164,7 +167,12 @@ class DenoiserLayer(PairLayer):
         return 2 * 2 * 2 * 2 * length * (length + 1) * width
 
 
-class Denoiser(nn.Module):
+def denoiser_layers(config: DenoiserConfig, moe: MoeConfig) -> list[DenoiserLayer]:
+    """InterMoE's layers."""
+    return [DenoiserLayer(config, moe) for _ in range(config.layers)]
+
+
+class Denoiser(RoutedNetwork):
     """Predict the clean latents of both persons from the noised ones, the timestep and the text condition.
 
     Both persons go through the same weights, as one batch. The result starts at zero: the output layer and the
@@ -206,8 +214,9 @@ class Denoiser(nn.Module):
         self.embed_timestep = TimestepEmbedding(config.width)
         self.embed_text = nn.Linear(condition, config.width)
         self.person_PD = nn.Parameter(torch.zeros(2, config.width)) if config.person_embedding else None
-        layers = [DenoiserLayer(config, moe) for _ in range(config.layers)] if make_layers is None else make_layers()
+        layers = denoiser_layers(config, moe) if make_layers is None else make_layers()
         self.layers = nn.ModuleList(layers)
+        self.token_names = layers[0].token_names
         self.out = nn.Linear(config.width, latent)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)

@@ -86,6 +86,8 @@ class LocalPatterns(nn.Module):
 class TimotionLayer(PairLayer):
     """Attention over the pair tokens, local patterns, feed-forward network."""
 
+    token_names = ("first, second", "second, first")
+
     def __init__(
         self, config: DenoiserConfig, moe: MoeConfig, *, local_patterns: bool, dropout: float, is_first: bool
     ) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from intermoe.moe.routing_map import RoutingMap
-from intermoe.render.lettering import FAINT_INK, INK, PERSON_NAMES, draw_caption, draw_legend, font
+from intermoe.render.lettering import FAINT_INK, INK, draw_caption, draw_legend, font
 from intermoe.render.painter import PERSON_COLOURS
 from intermoe.render.strip import PANEL_WIDTH, panels
 
@@ -56,7 +56,7 @@ def write_routing_map(motion: "Motion", routing: RoutingMap, path: Path) -> None
             pen.text((left, y + 8), f"denoising steps at t = {first} to {last}", FAINT_INK, font(20), anchor="lm")
             y += 24
         picture.paste(Image.fromarray(grid_HW3), (left, y))
-        pen.text((_EDGE, y + len(grid_HW3) / 2), PERSON_NAMES[person], PERSON_COLOURS[person], font(20), anchor="lm")
+        pen.text((_EDGE, y + len(grid_HW3) / 2), routing.tokens[person], PERSON_COLOURS[person], font(20), anchor="lm")
         _name_layers(pen, y, len(grid_HW3), routing.gate_QMPLE.shape[1], left - 8)
         y += len(grid_HW3) + _GAP
     _, layers, _, _, experts = routing.gate_QMPLE.shape

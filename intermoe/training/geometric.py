@@ -7,6 +7,9 @@ Legend: B batch, T frames, P = 2 persons, F features, J joints, R = J - 1 bones,
 of the other person.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -14,6 +17,7 @@ from torch import Tensor
 from intermoe.body.features import CONTACT_SQUARED_STEP, joints_from_features
 from intermoe.body.skeletons import Skeleton
 from intermoe.config import Config
+from intermoe.networks.by_name import NetworkName
 
 # Joints of the two people that are nearer than this, metres: as predicted, and as they are.
 _NEAR, _TOUCHING = 1.0, 0.1
@@ -22,7 +26,7 @@ _HIPS_APART = 1e-3
 
 
 class GeometricLossConfig(Config):
-    """Weights of the losses of the motion; InterGen's are 30, 30, 10, 3, 3 and 0.01, and 0 leaves a loss out.
+    """Weights of the losses of the motion; 0 leaves a loss out.
 
     Attributes:
         velocity: error of the joints' steps from frame to frame, squared metres.
@@ -46,6 +50,15 @@ class GeometricLossConfig(Config):
     def weights(self) -> dict[str, float]:
         """The weight of each loss that counts."""
         return {name: weight for name, weight in self if name != "up_to" and weight}
+
+
+_INTERGENS = GeometricLossConfig(
+    velocity=30.0, foot_contact=30.0, bone_length=10.0, distance_map=3.0, affinity=3.0, orientation=0.01
+)
+LOSSES: Mapping[NetworkName, GeometricLossConfig] = MappingProxyType(
+    {"intermoe": GeometricLossConfig(), "intergen": _INTERGENS, "timotion": _INTERGENS}
+)
+"""The losses of the motion that each network was published with; TIMotion's are InterGen's."""
 
 
 def geometric_sums(
@@ -82,8 +95,9 @@ def geometric_sums(
 def counted(t_B: Tensor, up_to: float, steps: int) -> Tensor:
     """The weight [B] of samples by their timesteps: 0 beyond the share of the steps, and 1 in the mean over all steps.
 
-    InterGen divides by the samples of the batch that count. Their mean number instead makes the loss of a sample
-    independent of the others, and so of how a batch is dealt to workers.
+    InterGen takes the mean over the frames of each sample, then over the samples of the batch that count. Here each
+    frame has the same weight, and the mean number of samples that count stands for theirs: so the loss of a sample does
+    not depend on the others, nor on how a batch is dealt to workers.
 
     Example:
         >>> counted(torch.tensor([0, 4, 5]), up_to=0.4, steps=10)
@@ -138,7 +152,7 @@ def _mean_where(x_BTN: Tensor, chosen_BTN: Tensor) -> Tensor:
 def _half_turn(joints_BTPJ3: Tensor, skeleton: Skeleton) -> Tensor:
     """Cosine and sine of half the angle about y from where the first person faces to where the second does [B, T, 2].
 
-    As a quaternion has them: not the angle, which jumps by a full turn.
+    As published: the sine changes its sign where the two face each other.
     """
     across_BTP3 = joints_BTPJ3[..., skeleton.right_hip, :] - joints_BTPJ3[..., skeleton.left_hip, :]
     x_BTP, z_BTP = across_BTP3[..., 2], -across_BTP3[..., 0]

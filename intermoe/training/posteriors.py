@@ -94,7 +94,7 @@ class PosteriorMemory:
         return features_BTPF
 
     def _keep(self, form: int, posterior: Posterior) -> None:
-        size = 2 * posterior.mean_BLNC.nbytes
+        size = sum(x_BLNC.untyped_storage().nbytes() for x_BLNC in (posterior.mean_BLNC, posterior.logvar_BLNC))
         if form >= 0 and size <= self._room:
             self._kept[form] = posterior
             self._room -= size

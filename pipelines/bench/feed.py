@@ -92,10 +92,11 @@ def _streams(settings: Settings, dataset: DatasetFolder, samples: int | None) ->
     # How errors are measured is no matter of the feed.
     diffusion = settings.diffusion.model_copy(update={"error": "latent"})
     model = InterMoE.initial(settings.model_copy(update={"diffusion": diffusion}), dataset.normaliser())
-    vae = VaeObjective(model, settings.train.vae).stream(dataset, settings.seed)
     denoiser = replace(DenoiserObjective(model, settings.train.denoiser).stream(dataset, settings.seed), features=True)
     without_noise = (Stream.TIMESTEP,)
-    streams = {"vae": vae, "denoiser": denoiser, "denoiser without noise": replace(denoiser, drawn=without_noise)}
+    streams = {"denoiser": denoiser, "denoiser without noise": replace(denoiser, drawn=without_noise)}
+    if settings.has_vae:
+        streams = {"vae": VaeObjective(model, settings.train.vae).stream(dataset, settings.seed), **streams}
     if denoiser.is_whole:
         streams["denoiser without features"] = replace(denoiser, features=False)
         streams["denoiser without both"] = replace(denoiser, features=False, drawn=without_noise)

@@ -66,6 +66,8 @@ def bench_moe(
     Raises:
         UserError: the settings have no experts whose number of tokens follows their scores.
     """
+    if settings.network != "intermoe":
+        raise UserError(f"network = {settings.network!r}", where="bench moe", allowed="'intermoe'")
     if settings.moe.selection != "dynamic":
         raise UserError(f"moe.selection = {settings.moe.selection!r}", allowed="'dynamic'")
     with threads_of(threads):

@@ -128,7 +128,7 @@ def _measure(
 
 def _cost(seconds: list[float], parts: list[Mapping[str, float]], floor: float) -> StepCost:
     median = statistics.median(seconds)
-    medians = {name: statistics.median(taken[name] for taken in parts) for name in PARTS}
+    medians = {name: statistics.median(taken[name] for taken in parts) for name in PARTS if name in parts[0]}
     return StepCost(median, medians, floor, floor / median)
 
 
@@ -167,7 +167,7 @@ def _batch(model: InterMoE, settings: Settings, samples: int) -> Batch:
 def _clocks(take_step: TrainingStep, model: InterMoE, device: torch.device) -> Iterator[Mapping[str, float]]:
     """The seconds of ``PARTS`` but the rest in the steps of the block; the host waits for the device after each."""
     calls: list[tuple[str, Any, str]] = [
-        ("VAE", model, "posterior"),
+        *([("VAE", model, "posterior")] if model.vae is not None else []),
         ("text head", model, "condition"),
         ("denoiser forward", model.denoiser, "predict"),
         ("optimizer", take_step.optimizer, "step"),
@@ -194,7 +194,7 @@ def as_table(costs: Mapping[str, StepCost], samples: int) -> list[list[str]]:
     first = next(iter(costs.values()))
     lines: list[tuple[str, Callable[[StepCost], str]]] = [
         ("step, ms", lambda cost: f"{1e3 * cost.seconds:.1f}"),
-        *((f"- {part}", partial(_milliseconds, part)) for part in PARTS),
+        *((f"- {part}", partial(_milliseconds, part)) for part in first.parts),
         ("x fp32", lambda cost: f"{cost.seconds / first.seconds:.2f}"),
         ("samples/s", lambda cost: f"{samples / cost.seconds:.3g}"),
         ("limit, ms", lambda cost: f"{1e3 * cost.floor:.1f}"),

@@ -302,7 +302,7 @@ _ROW_NOTES: Mapping[str, str] = {
     "lost there, no denoiser can bring back.",
     "generated": "Generated: the settled motion that users get, with bones of constant length and on the ground.",
     "raw": "Raw: the network's output before settling, as the literature measures it.",
-    "untrained": "Untrained: the model's VAE, and weights as before training, in a quarter of the replications.",
+    "untrained": "Untrained: weights as before training, but for those of a VAE, in a quarter of the replications.",
 }
 _COLOURS: Mapping[str, str] = {
     "recorded": "#333333",

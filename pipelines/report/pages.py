@@ -101,7 +101,7 @@ def _notes(data: ReportData) -> list[str]:
     training, evaluation = trials["seconds_training"].sum(), trials["seconds_evaluating"].sum()
     shared = note["seconds_shared"]
     notes = [
-        f"Profile {note['profile']}. Published: the paper's numbers, of InterHuman, copied from it.",
+        f"Profile {note['profile']}. Published: the paper's numbers, on its data, copied from it.",
         (
             "Run here: of what the network makes, as in the paper (the row raw of an evaluation; the settled motion "
             f"that users get is its row generated): mean and 95% interval over {_over(data.num_seeds)}."

@@ -101,13 +101,12 @@ def load(file: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Swe
         raise UserError(f"unknown profile {config.profile!r}", where=where, allowed=", ".join(config.profiles))
     profile = config.profiles[config.profile]
     path: Where = ("profiles", config.profile)
-    common = _flat(profile.set, lines, (*path, "set"))
-    base = _settings(profile.config, common, lines, (*path, "set"))
+    of_profile = _flat(profile.set, lines, (*path, "set"))
+    base = _settings(profile.config, of_profile, lines, (*path, "set"))
     of_settings = {key: value for key, value in overrides.items() if key != "profile"}
     if of_settings:
-        common |= of_settings
         try:
-            base = settings.load(profile.config, common)
+            base = settings.load(profile.config, of_profile | of_settings)
         except UserError as error:
             raise UserError(str(error), where="on the command line") from None
     _check_data(profile.data, base, lines, (*path, "data"))
@@ -116,11 +115,8 @@ def load(file: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Swe
     _check_number(len(points), profile, config.grid, lines)
     points += [(point, ("grid",)) for point in _grid(config.grid)]
     _check_names(points, lines)
-    for name in profile.points:
-        if name not in [point.name for point, _ in points]:
-            where = lines.place(*path, "points", name)
-            raise UserError(f"unknown point {name!r}", where=where, allowed=", ".join(p.name for p, _ in points))
-    resolver = _Resolver(config, base, common, lines)
+    _check_profiles(config, [point.name for point, _ in points], lines)
+    resolver = _Resolver(config, base, lines, of_profile=of_profile, of_command=of_settings)
     for seed, (point, at) in itertools.product(profile.seeds, points):
         resolver.add(point, seed, at)
     if not resolver.trials:
@@ -129,11 +125,23 @@ def load(file: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Swe
 
 
 class _Resolver:
-    """Points to trials: those that come down to the same settings are one."""
+    """Points to trials: those that come down to the same settings are one.
 
-    def __init__(self, config: SweepConfig, base: Settings, common: Mapping[str, Any], lines: Lines) -> None:
+    What counts, from the weakest on: the profile, what it says of a point, the command line, the point.
+    """
+
+    def __init__(
+        self,
+        config: SweepConfig,
+        base: Settings,
+        lines: Lines,
+        *,
+        of_profile: Mapping[str, Any],
+        of_command: Mapping[str, Any],
+    ) -> None:
         self._name, self._profile = config.profile, config.profiles[config.profile]
-        self._base, self._common, self._lines = base, common, lines
+        self._base, self._lines = base, lines
+        self._of_profile, self._of_command = of_profile, of_command
         self._tables = config.tables_used
         self.trials: dict[str, Trial] = {}
         self._owners: dict[tuple[int, str, str], Trial] = {}
@@ -144,12 +152,17 @@ class _Resolver:
         values = _flat(point.set, self._lines, section)
         if point.name in self._profile.points:
             section = ("profiles", self._name, "points", point.name)
-            values |= _flat(self._profile.points[point.name], self._lines, section)
+            of_point = _flat(self._profile.points[point.name], self._lines, section)
+            for key in of_point:
+                if key in values:
+                    place = self._lines.place(*section, *key.split("."))
+                    raise UserError(f"the point sets {key} itself", where=place, allowed="in one of the two places")
+            values |= {key: value for key, value in of_point.items() if key not in self._of_command}
         for key, allowed in (("seed", "seeds, in the profile"), ("name", "in the profile, for all points")):
             if key in values:
                 place = self._lines.place(*section, key)
                 raise UserError(f"point {point.name!r} sets {key}", where=place, allowed=allowed)
-        values = {**self._common, **values, "seed": seed}
+        values = {**self._of_profile, **self._of_command, **values, "seed": seed}
         resolved = _settings(self._profile.config, values, self._lines, section)
         self._check_shared(resolved, point.name, section)
         key = trial_key(resolved, self._profile.data, self._base)
@@ -234,6 +247,15 @@ def _check_names(points: Sequence[tuple[PointConfig, Where]], lines: Lines) -> N
         if point.name in names:
             raise UserError(f"the name {point.name!r} is given twice", where=lines.place(*path, "name"))
         names.add(point.name)
+
+
+def _check_profiles(config: SweepConfig, points: Sequence[str], lines: Lines) -> None:
+    """Raise where a profile speaks of a point that there is not."""
+    for profile, content in config.profiles.items():
+        for name in content.points:
+            if name not in points:
+                where = lines.place("profiles", profile, "points", name)
+                raise UserError(f"unknown point {name!r}", where=where, allowed=", ".join(points))
 
 
 def _check_data(data: ProfileDataConfig, base: Settings, lines: Lines, path: Where) -> None:

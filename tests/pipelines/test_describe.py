@@ -67,6 +67,39 @@ def test_parts_add_up_to_the_model(values):
     assert parts["vae.encoder"] + parts["vae.decoder"] == vae == counts["total"] - counts["trainable"]
 
 
+def test_intergen_has_as_many_parameters_as_published():
+    counts = describe(settings.load("intergen"))["parameters"]
+    assert counts["trainable"] - counts["text_head"] == 171_352_326
+    # Published with CLIP's positional embedding of 77 tokens, which belongs to the frozen encoder here.
+    assert counts["total"] + 77 * 768 == 182_440_966
+    assert describe(settings.load("timotion"))["parameters"]["total"] == 66_273_030 + counts["text_head"]
+
+
+@pytest.mark.parametrize("name", ["intergen", "timotion"])
+def test_without_a_vae_nothing_is_said_of_one(name):
+    found = describe(settings.load(name))
+    assert [part for group in found.values() if isinstance(group, dict) for part in group if "vae" in part] == []
+    assert "latent_joints" not in found["sizes"]
+    assert (found["sizes"]["latent"], found["sizes"]["latent_frames"]) == (262, 300)
+    assert found["sizes"]["tokens_per_batch"] == 2 * 300 * settings.load(name).train.denoiser.batch_size
+
+
+@pytest.mark.parametrize("network", ["intergen", "timotion"])
+def test_cost_of_a_rivals_step_against_the_operations_of_one(network):
+    values = tiny(f"network={network}", "moe.selection=dense", "diffusion.error=latent")
+    model = InterMoE(values).train()
+    batch, frames, tokens = 5, 120, 77
+    latent = torch.randn(batch, frames, 2, 262)
+    states, mask = torch.randn(batch, tokens, 384), torch.ones(batch, tokens, dtype=torch.bool)
+    text = TextStates(states, mask, torch.full((batch,), tokens - 1))
+
+    def forward() -> torch.Tensor:
+        latent_mask = torch.ones(batch, frames, dtype=torch.bool)
+        return model.denoiser(latent, torch.arange(batch), model.condition(text), latent_mask)
+
+    assert describe(values)["cost"]["denoiser_step_flop"] == pytest.approx(3 * measured(forward), rel=0.01)
+
+
 def test_the_papers_vae_has_a_million_parameters():
     counts = describe(settings.load("interhuman"))["parameters"]
     assert counts["vae.encoder"] + counts["vae.decoder"] == pytest.approx(1.0e6, rel=0.01)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from intermoe.errors import UserError
+from intermoe.training.geometric import LOSSES
 from pipelines.settings import Settings, flatten, load, overridden, parse_overrides, presets
 
 SMALL = """
@@ -265,6 +266,8 @@ def test_a_file_says_what_is_different_from_its_base(tmp_path):
     assert load(str(file), {"moe.experts": 4}).moe.experts == 4
     file.write_text("base: intergen\nname: mine\n")
     assert load(str(file)).network == "intergen", "whose base has one too"
+    file.write_text("base: intergen\n")
+    assert refused(file) == f"{file}: key 'name' is missing"
 
 
 @pytest.mark.parametrize("base", ["interhumans", "mine.yaml", 3, ["duet"]])
@@ -280,7 +283,8 @@ def test_the_presets_of_rivals_are_as_published():
         training = values.train.denoiser
         assert (training.epochs, training.warmup_epochs, training.learning_rate) == (2000, 10, 1e-4)
         assert (training.weight_decay, training.clip_norm) == (2e-5, 0.5)
-        assert training.loss.model_dump() == {
+        assert training.loss is None, "those of the network"
+        assert LOSSES[values.network].model_dump() == {
             "velocity": 30.0,
             "foot_contact": 30.0,
             "bone_length": 10.0,

@@ -151,7 +151,7 @@ def small_files(folder: Path) -> dict[str, Path]:
     whole = {f"model.denoiser.net.{key}": value for key, value in net.items()}
     whole |= {f"model.{key}": value for key, value in text_head().items()}
     whole |= {"model.clip_transformer.resblocks.0.weight": torch.zeros(3), "model.ln_final.bias": torch.zeros(3)}
-    whole |= {f"model.require_vae().{key}": value for key, value in vae.items()}
+    whole |= {f"model.vae.{key}": value for key, value in vae.items()}
     shells = {"hyper_parameters": Settings(layers=[1, 2], inner=Settings(a=1)), "optimizer_states": [{"state": {}}]}
     return {
         "denoiser": write(folder / "denoiser.ckpt", whole, **shells),

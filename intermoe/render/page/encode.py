@@ -93,6 +93,7 @@ def _encoded_routing(routing: RoutingMap) -> dict[str, Any]:
         "latents": latents,
         "experts": experts,
         "stride": routing.stride,
+        "tokens": list(routing.tokens),
         # Rounded up: the smallest gate is not mistaken for none.
         "gates": _base64(np.ceil(gate_QMPLE.clip(0, 1) * 255), "u1"),
     }

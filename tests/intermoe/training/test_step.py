@@ -104,3 +104,26 @@ def test_workers_sum_gradients_where_they_lie_and_in_the_same_order_after_a_resu
         "find_unused_parameters": True,
         "gradient_as_bucket_view": True,
     }
+
+
+def gradients(**training: float) -> dict[str, Tensor]:
+    """What the optimizer is given in a first step."""
+    objective = small_objective(training={"clip": 1e9, **training})
+    take_step = TrainingStep(objective, stream())
+    seen: dict[str, Tensor] = {}
+    named = [(name, parameter) for name, parameter in objective.named_parameters() if parameter.requires_grad]
+    take_step.optimizer.register_step_pre_hook(
+        lambda *_: seen.update({name: parameter.grad.clone() for name, parameter in named})
+    )
+    take_step(0, made_up_batch(0))
+    return seen
+
+
+def test_gradients_beyond_a_norm_are_scaled_down_to_it_all_together():
+    free = gradients()
+    norm = torch.stack([gradient.norm() for gradient in free.values()]).norm()
+    for clip_norm, share in ((norm / 4, 0.25), (2 * norm, 1.0)):
+        clipped = gradients(clip_norm=float(clip_norm))
+        assert clipped.keys() == free.keys()
+        for name, gradient in free.items():
+            torch.testing.assert_close(clipped[name], share * gradient, rtol=1e-4, atol=1e-9, msg=name)

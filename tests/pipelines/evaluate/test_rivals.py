@@ -9,16 +9,16 @@ from intermoe.errors import UserError
 from intermoe.files import read_note
 from intermoe.model import InterMoE
 from intermoe.motion import Motion
+from intermoe.training import geometric
 from pipelines.evaluate.evaluate import evaluate
 from pipelines.evaluate.request import EvaluateRequest
 from pipelines.generate import GenerateRequest, generate
-from pipelines.settings import load
 from pipelines.site import Site
 from pipelines.train.request import TrainRequest
 
-LOSSES = load("intergen").train.denoiser.loss.weights
+LOSSES = geometric.LOSSES["intergen"].weights
 RIVALS = {"intergen": ("moe.selection=dense",), "timotion": ()}
-WORDS = ("diffusion.error=latent", *(f"train.denoiser.loss.{name}={weight}" for name, weight in LOSSES.items()))
+WORDS = ("diffusion.error=latent",)
 
 
 @pytest.fixture(scope="module", params=list(RIVALS))

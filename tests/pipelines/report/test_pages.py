@@ -98,7 +98,7 @@ def test_every_column_of_numbers_says_whether_they_are_published_or_run_here(dat
         ],
         ["R top 1 ↑, run here", "FID ↓, run here", "MM Dist ↓, run here"],
     ]
-    assert "- Profile tiny. Published: the paper's numbers, of InterHuman, copied from it.\n- Run here: of what" in text
+    assert "- Profile tiny. Published: the paper's numbers, on its data, copied from it.\n- Run here: of what" in text
 
 
 def test_a_speed_that_was_not_logged_is_empty(data):

@@ -73,15 +73,25 @@ def test_what_a_profile_says_of_its_points_and_tables_is_checked(tmp_path):
     def change(**changes) -> Path:
         return write(tmp_path, lambda values: values["profiles"]["tiny"].update(changes))
 
-    found = load(change(points={"c-exp-2": {"moe": {"experts": 8}}}, tables=["5"]))
-    assert [trial.settings.moe.experts for trial in found.trials if trial.points == ("c-exp-2",)] == [8]
-    assert {table for trial in found.trials for table, _ in trial.rows} == {"5"}
-    with pytest.raises(UserError, match=r"sweep.yaml:\d+: unknown point 'half' \(allowed: full, dense"):
-        load(change(points={"half": {}}))
-    with pytest.raises(UserError, match=r"sweep.yaml:\d+: unknown table '9' \(allowed: 2, "):
-        load(change(tables=["9"]))
-    with pytest.raises(UserError, match=r"sweep.yaml:\d+: duet: moe.experts = 0"):
-        load(change(points={"c-exp-2": {"moe.experts": 0}}))
+    file = change(points={"c-exp-2": {"moe": {"alpha": 0.75}}}, tables=["5"])
+    alphas = {trial.points: trial.settings.moe.alpha for trial in load(file).trials}
+    assert alphas[("c-exp-2",)] == 0.75
+    assert set(alphas.values()) == {0.5, 0.75}
+    assert {table for trial in load(file).trials for table, _ in trial.rows} == {"5"}
+    asked = load(file, {"moe.alpha": 0.25})
+    assert {trial.settings.moe.alpha for trial in asked.trials} == {0.25}, "the command line is stronger"
+    for changes, message in (
+        ({"points": {"half": {}}}, "unknown point 'half' (allowed: full, dense, c-exp-1, c-exp-2)"),
+        ({"tables": ["9"]}, "unknown table '9' (allowed: 2, 5)"),
+        (
+            {"points": {"c-exp-2": {"moe.c_exp": 3}}},
+            "the point sets moe.c_exp itself (allowed: in one of the two places)",
+        ),
+        ({"points": {"c-exp-2": {"moe.alpha": 7}}}, "duet: moe.alpha = 7 (allowed: less than or equal to 1)"),
+    ):
+        with pytest.raises(UserError) as caught:
+            load(change(**changes))
+        assert re.sub(r"^.*sweep.yaml:\d+: ", "", str(caught.value)) == message
 
 
 def test_the_paper_profile_is_the_papers_configuration():

@@ -18,18 +18,15 @@ from intermoe.networks.decoder_metric import decoder_metric
 from intermoe.networks.vae import whole_latents
 from intermoe.text.encoders import TextStates
 from intermoe.training.denoiser import DenoiserObjective
+from intermoe.training.geometric import geometric_sums
 from intermoe.training.objective import Diagnostics
 from intermoe.training.vae import VaeObjective
-from pipelines.settings import load
 from pipelines.train.objectives import build
 
 RIVALS = {
     "intergen": ["network=intergen", "moe.selection=dense"],
     "timotion": ["network=timotion"],
 }
-INTERGENS = [
-    f"train.denoiser.loss.{name}={weight}" for name, weight in load("intergen").train.denoiser.loss.weights.items()
-]
 PAPERS = ("diffusion.target=sample", "diffusion.error=latent", "diffusion.hand_contact_loss=0")
 
 
@@ -42,7 +39,7 @@ def target(request):
 def make(shards, tiny):
     def make(target, *overrides):
         if target in RIVALS:
-            overrides = (*RIVALS[target], *INTERGENS, "diffusion.error=latent", *overrides)
+            overrides = (*RIVALS[target], "diffusion.error=latent", *overrides)
             target = "denoiser"
         values, folder = tiny(target, 4, *overrides), DatasetFolder.open(shards)
         if target == "denoiser":  # with a VAE that nobody has trained
@@ -379,3 +376,47 @@ def test_retrieval_is_measured_over_all_workers_in_the_order_of_the_data(make, s
     assert 0 < found["retrieval_error"] < 1
     tops = [found[f"r_precision_top{top}"] for top in (1, 2, 3)]
     assert found["retrieval_error"] == pytest.approx(1 - sum(tops) / 3)
+
+
+LOSSES_OF_ALL = {
+    "velocity": 3.0,
+    "foot_contact": 2.0,
+    "bone_length": 1.0,
+    "distance_map": 4.0,
+    "affinity": 5.0,
+    "orientation": 0.5,
+}
+
+
+@pytest.mark.parametrize("network", ["denoiser", "intergen", "timotion"])
+def test_losses_of_the_motion_are_those_of_what_the_prediction_decodes_to(make, shards, network):
+    """Per frame of both persons, weighed by the timestep, whatever a latent frame is."""
+    words = [f"train.denoiser.loss.{name}={weight}" for name, weight in LOSSES_OF_ALL.items()]
+    objective = make(network, "diffusion.target=mean", "diffusion.error=latent", *words).eval()
+    batch = next(objective.stream(DatasetFolder.open(shards)).held_out("val").held_out_batches())
+    model = objective.model
+    stride, steps = model.stride, model.diffusion.config.steps
+    batch["timestep"][:, 0] = torch.linspace(0.1, 0.95, len(batch["timestep"]))
+    t_B = (batch["timestep"][:, 0] * steps).long()
+    mask_BT = whole_latents(batch["frames"], stride * batch["diffusion_noise"].shape[1], stride)
+    mask_BL = mask_BT[:, ::stride]
+    clean_BLPZ = model.encode(batch["features"], mask_BT=mask_BT)
+    condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
+    kept_B = batch["timestep"][:, 1] >= model.diffusion.config.condition_drop
+    noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, batch["diffusion_noise"])
+    found_BLPZ = model.denoiser(noisy_BLPZ, t_B, condition_BW * kept_B[:, None], mask_BL)
+    weight_B = (t_B <= 0.7 * steps) * steps / (0.7 * steps + 1)
+    expected = geometric_sums(model.decode(found_BLPZ), model.decode(clean_BLPZ), mask_BT, weight_B, SMPL22)
+    found = objective(batch)
+    assert dict(objective.weights).items() >= LOSSES_OF_ALL.items()
+    for name in LOSSES_OF_ALL:
+        # As a mean over frames, not over latent frames.
+        mean = found[name] / objective.count(batch)
+        torch.testing.assert_close(mean, expected[name] / (2 * mask_BT.sum()), rtol=1e-4, atol=1e-7, msg=name)
+    assert found["velocity"] > 0
+
+
+def test_each_network_has_its_own_losses_unless_others_are_asked_for(make):
+    own = {name: set(make(name).weights) for name in ("denoiser", "intergen", "timotion")}
+    assert own["intergen"] == own["timotion"] == own["denoiser"] | set(LOSSES_OF_ALL)
+    assert set(make("intergen", "train.denoiser.loss.velocity=1").weights) == own["denoiser"] | {"velocity"}

@@ -91,7 +91,7 @@ function describeCell(panel, row, frame, stage) {
   const latent = Math.min(Math.floor(frame / panel.routing.stride), panel.routing.latents - 1);
   const gate = gateOf(panel.routing, row, latent, stage);
   const work = gate > 0 ? "gate " + gate.toFixed(2) : "not at work";
-  return time + ": " + PERSONS[row.person] + ", layer " + row.layer + ", expert " + row.expert + ": " + work;
+  return time + ": " + panel.routing.tokens[row.person] + ", layer " + row.layer + ", expert " + row.expert + ": " + work;
 }
 
 // Names beside groups of rows: [text, middle].
