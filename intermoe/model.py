@@ -21,11 +21,11 @@ from intermoe.context.context import Context, GenerateOptions, context_of
 from intermoe.context.continuation import lengths_in_a_row
 from intermoe.context.networks import Networks
 from intermoe.data.batches import stored_states
-from intermoe.data.draws import Stream, normal, prompt_seeds
+from intermoe.data.draws import Stream, normal, prompt_seeds, step_noise
 from intermoe.data.rows import RecordingHeader
 from intermoe.data.shards import DatasetFolder
 from intermoe.diffusion import samplers
-from intermoe.diffusion.guidance import guided
+from intermoe.diffusion.guidance import guided, predicting_clean
 from intermoe.diffusion.known import Known, keeping
 from intermoe.diffusion.schedule import Diffusion
 from intermoe.errors import UserError, UserNote
@@ -338,7 +338,7 @@ class InterMoE(LatentCodec):
         with eval_mode(self), products_in(self.diffusion.config.precision, self.device):
             condition_BW = self.condition(conditions.text)
             latent_BLPZ = self.sample(
-                noise_BLPZ, condition_BW, mask_BL=mask_BL, guidance=guidance, on_step=on_step, known=known
+                noise_BLPZ, condition_BW, mask_BL=mask_BL, guidance=guidance, on_step=on_step, known=known, seeds=seeds
             )
             return self.output(latent_BLPZ, condition_BW, mask_BL, noise_BLPZ).first(int(frames_B.max()))
 
@@ -356,6 +356,7 @@ class InterMoE(LatentCodec):
         guidance: float | None = None,
         on_step: OnStep | None = None,
         known: Known | None = None,
+        seeds: Sequence[int] = (),
     ) -> Tensor:
         """Latents [B, L, 2, Z] from noise, by the sampler of the config with classifier-free guidance.
 
@@ -366,29 +367,28 @@ class InterMoE(LatentCodec):
             guidance: scale w; the model's own if None.
             on_step: called with (steps done, steps in all).
             known: latents that are known, and come out as they are.
+            seeds: of each sample, for a sampler that draws noise in each step.
         """
         if mask_BL is None:
             mask_BL = torch.ones(noise_BLPZ.shape[:2], dtype=torch.bool, device=noise_BLPZ.device)
         config = self.diffusion.config
         if guidance is not None:
             config = config.model_copy(update={"guidance": guidance})
-        denoise = guided(self.denoiser.of_batch(mask_BL), condition_BW, mask_BL, config)
+        denoiser = predicting_clean(self.denoiser.of_batch(mask_BL), self.diffusion)
+        denoise = guided(denoiser, condition_BW, mask_BL, config)
         if known is not None:
             denoise = keeping(denoise, known, self.diffusion, noise_BLPZ)
         with products_in(config.precision, self.device):
-            return samplers.sample(self.diffusion, denoise, noise_BLPZ, on_step)
+            return samplers.sample(self.diffusion, denoise, noise_BLPZ, on_step, partial(step_noise, seeds, noise_BLPZ))
 
     def set_sampling(self, **changes: Any) -> None:
-        """Sample motions in another way from now on; the networks and ``config`` stay as they are.
+        """Sample in another way from now on, as in ``model.set_sampling(sampler_steps=10, guidance=2.0)``.
 
         Args:
             changes: values of the keys of :class:`DiffusionConfig` that ``SAMPLING`` names.
 
         Raises:
             UserError: another key, or a value that is not allowed.
-
-        Example:
-            ``model.set_sampling(sampler="dpm++", sampler_steps=10, guidance=2.0)``
         """
         self.diffusion = self.diffusion.resampled(changes)
 

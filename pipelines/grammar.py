@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--seconds", type=_number, help="length (default: 4, or that of the given person)")
     verb.add_argument("--seed", type=_integer, default=0, help="seed of the noise (default: 0)")
     verb.add_argument("--guidance", type=_number, help="scale of classifier-free guidance (default: the model's)")
-    verb.add_argument("--sampler", choices=("ddim", "dpm++"), help="how to sample (default: the model's)")
+    verb.add_argument("--sampler", choices=("ddim", "dpm++", "ancestral"), help="how to sample (default: the model's)")
     verb.add_argument("--steps", type=_count, help="passes of the denoiser (default: the model's)")
     verb.add_argument(
         "--precision",

@@ -5,7 +5,7 @@ samples of all epochs form one endless stream, each epoch a permutation of its o
 ``k * B`` to ``(k + 1) * B``, so that every batch is full. Where batches are to be of nearly one length, the steps of a
 group exchange their samples.
 
-Legend: B samples.
+Legend: B samples, L latent frames, P = 2 persons, Z latent numbers of a person-frame.
 """
 
 from collections.abc import Sequence
@@ -37,11 +37,13 @@ class Stream(IntEnum):
         LATENT: noise of the posterior's samples in training; where sampling starts in generation.
         TIMESTEP: the timestep of a training step, and whether the condition is dropped.
         DIFFUSION: the noise that is added to clean latents in training.
+        STEP: the noise of each step of ancestral sampling.
     """
 
     LATENT = 0
     TIMESTEP = 1
     DIFFUSION = 2
+    STEP = 3
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def _number(text: str) -> int:
     return int.from_bytes(sha256(text.encode()).digest()[:8], "little")
 
 
-def normal(seed_B: Sequence[int], shape: tuple[int, ...], stream: Stream) -> Tensor:
+def normal(seed_B: Sequence[int], shape: tuple[int, ...], stream: Stream, *number: int) -> Tensor:
     """Standard normal noise [B, *shape], float32, each sample's from its own seed.
 
     A shorter first dimension gives a prefix of the same noise, so that padding changes nothing.
@@ -190,11 +192,19 @@ def normal(seed_B: Sequence[int], shape: tuple[int, ...], stream: Stream) -> Ten
         seed_B: a seed for each sample.
         shape: of one sample's noise.
         stream: which of the sample's streams it comes from.
+        number: which draw of that stream, where there are several.
     """
     noise = np.empty((len(seed_B), *shape), np.float32)
     for row, seed in zip(noise, seed_B, strict=True):
-        np.random.default_rng([stream, seed]).standard_normal(out=row, dtype=np.float32)
+        np.random.default_rng([stream, seed, *number]).standard_normal(out=row, dtype=np.float32)
     return torch.from_numpy(noise)
+
+
+def step_noise(seed_B: Sequence[int], like_BLPZ: Tensor, t: int) -> Tensor:
+    """The noise that a sampler adds at a timestep to latents like these; each sample's from its own seed."""
+    if len(seed_B) != len(like_BLPZ):
+        raise ValueError(f"{len(seed_B)} seeds for {len(like_BLPZ)} samples")
+    return normal(seed_B, like_BLPZ.shape[1:], Stream.STEP, t).to(like_BLPZ.device)
 
 
 def uniform(seed_B: Sequence[int], count: int, stream: Stream) -> Tensor:

@@ -8,10 +8,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from intermoe.diffusion.schedule import DiffusionConfig
+from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
 
 Denoise = Callable[[Tensor, int], Tensor]
 """From noised latents [B, L, P, Z] and the timestep that all are at to the predicted clean latents."""
+
+
+def predicting_clean(
+    denoiser: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], diffusion: Diffusion
+) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """A denoiser that predicts the clean latents, from one that predicts what the diffusion's config says."""
+    if diffusion.config.prediction == "x0":
+        return denoiser
+
+    def predict(x_BLPZ: Tensor, t_B: Tensor, condition_BW: Tensor, mask_BL: Tensor) -> Tensor:
+        return diffusion.clean(denoiser(x_BLPZ, t_B, condition_BW, mask_BL), x_BLPZ, t_B)
+
+    return predict
 
 
 def guided(
@@ -26,8 +39,8 @@ def guided(
     interval of guidance (Kynkaanniemi et al. 2024) the batch is the conditional half alone.
 
     Args:
-        denoiser: takes noised latents, timesteps, condition and mask, such as
-            :class:`intermoe.networks.denoiser.Denoiser`.
+        denoiser: predicts clean latents from noised latents, timesteps, condition and mask, such as
+            :class:`intermoe.networks.denoiser.Denoiser`, or what ``predicting_clean`` makes of it.
         condition_BW: text condition of each sample.
         mask_BL: bool, the valid latent frames; the result is zero beyond them.
         config: its ``guidance`` is the scale w, 1 is no guidance; ``guidance_interval`` and ``steps`` say where.

@@ -1,7 +1,8 @@
-"""Samplers: from noise to clean latents, in a few of the steps of the diffusion, without drawing anything.
+"""Samplers: from noise to clean latents, in a few of the steps of the diffusion.
 
-Both are written with what a denoiser predicts, the clean latents x0. With alpha = sqrt(alpha_bar),
-sigma = sqrt(1 - alpha_bar) and lambda = log(alpha / sigma) of a step, x = alpha x0 + sigma noise.
+All are written with predicted clean latents x0, whatever the denoiser itself predicts (see ``Diffusion.clean``). With
+alpha = sqrt(alpha_bar), sigma = sqrt(1 - alpha_bar) and lambda = log(alpha / sigma) of a step,
+x = alpha x0 + sigma noise. Only the ancestral one draws anything after the start.
 
 Legend: B batch, L latent frames, P = 2 persons, Z latent numbers of a person-frame, S steps of the diffusion.
 """
@@ -21,11 +22,17 @@ _LOWEST_LOG_SNR = -5.1
 
 Step = Callable[[Tensor, Tensor, int, int], Tensor]
 """From latents, the clean latents predicted from them, their timestep and the next one to the latents there."""
+Drawing = Callable[[int], Tensor]
+"""From a timestep to standard normal noise for it, in the shape of the latents."""
 
 
 @torch.no_grad()
 def sample(
-    diffusion: Diffusion, denoise: Denoise, noise_BLPZ: Tensor, on_step: Callable[[int, int], None] | None = None
+    diffusion: Diffusion,
+    denoise: Denoise,
+    noise_BLPZ: Tensor,
+    on_step: Callable[[int, int], None] | None = None,
+    draw: Drawing | None = None,
 ) -> Tensor:
     """Clean latents from noise, by the sampler and the steps of the diffusion's config.
 
@@ -34,12 +41,13 @@ def sample(
         denoise: predicts the clean latents; see :func:`intermoe.diffusion.guidance.guided`.
         noise_BLPZ: where sampling starts.
         on_step: called after each step with the steps done and their number.
+        draw: the noise of each step, which "ancestral" needs.
 
     Returns:
         The last prediction of ``denoise``, at timestep 0, without clipping.
     """
     visited = timesteps(diffusion)
-    step = _SAMPLERS[diffusion.config.sampler](diffusion)
+    step = _SAMPLERS[diffusion.config.sampler](diffusion, draw)
     x_BLPZ = x0_BLPZ = noise_BLPZ
     for done, (t, following) in enumerate(zip(visited, [*visited[1:], None], strict=True), start=1):
         x0_BLPZ = denoise(x_BLPZ, t)
@@ -87,7 +95,7 @@ def _even_in_log_snr(diffusion: Diffusion, count: int) -> list[int]:
     return visited
 
 
-def _ddim(diffusion: Diffusion) -> Step:
+def _ddim(diffusion: Diffusion, _draw: Drawing | None) -> Step:
     """DDIM (Song et al. 2021, eq. 12) with eta 0: the noise that the prediction leaves goes on as it is."""
 
     def step(x_BLPZ: Tensor, x0_BLPZ: Tensor, t: int, following: int) -> Tensor:
@@ -98,7 +106,7 @@ def _ddim(diffusion: Diffusion) -> Step:
     return step
 
 
-def _dpm_solver_pp(diffusion: Diffusion) -> Step:
+def _dpm_solver_pp(diffusion: Diffusion, _draw: Drawing | None) -> Step:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): x0 is followed along a line through its last two predictions."""
     last: tuple[Tensor, float] | None = None
 
@@ -116,6 +124,20 @@ def _dpm_solver_pp(diffusion: Diffusion) -> Step:
     return step
 
 
-_SAMPLERS: Mapping[SamplerName, Callable[[Diffusion], Step]] = MappingProxyType(
-    {"ddim": _ddim, "dpm++": _dpm_solver_pp}
+def _ancestral(diffusion: Diffusion, draw: Drawing | None) -> Step:
+    """DDPM (Ho et al. 2020, eqs. 6 and 7): a draw of the posterior of the next step, given x and the predicted x0."""
+    if draw is None:
+        raise ValueError("ancestral sampling draws noise in each step")
+
+    def step(x_BLPZ: Tensor, x0_BLPZ: Tensor, t: int, following: int) -> Tensor:
+        now, then = diffusion.alpha_bar_S[t].item(), diffusion.alpha_bar_S[following].item()
+        beta = 1 - now / then
+        of_x0, of_x = math.sqrt(then) * beta / (1 - now), math.sqrt(now / then) * (1 - then) / (1 - now)
+        return of_x0 * x0_BLPZ + of_x * x_BLPZ + math.sqrt(beta * (1 - then) / (1 - now)) * draw(following)
+
+    return step
+
+
+_SAMPLERS: Mapping[SamplerName, Callable[[Diffusion, Drawing | None], Step]] = MappingProxyType(
+    {"ddim": _ddim, "dpm++": _dpm_solver_pp, "ancestral": _ancestral}
 )

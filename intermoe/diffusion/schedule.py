@@ -1,4 +1,4 @@
-"""The cosine schedule of noise, and the loss on the predicted clean latents.
+"""The schedule of noise, what a denoiser predicts, and its loss.
 
 Legend: B batch, L latent frames, P = 2 persons, Z latent numbers of a person-frame, S steps.
 """
@@ -18,8 +18,11 @@ from intermoe.layers.precision import Precision
 # The cosine schedule of Nichol and Dhariwal 2021.
 _OFFSET = 0.008
 _MAX_BETA = 0.999
+# The first and the last beta of the schedule that is linear in their roots (Rombach et al. 2022).
+_BETAS = 0.00085, 0.012
 
-SamplerName = Literal["ddim", "dpm++"]
+SamplerName = Literal["ddim", "dpm++", "ancestral"]
+Prediction = Literal["x0", "noise", "v"]
 Spacing = Literal["leading", "trailing", "log_snr"]
 SAMPLING = ("sampler", "sampler_steps", "spacing", "guidance", "guidance_interval", "precision")
 """The keys of ``DiffusionConfig`` that a trained model does not depend on."""
@@ -30,7 +33,11 @@ class DiffusionConfig(Config):
 
     Attributes:
         steps: steps of the noising process.
-        sampler: how motions are sampled: "ddim", or "dpm++", the second-order multistep DPM-Solver++.
+        schedule: of its noise: "cosine", or "scaled_linear", whose betas are squares of evenly spaced roots.
+        prediction: what the denoiser is trained to predict: the clean latents "x0", the "noise", or "v", the noise less
+            the clean latents, each in the share of the other (Salimans and Ho 2022).
+        sampler: how motions are sampled: "ddim", "dpm++", the second-order multistep DPM-Solver++, or "ancestral", as
+            DDPM does, which adds new noise in each step.
         sampler_steps: how many of the steps sampling visits; each is one pass of the denoiser.
         spacing: of the visited steps: "leading" are evenly spaced and end at step 0, "trailing" start at the last step,
             "log_snr" are evenly spaced in the logarithm of the signal-to-noise ratio. None: leading for ddim, log_snr
@@ -53,6 +60,8 @@ class DiffusionConfig(Config):
     """
 
     steps: int = Field(default=1000, ge=1, le=100_000)
+    schedule: Literal["cosine", "scaled_linear"] = "cosine"
+    prediction: Prediction = "x0"
     sampler: SamplerName = "ddim"
     sampler_steps: int = Field(default=50, ge=1)
     spacing: Spacing | None = None
@@ -90,6 +99,19 @@ class DiffusionConfig(Config):
         return start * self.steps <= t <= end * self.steps
 
     @model_validator(mode="after")
+    def _can_be_predicted(self) -> Self:
+        if self.prediction == "noise" and self.schedule == "cosine":
+            raise ValueError(
+                "prediction = noise with schedule = cosine (allowed: schedule = scaled_linear, or another prediction: "
+                "the last steps of cosine leave no signal to tell from the noise)"
+            )
+        if self.prediction != "x0" and self.error == "decoded":
+            raise ValueError(
+                f"error = decoded with prediction = {self.prediction} (allowed: prediction = x0, which can be decoded)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _visits_steps(self) -> Self:
         if self.sampler_steps > self.steps:
             raise ValueError(
@@ -106,8 +128,18 @@ class DiffusionConfig(Config):
         return self
 
 
+def _betas(config: DiffusionConfig) -> Tensor:
+    """The share of new noise in the variance at each step [S], float64."""
+    if config.schedule == "scaled_linear":
+        first, last = (math.sqrt(beta) for beta in _BETAS)
+        return torch.linspace(first, last, config.steps, dtype=torch.float64) ** 2
+    edge_S1 = torch.arange(config.steps + 1, dtype=torch.float64) / config.steps
+    left_S1 = torch.cos((edge_S1 + _OFFSET) / (1 + _OFFSET) * (math.pi / 2)) ** 2
+    return (1 - left_S1[1:] / left_S1[:-1]).clamp(max=_MAX_BETA)
+
+
 class Diffusion:
-    """Noising and loss on a cosine schedule.
+    """Noising, predictions and their loss on a schedule.
 
     Attributes:
         alpha_bar_S: float64 [steps], the share of the clean signal's variance that is left at each step.
@@ -121,10 +153,7 @@ class Diffusion:
 
     def __init__(self, config: DiffusionConfig) -> None:
         self.config = config
-        edge_S1 = torch.arange(config.steps + 1, dtype=torch.float64) / config.steps
-        left_S1 = torch.cos((edge_S1 + _OFFSET) / (1 + _OFFSET) * (math.pi / 2)) ** 2
-        beta_S = (1 - left_S1[1:] / left_S1[:-1]).clamp(max=_MAX_BETA)
-        self.alpha_bar_S = torch.cumprod(1 - beta_S, dim=0)
+        self.alpha_bar_S = torch.cumprod(1 - _betas(config), dim=0)
         self.log_snr_S = torch.logit(self.alpha_bar_S) / 2
         # Copied to a device once: each copy waits for it.
         self._alpha_bar_of: dict[torch.device, Tensor] = {}
@@ -145,11 +174,37 @@ class Diffusion:
 
     def q_sample(self, x0_BLPZ: Tensor, t_B: Tensor, noise_BLPZ: Tensor) -> Tensor:
         """Noise clean latents to their timesteps: ``sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise``."""
+        alpha, sigma = self._shares(t_B, x0_BLPZ)
+        return alpha * x0_BLPZ + sigma * noise_BLPZ
+
+    def target(self, x0_BLPZ: Tensor, t_B: Tensor, noise_BLPZ: Tensor) -> Tensor:
+        """What the denoiser is to predict of clean latents that were noised with this noise."""
+        match self.config.prediction:
+            case "x0":
+                return x0_BLPZ
+            case "noise":
+                return noise_BLPZ
+            case "v":
+                alpha, sigma = self._shares(t_B, x0_BLPZ)
+                return alpha * noise_BLPZ - sigma * x0_BLPZ
+
+    def clean(self, output_BLPZ: Tensor, x_BLPZ: Tensor, t_B: Tensor) -> Tensor:
+        """The clean latents that the denoiser's output for noised latents x stands for."""
+        alpha, sigma = self._shares(t_B, x_BLPZ)
+        match self.config.prediction:
+            case "x0":
+                return output_BLPZ
+            case "noise":
+                return (x_BLPZ - sigma * output_BLPZ) / alpha
+            case "v":
+                return alpha * x_BLPZ - sigma * output_BLPZ
+
+    def _shares(self, t_B: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The factors of clean latents and of noise at the timesteps, to be multiplied with latents [B, ...]."""
         if t_B.device not in self._alpha_bar_of:
             self._alpha_bar_of[t_B.device] = self.alpha_bar_S.to(t_B.device)
-        alpha_bar_B = self._alpha_bar_of[t_B.device][t_B].view(-1, *[1] * (x0_BLPZ.ndim - 1))
-        dtype = x0_BLPZ.dtype
-        return alpha_bar_B.sqrt().to(dtype) * x0_BLPZ + (1 - alpha_bar_B).sqrt().to(dtype) * noise_BLPZ
+        alpha_bar_B = self._alpha_bar_of[t_B.device][t_B].view(-1, *[1] * (like.ndim - 1))
+        return alpha_bar_B.sqrt().to(like.dtype), (1 - alpha_bar_B).sqrt().to(like.dtype)
 
     def loss_sums(
         self, prediction_BLPZ: Tensor, x0_BLPZ: Tensor, mask_BL: Tensor, root_ZZ: Tensor | None = None
@@ -157,8 +212,8 @@ class Diffusion:
         """The loss as a sum and a count, so that it can be averaged over micro-batches and workers.
 
         Args:
-            prediction_BLPZ: predicted clean latents.
-            x0_BLPZ: the clean latents.
+            prediction_BLPZ: what the denoiser predicted: clean latents, or what else it is trained to predict.
+            x0_BLPZ: what it should have predicted.
             mask_BL: bool, the valid latent frames.
             root_ZZ: what errors are multiplied by before they are squared (see ``decoder_metric``); nothing if None.
 

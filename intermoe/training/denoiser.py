@@ -128,7 +128,9 @@ class DenoiserObjective(Objective):
             found_BLPZ, logit_BL2HH = model.denoiser.predict(
                 noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL, pool
             )
-        losses = {"diffusion": model.diffusion.loss_sums(found_BLPZ, clean_BLPZ, mask_BL, root_ZZ)[0]}
+        target_BLPZ = model.diffusion.target(clean_BLPZ, t_B, batch["diffusion_noise"])
+        losses = {"diffusion": model.diffusion.loss_sums(found_BLPZ, target_BLPZ, mask_BL, root_ZZ)[0]}
+        found_BLPZ = model.diffusion.clean(found_BLPZ, noisy_BLPZ, t_B)
         if "difference" in self.weights:
             losses["difference"] = model.diffusion.difference_sum(found_BLPZ, clean_BLPZ, mask_BL, root_ZZ)
         if self._losses.weights:

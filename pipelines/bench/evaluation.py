@@ -107,7 +107,7 @@ def _parts(settings: Settings, samples: int) -> dict[str, Callable[[], Any]]:
         samples, encoder_width(data.encoder), generator=torch.Generator().manual_seed(settings.seed)
     ).to(device)
     noise_BLPZ, mask_BL = noise_BLPZ.to(device), mask_BL.to(device)
-    sample = partial(model.sample, noise_BLPZ, condition_BW, mask_BL=mask_BL)
+    sample = partial(model.sample, noise_BLPZ, condition_BW, mask_BL=mask_BL, seeds=seeds)
     decode = partial(model.output, sample(), condition_BW, mask_BL, noise_BLPZ)
     settle = partial(GeneratedBatch.settled, decode().first(int(frames_B.max())), frames_B, model.skeleton)
     batch = settle()

@@ -498,3 +498,22 @@ def test_a_prompt_that_is_not_read_to_its_end_is_noted(model):
     assert [str(note.message) for note in caught] == [
         "the prompt is too long, its end is not read: 'word20 word21 word22'"
     ]
+
+
+@pytest.mark.parametrize(
+    "diffusion",
+    [
+        {"sampler": "ancestral"},
+        {"sampler": "ancestral", "prediction": "v"},
+        {"prediction": "noise", "schedule": "scaled_linear"},
+    ],
+    ids=lambda values: " ".join(values.values()),
+)
+def test_a_prompt_alone_is_that_in_a_batch_whatever_is_predicted_and_drawn(diffusion):
+    model = small_model(diffusion=diffusion)
+    together = model.generate(PROMPTS, seconds=1, seed=4)
+    for prompt, expected in zip(PROMPTS, together, strict=True):
+        assert difference(model.generate(prompt, seconds=1, seed=4), expected) < 1e-3
+    assert difference(together[0], together[1]) > 0.01
+    other = model.generate(PROMPTS[0], seconds=1, seed=5)
+    assert difference(other, together[0]) > 0.01

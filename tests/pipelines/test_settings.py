@@ -64,6 +64,8 @@ def test_the_interhuman_preset_is_the_papers_number_for_number():
     }
     assert values.diffusion.model_dump() == {
         "steps": 1000,
+        "schedule": "cosine",
+        "prediction": "x0",
         "sampler": "ddim",
         "sampler_steps": 50,
         "spacing": None,

@@ -139,7 +139,7 @@ def test_seeds_of_steps_and_prompts_differ_wherever_an_argument_does():
 
 def test_streams_keep_their_numbers():
     """They are part of every seed: another number would be another training, another motion, another table."""
-    assert {stream.name: stream.value for stream in Stream} == {"LATENT": 0, "TIMESTEP": 1, "DIFFUSION": 2}
+    assert {stream.name: stream.value for stream in Stream} == {"LATENT": 0, "TIMESTEP": 1, "DIFFUSION": 2, "STEP": 3}
     for stream in Stream:
         expected = np.random.default_rng([int(stream), 7]).standard_normal((2, 3), dtype=np.float32)
         assert np.array_equal(normal([7], (2, 3), stream)[0].numpy(), expected)

@@ -39,6 +39,56 @@ def test_ddim_follows_a_plain_loop() -> None:
     assert steps == [(done, 50) for done in range(1, 51)]
 
 
+def ancestral(count: int, **values: object) -> Diffusion:
+    return Diffusion(DiffusionConfig.parse({"sampler": "ancestral", "sampler_steps": count, **values}))
+
+
+def drawn(t: int) -> Tensor:
+    return torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(100 + t), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "scaled_linear"])
+def test_ancestral_sampling_follows_ddpm_step_by_step(schedule: str) -> None:
+    """Equations 6 and 7 of Ho et al. 2020 by the betas of the single steps."""
+    diffusion = ancestral(50, steps=50, schedule=schedule)
+    alpha_bar, x = diffusion.alpha_bar_S.tolist(), noise()
+    beta = [1 - now / before for before, now in zip([1.0, *alpha_bar], alpha_bar, strict=False)]
+    for t in range(49, 0, -1):
+        x0, before = denoise_sine(x, t), alpha_bar[t - 1]
+        mean = before**0.5 * beta[t] / (1 - alpha_bar[t]) * x0
+        mean += (1 - beta[t]) ** 0.5 * (1 - before) / (1 - alpha_bar[t]) * x
+        x = mean + ((1 - before) / (1 - alpha_bar[t]) * beta[t]) ** 0.5 * drawn(t - 1)
+    actual = samplers.sample(diffusion, denoise_sine, noise(), draw=drawn)
+    torch.testing.assert_close(actual, denoise_sine(x, 0), atol=1e-9, rtol=0)
+
+
+def test_ancestral_sampling_gives_the_variance_of_the_data_however_few_its_steps() -> None:
+    """Of normal data whose best prediction is known, every step is a draw of the exact distribution."""
+    std, many = 0.5, 40_000
+    for steps in (1000, 10):
+        diffusion = ancestral(steps, spacing="leading")
+        rng = torch.Generator().manual_seed(steps)
+
+        def denoise(x: Tensor, t: int, diffusion: Diffusion = diffusion) -> Tensor:
+            a = diffusion.alpha_bar_S[t].item()
+            return a**0.5 * std**2 / (a * std**2 + 1 - a) * x
+
+        def draw(_t: int, rng: torch.Generator = rng) -> Tensor:
+            return torch.randn(many, generator=rng, dtype=torch.float64)
+
+        first = samplers.timesteps(diffusion)[0]
+        a = diffusion.alpha_bar_S[first].item()
+        start = (a * std**2 + 1 - a) ** 0.5 * draw(0)
+        # Posterior variances of DDPM are those of data that is one point; what is lost by that falls with the steps.
+        found = samplers.sample(diffusion, denoise, start, draw=draw).std().item()
+        assert found == pytest.approx(std, rel=0.02 if steps == 1000 else 0.25)
+
+
+def test_ancestral_sampling_asks_for_noise() -> None:
+    with pytest.raises(ValueError, match="draws noise in each step"):
+        samplers.sample(ancestral(10), denoise_sine, noise())
+
+
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "log_snr"])
 def test_dpm_solver_pp_follows_the_algorithm_of_its_paper(spacing: str) -> None:
     """Algorithm 2 of Lu et al. 2022, data prediction, written out; the last step goes to where noise is 0."""

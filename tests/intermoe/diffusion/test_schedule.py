@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
+from intermoe.errors import UserError
 
 DIFFUSION = Diffusion(DiffusionConfig())
 
@@ -97,3 +98,43 @@ def test_loss_sums_of_parts_add_up_to_the_whole() -> None:
     parts = [DIFFUSION.loss_sums(prediction[rows], x0[rows], mask[rows]) for rows in (slice(0, 1), slice(1, 4))]
     torch.testing.assert_close(whole, parts[0][0] + parts[1][0])
     assert count == parts[0][1] + parts[1][1]
+
+
+def test_the_scaled_linear_schedule_has_evenly_spaced_roots_of_beta() -> None:
+    diffusion = Diffusion(DiffusionConfig(schedule="scaled_linear"))
+    product = 1.0
+    for step in range(1000):
+        root = 0.00085**0.5 + (0.012**0.5 - 0.00085**0.5) * step / 999
+        product *= 1 - root**2
+        assert diffusion.alpha_bar_S[step].item() == pytest.approx(product, rel=1e-9)
+    assert product == pytest.approx(0.00466, rel=1e-3)  # as diffusers has it for latent diffusion
+
+
+@pytest.mark.parametrize(
+    ("prediction", "schedule"), [("x0", "cosine"), ("v", "cosine"), ("noise", "scaled_linear"), ("v", "scaled_linear")]
+)
+def test_what_is_predicted_stands_for_the_clean_latents(prediction: str, schedule: str) -> None:
+    diffusion = Diffusion(DiffusionConfig.parse({"prediction": prediction, "schedule": schedule}))
+    rng = torch.Generator().manual_seed(0)
+    x0, noise = (torch.randn(4, 3, 2, 5, generator=rng, dtype=torch.float64) for _ in range(2))
+    t = torch.tensor([0, 300, 700, 999])
+    noised, target = diffusion.q_sample(x0, t, noise), diffusion.target(x0, t, noise)
+    torch.testing.assert_close(diffusion.clean(target, noised, t), x0, atol=1e-9, rtol=0)
+    for row, step in enumerate(t.tolist()):
+        a = math.sqrt(diffusion.alpha_bar_S[step].item())
+        s = math.sqrt(1 - diffusion.alpha_bar_S[step].item())
+        expected = {"x0": x0[row], "noise": noise[row], "v": a * noise[row] - s * x0[row]}[prediction]
+        torch.testing.assert_close(target[row], expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"prediction": "noise"}, "prediction = noise with schedule = cosine (allowed: schedule = scaled_linear, or"),
+        ({"prediction": "v", "error": "decoded"}, "error = decoded with prediction = v (allowed: prediction = x0,"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(values: dict, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        DiffusionConfig.parse(values)
+    assert str(caught.value).startswith(message)

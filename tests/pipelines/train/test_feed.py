@@ -31,7 +31,7 @@ def config(request, shards):
         batch_size=8,
         max_frames=60,
         window=16,
-        drawn=tuple(Stream),
+        drawn=(Stream.LATENT, Stream.TIMESTEP, Stream.DIFFUSION),
         latent=2,
     )
 

@@ -420,3 +420,27 @@ def test_each_network_has_its_own_losses_unless_others_are_asked_for(make):
     own = {name: set(make(name).weights) for name in ("denoiser", "intergen", "timotion")}
     assert own["intergen"] == own["timotion"] == own["denoiser"] | set(LOSSES_OF_ALL)
     assert set(make("intergen", "train.denoiser.loss.velocity=1").weights) == own["denoiser"] | {"velocity"}
+
+
+@pytest.mark.parametrize(("prediction", "schedule"), [("v", "cosine"), ("noise", "scaled_linear")])
+def test_the_loss_is_that_of_what_is_predicted_and_the_other_losses_are_of_what_it_stands_for(
+    make, shards, prediction, schedule
+):
+    words = [f"diffusion.prediction={prediction}", f"diffusion.schedule={schedule}", "diffusion.target=mean"]
+    objective = make("denoiser", "diffusion.error=latent", "diffusion.difference_loss=2", *words).eval()
+    batch = next(objective.stream(DatasetFolder.open(shards)).held_out("val").held_out_batches())
+    diffusion, mask_BL = objective.model.diffusion, whole_latents(batch["frames"], 60)[:, ::4]
+    t_B = (batch["timestep"][:, 0] * diffusion.config.steps).long()
+    clean_BLPZ = objective.model.encode(batch["features"], mask_BT=mask_BL.repeat_interleave(4, dim=1))
+    noise_BLPZ = batch["diffusion_noise"]
+    alpha_B111 = diffusion.alpha_bar_S[t_B].sqrt().view(-1, 1, 1, 1).float()
+    sigma_B111 = (1 - alpha_B111**2).sqrt()
+    right_BLPZ = noise_BLPZ if prediction == "noise" else alpha_B111 * noise_BLPZ - sigma_B111 * clean_BLPZ
+    # Before it has learned anything the network says zero.
+    losses, count = objective(batch), objective.count(batch)
+    expected = right_BLPZ.square().mean(dim=-1)[mask_BL].sum() / count
+    torch.testing.assert_close(losses["diffusion"] / count, expected, rtol=1e-4, atol=0)
+    noisy_BLPZ = alpha_B111 * clean_BLPZ + sigma_B111 * noise_BLPZ
+    found_BLPZ = noisy_BLPZ / alpha_B111 if prediction == "noise" else alpha_B111 * noisy_BLPZ
+    expected = diffusion.difference_sum(found_BLPZ, clean_BLPZ, mask_BL)
+    torch.testing.assert_close(losses["difference"], expected, rtol=1e-4, atol=0)
