@@ -275,7 +275,10 @@ def test_a_device_is_checked_without_ray_and_mlflow_from_any_folder(tmp_path):
     [
         (
             ["--config", "nonsense"],
-            "unknown preset 'nonsense' (allowed: duet, interhuman, interhuman-plus, interx, or a .yaml file)",
+            (
+                "unknown preset 'nonsense' (allowed: duet, intergen, interhuman, interhuman-plus, interx, timotion, or "
+                "a .yaml file)"
+            ),
         ),
         (["--samples", "0"], "gpu-check: --samples 0 (allowed: 1 or more)"),
         (["moe.experts=0"], "interhuman: moe.experts = 0 (allowed: greater than or equal to 1)"),

@@ -289,7 +289,10 @@ def test_the_version_is_that_of_the_package(capsys):
         ),
         (
             "describe --config duett",
-            "unknown preset 'duett' (allowed: duet, interhuman, interhuman-plus, interx, or a .yaml file)",
+            (
+                "unknown preset 'duett' (allowed: duet, intergen, interhuman, interhuman-plus, interx, timotion, or a "
+                ".yaml file)"
+            ),
         ),
         ("describe --config none.yaml", "none.yaml: no such file"),
         (

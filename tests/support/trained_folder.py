@@ -41,6 +41,7 @@ _ABOUT = {
     "guidance": 1.0,
     "guidance_interval": [0.0, 1.0],
     "evaluation": {"replications": 1, "pool": 2, "diversity_pairs": 2, "multimodality": {"captions": 0}},
+    "scales": {"fid": 6.0, "diversity": 3.0, "multimodality": 1.0},
 }
 
 

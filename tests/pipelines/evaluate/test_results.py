@@ -241,7 +241,7 @@ def test_notes_are_of_what_is_shown(results):
     notes = "\n".join(results.notes())
     assert "Generated: the settled motion that users get" in notes
     assert "Raw: the network's output before settling" in notes
-    assert "Untrained: the model's VAE" in notes
+    assert "Untrained: weights as before training" in notes
     assert "R-precision in pools of 10 (chance: 0.100, 0.200, 0.300)" in notes
     assert "MultiModality: 40 captions, 4 motions of each, 4 pairs; of embeddings times 1." in notes
     assert "Identity is judged by rules" in notes
