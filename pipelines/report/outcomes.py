@@ -56,6 +56,11 @@ class Outcomes:
         """The replications of what the networks make, as the paper measures it, by ``trial`` and ``replication``."""
         return self.replications.query("row == 'raw'").droplevel("row")
 
+    @property
+    def settled(self) -> pd.DataFrame:
+        """The replications of the motion that users get, by ``trial`` and ``replication``."""
+        return self.replications.query("row == 'generated'").droplevel("row")
+
 
 def is_done(folder: Place, trial: Mapping[str, Any]) -> bool:
     """Whether a trial in a sweep's plan is done."""

@@ -9,7 +9,7 @@ from intermoe.evaluation.measures import MEASURES
 from pipelines.documents import Block, BulletList, Document, Paragraph, Picture, Section, TextTable
 from pipelines.report.outcomes import Outcomes
 from pipelines.report.plots import Plot, plots
-from pipelines.report.tables import PaperTable, ReportTable, paper_table, points_table
+from pipelines.report.tables import PaperTable, ReportTable, paper_table, points_table, settled_table
 
 _COSTS = {
     "trainable": "trainable",
@@ -32,6 +32,10 @@ _DIFFERENCES = {
 }
 
 
+# What is said of recorded motion.
+_OF_RECORDED = ("r_precision_top1", "fid", "hands_met", "foot_skating_cm_s", "jerk_m_s3")
+
+
 @dataclass(frozen=True, eq=False)
 class ReportData:
     """The data of a report.
@@ -41,6 +45,7 @@ class ReportData:
         outcomes: of the trials that are done.
         tables: of the paper, by number.
         points: the table of all points.
+        settled: the same of the motion that users get.
         plots: the pictures.
     """
 
@@ -48,13 +53,14 @@ class ReportData:
     outcomes: Outcomes
     tables: Mapping[str, PaperTable]
     points: ReportTable
+    settled: ReportTable
     plots: Sequence[Plot]
 
     @classmethod
     def of(cls, note: Mapping[str, Any], outcomes: Outcomes) -> Self:
         """The tables and plots of a sweep, from its note and what is done of it."""
         tables = {number: paper_table(number, table, outcomes) for number, table in note["tables"].items()}
-        return cls(note, outcomes, tables, points_table(outcomes), plots(outcomes))
+        return cls(note, outcomes, tables, points_table(outcomes), settled_table(outcomes), plots(outcomes))
 
     @property
     def num_seeds(self) -> int:
@@ -75,7 +81,7 @@ def report_document(data: ReportData) -> Document:
         data.note["name"],
         [
             *(Section(table.title, _blocks(table, seeds)) for table in data.tables.values()),
-            Section(data.points.title, [data.points.shown(seeds)]),
+            *(Section(table.title, [table.shown(seeds)]) for table in (data.points, data.settled)),
             *(Section(plot.title, [Picture(plot.png, plot.text, plot.file)]) for plot in data.plots),
             Section("Cost", [_costs(data.outcomes)]),
             Section("Notes", [BulletList(_notes(data))]),
@@ -97,14 +103,17 @@ def _notes(data: ReportData) -> list[str]:
     note, trials = data.note, data.outcomes.trials
     # The same motion for every trial, so that one of them speaks for all.
     recorded = data.outcomes.replications.query("trial == @trials.index[0] and row == 'recorded'").mean()
-    numbers = ", ".join(f"{MEASURES[name].heading} {recorded[name]:.3f}" for name in ("r_precision_top1", "fid"))
+    named = [name for name in _OF_RECORDED if name in recorded.dropna()]
+    numbers = ", ".join(
+        f"{MEASURES[name].heading} {recorded[name]:.3f} {MEASURES[name].unit}".strip() for name in named
+    )
     training, evaluation = trials["seconds_training"].sum(), trials["seconds_evaluating"].sum()
     shared = note["seconds_shared"]
     notes = [
         f"Profile {note['profile']}. Published: the paper's numbers, on its data, copied from it.",
         (
-            "Run here: of what the network makes, as in the paper (the row raw of an evaluation; the settled motion "
-            f"that users get is its row generated): mean and 95% interval over {_over(data.num_seeds)}."
+            "Run here: of what the network makes, as in the paper (the row raw of an evaluation), but for the table of "
+            f"what users get, settled motion (its row generated): mean and 95% interval over {_over(data.num_seeds)}."
         ),
         (
             "Bold: the best, and all that cannot be distinguished from it. Two rows are distinguished where the 95% "

@@ -64,7 +64,7 @@ def write_report(data: ReportData, out: Place, gallery: Sequence[Scene] = ()) ->
     pages = {
         _HTML: document.html().encode(),
         _MARKDOWN: document.markdown().encode(),
-        _TABLES: tables_csv(data.tables, data.points).encode(),
+        _TABLES: tables_csv(data.tables, data.points, data.settled).encode(),
         _ORDERS: orders_csv(data.tables).encode(),
         **{plot.file: plot.png for plot in data.plots},
     }

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from intermoe.evaluation.conventions import PUBLISHED, RUN_HERE
-from intermoe.evaluation.measures import MEASURES, TABLES, TEXT_AND_MOTION
+from intermoe.evaluation.measures import HANDS, MEASURES, TABLES, TEXT_AND_MOTION
 from pipelines.documents import TextTable, interval_texts
 from pipelines.report.differences import Difference, difference
 from pipelines.report.outcomes import Outcomes, summarise
@@ -22,8 +22,9 @@ from pipelines.report.outcomes import Outcomes, summarise
 _NUMBERS = ("run_here", "run_here_half_width", "published", "published_half_width")
 # Of every order of two rows, in the order of the CSV.
 _ORDERS = ("measure", "first", "second", "published", "run_here", "run_here_half_width", "by", "order")
-# What the table of all points shows, as far as it was measured.
+# What the tables of all points show, as far as it was measured: of what the networks make, and of what users get.
 _SHOWN = (*TABLES[TEXT_AND_MOTION], "identity")
+_SHOWN_SETTLED = ("r_precision_top1", "fid", "identity", *TABLES[HANDS], "foot_skating_cm_s", "jerk_m_s3")
 
 
 Order = Literal["holds", "is reversed", "cannot be distinguished"]
@@ -228,24 +229,37 @@ def paper_table(number: str, table: Mapping[str, Any], outcomes: Outcomes) -> Pa
         columns=["row", "measure", "published", "published_half_width"],
     ).set_index(["row", "measure"])
     names = [name for name in MEASURES if name in paper.index.unique("measure")]
-    numbers = _ours(outcomes, standing, list(table["rows"]), names).join(paper)
+    numbers = _ours(outcomes.raw, standing, list(table["rows"]), names).join(paper)
     title = f"Table {number}: {table['title']}"
     notes = tuple(TableNote(note["text"], tuple(note["rows"])) for note in table.get("notes", ()))
-    return PaperTable(title, numbers, _members(outcomes, standing), standing.value_counts(sort=False), notes)
+    return PaperTable(title, numbers, _members(outcomes.raw, standing), standing.value_counts(sort=False), notes)
 
 
 def points_table(outcomes: Outcomes) -> ReportTable:
     """All points, whether or not they stand for a row of the paper."""
+    return _all_points("All points", outcomes, outcomes.raw, _SHOWN)
+
+
+def settled_table(outcomes: Outcomes) -> ReportTable:
+    """All points by the motion that users get, with what is seen of it."""
+    return _all_points("All points, as users get them", outcomes, outcomes.settled, _SHOWN_SETTLED)
+
+
+def _all_points(title: str, outcomes: Outcomes, replications: pd.DataFrame, shown: Sequence[str]) -> ReportTable:
     points = outcomes.trials["point"]
-    measured = outcomes.raw.dropna(axis="columns", how="all").columns
-    names = [name for name in _SHOWN if name in measured]
-    numbers = _ours(outcomes, points, list(points.unique()), names)
-    return ReportTable("All points", numbers, _members(outcomes, points), points.value_counts(sort=False))
+    measured = replications.dropna(axis="columns", how="all").columns
+    names = [name for name in shown if name in measured]
+    numbers = _ours(replications, points, list(points.unique()), names)
+    return ReportTable(title, numbers, _members(replications, points), points.value_counts(sort=False))
 
 
-def tables_csv(paper: Mapping[str, PaperTable], points: ReportTable) -> str:
-    """Every number of the paper's tables and of all points, whose table has no number, as CSV."""
-    tables = pd.concat({number: table.numbers for number, table in {**paper, "": points}.items()}, names=["table"])
+def tables_csv(paper: Mapping[str, PaperTable], points: ReportTable, settled: ReportTable) -> str:
+    """Every number of the paper's tables and of all points, whose table has no number, as CSV.
+
+    That of the motion that users get is called "settled".
+    """
+    named = {**paper, "": points, "settled": settled}
+    tables = pd.concat({number: table.numbers for number, table in named.items()}, names=["table"])
     return tables.reindex(columns=list(_NUMBERS)).to_csv()
 
 
@@ -263,14 +277,14 @@ def _order(ours: Difference, paper: float) -> Order:
     return "holds" if ours.mean * paper > 0 else "is reversed"
 
 
-def _members(outcomes: Outcomes, groups: pd.Series) -> pd.DataFrame:
+def _members(replications: pd.DataFrame, groups: pd.Series) -> pd.DataFrame:
     """The replications of the trials of each row, indexed by ``row``, ``trial`` and ``replication``."""
     members = groups.rename_axis("trial").rename("row").reset_index()
-    return members.merge(outcomes.raw.reset_index(), on="trial").set_index(["row", "trial", "replication"])
+    return members.merge(replications.reset_index(), on="trial").set_index(["row", "trial", "replication"])
 
 
-def _ours(outcomes: Outcomes, groups: pd.Series, rows: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+def _ours(replications: pd.DataFrame, groups: pd.Series, rows: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
     """Our numbers of rows that groups of trials stand for, and of those that none stands for yet."""
     index = pd.MultiIndex.from_product([rows, names], names=["row", "measure"])
-    summary = summarise(outcomes.raw, groups).rename_axis(index.names)
+    summary = summarise(replications, groups).rename_axis(index.names)
     return summary.reindex(index).rename(columns={"mean": "run_here", "half_width": "run_here_half_width"})

@@ -36,7 +36,8 @@ def make_outcome() -> Callable[..., Outcomes]:
         values = {"moe.experts": 8, "moe.c_exp": 1.0, "moe.selection": "dynamic", "seed": seed, "name": "x", **settings}
         replications = {
             "raw": pd.DataFrame({"r_precision_top1": r, "fid": fid, "mm_dist": fid}),
-            "recorded": pd.DataFrame({"r_precision_top1": [0.7], "fid": [1.0]}),
+            "generated": pd.DataFrame({"fid": [2 * value for value in fid], "jerk_m_s3": [80.0] * len(fid)}),
+            "recorded": pd.DataFrame({"r_precision_top1": [0.7], "fid": [1.0], "jerk_m_s3": [40.0]}),
         }
         curves = {
             "loss/train": [1.0, 0.5],

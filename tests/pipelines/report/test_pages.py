@@ -57,6 +57,7 @@ def test_the_pages_have_tables_plots_costs_and_notes(data):
         "# toy",
         "## Table 4: Experts & &lt;such>",
         "## All points",
+        "## All points, as users get them",
         "## Cost &lt;of it>",
         "## Cost",
         "## Notes",
@@ -65,7 +66,7 @@ def test_the_pages_have_tables_plots_costs_and_notes(data):
     assert '<h2>Cost &lt;of it&gt;</h2><img alt="bars" src="data:image/png;base64,UE5H">' in page
     assert "<h2>Table 4: Experts &amp; &lt;such&gt;</h2>" in page
     assert "| none-seed0  |   2,000,000 |          1,000,000 |            90 |      1,000 |              10 |" in text
-    assert "Recorded motion by the same evaluator, run here: R top 1 0.700, FID 1.000." in text
+    assert "Recorded motion by the same evaluator, run here: R top 1 0.700, FID 1.000, Jerk 40.000 m/s³." in text
     assert "Of the trials' time, evaluation took 10%." in text
     assert "**31.000 ±1.386**" in text
     assert "<b>31.000 ±1.386</b>" in page
@@ -97,6 +98,7 @@ def test_every_column_of_numbers_says_whether_they_are_published_or_run_here(dat
             *("FID ↓, run here", "FID, order", "FID ↓, published"),
         ],
         ["R top 1 ↑, run here", "FID ↓, run here", "MM Dist ↓, run here"],
+        ["FID ↓, run here", "Jerk, m/s³ →, run here"],
     ]
     assert "- Profile tiny. Published: the paper's numbers, on its data, copied from it.\n- Run here: of what" in text
 

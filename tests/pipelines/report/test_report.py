@@ -157,6 +157,8 @@ def test_a_report_is_written_and_recorded_and_replaces_an_earlier_one(sweep, sto
         ("2", "Again", "fid", "2.0", "4.0"),
         ("", "full, c-exp-1", "r_precision_top1", "0.5", ""),
         ("", "full, c-exp-1", "fid", "2.0", ""),
+        ("settled", "full, c-exp-1", "r_precision_top1", "0.25", ""),
+        ("settled", "full, c-exp-1", "fid", "3.0", ""),
     ]
     text = (out / "report.md").read_text()
     assert "Recorded motion by the same evaluator, run here: R top 1 0.750, FID 0.500." in text

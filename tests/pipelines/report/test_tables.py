@@ -7,7 +7,7 @@ import pytest
 
 from intermoe.evaluation.metrics import Interval
 from pipelines.report.outcomes import Outcomes
-from pipelines.report.tables import orders_csv, paper_table, points_table, tables_csv
+from pipelines.report.tables import orders_csv, paper_table, points_table, settled_table, tables_csv
 
 
 def test_rows_have_ours_and_the_papers(outcomes, table):
@@ -164,6 +164,16 @@ def test_all_points_are_shown_whether_or_not_they_stand_for_a_row_of_the_paper(m
     assert not shown.bold.loc["none"].any()
 
 
+def test_what_users_get_has_a_table_with_what_is_seen_of_it(outcomes):
+    settled = settled_table(outcomes)
+    shown = settled.shown(1)
+    assert settled.title == "All points, as users get them"
+    assert list(shown.cells.columns) == ["FID ↓, run here", "Jerk, m/s³ →, run here"]
+    assert shown.cells.loc["four"].to_list() == ["62.000 ±2.772", "80.000 ±0.000"]
+    assert shown.bold is not None
+    assert shown.bold["FID ↓, run here"].to_dict() == {"none": False, "four": True, "eight (2 of 1 seeds)": True}
+
+
 def test_a_table_of_nothing_is_empty(outcomes):
     nothing = paper_table("4", {"title": "Nothing", "rows": {"four": {}}}, outcomes)
     assert nothing.order() == "The paper's order of rows: no two rows that it distinguishes are done."
@@ -171,16 +181,16 @@ def test_a_table_of_nothing_is_empty(outcomes):
 
 
 def test_the_csv_has_every_number(parts, outcomes, table):
-    text = tables_csv({"4": paper_table("4", table, outcomes)}, points_table(outcomes))
+    text = tables_csv({"4": paper_table("4", table, outcomes)}, points_table(outcomes), settled_table(outcomes))
     assert text.splitlines()[0] == "table,row,measure,run_here,run_here_half_width,published,published_half_width"
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert len(rows) == 6 + 9
+    assert len(rows) == 6 + 9 + 6
+    assert [row["row"] for row in rows if row["table"] == "settled"] == ["none"] * 2 + ["four"] * 2 + ["eight"] * 2
     assert [row["published"] for row in rows if not row["table"]] == [""] * 9
     fid = next(row for row in rows if (row["row"], row["measure"]) == ("four", "fid"))
     assert (float(fid["run_here"]), float(fid["published"]), float(fid["published_half_width"])) == (31.0, 4.0, 0.1)
-    missing = list(
-        csv.DictReader(io.StringIO(tables_csv({"4": paper_table("4", table, parts[0])}, points_table(parts[0]))))
-    )
+    of_first = tables_csv({"4": paper_table("4", table, parts[0])}, points_table(parts[0]), settled_table(parts[0]))
+    missing = list(csv.DictReader(io.StringIO(of_first)))
     assert missing[2] == {
         "table": "4",
         "row": "four",
