@@ -40,7 +40,7 @@ def evaluator(run_workers, tiny, tmp_path_factory) -> Path:
 def test_each_loss_is_a_curve(trained):
     _, _, history = trained
     for name in ("diffusion", *LOSSES):
-        assert [step for step, _ in history(f"loss/{name}")] == [1, 2, 3], name
+        assert [step for step, _ in history(f"loss/train_{name}")] == [1, 2, 3], name
 
 
 def test_its_checkpoint_holds_no_vae(trained):
