@@ -86,7 +86,20 @@ def values_in(text: str, where: object = None) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, with an error of YAML's own for a value that its type refuses, whatever Python raises."""
+    """The safe loader, with an error of YAML's own for a value that its type refuses, whatever Python raises.
+
+    A key that is given twice is an error too: the last one would count, and the first be lost without a word.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise ConstructorError(None, None, f"key {key.value[:40]!r} is given twice", key.start_mark)
+                seen.add(key.value)
+        return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's signature
         try:

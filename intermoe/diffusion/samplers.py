@@ -71,7 +71,7 @@ def timesteps(diffusion: Diffusion) -> list[int]:
     """
     steps, count = diffusion.config.steps, diffusion.config.sampler_steps
     if count == 1:
-        return [0 if diffusion.config.spacing_used == "leading" else steps - 1]
+        return [steps - 1]
     match diffusion.config.spacing_used:
         case "leading":
             return list(range(0, steps, steps // count))[::-1]

@@ -18,8 +18,8 @@ from intermoe.layers.precision import Precision
 # The cosine schedule of Nichol and Dhariwal 2021.
 _OFFSET = 0.008
 _MAX_BETA = 0.999
-# The first and the last beta of the schedule that is linear in their roots (Rombach et al. 2022).
-_BETAS = 0.00085, 0.012
+# The first and the last beta of the schedule that is linear in their roots, for so many steps (Rombach et al. 2022).
+_BETAS, _STEPS_OF_BETAS = (0.00085, 0.012), 1000
 
 SamplerName = Literal["ddim", "dpm++", "ancestral"]
 Prediction = Literal["x0", "noise", "v"]
@@ -132,7 +132,9 @@ def _betas(config: DiffusionConfig) -> Tensor:
     """The share of new noise in the variance at each step [S], float64."""
     if config.schedule == "scaled_linear":
         first, last = (math.sqrt(beta) for beta in _BETAS)
-        return torch.linspace(first, last, config.steps, dtype=torch.float64) ** 2
+        # Fewer steps are larger ones: in the end as little signal is left.
+        beta_S = torch.linspace(first, last, config.steps, dtype=torch.float64) ** 2 * (_STEPS_OF_BETAS / config.steps)
+        return beta_S.clamp(max=_MAX_BETA)
     edge_S1 = torch.arange(config.steps + 1, dtype=torch.float64) / config.steps
     left_S1 = torch.cos((edge_S1 + _OFFSET) / (1 + _OFFSET) * (math.pi / 2)) ** 2
     return (1 - left_S1[1:] / left_S1[:-1]).clamp(max=_MAX_BETA)

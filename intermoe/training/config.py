@@ -59,12 +59,11 @@ class DenoiserTrainingConfig(TrainingConfig):
         group_by_length: whether the interactions of a step are of nearly one length, so that less is padded: those of
             eight steps in a row are dealt anew. As each step's loss is the mean over its own frames, a frame of a short
             motion then weighs more than one of a long motion.
-        loss: weights of the losses of the predicted motion, with a VAE of what the prediction decodes to; by default
-            those of the network (see ``geometric.LOSSES``).
+        loss: weights of the losses of the predicted motion, with a VAE of what the prediction decodes to.
     """
 
     group_by_length: bool = False
-    loss: GeometricLossConfig | None = None
+    loss: GeometricLossConfig = GeometricLossConfig()
 
 
 class VaeTrainingConfig(TrainingConfig):

@@ -26,7 +26,7 @@ from intermoe.networks.vae import whole_latents
 from intermoe.places import Place
 from intermoe.text.encoders import TextStates
 from intermoe.training.config import DenoiserTrainingConfig
-from intermoe.training.geometric import LOSSES, counted, geometric_sums
+from intermoe.training.geometric import counted, geometric_sums
 from intermoe.training.objective import HOST_FRAMES, Diagnostics, Objective, Sums, means_over
 from intermoe.training.posteriors import PosteriorMemory
 from intermoe.training.samples import Batch, SampleStream, interaction_stream
@@ -54,13 +54,13 @@ class DenoiserObjective(Objective):
         model.denoiser.run_ahead(runs_ahead)
         self.model, self.config = model, config
         self.saved = model.config.parts
-        self._losses = config.loss or LOSSES[model.config.network]
+        self._geometric_weights = config.loss.weights(model.config.network)
         self.weights = {"diffusion": 1.0}
         if model.config.diffusion.difference_loss:
             self.weights["difference"] = model.config.diffusion.difference_loss
         if model.config.diffusion.hand_contact_loss:
             self.weights["hand_contact"] = model.config.diffusion.hand_contact_loss
-        self.weights |= self._losses.weights
+        self.weights |= self._geometric_weights
         if model.vae is not None:
             model.vae.requires_grad_(requires_grad=False)
         self._posteriors = PosteriorMemory(model)
@@ -133,7 +133,7 @@ class DenoiserObjective(Objective):
         found_BLPZ = model.diffusion.clean(found_BLPZ, noisy_BLPZ, t_B)
         if "difference" in self.weights:
             losses["difference"] = model.diffusion.difference_sum(found_BLPZ, clean_BLPZ, mask_BL, root_ZZ)
-        if self._losses.weights:
+        if self._geometric_weights:
             losses |= self._geometric(found_BLPZ, clean_BLPZ, mask_BT, t_B)
         if logit_BL2HH is not None:
             gap_BLHH = self._posteriors.hand_gaps(batch, mask_BL.shape[1])
@@ -157,13 +157,13 @@ class DenoiserObjective(Objective):
 
     def _geometric(self, found_BLPZ: Tensor, clean_BLPZ: Tensor, mask_BT: Tensor, t_B: Tensor) -> Sums:
         """The losses of the motion that have a weight, as sums over latent frames."""
-        config, model = self._losses, self.model
-        weight_B = counted(t_B, config.up_to, model.diffusion.config.steps)
+        model = self.model
+        weight_B = counted(t_B, self.config.loss.up_to, model.diffusion.config.steps)
         with in_full(mask_BT.device):
             sums = geometric_sums(
                 model.decode(found_BLPZ.float()), model.decode(clean_BLPZ), mask_BT, weight_B, model.skeleton
             )
-        return {name: sums[name] / model.stride for name in config.weights}
+        return {name: sums[name] / model.stride for name in self._geometric_weights}
 
     def _mask(self, batch: Batch) -> Tensor:
         """The frames [B, T] that belong to whole latent frames."""

@@ -26,7 +26,7 @@ _HIPS_APART = 1e-3
 
 
 class GeometricLossConfig(Config):
-    """Weights of the losses of the motion; 0 leaves a loss out.
+    """Weights of the losses of the motion; 0 leaves a loss out, and None is the network's own (see ``LOSSES``).
 
     Attributes:
         velocity: error of the joints' steps from frame to frame, squared metres.
@@ -38,27 +38,38 @@ class GeometricLossConfig(Config):
         up_to: the share of the diffusion's steps up to which these losses count.
     """
 
-    velocity: float = Field(default=0.0, ge=0)
-    foot_contact: float = Field(default=0.0, ge=0)
-    bone_length: float = Field(default=0.0, ge=0)
-    distance_map: float = Field(default=0.0, ge=0)
-    affinity: float = Field(default=0.0, ge=0)
-    orientation: float = Field(default=0.0, ge=0)
+    velocity: float | None = Field(default=None, ge=0)
+    foot_contact: float | None = Field(default=None, ge=0)
+    bone_length: float | None = Field(default=None, ge=0)
+    distance_map: float | None = Field(default=None, ge=0)
+    affinity: float | None = Field(default=None, ge=0)
+    orientation: float | None = Field(default=None, ge=0)
     up_to: float = Field(default=0.7, gt=0, le=1)
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """The weight of each loss that counts."""
-        return {name: weight for name, weight in self if name != "up_to" and weight}
+    def weights(self, network: NetworkName) -> dict[str, float]:
+        """The weight of each loss that counts in the training of a network.
+
+        Example:
+            >>> GeometricLossConfig(velocity=0, bone_length=20).weights("intergen")
+            {'foot_contact': 30.0, 'bone_length': 20.0, 'distance_map': 3.0, 'affinity': 3.0, 'orientation': 0.01}
+        """
+        own = LOSSES[network]
+        chosen = {name: own.get(name, 0.0) if weight is None else weight for name, weight in self if name != "up_to"}
+        return {name: weight for name, weight in chosen.items() if weight}
 
 
-_INTERGENS = GeometricLossConfig(
-    velocity=30.0, foot_contact=30.0, bone_length=10.0, distance_map=3.0, affinity=3.0, orientation=0.01
+_INTERGENS = {
+    "velocity": 30.0,
+    "foot_contact": 30.0,
+    "bone_length": 10.0,
+    "distance_map": 3.0,
+    "affinity": 3.0,
+    "orientation": 0.01,
+}
+LOSSES: Mapping[NetworkName, Mapping[str, float]] = MappingProxyType(
+    {"intermoe": {}, "intergen": _INTERGENS, "timotion": _INTERGENS}
 )
-LOSSES: Mapping[NetworkName, GeometricLossConfig] = MappingProxyType(
-    {"intermoe": GeometricLossConfig(), "intergen": _INTERGENS, "timotion": _INTERGENS}
-)
-"""The losses of the motion that each network was published with; TIMotion's are InterGen's."""
+"""The weights of the losses of the motion that each network was published with; TIMotion's are InterGen's."""
 
 
 def geometric_sums(

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from intermoe.evaluation.conventions import RUN_HERE
 from intermoe.evaluation.measures import MEASURES, TABLES
-from intermoe.evaluation.metrics import Interval
+from intermoe.evaluation.metrics import SCALES, Interval
 from intermoe.files import read_note, whole_file, whole_folder, write_note
 from intermoe.places import Place
 from intermoe.render.page import Scene, write_page
@@ -120,7 +120,8 @@ class Results:
         pool, variety = config["pool"], config["multimodality"]
         chance = ", ".join(f"{top / pool:.3f}" for top in (1, 2, 3))
         recordings = self.about["recordings"]
-        scales = self.about["scales"]
+        # Results from before they were noted have InterGen's.
+        scales = self.about.get("scales") or SCALES.model_dump()
         notes = [
             (
                 f"{config['replications']} replications from seed {self.about['seed']}: mean and 95% interval, 1.96 "

@@ -148,23 +148,22 @@ class _Resolver:
 
     def add(self, point: PointConfig, seed: int, path: Where) -> None:
         """Resolve a point with a seed; ``path`` is where in the file it stands."""
-        section = path if path == ("grid",) else (*path, "set")
-        values = _flat(point.set, self._lines, section)
+        sections: list[Where] = [path if path == ("grid",) else (*path, "set")]
+        values = _flat(point.set, self._lines, sections[0])
         if point.name in self._profile.points:
-            section = ("profiles", self._name, "points", point.name)
-            of_point = _flat(self._profile.points[point.name], self._lines, section)
+            sections.append(("profiles", self._name, "points", point.name))
+            of_point = _flat(self._profile.points[point.name], self._lines, sections[1])
             for key in of_point:
-                if key in values:
-                    place = self._lines.place(*section, *key.split("."))
+                if any(f"{key}.".startswith(f"{own}.") or f"{own}.".startswith(f"{key}.") for own in values):
+                    place = self._place(sections[1:], key)
                     raise UserError(f"the point sets {key} itself", where=place, allowed="in one of the two places")
             values |= {key: value for key, value in of_point.items() if key not in self._of_command}
         for key, allowed in (("seed", "seeds, in the profile"), ("name", "in the profile, for all points")):
             if key in values:
-                place = self._lines.place(*section, key)
-                raise UserError(f"point {point.name!r} sets {key}", where=place, allowed=allowed)
+                raise UserError(f"point {point.name!r} sets {key}", where=self._place(sections, key), allowed=allowed)
         values = {**self._of_profile, **self._of_command, **values, "seed": seed}
-        resolved = _settings(self._profile.config, values, self._lines, section)
-        self._check_shared(resolved, point.name, section)
+        resolved = _settings(self._profile.config, values, self._lines, *sections)
+        self._check_shared(resolved, point.name, sections)
         key = trial_key(resolved, self._profile.data, self._base)
         before = self.trials.get(key)
         names, rows = (before.points, before.rows) if before else ((), ())
@@ -178,7 +177,15 @@ class _Resolver:
                 raise UserError(f"row {row!r} of table {table} has another point, {owner.points[0]!r}", where=place)
         self.trials[key] = trial
 
-    def _check_shared(self, resolved: Settings, point: str, section: Where) -> None:
+    def _place(self, sections: Sequence[Where], key: str) -> str:
+        """The place of a key, or of what is below it, in the section that has it."""
+        for section in sections:
+            for leaf in self._lines.leaves(*section):
+                if f"{leaf}.".startswith(f"{key}."):
+                    return self._lines.place(*section, *leaf.split("."))
+        return self._lines.place(*sections[0])
+
+    def _check_shared(self, resolved: Settings, point: str, sections: Sequence[Where]) -> None:
         """Raise where a point changes what all points share: data, evaluator, and how it is evaluated."""
         of_point, of_all = (values.model_dump(mode="json") for values in (resolved, self._base))
         for name in _SHARED:
@@ -186,7 +193,7 @@ class _Resolver:
             for part in name.split("."):
                 section_of_point, section_of_all = section_of_point[part], section_of_all[part]
             if section_of_point != section_of_all:
-                place = self._lines.place(*section, *name.split("."))
+                place = self._place(sections, name)
                 raise UserError(
                     f"point {point!r} changes {name}", where=place, allowed="in the profile, for all points"
                 )
@@ -199,18 +206,19 @@ def trial_key(resolved: Settings, data: ProfileDataConfig, base: Settings) -> st
     return digest([values, data.identity(), base.seed])
 
 
-def _settings(preset: str, values: Mapping[str, Any], lines: Lines, section: Where) -> Settings:
-    """Settings, and where they cannot be, the line in the section that is at fault."""
+def _settings(preset: str, values: Mapping[str, Any], lines: Lines, *sections: Where) -> Settings:
+    """Settings, and where they cannot be, the line in the sections that is at fault."""
     try:
         return settings.load(preset, values)
     except UserError as error:
         below = ".".join(map(str, error.key))
-        for leaf in lines.leaves(*section):
-            # A rule that ties several keys names them as they are called in their section.
-            named = leaf.removeprefix(f"{below}.")
-            if leaf == below or re.search(rf"(?<![\w.]){re.escape(named)}(?![\w.])", str(error)):
-                raise UserError(str(error), where=lines.place(*section, *leaf.split("."))) from None
-        raise UserError(str(error), where=lines.place(*section, *error.key)) from None
+        for section in sections:
+            for leaf in lines.leaves(*section):
+                # A rule that ties several keys names them as they are called in their section.
+                named = leaf.removeprefix(f"{below}.")
+                if leaf == below or re.search(rf"(?<![\w.]){re.escape(named)}(?![\w.])", str(error)):
+                    raise UserError(str(error), where=lines.place(*section, *leaf.split("."))) from None
+        raise UserError(str(error), where=lines.place(*sections[0], *error.key)) from None
 
 
 def _flat(values: Mapping[str, Any], lines: Lines, section: Where) -> dict[str, Any]:

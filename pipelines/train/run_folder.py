@@ -1,6 +1,7 @@
 """The folder of a training run: the note in it, and whether it can be resumed."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from intermoe import checkpoint
@@ -45,6 +46,9 @@ def check_same(identity: dict[str, Any], note: dict[str, Any], folder: Place) ->
     if not note:
         raise UserError("holds no run to resume", where=folder)
     now, before = flatten(identity), flatten({key: note.get(key) for key in identity})
+    # What there was no setting for yet is what it is by default.
+    known = flatten({"settings": _with_defaults(note.get("settings") or {})})
+    before = {key: known[key] for key in now if key in known} | before
     for key, value in now.items():
         # A VAE may have moved; what it is says its checksum.
         if key == "vae" or before.get(key) == value:
@@ -56,6 +60,14 @@ def check_same(identity: dict[str, Any], note: dict[str, Any], folder: Place) ->
             where=folder,
             allowed=f"{json.dumps(before.get(key))}, as in the run that is resumed",
         )
+
+
+def _with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a run has noted them, with those that it did not know; nothing where they are none any more."""
+    try:
+        return Settings.parse({"name": "x", **stored}).model_dump(mode="json", exclude={"workers", "name"})
+    except UserError:
+        return {}
 
 
 def as_begun(settings: Settings, folder: Place) -> Settings:

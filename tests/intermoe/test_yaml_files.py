@@ -34,6 +34,8 @@ def test_a_mapping_comes_with_its_text(tmp_path):
             b"a: 1\n---\nb: 2",
             ":2: not valid YAML: expected a single document in the stream, but found another document",
         ),
+        (b"a: 1\nb: 2\na: 3", ":3: not valid YAML: key 'a' is given twice"),
+        (b"m: &m {a: 1}\nn: {<<: *m, a: 2, a: 3}", ":2: not valid YAML: key 'a' is given twice"),
         (b"seed: 1\nday: 2020-13-45", ":2: not valid YAML: '2020-13-45' does not fit its type (!!timestamp)"),
         (b"day: !!timestamp x", ":1: not valid YAML: 'x' does not fit its type (!!timestamp)"),
         (b"skeleton: !!int x", ":1: not valid YAML: 'x' does not fit its type (!!int)"),
@@ -107,3 +109,11 @@ def test_a_pipe_a_device_and_a_file_of_any_size_are_refused_unread(tmp_path):
 
 def test_half_a_character_is_refused(tmp_path):
     assert refused(b'a: 1\n"\\ud800": 1', tmp_path) == ":2: holds half a character (a surrogate)"
+
+
+def test_what_is_merged_may_be_given_anew():
+    assert values_in("m: &m {a: 1, b: 2}\nn: &n {<<: *m, a: 3}\no: {<<: *n, a: 4}") == {
+        "m": {"a": 1, "b": 2},
+        "n": {"a": 3, "b": 2},
+        "o": {"a": 4, "b": 2},
+    }

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from intermoe.errors import UserError
-from intermoe.training.geometric import LOSSES
 from pipelines.settings import Settings, flatten, load, overridden, parse_overrides, presets
 
 SMALL = """
@@ -272,6 +271,12 @@ def test_a_file_says_what_is_different_from_its_base(tmp_path):
     assert refused(file) == f"{file}: key 'name' is missing"
 
 
+def test_a_section_that_is_given_twice_is_told(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: duet\nname: mine\nmoe: {experts: 16}\nmoe: {c_exp: 2}\n")
+    assert refused(file) == f"{file}:4: not valid YAML: key 'moe' is given twice"
+
+
 @pytest.mark.parametrize("base", ["interhumans", "mine.yaml", 3, ["duet"]])
 def test_a_base_that_is_no_preset_is_told(tmp_path, base):
     file = tmp_path / "mine.yaml"
@@ -285,15 +290,14 @@ def test_the_presets_of_rivals_are_as_published():
         training = values.train.denoiser
         assert (training.epochs, training.warmup_epochs, training.learning_rate) == (2000, 10, 1e-4)
         assert (training.weight_decay, training.clip_norm) == (2e-5, 0.5)
-        assert training.loss is None, "those of the network"
-        assert LOSSES[values.network].model_dump() == {
+        assert training.loss.up_to == 0.7
+        assert training.loss.weights(values.network) == {
             "velocity": 30.0,
             "foot_contact": 30.0,
             "bone_length": 10.0,
             "distance_map": 3.0,
             "affinity": 3.0,
             "orientation": 0.01,
-            "up_to": 0.7,
         }
         assert values.diffusion == load("interhuman").diffusion
         assert (values.moe.selection, values.moe.hidden) == ("dense", 2048)

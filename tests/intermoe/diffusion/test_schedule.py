@@ -108,6 +108,9 @@ def test_the_scaled_linear_schedule_has_evenly_spaced_roots_of_beta() -> None:
         product *= 1 - root**2
         assert diffusion.alpha_bar_S[step].item() == pytest.approx(product, rel=1e-9)
     assert product == pytest.approx(0.00466, rel=1e-3)  # as diffusers has it for latent diffusion
+    for steps in (100, 5000):
+        last = Diffusion(DiffusionConfig(schedule="scaled_linear", steps=steps)).alpha_bar_S[-1]
+        assert last.item() == pytest.approx(product, rel=0.25), "as little signal is left of other numbers of steps"
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,14 @@ def test_where_all_samples_count_and_are_as_long_it_is_the_published_mean() -> N
     torch.testing.assert_close(sums["bone_length"] / num_person_frames, of_persons.sum())
 
 
-def test_weights_are_those_that_count() -> None:
-    assert GeometricLossConfig().weights == {}
-    assert GeometricLossConfig(velocity=30, orientation=0.01).weights == {"velocity": 30, "orientation": 0.01}
+def test_weights_are_those_of_the_network_but_for_those_that_are_given() -> None:
+    own = {"velocity": 30, "foot_contact": 30, "bone_length": 10, "distance_map": 3, "affinity": 3, "orientation": 0.01}
+    assert GeometricLossConfig().weights("intermoe") == {}
+    assert GeometricLossConfig().weights("intergen") == GeometricLossConfig(up_to=0.5).weights("timotion") == own
+    assert GeometricLossConfig(velocity=2).weights("intermoe") == {"velocity": 2}
+    changed = GeometricLossConfig(velocity=2, affinity=0)
+    assert changed.weights("intergen") == {name: weight for name, weight in own.items() if name != "affinity"} | {
+        "velocity": 2
+    }
+    stored = GeometricLossConfig.parse(changed.model_dump(mode="json"))
+    assert stored.weights("intergen") == changed.weights("intergen")

@@ -20,7 +20,6 @@ from intermoe.model import InterMoE
 from intermoe.model_config import ModelConfig
 from intermoe.training.config import DenoiserTrainingConfig
 from intermoe.training.denoiser import DenoiserObjective
-from intermoe.training.geometric import GeometricLossConfig
 from intermoe.training.objective import HOST_FRAMES
 from intermoe.training.step import TrainingStep
 
@@ -91,7 +90,6 @@ PLUS: dict[str, dict[str, object]] = {
 }
 
 
-LOSSES = GeometricLossConfig(velocity=30, foot_contact=30, bone_length=10, distance_map=3, affinity=3, orientation=0.01)
 RIVALS: dict[str, dict[str, object]] = {name: {"network": name} for name in ("intergen", "timotion")}
 # Of a training step and of a guided step of sampling. The losses of the motion are launches too, and TIMotion's layers
 # have convolutions besides.
@@ -111,7 +109,7 @@ def objective(request: pytest.FixtureRequest) -> DenoiserObjective:
             torch.nn.init.normal_(parameter, std=0.1)
     training = DenoiserTrainingConfig(epochs=10, batch_size=4, warmup_epochs=0.5)
     if network in RIVALS:
-        training = training.model_copy(update={"loss": LOSSES, "clip_norm": 0.5})
+        training = training.model_copy(update={"clip_norm": 0.5})
     objective = DenoiserObjective(model, training, runs_ahead=True)
     if model.denoiser.error_root_ZZ is not None:
         objective.learn_metric(made_up_batch(0))

@@ -16,7 +16,7 @@ from pipelines.generate import GenerateRequest, generate
 from pipelines.site import Site
 from pipelines.train.request import TrainRequest
 
-LOSSES = geometric.LOSSES["intergen"].weights
+LOSSES = geometric.LOSSES["intergen"]
 RIVALS = {"intergen": ("moe.selection=dense",), "timotion": ()}
 WORDS = ("diffusion.error=latent",)
 

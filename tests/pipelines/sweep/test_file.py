@@ -87,11 +87,31 @@ def test_what_a_profile_says_of_its_points_and_tables_is_checked(tmp_path):
             {"points": {"c-exp-2": {"moe.c_exp": 3}}},
             "the point sets moe.c_exp itself (allowed: in one of the two places)",
         ),
+        (
+            {"points": {"c-exp-2": {"moe": {"c_exp": 3, "alpha": 0.1}}}},
+            "the point sets moe.c_exp itself (allowed: in one of the two places)",
+        ),
         ({"points": {"c-exp-2": {"moe.alpha": 7}}}, "duet: moe.alpha = 7 (allowed: less than or equal to 1)"),
     ):
         with pytest.raises(UserError) as caught:
             load(change(**changes))
         assert re.sub(r"^.*sweep.yaml:\d+: ", "", str(caught.value)) == message
+
+
+def test_a_mistake_of_a_point_is_on_its_own_line_whatever_a_profile_says_of_it(tmp_path):
+    file = write(tmp_path, lambda values: values["profiles"]["tiny"].update(points={"c-exp-2": {"moe.alpha": 0.75}}))
+    lines = file.read_text().splitlines()
+    at = next(number for number, line in enumerate(lines) if line.strip() == "moe.c_exp: 2")
+    for wrong, message in (
+        ("moe.c_exp: -2", "moe.c_exp = -2 (allowed: greater than 0)"),
+        ("seed: 3", "point 'c-exp-2' sets seed (allowed: seeds, in the profile)"),
+        ("evaluation.pool: 3", "point 'c-exp-2' changes evaluation (allowed: in the profile, for all points)"),
+    ):
+        file.write_text("\n".join([*lines[:at], lines[at].replace("moe.c_exp: 2", wrong), *lines[at + 1 :]]))
+        with pytest.raises(UserError) as caught:
+            load(file)
+        assert str(caught.value).startswith(f"{file}:{at + 1}: ")
+        assert message in str(caught.value)
 
 
 def test_the_paper_profile_is_the_papers_configuration():
@@ -340,7 +360,7 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, old, new, message):
 def test_a_key_that_is_given_twice_is_told_with_the_line_of_the_second(tmp_path):
     file = tmp_path / "bad.yaml"
     file.write_text("name: a\nprofile: b\nprofiles: {}\nname: c\n")
-    with pytest.raises(UserError, match=r"bad\.yaml:4: key 'name' is given twice"):
+    with pytest.raises(UserError, match=r"bad\.yaml:4: not valid YAML: key 'name' is given twice"):
         load(file)
 
 

@@ -419,7 +419,9 @@ def test_losses_of_the_motion_are_those_of_what_the_prediction_decodes_to(make, 
 def test_each_network_has_its_own_losses_unless_others_are_asked_for(make):
     own = {name: set(make(name).weights) for name in ("denoiser", "intergen", "timotion")}
     assert own["intergen"] == own["timotion"] == own["denoiser"] | set(LOSSES_OF_ALL)
-    assert set(make("intergen", "train.denoiser.loss.velocity=1").weights) == own["denoiser"] | {"velocity"}
+    asked = make("intergen", "train.denoiser.loss.velocity=1", "train.denoiser.loss.affinity=0")
+    assert set(asked.weights) == own["intergen"] - {"affinity"}
+    assert (asked.weights["velocity"], asked.weights["foot_contact"]) == (1.0, 30.0)
 
 
 @pytest.mark.parametrize(("prediction", "schedule"), [("v", "cosine"), ("noise", "scaled_linear")])

@@ -251,6 +251,22 @@ def test_another_run_is_not_resumed_as_this_one(begun, checked, target, words, m
     assert {path: path.read_bytes() for path in begun.rglob("*")} == before
 
 
+def test_a_run_from_before_there_was_a_setting_is_resumed_with_what_that_is_by_default(begun, checked, tmp_path):
+    older = tmp_path / "older"
+    shutil.copytree(begun, older)
+    note = json.loads((older / "run.json").read_text())
+    del (
+        note["settings"]["network"],
+        note["settings"]["train"]["vae"]["clip_norm"],
+        note["settings"]["diffusion"]["schedule"],
+    )
+    (older / "run.json").write_text(json.dumps(note))
+    assert checked(target="vae", out=older, resume=True).request.out == older
+    with pytest.raises(UserError) as caught:
+        checked("train.vae.clip_norm=1", target="vae", out=older, resume=True)
+    assert str(caught.value) == f"{older}: train.vae.clip_norm = 1.0 (allowed: null, as in the run that is resumed)"
+
+
 def test_more_workers_may_resume_but_not_with_other_data(begun, checked, store, shards, tmp_path):
     job = checked("workers.count=2", target="vae", out=begun, resume=True)
     assert job.request.site.tracking_uri == store, "the store that the run began in"
