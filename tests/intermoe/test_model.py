@@ -236,7 +236,7 @@ def test_a_trained_model_samples_as_it_is_set_to(model):
             ),
             ({"sampler_steps": 200}, "sampling: sampler_steps = 200 is more than steps = 100"),
             ({"sampler": "ddim"}, "sampling: sampler_steps = 3 is not a divisor of steps = 100"),
-            ({"sampler": "euler"}, "sampling: sampler = 'euler' (allowed: 'ddim' or 'dpm++')"),
+            ({"sampler": "euler"}, "sampling: sampler = 'euler' (allowed: 'ddim', 'dpm++' or 'ancestral')"),
             ({"guidance_interval": (0.5, 0.2)}, "sampling: guidance_interval = [0.5, 0.2] is not within [0, 1] and in"),
         ):
             with pytest.raises(UserError, match=f"^{re.escape(message)}"):
