@@ -23,6 +23,7 @@ from intermoe import checkpoint
 from intermoe.data.card import CARD
 from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
+from intermoe.files import read_note, write_note
 from pipelines.cli import main
 from pipelines.settings import Settings
 from pipelines.site import Site
@@ -254,13 +255,10 @@ def test_another_run_is_not_resumed_as_this_one(begun, checked, target, words, m
 def test_a_run_from_before_there_was_a_setting_is_resumed_with_what_that_is_by_default(begun, checked, tmp_path):
     older = tmp_path / "older"
     shutil.copytree(begun, older)
-    note = json.loads((older / "run.json").read_text())
-    del (
-        note["settings"]["network"],
-        note["settings"]["train"]["vae"]["clip_norm"],
-        note["settings"]["diffusion"]["schedule"],
-    )
-    (older / "run.json").write_text(json.dumps(note))
+    note = read_note(older / "run.json")
+    settings = note["settings"]
+    del settings["network"], settings["diffusion"]["schedule"], settings["train"]["vae"]["clip_norm"]
+    write_note(older / "run.json", note)
     assert checked(target="vae", out=older, resume=True).request.out == older
     with pytest.raises(UserError) as caught:
         checked("train.vae.clip_norm=1", target="vae", out=older, resume=True)
