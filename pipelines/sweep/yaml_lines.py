@@ -5,8 +5,6 @@ from pathlib import Path
 
 import yaml
 
-from intermoe.errors import UserError
-
 Keys = tuple[str, ...]
 
 
@@ -22,14 +20,9 @@ class Lines:
     """
 
     def __init__(self, file: Path, text: str) -> None:
-        """Look through a file.
-
-        Raises:
-            UserError: a key is given twice in a mapping, of which YAML would take the last, or a value holds itself.
-        """
+        """Look through the text of a file that ``read_mapping`` has read: no key is there twice, no value in itself."""
         self._file = file
         self._root: yaml.Node = yaml.compose(text, Loader=yaml.SafeLoader) or yaml.MappingNode("", [])
-        self._refuse(self._root, ())
 
     def place(self, *path: str | int) -> str:
         """File and line of the key that the path leads to, as far as it leads; a key may be dotted in the file."""
@@ -51,16 +44,6 @@ class Lines:
             fitting = [len(parts) for parts in forms if path[: len(parts)] == parts]
             found += [self._find(value, path[length:], at, depth + length) for length in fitting]
         return max(found, key=lambda one: one[0])
-
-    def _refuse(self, node: yaml.Node, above: tuple[yaml.Node, ...]) -> None:
-        if any(node is one for one in above):
-            raise UserError("a value holds itself", where=f"{self._file}:{node.start_mark.line + 1}")
-        seen: set[str] = set()
-        for key, line, value in _children(node):
-            if key in seen:
-                raise UserError(f"key {key!r} is given twice", where=f"{self._file}:{line + 1}")
-            seen.add(key)
-            self._refuse(value, (*above, node))
 
 
 def _children(node: yaml.Node) -> Iterator[tuple[str, int, yaml.Node]]:

@@ -1,4 +1,4 @@
-"""Duet on disk, in the own layout of InterHuman or Inter-X: the readers of these read it."""
+"""Duet on disk, in the layout of InterHuman's files or Inter-X's: the readers of these read it."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
