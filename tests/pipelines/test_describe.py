@@ -24,6 +24,11 @@ def tiny(*overrides: str) -> settings.Settings:
     return settings.load("interhuman", settings.parse_overrides([*TINY.split(), *overrides]))
 
 
+def captions(batch: int, tokens: int = 77) -> TextStates:
+    states, mask = torch.randn(batch, tokens, 384), torch.ones(batch, tokens, dtype=torch.bool)
+    return TextStates(states, mask, torch.full((batch,), tokens - 1))
+
+
 @pytest.mark.parametrize(("experts", "table_4"), [(4, 164_692_160), (8, 240_238_784), (16, 391_332_032)])
 def test_trainable_parameters_are_those_of_table_4_of_the_paper(experts, table_4):
     counts = describe(settings.load("interhuman", {"moe.experts": experts}))["parameters"]
@@ -88,10 +93,8 @@ def test_without_a_vae_nothing_is_said_of_one(name):
 def test_cost_of_a_rivals_step_against_the_operations_of_one(network):
     values = tiny(f"network={network}", "moe.selection=dense", "diffusion.error=latent")
     model = InterMoE(values).train()
-    batch, frames, tokens = 5, 120, 77
+    batch, frames, text = 5, 120, captions(5)
     latent = torch.randn(batch, frames, 2, 262)
-    states, mask = torch.randn(batch, tokens, 384), torch.ones(batch, tokens, dtype=torch.bool)
-    text = TextStates(states, mask, torch.full((batch,), tokens - 1))
 
     def forward() -> torch.Tensor:
         latent_mask = torch.ones(batch, frames, dtype=torch.bool)
@@ -128,10 +131,8 @@ def measured(run: Callable[[], object]) -> int:
 def test_cost_of_a_denoisers_step_against_the_operations_of_one():
     values = tiny("moe.selection=dense")
     model = InterMoE(values).train()
-    batch, frames, tokens = 5, 120, 77
+    batch, frames, text = 5, 120, captions(5)
     features = torch.randn(batch, frames, 2, 262)
-    states, mask = torch.randn(batch, tokens, 384), torch.ones(batch, tokens, dtype=torch.bool)
-    text = TextStates(states, mask, torch.full((batch,), tokens - 1))
 
     def encode() -> torch.Tensor:
         with torch.no_grad():
