@@ -6,10 +6,15 @@ Legend: J joints.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Literal
 
 from intermoe.errors import UserError
+
+FeatureKind = Literal["world", "heading"]
+"""What numbers describe a motion: "world" are InterHuman's, in the canonical frame of person 1, "heading" are
+HumanML3D's, each frame in the frame of the root's heading (see features.py and heading_features.py)."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +35,15 @@ class Contact:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Joints, their tree, a T-pose, and the data that mirroring, contacts, facing and pooling need.
+    """Joints, their tree, a T-pose, the data that mirroring, contacts, facing and pooling need, and what is recorded.
 
     Joint 0 is the root; a parent comes before its children. Offsets are metres from the parent in the T-pose of an
     adult facing +z, x to the person's left, y up.
+
+    Attributes:
+        num_persons: persons P of a recording.
+        fps: frames per second of a recording.
+        features: the kind of numbers that describe a motion.
     """
 
     name: str
@@ -45,6 +55,9 @@ class Skeleton:
     left_hip: int
     right_hip: int
     pools: tuple[PoolStage, ...]
+    num_persons: int = 2
+    fps: int = 30
+    features: FeatureKind = "world"
 
     @property
     def num_joints(self) -> int:
@@ -71,8 +84,14 @@ class Skeleton:
 
     @property
     def num_features(self) -> int:
-        """Numbers of one person in one frame: positions 3J, velocities 3J, rotations 6(J - 1), contacts."""
-        return 6 * self.num_joints + 6 * (self.num_joints - 1) + len(self.contacts)
+        """Numbers F of one person in one frame: positions 3J, velocities 3J, rotations 6(J - 1), contacts.
+
+        Of the kind "heading" the root's position is 4 numbers (see heading_features.py).
+        """
+        of_root = {"world": 3, "heading": 4}[self.features]
+        return (
+            of_root + 3 * (self.num_joints - 1) + 3 * self.num_joints + 6 * (self.num_joints - 1) + len(self.contacts)
+        )
 
     def index(self, joint_name: str) -> int:
         """Number of the joint with that name; ``ValueError`` where there is none."""
@@ -149,7 +168,12 @@ SMPLX55 = Skeleton(
 )
 # fmt: on
 
-SKELETONS: Mapping[str, Skeleton] = MappingProxyType({skeleton.name: skeleton for skeleton in (SMPL22, SMPLX55)})
+HUMANML22 = replace(SMPL22, name="humanml22", num_persons=1, fps=20, features="heading")
+"""SMPL's joints as HumanML3D records them: one person at 20 frames per second."""
+
+SKELETONS: Mapping[str, Skeleton] = MappingProxyType(
+    {skeleton.name: skeleton for skeleton in (SMPL22, SMPLX55, HUMANML22)}
+)
 
 
 def skeleton_named(name: str) -> Skeleton:
