@@ -69,7 +69,7 @@ class Sampled:
 
     def exchanged(self, exchanged_B: Tensor, skeleton: Skeleton) -> Self:
         """The same with the persons of these motions in each other's place, in the frame of the new first one."""
-        if not exchanged_B.any():
+        if skeleton.num_persons == 1:
             return self
         features_BTPF = exchange_persons(self.features_BTPF, exchanged_B, skeleton)
         contacts = None if self.contacts is None else self.contacts.exchanged(exchanged_B)

@@ -53,7 +53,20 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _network_of_as_many_persons(self) -> Self:
-        check_persons(self.network, skeleton_named(self.data.skeleton))
+        skeleton = skeleton_named(self.data.skeleton)
+        check_persons(self.network, skeleton)
+        of_two = {
+            "data.persons": (self.data.persons, "drawn"),
+            "denoiser.person_embedding": (self.denoiser.person_embedding, False),
+            "denoiser.person_conditioning": (self.denoiser.person_conditioning, False),
+            "diffusion.error": (self.diffusion.error, "latent"),
+            "diffusion.hand_contact_loss": (self.diffusion.hand_contact_loss, 0),
+        }
+        for key, (value, allowed) in of_two.items() if skeleton.num_persons == 1 else ():
+            if value != allowed:
+                raise ValueError(
+                    f"{key} = {value} is of two persons, network = {self.network} of one (allowed: {allowed})"
+                )
         return self
 
     @property

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from intermoe.body.feature_layout import FeatureLayout
-from intermoe.body.heading_features import heading_joints, heading_rotations
+from intermoe.body.heading_features import heading_features, heading_joints, heading_rotations
 from intermoe.body.rotations import matrix_about_axis
 from intermoe.body.skeletons import Skeleton
 
@@ -85,24 +85,22 @@ def turn_to_front(joints_BJ3: Tensor, skeleton: Skeleton) -> Tensor:
 def motion_features(
     position_BTPJ3: Tensor, rotation_BTPR6: Tensor, frames_B: Tensor | None, skeleton: Skeleton
 ) -> tuple[Tensor, Tensor]:
-    """Features of padded motions, in the canonical frame.
+    """Features of padded motions; of the kind "world" in the canonical frame, else see ``heading_features``.
 
     A velocity needs the next frame, so a motion of n frames has n - 1 frames of features. Contact: the joint lies below
     its height of ``skeleton.contacts`` and moves less than sqrt(0.001) metres to the next frame.
 
     Args:
-        position_BTPJ3: world positions [B, T, 2, J, 3], metres.
-        rotation_BTPR6: local rotations [B, T, 2, J - 1, 6]; taken as they are.
+        position_BTPJ3: world positions [B, T, P, J, 3], metres.
+        rotation_BTPR6: local rotations [B, T, P, J - 1, 6]; taken as they are, or not at all for the kind "heading".
         frames_B: number of valid frames [B]; None where all are valid.
         skeleton: whose joints these are.
 
     Returns:
-        Features [B, T - 1, 2, F], zero beyond the valid ones, and the number of valid ones [B].
-
-    Raises:
-        ValueError: features of the skeleton are not of the kind "world".
+        Features [B, T - 1, P, F], zero beyond the valid ones, and the number of valid ones [B].
     """
-    _check_world(skeleton, "made of positions and rotations")
+    if skeleton.features == "heading":
+        return _heading_features(position_BTPJ3, frames_B, skeleton)
     position_BTPJ3 = canonicalise(position_BTPJ3, frames_B, skeleton)
     current_BTPJ3 = position_BTPJ3[:, :-1]
     velocity_BTPJ3 = position_BTPJ3[:, 1:] - current_BTPJ3
@@ -125,6 +123,18 @@ def motion_features(
         return features_BTPF, torch.full(features_BTPF.shape[:1], features_BTPF.shape[1], device=features_BTPF.device)
     frames_B = (frames_B - 1).clamp(min=0)
     return where_valid(features_BTPF, frames_B, 0.0), frames_B
+
+
+def _heading_features(position_BTPJ3: Tensor, frames_B: Tensor | None, skeleton: Skeleton) -> tuple[Tensor, Tensor]:
+    """Those of each motion at its own length, as a heading is smoothed up to the motion's ends."""
+    batch, length, num_persons = position_BTPJ3.shape[:3]
+    frames = [length] * batch if frames_B is None else frames_B.tolist()
+    features_BTPF = position_BTPJ3.new_zeros(batch, length - 1, num_persons, skeleton.num_features)
+    for row, valid in enumerate(frames):
+        if valid > 1:
+            features_PTF = heading_features(position_BTPJ3[row, :valid].transpose(0, 1), skeleton)
+            features_BTPF[row, : valid - 1] = features_PTF.transpose(0, 1)
+    return features_BTPF, torch.tensor([max(0, valid - 1) for valid in frames], device=position_BTPJ3.device)
 
 
 def exchange_persons(features_BTPF: Tensor, exchanged_B: Tensor, skeleton: Skeleton) -> Tensor:

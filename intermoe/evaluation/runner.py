@@ -176,7 +176,8 @@ class RecordedRunner:
 
     def _raw(self, features_BTPF: Tensor, frames_B: Tensor) -> _Motions:
         """Motions whose joints are those of the features."""
-        joints_BTPJ3 = joints_from_features(features_BTPF, self.skeleton).cpu().numpy()
+        joints_BPTJ3 = joints_from_features(features_BTPF.transpose(1, 2), self.skeleton)
+        joints_BTPJ3 = joints_BPTJ3.transpose(1, 2).cpu().numpy()
         joints = [joints_BTPJ3[row, :frames] for row, frames in enumerate(frames_B.tolist())]
         return _Motions(features_BTPF.to(self.device), frames_B.to(self.device), joints)
 

@@ -14,11 +14,12 @@ from intermoe.moe.config import MoeConfig
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig, PairLayer, denoiser_layers
 from intermoe.networks.denoising import DenoisingNetwork, Reads
 from intermoe.networks.intergen import intergen_layers
+from intermoe.networks.mdm import MdmDenoiser
 from intermoe.networks.timotion import TimotionConfig, timotion_layers
 from intermoe.networks.vae import STRIDE
 from intermoe.text.head import EndState, TextHead, WordStates
 
-NetworkName = Literal["intermoe", "intergen", "timotion"]
+NetworkName = Literal["intermoe", "intergen", "timotion", "mdm"]
 
 
 class DenoisedData(NamedTuple):
@@ -49,6 +50,7 @@ _NETWORKS: Mapping[NetworkName, _Network] = MappingProxyType(
         "intermoe": _Network(has_vae=True),
         "intergen": _Network(),
         "timotion": _Network(),
+        "mdm": _Network(num_persons=1, reads=MdmDenoiser.reads),
     }
 )
 
@@ -150,6 +152,8 @@ def denoiser_of(
         weighs_errors: whether there is an ``error_root_ZZ``; of networks for two persons.
         predicts_contacts: whether it predicts which hands touch; of networks for two persons.
     """
+    if network == "mdm":
+        return MdmDenoiser(config, moe, latent=data.latent, condition=data.condition)
     return Denoiser(
         config,
         moe,

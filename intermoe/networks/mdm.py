@@ -12,7 +12,6 @@ Legend: B batch, L frames, S = L + 1 tokens, P = 1 person, Z numbers of a person
 """
 
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +21,8 @@ from intermoe.layers.conditioning import TimestepEmbedding, sinusoids
 from intermoe.moe.block import DenseBlock, feed_forward_block
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
-from intermoe.moe.routing_map import RoutedNetwork
 from intermoe.networks.denoiser import DenoiserConfig
+from intermoe.networks.denoising import DenoisingNetwork
 from intermoe.networks.intergen import GeluNetwork
 
 
@@ -64,14 +63,15 @@ class MdmLayer(nn.Module):
         return y_BSD
 
 
-class MdmDenoiser(RoutedNetwork):
+class MdmDenoiser(DenoisingNetwork):
     """Predict the clean motion of one person from the noised one, the timestep and the text condition.
 
     Weights start as PyTorch's do.
     """
 
+    reads = "end"
     token_names = ("person",)
-    num_token_rows: ClassVar[int] = 1
+    num_token_rows = 1
 
     def __init__(self, config: DenoiserConfig, moe: MoeConfig, latent: int, condition: int) -> None:
         """Build the network.
@@ -108,7 +108,7 @@ class MdmDenoiser(RoutedNetwork):
             [B, L, P, Z] in the dtype of x, zero beyond the valid frames; and None, as it predicts no hands.
         """
         if pool is None:
-            pool = TokenPool.of(mask_BL, self.num_token_rows)
+            pool = self.pool(mask_BL)
         text_BD = self.embed_text(condition)
         emb_BD = self.embed_timestep(t_B) + text_BD
         routed_BD = emb_BD if self.timestep_in_router else text_BD

@@ -11,7 +11,6 @@ from intermoe.body.features import (
     contacts_from_features,
     exchange_persons,
     joints_from_features,
-    motion_features,
     rotations_from_features,
 )
 from intermoe.body.heading_features import heading_features, heading_joints, heading_rotations
@@ -236,10 +235,6 @@ def test_features_are_read_by_the_functions_of_all_skeletons():
 
 
 def test_what_makes_features_of_two_persons_refuses_them():
-    rotation_BTPR6 = torch.zeros(1, 5, 1, 21, 6)
-    with pytest.raises(ValueError) as caught:
-        motion_features(torch.zeros(1, 5, 1, 22, 3), rotation_BTPR6, None, HUMANML22)
-    assert str(caught.value) == ("features of humanml22 are of the kind 'heading', not made of positions and rotations")
     with pytest.raises(ValueError) as caught:
         exchange_persons(torch.zeros(1, 5, 2, 263), torch.tensor([True]), HUMANML22)
     assert str(caught.value) == "features of humanml22 are of the kind 'heading', not those of two persons"

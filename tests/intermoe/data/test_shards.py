@@ -43,7 +43,13 @@ def motion(number: int) -> dict:
 
 def caption(number: int) -> dict:
     state = np.random.default_rng([1, number]).normal(size=(2 + number, WIDTH)).astype(np.float32)
-    return {"text": f"text {number}", "words": f"text/NOUN {number}/NUM", "tokens": 2 + number, "eot": 1 + number, "state": state}
+    return {
+        "text": f"text {number}",
+        "words": f"text/NOUN {number}/NUM",
+        "tokens": 2 + number,
+        "eot": 1 + number,
+        "state": state,
+    }
 
 
 MOTIONS = {"train": [motion(number) for number in range(7)], "val": [motion(7)]}
@@ -125,7 +131,7 @@ def test_a_header_is_the_recording_without_its_motion(folder):
         for number, header in enumerate(headers):
             recording = vars(data.recording(split, number))
             assert vars(header) == {name: recording[name] for name in vars(header)}
-            assert set(recording) - set(vars(header)) == {"position_TPJ3", "rotation_TPR6"}
+            assert set(recording) - set(vars(header)) == {"position_TPJ3", "rotation_TPR6", "features_TPF"}
     assert data.headers("test") == []
     with pytest.raises(UserError, match=r"unknown split 'dev' \(allowed: train, val, test"):
         data.headers("dev")
