@@ -1,4 +1,4 @@
-"""Conditioning on timestep and text: sinusoids and adaptive layer norm.
+"""Conditioning on timestep and text: sinusoids, feature-wise modulation and adaptive layer norm.
 
 Legend: B batch, P = 2 persons, or 1 where both have the same condition, L latent frames, D width, M = 2 D numbers of a
 modulation, K layer norms.
@@ -38,6 +38,19 @@ class TimestepEmbedding(nn.Module):
         """Embed integer timesteps [B] as [B, D]."""
         embedded: Tensor = self.network(sinusoids(t_B, self.width))
         return embedded
+
+
+class Film(nn.Module):
+    """Feature-wise modulation of what a layer has made: ``x (1 + scale) + shift``, both ``Linear(SiLU(emb))``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 2 * width)
+
+    def forward(self, x_PBLD: Tensor, emb_BD: Tensor) -> Tensor:
+        """Modulate x [P, B, L, D] by the conditioning [B, D] of its sample."""
+        scale_B1D, shift_B1D = self.modulation(nn.functional.silu(emb_BD)).unsqueeze(-2).chunk(2, dim=-1)
+        return torch.addcmul(shift_B1D, x_PBLD, 1 + scale_B1D)
 
 
 class Modulation(NamedTuple):
