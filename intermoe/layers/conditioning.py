@@ -29,14 +29,20 @@ def sinusoids(position: Tensor, width: int) -> Tensor:
 class TimestepEmbedding(nn.Module):
     """The embedding of a diffusion timestep: a two-layer network on its sinusoids, t [B] -> [B, D]."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, num_sinusoids: int | None = None) -> None:
+        """Build the embedding.
+
+        Args:
+            width: of the embedding.
+            num_sinusoids: if they are not as many.
+        """
         super().__init__()
-        self.width = width
-        self.network = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.num_sinusoids = num_sinusoids or width
+        self.network = nn.Sequential(nn.Linear(self.num_sinusoids, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t_B: Tensor) -> Tensor:
         """Embed integer timesteps [B] as [B, D]."""
-        embedded: Tensor = self.network(sinusoids(t_B, self.width))
+        embedded: Tensor = self.network(sinusoids(t_B, self.num_sinusoids))
         return embedded
 
 
