@@ -1,6 +1,6 @@
-"""The loss of the evaluator: it brings each caption nearest to its own motion of the batch, and the other way round.
+"""The losses of the evaluators: they bring each caption near its own motion, and away from the others of the batch.
 
-The batch is that of all workers, so that the loss does not depend on how many share it.
+The batch is that of all workers, so that the losses do not depend on how many share it.
 
 Legend: B pairs of this worker, N of all workers, E embedding, M = 2 E.
 """
@@ -25,12 +25,41 @@ def contrastive_sum(text_BE: Tensor, motion_BE: Tensor) -> Tensor:
         The sum over this worker's pairs of half the cross-entropy of a text among all motions plus half that of its
         motion among all texts.
     """
-    rank = dist.get_rank() if dist.is_initialized() else 0
     text_NE, motion_NE = _Gathered.apply(torch.cat([text_BE, motion_BE], dim=-1)).chunk(2, dim=-1)
-    own_B = torch.arange(len(text_BE), device=text_BE.device) + rank * len(text_BE)
+    own_B = _own_places(text_BE)
     to_motion = cross_entropy(text_BE @ motion_NE.T, own_B, reduction="sum")
     to_text = cross_entropy(motion_BE @ text_NE.T, own_B, reduction="sum")
     return (to_motion + to_text) / 2
+
+
+def margin_sums(text_BE: Tensor, motion_BE: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    """T2M's loss, of pairs that belong together and of those that do not; every worker must call it.
+
+    As published, a text is compared with one other motion: the batch is shifted by a random number, maybe by 0. Here
+    it is compared with all others, whose mean is what that random loss is on average but for the shift of 0; so nothing
+    is drawn, and who holds which pair changes nothing.
+
+    Args:
+        text_BE: embeddings of captions.
+        motion_BE: embeddings of their motions, in the same order; each worker has as many.
+        margin: how far a text is to be from the motions of other texts.
+
+    Returns:
+        Two sums over this worker's texts: of the squared distance to the own motion, and of the mean over all others of
+        the square of what is missing to the margin.
+    """
+    motion_NE = _Gathered.apply(motion_BE)
+    distance_BN = torch.cdist(text_BE, motion_NE, compute_mode="donot_use_mm_for_euclid_dist")
+    missing_BN = (margin - distance_BN).clamp(min=0).square()
+    is_own_BN = _own_places(text_BE)[:, None] == torch.arange(len(motion_NE), device=text_BE.device)
+    apart = missing_BN.masked_fill(is_own_BN, 0.0).sum() / max(1, len(motion_NE) - 1)
+    return (text_BE - motion_BE).square().sum(), apart
+
+
+def _own_places(rows_BE: Tensor) -> Tensor:
+    """Where the rows of this worker are among those of all [B]."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    return torch.arange(len(rows_BE), device=rows_BE.device) + rank * len(rows_BE)
 
 
 class _Gathered(torch.autograd.Function):

@@ -1,216 +1,117 @@
 """The evaluator: two encoders that put a caption and the motion it describes at the same place of one space.
 
-Its form is InterCLIP's, of InterGen (Liang et al. 2024), whose embeddings the metrics of the field are taken on.
+There are two kinds: InterCLIP (interclip.py), on whose embeddings InterHuman's tables are taken, and that of T2M
+(t2m.py), for HumanML3D's and Inter-X's.
 
-Legend: B batch, T frames, P = 2 persons, F features of a person-frame, K text tokens, W text width, D width,
-E embedding, V tokens of the vocabulary, N valid frames of all motions behind each other, H heads, C width of a head.
+Legend: B batch, T frames, P persons, F features of a person-frame, K text tokens, W text width, E embedding, V tokens
+or words of the vocabulary.
 """
 
-from collections.abc import Sequence
-from typing import Literal, Self, cast
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from intermoe import checkpoint
 from intermoe.body.features import FeatureLayout, Normaliser
 from intermoe.body.skeletons import skeleton_named
-from intermoe.config import Config
-from intermoe.data.shards import DataConfig
+from intermoe.data.shards import DataConfig, DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.conventions import EvaluatorConventions
-from intermoe.layers.conditioning import sinusoids
+from intermoe.evaluation.interclip import InterClipConfig, MotionEncoder, TextBranch
+from intermoe.evaluation.metrics import MetricScales
+from intermoe.evaluation.t2m import MotionReader, T2mConfig, WordReader
 from intermoe.layers.stored_weights import check_fit
 from intermoe.model_config import trained_folder
 from intermoe.places import Place
 from intermoe.text.encoders import MAX_TOKENS, TextStates, encoder_width
-from intermoe.text.head import TextHead
+from intermoe.text.words import Vocabulary, Words, tagged_words
 
 PART = "evaluator"
+T2M_SCALES = MetricScales(fid=1.0, diversity=1.0, multimodality=1.0)
+"""T2M's embeddings are taken as they are."""
+_NO_WORDS = Vocabulary.of(())
 
 
-class EvaluatorConfig(Config):
-    """The evaluator; the defaults are the published sizes.
+class EvaluatorConfig(InterClipConfig):
+    """The evaluator: InterCLIP with the sizes that stand here, or that of T2M with those below ``t2m``.
 
     Attributes:
-        text: what its text encoder reads: "tokens", CLIP's embeddings of tokens and positions and nothing above them
-            (as published), or "states", those of the data set's frozen encoder.
-        motion_width: width of the motion encoder.
-        motion_layers: its layers.
-        motion_heads: its attention heads.
-        motion_hidden: hidden width of its layers.
-        text_layers: layers of the text encoder.
-        text_heads: its attention heads.
-        text_hidden: hidden width of its layers.
-        embedding: numbers of an embedding.
-        dropout: in both encoders.
-        scale: length of the embeddings before training; it is learned. Its square multiplies the cosines in the loss.
-        normalised: whether motion features are normalised first; published ones are not.
-        vocabulary: tokens of the encoder, for "tokens".
-        conventions: what belongs to its numbers: the scales of its metrics, and what it gives for recorded motion.
+        kind: which of the two.
+        t2m: the sizes of T2M's, for "t2m".
+        conventions: what belongs to its numbers: the scales of its metrics, for "t2m" 1 each unless they are given, and
+            what it gives for recorded motion.
     """
 
-    text: Literal["tokens", "states"] = "tokens"
-    motion_width: int = Field(default=1024, ge=8, le=16384, multiple_of=2)
-    motion_layers: int = Field(default=8, ge=1, le=256)
-    motion_heads: int = Field(default=8, ge=1, le=1024)
-    motion_hidden: int = Field(default=2048, ge=1, le=65536)
-    text_layers: int = Field(default=8, ge=1, le=256)
-    text_heads: int = Field(default=8, ge=1, le=1024)
-    text_hidden: int = Field(default=2048, ge=1, le=65536)
-    embedding: int = Field(default=512, ge=2, le=65536)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    scale: float = Field(default=1.0, gt=0)
-    normalised: bool = False
-    vocabulary: int = Field(default=49408, ge=1, le=1_000_000)
+    kind: Literal["interclip", "t2m"] = "interclip"
+    t2m: T2mConfig = T2mConfig()
     conventions: EvaluatorConventions = EvaluatorConventions()
 
-    @model_validator(mode="after")
-    def _even_heads(self) -> Self:
-        if self.motion_width % self.motion_heads:
-            raise ValueError(f"motion_width = {self.motion_width} is not divided by motion_heads = {self.motion_heads}")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _scales_of_the_kind(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("kind") != "t2m":
+            return values
+        conventions = values.get("conventions", {})
+        scales = conventions.get("scales", {}) if isinstance(conventions, Mapping) else None
+        if not isinstance(scales, Mapping):
+            return values
+        return {**values, "conventions": {**conventions, "scales": {**T2M_SCALES.model_dump(), **scales}}}
 
-
-class MotionEncoder(nn.Module):
-    """A post-norm transformer over the frames of both persons; a learned query in front becomes the embedding."""
-
-    def __init__(self, config: EvaluatorConfig, features: int) -> None:
-        """Build the encoder for so many features of both persons in a frame."""
-        super().__init__()
-        self.query_D = nn.Parameter(torch.randn(config.motion_width))
-        self.embed = nn.Linear(features, config.motion_width)
-        self.dropout = nn.Dropout(config.dropout)
-        layer = nn.TransformerEncoderLayer(
-            config.motion_width,
-            config.motion_heads,
-            config.motion_hidden,
-            config.dropout,
-            activation="gelu",
-            batch_first=True,
-        )
-        self.encoder = nn.TransformerEncoder(layer, config.motion_layers, enable_nested_tensor=False)
-        self.norm = nn.LayerNorm(config.motion_width)
-        self.out = nn.Linear(config.motion_width, config.embedding)
-
-    def forward(self, x_BTF: Tensor, frames_B: Tensor) -> Tensor:
-        """The embedding [B, E] of motions, not yet of any length.
-
-        Args:
-            x_BTF: numbers of both persons, padded.
-            frames_B: valid frames of each motion; what lies beyond them changes nothing.
-        """
-        x_BTD = self.embed(x_BTF)
-        x_BTD = torch.cat([self.query_D.expand(len(x_BTD), 1, -1), x_BTD], dim=1)
-        place_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
-        x_BTD = self.dropout(x_BTD + sinusoids(place_T, x_BTD.shape[-1]))
-        if self.training:
-            query_BD = self.encoder(x_BTD, src_key_padding_mask=place_T > frames_B[:, None])[:, 0]
-        else:
-            query_BD = self._query_without_padding(x_BTD, place_T <= frames_B[:, None])
-        embedding_BE: Tensor = self.out(self.norm(query_BD))
-        return embedding_BE
-
-    def _query_without_padding(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
-        """What the layers make of the query [B, D], as ``encoder`` does: of valid frames alone, without dropout.
-
-        Motions of mixed lengths are up to half padding; and of the last layer only the query is read.
-        """
-        length_B, x_ND = valid_BT.sum(dim=1), x_BTD[valid_BT]
-        lengths = length_B.tolist()
-        *layers, last = (cast(nn.TransformerEncoderLayer, layer) for layer in self.encoder.layers)
-        for layer in layers:
-            x_ND = _layer(layer, x_ND, lengths, x_ND, lengths)
-        query_BD = x_ND[length_B.cumsum(dim=0) - length_B]
-        return _layer(last, query_BD, [1] * len(lengths), x_ND, lengths)
-
-
-def _layer(
-    layer: nn.TransformerEncoderLayer,
-    x_ND: Tensor,
-    counts: Sequence[int],
-    attended_ND: Tensor,
-    lengths: Sequence[int],
-) -> Tensor:
-    """A layer of a transformer in evaluation mode, on motions that lie behind each other.
-
-    Args:
-        layer: its weights.
-        x_ND: the frames that it computes, of all motions.
-        counts: how many of each motion these are.
-        attended_ND: all frames of all motions, which those attend to.
-        lengths: how many of each motion these are.
-    """
-    attention = layer.self_attn
-    weight, bias = attention.in_proj_weight, attention.in_proj_bias
-    query_ND = nn.functional.linear(x_ND, weight[: attention.embed_dim], bias[: attention.embed_dim])
-    key_ND, value_ND = nn.functional.linear(
-        attended_ND, weight[attention.embed_dim :], bias[attention.embed_dim :]
-    ).chunk(2, dim=-1)
-    read = []
-    for motion in zip(query_ND.split(counts), key_ND.split(lengths), value_ND.split(lengths), strict=True):
-        query_HTC, key_HTC, value_HTC = (
-            x_TD.unflatten(-1, (attention.num_heads, -1)).transpose(0, 1) for x_TD in motion
-        )
-        # With a batch of one: without, the fused kernel is not taken.
-        read_HTC = nn.functional.scaled_dot_product_attention(query_HTC[None], key_HTC[None], value_HTC[None])[0]
-        read.append(read_HTC.transpose(0, 1).flatten(1))
-    x_ND = layer.norm1(x_ND + attention.out_proj(torch.cat(read)))
-    moved_ND: Tensor = layer.norm2(x_ND + layer.linear2(layer.activation(layer.linear1(x_ND))))
-    return moved_ND
-
-
-class TextBranch(nn.Module):
-    """A transformer over what is known of each token, read at the token that ends the text."""
-
-    def __init__(self, config: EvaluatorConfig, width: int) -> None:
-        """Build the encoder for token states of that width."""
-        super().__init__()
-        self.head = TextHead(
-            width,
-            layers=config.text_layers,
-            hidden=config.text_hidden,
-            heads=config.text_heads,
-            dropout=config.dropout,
-            where="evaluator.text_heads",
-        )
-        self.out = nn.Linear(width, config.embedding)
-
-    def forward(self, text: TextStates) -> Tensor:
-        """The embedding [B, E] of texts, not yet of any length."""
-        embedding_BE: Tensor = self.out(self.head(text.states_BKW, text.mask_BK, text.eot_B))
-        return embedding_BE
+    @property
+    def reads(self) -> Literal["tokens", "states", "words"]:
+        """What its text encoder reads of a caption."""
+        return "words" if self.kind == "t2m" else self.text
 
 
 class Evaluator(nn.Module):
-    """Embeds captions and motions.
+    """Embeds captions and motions, each as the metrics of its kind take them.
 
-    Embeddings have the length of the learned ``scale``, as the published metrics take them.
+    Attributes:
+        scale: the learned length of InterCLIP's embeddings; None for T2M's, whose length is whatever it is.
 
     Example:
         ``Evaluator.load("runs/duet/evaluator").embed_motion(features_BTPF, frames_B)``
     """
 
+    scale: nn.Parameter | None
     token_VW: Tensor
     position_KW: Tensor
 
-    def __init__(self, config: EvaluatorConfig, data: DataConfig) -> None:
-        """Build the networks; for "tokens", ``take_tokens`` then has to be given CLIP's tables, or a checkpoint loaded.
+    def __init__(self, config: EvaluatorConfig, data: DataConfig, vocabulary: Vocabulary = _NO_WORDS) -> None:
+        """Build the networks.
+
+        For "tokens", ``take_tokens`` then has to be given CLIP's tables, and for given word vectors ``take_vectors``
+        those, or a checkpoint has to be loaded.
+
+        Args:
+            config: kind and sizes.
+            data: what is embedded.
+            vocabulary: of one that reads words.
 
         Raises:
             UserError: the config wants tokens of another encoder than CLIP, or heads do not divide a width.
         """
         super().__init__()
+        self.config, self.data = config, data
+        self.skeleton = skeleton_named(data.skeleton)
+        self.normaliser = Normaliser(self.skeleton.num_features)
+        self.motion: MotionEncoder | MotionReader
+        self.text: TextBranch | WordReader
+        numbers = self.skeleton.num_persons * FeatureLayout.of(self.skeleton).contacts.start
+        if config.kind == "t2m":
+            self.motion = MotionReader(config.t2m, numbers, data.max_frames)
+            self.text = WordReader(config.t2m, vocabulary)
+            self.register_parameter("scale", None)
+            return
         if config.text == "tokens" and data.encoder != "clip":
             raise UserError(
                 f"evaluator.text = 'tokens' with data.encoder = {data.encoder!r}", allowed="states, or the encoder clip"
             )
-        self.config, self.data = config, data
-        self.skeleton = skeleton_named(data.skeleton)
         width = encoder_width(data.encoder)
-        self.normaliser = Normaliser(self.skeleton.num_features)
-        self.motion = MotionEncoder(config, 2 * FeatureLayout.of(self.skeleton).contacts.start)
+        self.motion = MotionEncoder(config, numbers)
         self.text = TextBranch(config, width)
         self.scale = nn.Parameter(torch.tensor(config.scale))
         rows = (config.vocabulary, MAX_TOKENS) if config.text == "tokens" else (0, 0)
@@ -218,11 +119,19 @@ class Evaluator(nn.Module):
         self.register_buffer("position_KW", torch.empty(rows[1], width).zero_())
 
     @classmethod
-    def initial(cls, config: EvaluatorConfig, data: DataConfig, normaliser: Normaliser, *, seed: int = 0) -> Self:
+    def initial(
+        cls,
+        config: EvaluatorConfig,
+        data: DataConfig,
+        normaliser: Normaliser,
+        *,
+        seed: int = 0,
+        vocabulary: Vocabulary = _NO_WORDS,
+    ) -> Self:
         """The networks as they are before any training: the same seed gives the same weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            evaluator = cls(config, data)
+            evaluator = cls(config, data, vocabulary)
         evaluator.normaliser = normaliser
         return evaluator
 
@@ -244,8 +153,9 @@ class Evaluator(nn.Module):
             raise UserError("holds no evaluator", where=folder, allowed="a run of `intermoe train evaluator`")
         config = EvaluatorConfig.parse(stored.get(PART, {}), where=folder)
         data = DataConfig.parse(stored.get("data", {}), where=folder)
-        check_fit(lambda: cls(config, data), {PART: saved.tensors[PART]}, where=folder)
-        evaluator = cls(config, data)
+        vocabulary = _NO_WORDS if config.reads != "words" else _stored_vocabulary(saved.tensors[PART], where=folder)
+        check_fit(lambda: cls(config, data, vocabulary), {PART: saved.tensors[PART]}, where=folder)
+        evaluator = cls(config, data, vocabulary)
         evaluator.restore(saved, (PART,))
         return evaluator.to(device).eval()
 
@@ -254,9 +164,16 @@ class Evaluator(nn.Module):
         return {PART: self}
 
     def restore(self, saved: checkpoint.Checkpoint, parts: tuple[str, ...]) -> None:
-        """Take over the weights of a checkpoint."""
+        """Take over the weights of a checkpoint; ``UserError`` where they are of another vocabulary."""
         for name in parts:
+            if self.config.reads == "words" and _stored_vocabulary(saved.tensors[name]) != self.vocabulary:
+                raise UserError("the checkpoint holds another vocabulary than the training reads", allowed="the same")
             self.load_state_dict(saved.tensors[name])
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words that it knows, if it reads words."""
+        return self.text.vocabulary if isinstance(self.text, WordReader) else _NO_WORDS
 
     def take_tokens(self, token_VW: Tensor, position_KW: Tensor) -> None:
         """Take over the frozen embeddings of tokens and of positions; ``UserError`` where they have other sizes."""
@@ -273,20 +190,45 @@ class Evaluator(nn.Module):
         states_BKW = self.token_VW[ids_BK] + self.position_KW
         return TextStates(states_BKW, torch.ones_like(ids_BK, dtype=torch.bool), eot_B)
 
-    def embed_text(self, text: TextStates) -> Tensor:
-        """Embeddings [B, E] of captions, from the states of their tokens."""
+    def words(self, captions: list[str]) -> Words:
+        """What it reads of captions, each a line of words before their parts of speech; for one that reads words."""
+        assert isinstance(self.text, WordReader)
+        return self.text.words(captions)
+
+    def take_vectors(self, word_VW: Tensor) -> None:
+        """Take over given vectors of the vocabulary's words; ``UserError`` where they have another size."""
+        assert isinstance(self.text, WordReader)
+        self.text.take_vectors(word_VW)
+
+    def embed_text(self, text: TextStates | Words) -> Tensor:
+        """Embeddings [B, E] of captions, from what the evaluator reads of them."""
         return self._lengthened(self.text(text))
 
     def embed_motion(self, features_BTPF: Tensor, frames_B: Tensor) -> Tensor:
         """Embeddings [B, E] of motions.
 
         Args:
-            features_BTPF: raw features of both persons (features.py); beyond a motion's frames they change nothing.
+            features_BTPF: raw features of all persons (features.py); beyond a motion's frames they change nothing.
             frames_B: valid frames of each.
         """
-        x_BTPF = self.normaliser.normalise(features_BTPF) if self.config.normalised else features_BTPF
+        is_normalised = self.config.kind == "t2m" or self.config.normalised
+        x_BTPF = self.normaliser.normalise(features_BTPF) if is_normalised else features_BTPF
         contacts = FeatureLayout.of(self.skeleton).contacts
         return self._lengthened(self.motion(x_BTPF[..., : contacts.start].flatten(2), frames_B))
 
     def _lengthened(self, embedding_BE: Tensor) -> Tensor:
+        if self.scale is None:
+            return embedding_BE
         return nn.functional.normalize(embedding_BE.to(self.scale.dtype), dim=-1) * self.scale
+
+
+def caption_words(folder: DatasetFolder) -> list[str]:
+    """The words of all captions of a data set, by their rows: its own, or where it has none those of the text."""
+    return [words or tagged_words(text) for text, words in zip(folder.texts(), folder.words(), strict=True)]
+
+
+def _stored_vocabulary(tensors: Mapping[str, Tensor], where: object = None) -> Vocabulary:
+    try:
+        return Vocabulary.from_letters(tensors["text.letters_N"])
+    except (KeyError, ValueError):
+        raise UserError("holds no vocabulary, as an evaluator that reads words does", where=where) from None

@@ -22,7 +22,7 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
 from intermoe.errors import UserError
 from intermoe.evaluation import measures
-from intermoe.evaluation.evaluator import Evaluator
+from intermoe.evaluation.evaluator import Evaluator, caption_words
 from intermoe.evaluation.identity import actors
 from intermoe.evaluation.protocol import GENERATING, EvaluationConfig, EvaluationJob, EvaluationSample, Form, plan
 from intermoe.evaluation.replication import Row
@@ -35,6 +35,7 @@ from intermoe.networks.vae import whole_latents
 from intermoe.places import Place
 from intermoe.text.captions import Persons
 from intermoe.text.encoders import TextEncoder, TextStates, load_encoder
+from intermoe.text.words import Words
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -181,13 +182,19 @@ class RecordedRunner:
         joints = [joints_BTPJ3[row, :frames] for row, frames in enumerate(frames_B.tolist())]
         return _Motions(features_BTPF.to(self.device), frames_B.to(self.device), joints)
 
-    def _texts(self, job: EvaluationJob) -> TextStates:
+    def _texts(self, job: EvaluationJob) -> TextStates | Words:
         """What the evaluator's text encoder reads of the captions."""
         captions = [sample.caption for sample in job.samples]
-        if self.evaluator.config.text == "states":
+        if self.evaluator.config.reads == "words":
+            return self.evaluator.words([self._words[caption] for caption in captions])
+        if self.evaluator.config.reads == "states":
             return stored_states(self.folder, captions).to(self.device)
         ids_BK, eot_B = self._tokenizer.tokens([self.folder.caption(caption).text for caption in captions])
         return self.evaluator.token_states(ids_BK.to(self.device), eot_B.to(self.device))
+
+    @cached_property
+    def _words(self) -> list[str]:
+        return caption_words(self.folder)
 
     @cached_property
     def _tokenizer(self) -> TextEncoder:

@@ -1,9 +1,9 @@
 """The objective of the evaluator.
 
-Legend: B batch, N pairs, E embedding, K text tokens.
+Legend: B batch, N pairs, E embedding, K text tokens, V words of a vocabulary, W numbers of a word.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from intermoe.data.shards import DatasetFolder
-from intermoe.evaluation.contrast import contrastive_sum
-from intermoe.evaluation.evaluator import PART, Evaluator
+from intermoe.data.shards import DataConfig, DatasetFolder
+from intermoe.errors import UserError
+from intermoe.evaluation.contrast import contrastive_sum, margin_sums
+from intermoe.evaluation.evaluator import PART, Evaluator, EvaluatorConfig, caption_words
 from intermoe.evaluation.metrics import matching
 from intermoe.text.encoders import Clip, TextStates, load_encoder
+from intermoe.text.word_vectors import read_word_vectors
+from intermoe.text.words import Vocabulary, Words
 from intermoe.training.config import TrainingConfig
 from intermoe.training.objective import Diagnostics, Objective, Sums
 from intermoe.training.samples import Batch, SampleStream, interaction_stream
@@ -24,7 +27,9 @@ from intermoe.training.samples import Batch, SampleStream, interaction_stream
 class EvaluatorObjective(Objective):
     """Trains the evaluator: a caption and its motion come near each other, and away from the others of the batch.
 
-    With several micro-batches, the others are those of the micro-batch, of all workers.
+    With several micro-batches, the others are those of the micro-batch, of all workers. All networks learn from this
+    loss alone. (T2M's convolutions were published as an autoencoder's that was trained before and then left as it was:
+    a second training, with a decoder that nothing reads afterwards. Its numbers are compared by its published weights.)
     """
 
     model: Evaluator
@@ -37,7 +42,7 @@ class EvaluatorObjective(Objective):
         config: TrainingConfig,
         *,
         pool: int,
-        tokens: tuple[Tensor, Tensor] | None = None,
+        captions: tuple[Tensor, ...] = (),
     ) -> None:
         """Take an evaluator to train.
 
@@ -45,12 +50,14 @@ class EvaluatorObjective(Objective):
             evaluator: its networks.
             config: how they are trained.
             pool: pairs among which validation looks for the matching one.
-            tokens: where it reads tokens: those of all captions of the data set, and where each text ends.
+            captions: where it reads tokens or words: what it reads of all captions of the data set, by their rows.
+                Those of tokens are their numbers and where each text ends, those of words the columns of ``Words``.
         """
         super().__init__()
         self.model, self.config = evaluator, config
-        self.weights = {"contrast": 1.0}
-        self._pool, self._tokens = pool, tokens
+        names = ("together", "apart") if evaluator.config.kind == "t2m" else ("contrast",)
+        self.weights = dict.fromkeys(names, 1.0)
+        self._pool, self._captions = pool, captions
 
     def stream(self, dataset: DatasetFolder, seed: int = 0) -> SampleStream:
         """Interactions of the training split."""
@@ -61,12 +68,15 @@ class EvaluatorObjective(Objective):
         return torch.tensor(len(batch["frames"]), device=batch["frames"].device)
 
     def forward(self, batch: Batch) -> Sums:
-        """Symmetric cross-entropy of the pairs, summed."""
-        return {"contrast": contrastive_sum(*self._embedded(batch))}
+        """Symmetric cross-entropy of the pairs, summed; for T2M's evaluator the two sums of ``margin_sums``."""
+        embedded = self._embedded(batch)
+        if self.model.config.kind == "t2m":
+            return dict(zip(self.weights, margin_sums(*embedded, self.model.config.t2m.margin), strict=True))
+        return {"contrast": contrastive_sum(*embedded)}
 
     def pop_diagnostics(self) -> Diagnostics:
-        """The learned length of the embeddings."""
-        return Diagnostics({"scale": float(self.model.scale.detach())})
+        """The length of the embeddings, where it is learned."""
+        return Diagnostics() if self.model.scale is None else Diagnostics({"scale": float(self.model.scale.detach())})
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], gather: Callable[[Any], list[Any]]) -> dict[str, float]:
@@ -83,38 +93,75 @@ class EvaluatorObjective(Objective):
         return found | {"mm_dist": distance, "retrieval_error": 1 - float(precision_3.mean())}
 
     def _embedded(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        text = TextStates(batch["states"], batch["mask"], batch["eot"])
-        if self._tokens is not None:
-            device = batch["caption"].device
-            ids_BK, eot_B = (table[batch["caption"].cpu()].to(device) for table in self._tokens)
-            text = self.model.token_states(ids_BK, eot_B)
+        text: TextStates | Words = TextStates(batch["states"], batch["mask"], batch["eot"])
+        if self._captions:
+            rows_B, device = batch["caption"].cpu(), batch["caption"].device
+            columns = [table[rows_B].to(device) for table in self._captions]
+            text = Words(*columns) if self.model.config.reads == "words" else self.model.token_states(*columns)
         with self.products():
             return self.model.embed_text(text), self.model.embed_motion(batch["features"], batch["frames"])
 
 
 def evaluator_objective(
-    evaluator: Evaluator,
+    config: EvaluatorConfig,
+    data: DataConfig,
     training: TrainingConfig,
     dataset: DatasetFolder,
     *,
+    seed: int,
     pool: int,
     text_folder: Path | None = None,
 ) -> EvaluatorObjective:
     """The objective of an evaluator that has not been trained yet.
 
     Args:
-        evaluator: from :meth:`Evaluator.initial`.
+        config: its kind and sizes.
+        data: what it is made for.
         training: how it is trained.
         dataset: what it is trained on.
+        seed: of its weights.
         pool: pairs among which validation looks for the matching one.
-        text_folder: where CLIP's weights lie, for one that reads its tokens, if not in the hub's cache.
+        text_folder: for one that reads tokens where CLIP's weights lie, if not in the hub's cache, and for given word
+            vectors where those lie.
 
     Raises:
-        UserError: no weights of CLIP there.
+        UserError: no weights of CLIP there, or no word vectors.
     """
-    if evaluator.config.text == "states":
+    normaliser = dataset.normaliser()
+    if config.reads == "words":
+        captions = caption_words(dataset)
+        vocabulary, vectors_VW = _vocabulary(config, dataset, captions, text_folder)
+        evaluator = Evaluator.initial(config, data, normaliser, seed=seed, vocabulary=vocabulary)
+        if vectors_VW is not None:
+            evaluator.take_vectors(vectors_VW)
+        words = evaluator.words(captions)
+        columns = (words.word_BK, words.kind_BK, words.length_B)
+        return EvaluatorObjective(evaluator, training, pool=pool, captions=columns)
+    evaluator = Evaluator.initial(config, data, normaliser, seed=seed)
+    if config.reads == "states":
         return EvaluatorObjective(evaluator, training, pool=pool)
-    encoder = load_encoder(evaluator.data.encoder, text_folder)
+    encoder = load_encoder(data.encoder, text_folder)
     assert isinstance(encoder, Clip)
     evaluator.take_tokens(*encoder.tables())
-    return EvaluatorObjective(evaluator, training, pool=pool, tokens=encoder.tokens(dataset.texts()))
+    return EvaluatorObjective(evaluator, training, pool=pool, captions=encoder.tokens(dataset.texts()))
+
+
+def _vocabulary(
+    config: EvaluatorConfig, dataset: DatasetFolder, captions: Sequence[str], text_folder: Path | None
+) -> tuple[Vocabulary, Tensor | None]:
+    """The vocabulary of an evaluator that reads words, and the vectors of its words where they are given."""
+    if config.t2m.vectors == "given":
+        if text_folder is None:
+            raise UserError(
+                "evaluator.t2m.vectors = 'given' without word vectors",
+                allowed="--text-folder with T2M's our_vab_data.npy and what belongs to it, or learned",
+            )
+        return read_word_vectors(text_folder, config.t2m.word_width)
+    rows = sorted(
+        {
+            row
+            for header in dataset.headers("train")
+            for row in (*header.captions, *header.mirrored, *header.swapped, *header.swapped_mirrored)
+        }
+    )
+    return Vocabulary.of(captions[row] for row in rows), None

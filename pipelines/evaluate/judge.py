@@ -1,6 +1,6 @@
 """The evaluator of an evaluation: whether it fits the data, and what the results say of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -43,9 +43,11 @@ class Judge:
         """
         folder = trained_folder(model_folder(evaluator, site.tracking_uri)).resolve()
         judge = cls(folder, Evaluator.load(folder), checkpoint.documents(folder)["config"])
-        check_reads(data, judge.evaluator.data, who="evaluator", where=folder)
+        # Words are of no encoder.
+        keys = ("skeleton",) if judge.evaluator.config.reads == "words" else ("skeleton", "encoder")
+        check_reads(data, judge.evaluator.data, who="evaluator", where=folder, keys=keys)
         data.check_persons(judge.evaluator.data.persons)
-        if judge.evaluator.config.text == "tokens":
+        if judge.evaluator.config.reads == "tokens":
             load_encoder("clip", site.text_folder)
         return judge
 
@@ -90,10 +92,12 @@ class Judge:
         }
 
 
-def check_reads(data: DatasetFolder, config: DataConfig, *, who: str, where: Place) -> None:
-    """Raise ``UserError`` where networks of such a config do not read the data set."""
+def check_reads(
+    data: DatasetFolder, config: DataConfig, *, who: str, where: Place, keys: Sequence[str] = ("skeleton", "encoder")
+) -> None:
+    """Raise ``UserError`` where networks of such a config do not read the data set: one of the keys differs."""
     for key, needed in (("skeleton", data.card.skeleton), ("encoder", data.card.encoder.name)):
-        if getattr(config, key) != needed:
+        if key in keys and getattr(config, key) != needed:
             raise UserError(
                 f"data.{key} of the {who} is {getattr(config, key)!r}",
                 where=where,

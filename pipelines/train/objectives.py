@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from intermoe.data.shards import DatasetFolder
-from intermoe.evaluation.evaluator import Evaluator
 from intermoe.places import Place
 from intermoe.training.denoiser import DenoiserObjective, denoiser_objective
 from intermoe.training.evaluator import EvaluatorObjective, evaluator_objective
@@ -29,13 +28,20 @@ def build(
         settings: of the run.
         dataset: what is trained on.
         vae: the checkpoint whose VAE is used, for a denoiser that works on latents.
-        text_folder: where CLIP's weights lie, for an evaluator that reads its tokens, if not in the hub's cache.
+        text_folder: for an evaluator that reads tokens where CLIP's weights lie, if not in the hub's cache, and for one
+            of given word vectors where those lie.
     """
     training = settings.train
     if target == "vae":
         return vae_objective(settings, training.vae, dataset, seed=settings.seed)
     if target == "denoiser":
         return denoiser_objective(settings, training.denoiser, dataset, vae=vae, seed=settings.seed)
-    evaluator = Evaluator.initial(settings.evaluator, settings.data, dataset.normaliser(), seed=settings.seed)
-    pool = settings.evaluation.pool
-    return evaluator_objective(evaluator, training.evaluator, dataset, pool=pool, text_folder=text_folder)
+    return evaluator_objective(
+        settings.evaluator,
+        settings.data,
+        training.evaluator,
+        dataset,
+        seed=settings.seed,
+        pool=settings.evaluation.pool,
+        text_folder=text_folder,
+    )
