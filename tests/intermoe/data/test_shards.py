@@ -147,6 +147,7 @@ def test_each_form_of_a_caption_has_one_with_the_persons_exchanged():
 def test_the_texts_are_those_of_the_captions_in_their_order(folder):
     data = DatasetFolder.open(folder)
     assert data.texts() == [data.caption(row).text for row in range(data.card.captions)]
+    assert data.words() == [data.caption(row).words for row in range(data.card.captions)] != [""] * data.card.captions
 
 
 def test_the_index_lists_ids_and_lengths_in_the_order_of_rows(folder):
