@@ -27,8 +27,8 @@ from intermoe.layers.precision import product_dtype
 from intermoe.moe.block import feed_forward_block
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
-from intermoe.moe.routing_map import RoutedNetwork
 from intermoe.networks.denoiser import DenoiserConfig
+from intermoe.networks.denoising import DenoisingNetwork
 
 
 class _Given(NamedTuple):
@@ -101,11 +101,13 @@ def _gelu_network(width: int, hidden: int) -> nn.Module:
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
 
-class SaladDenoiser(RoutedNetwork):
+class SaladDenoiser(DenoisingNetwork):
     """Predict the clean latents of one person from the noised ones, the timestep and the states of the words.
 
     Weights start as those of ``torch.nn.Linear``.
     """
+
+    reads = "words"
 
     def __init__(
         self, config: DenoiserConfig, moe: MoeConfig, latent: int, condition: int, joint_names: Sequence[str]
@@ -189,5 +191,5 @@ class SaladDenoiser(RoutedNetwork):
             frames_N11K=plain_key_mask(mask_BL, self.num_token_rows, dtype),
             joints_N11K=plain_key_mask(all_joints_1J, 1, dtype),
             words_N11K=plain_key_mask(has_word_BK, 1, dtype),
-            pool=TokenPool.of(mask_BL, self.num_token_rows) if pool is None else pool,
+            pool=self.pool(mask_BL) if pool is None else pool,
         )

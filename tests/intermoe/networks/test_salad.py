@@ -244,6 +244,7 @@ def test_with_experts_all_learn_from_joint_frames_and_texts() -> None:
     x_BLPZ, t_B, condition_BKW, mask_BL = inputs()
     pool = TokenPool.of(mask_BL, model.num_token_rows)
     assert len(pool.position_S) == 3 * (6 + 4 + 2)
+    torch.testing.assert_close(model.pool(mask_BL).position_S, pool.position_S)
     found, _ = model.predict(x_BLPZ, t_B, condition_BKW, mask_BL, pool)
     torch.testing.assert_close(found, model.predict(x_BLPZ, t_B, condition_BKW, mask_BL)[0], atol=0, rtol=0)
     found.square().sum().backward()
