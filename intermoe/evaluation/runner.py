@@ -1,6 +1,6 @@
 """The computation of an evaluation, job by job: generate or read the motions, embed and measure them, write a file.
 
-Legend: B samples, T frames, P = 2 persons, J joints, R = J - 1, F features, K text tokens.
+Legend: B samples, T frames, P persons, J joints, R = J - 1, F features, K text tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -94,7 +94,7 @@ class _Motions:
     Attributes:
         features_BTPF: raw features, on the device.
         frames_B: valid frames of them.
-        joints: of each motion, [T, 2, J, 3]. Those of recordings are in the canonical frame, where each person stands
+        joints: of each motion, [T, P, J, 3]. Those of recordings are in the canonical frame, where each person stands
             on the lowest point of all frames; those of settled motions are as users get them.
     """
 
@@ -163,11 +163,10 @@ class RecordedRunner:
             yield "recorded", self._raw(*self._recorded(job))
 
     def _recorded(self, job: EvaluationJob) -> tuple[Tensor, Tensor]:
-        """Features [B, T, 2, F] of the recordings and their frames [B]."""
+        """Features [B, T, P, F] of the recordings and their frames [B]."""
         recordings = [self.folder.recording(self.spec.split, sample.row) for sample in job.samples]
         batch = interactions(
-            [recording.position_TPJ3 for recording in recordings],
-            [recording.rotation_TPR6 for recording in recordings],
+            recordings,
             [sample.drawn for sample in job.samples],
             self.skeleton,
             self.max_frames,

@@ -104,10 +104,10 @@ def recorded_routing(denoiser: RoutedNetwork, stride: int) -> Iterator[RoutingRe
     def begin_step(_denoiser: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         nonlocal prompts, is_step
         is_step = True
-        _, t_B, condition_BW, *_ = inputs
+        _, t_B, condition, *_ = inputs
         recorder.timesteps.append(int(t_B[0]))
         # What has no condition has one of zeros.
-        prompts = int(condition_BW.any(dim=1).sum())
+        prompts = int(condition.flatten(1).any(dim=1).sum())
 
     def end_step(*_: object) -> None:
         nonlocal is_step

@@ -51,16 +51,17 @@ class Posterior:
         """Latents [B, L, N, C] drawn with the given standard normal noise."""
         return self.mean_BLNC + noise_BLNC * (0.5 * self.logvar_BLNC).exp()
 
-    def interactions(self, noise_BLPZ: Tensor | None = None) -> Tensor:
-        """Latents [B, L, 2, Z] of a posterior whose rows are the persons of interactions.
+    def of_persons(self, num_persons: int, noise_BLPZ: Tensor | None = None) -> Tensor:
+        """Latents [B, L, P, Z] of a posterior whose rows are the persons of motions.
 
         Args:
+            num_persons: P, of a motion.
             noise_BLPZ: standard normal noise that they are drawn with; without it, they are the mean.
         """
         latent_BLNC = self.mean_BLNC
         if noise_BLPZ is not None:
             latent_BLNC = self.sample(noise_BLPZ.transpose(1, 2).flatten(0, 1).view_as(latent_BLNC))
-        return latent_BLNC.flatten(2).unflatten(0, (-1, 2)).transpose(1, 2)
+        return latent_BLNC.flatten(2).unflatten(0, (-1, num_persons)).transpose(1, 2)
 
     def kl(self) -> Tensor:
         """KL divergence of each latent number [B, L, N, C] from the standard normal, in nats.

@@ -116,7 +116,8 @@ def _measure(
     if not forms:
         raise UserError(f"diffusion.steps = {settings.diffusion.steps}", allowed="5 or more")
     length = settings.data.max_frames // model.stride
-    noise_BLPZ = normal(prompt_seeds(settings.seed, [""] * samples), (length, 2, model.latent), Stream.LATENT)
+    shape = length, model.skeleton.num_persons, model.latent
+    noise_BLPZ = normal(prompt_seeds(settings.seed, [""] * samples), shape, Stream.LATENT)
     condition_BW = _conditions(model, trained, samples)
     with eval_mode(model):
         sample = partial(_sample, model, noise_BLPZ.to(device), condition_BW)

@@ -32,6 +32,7 @@ def motion(number: int) -> dict:
         "frames": frames,
         "position": rng.normal(size=(frames, 2, 22, 3)).astype(np.float32),
         "rotation": rng.normal(size=(frames, 2, 21, 6)).astype(np.float32),
+        "features": np.empty(0, np.float32),
         "captions": [number, 0],
         "mirrored": [0, number],
         "swapped": [1, number],
@@ -42,7 +43,7 @@ def motion(number: int) -> dict:
 
 def caption(number: int) -> dict:
     state = np.random.default_rng([1, number]).normal(size=(2 + number, WIDTH)).astype(np.float32)
-    return {"text": f"text {number}", "tokens": 2 + number, "eot": 1 + number, "state": state}
+    return {"text": f"text {number}", "words": f"text/NOUN {number}/NUM", "tokens": 2 + number, "eot": 1 + number, "state": state}
 
 
 MOTIONS = {"train": [motion(number) for number in range(7)], "val": [motion(7)]}
@@ -190,7 +191,7 @@ def test_rows_that_do_not_exist_are_refused(folder):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"version": 2}, r"version = 2 \(allowed: 3\)"),
+        ({"version": 2}, r"version = 2 \(allowed: 4\)"),
         ({"skeleton": "smpl55"}, "smpl55"),
         ({"mean": [0.0]}, "as many numbers as smpl22 has features"),
         ({"files": {"../secret": "0" * 64}}, "which no data set holds"),
