@@ -87,7 +87,7 @@ class MldDenoiser(RoutedNetwork):
             raise UserError(f"denoiser.width = {config.width}", allowed=f"{latent}, the width of the latent")
         if config.layers % 2 == 0:
             raise UserError(f"denoiser.layers = {config.layers}", allowed="an odd number")
-        _check_routing(moe)
+        check_routing(moe)
         self.timestep_in_router = moe.timestep_in_router
         self.embed_timestep = TimestepEmbedding(config.width, condition)
         self.embed_text = nn.Linear(condition, config.width)
@@ -124,7 +124,7 @@ class MldDenoiser(RoutedNetwork):
         return found_BLPZ.where(mask_BL[:, :, None, None], 0), None
 
 
-def _check_routing(moe: MoeConfig) -> None:
+def check_routing(moe: MoeConfig) -> None:
     """Raise where a routing decision would be about the frames of one motion: it has one token."""
     if moe.selection == "uniform":
         raise UserError(

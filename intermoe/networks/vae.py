@@ -196,9 +196,16 @@ def _blocks(graph: _Graph, config: VaeConfig, kind: VaeKind) -> nn.ModuleList:
 
 
 class SkeletalVae(nn.Module):
-    """Encodes normalised features of one person to a posterior over latents, and decodes latents to features."""
+    """Encodes normalised features of one person to a posterior over latents, and decodes latents to features.
+
+    Attributes:
+        num_latent_joints: latent joints N of a latent frame.
+        latent: numbers Z of a latent frame.
+    """
 
     stride = STRIDE
+    encoder_parts = ("joints_in", "down", "to_posterior")
+    """What it encodes with; all else decodes."""
 
     def __init__(self, config: VaeConfig, skeleton: Skeleton, kind: VaeKind) -> None:
         """Build the VAE; ``ValueError`` where the skeleton is not pooled twice.
@@ -217,6 +224,8 @@ class SkeletalVae(nn.Module):
         ]
         num_latent_joints = graphs[-1].num_joints
         self.config = config
+        self.num_latent_joints = num_latent_joints
+        self.latent = num_latent_joints * config.latent
         self.is_causal = kind.is_causal
         self.joints_in = kind.joints_in(skeleton, config.width)
         self.down = nn.ModuleList(_Down(graphs[i], skeleton.pools[i], config, kind) for i in (0, 1))
@@ -257,6 +266,10 @@ class SkeletalVae(nn.Module):
             x_BJTC = stage(x_BJTC, self._drawn_out(mask_BL, frames), self._drawn_out(mask_BL, 2 * frames))
         x_BTF: Tensor = self.joints_out(x_BJTC)
         return x_BTF.to(z_BLNC.dtype)
+
+    def decode_frames(self, z_BLNC: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """What ``decode`` makes of latents, with the latent frames that valid frames [B, 4L] begin."""
+        return self.decode(z_BLNC, None if mask_BT is None else mask_BT[:, ::STRIDE])
 
     def _drawn_out(self, valid_BL: Tensor | None, frames: int) -> Tensor | None:
         """The mask of a stage in which a latent frame has so many frames; None where nothing is to be masked."""

@@ -111,7 +111,7 @@ def _parts(settings: Settings, samples: int) -> dict[str, Callable[[], Any]]:
     ).to(device)
     noise_BLPZ, mask_BL = noise_BLPZ.to(device), mask_BL.to(device)
     sample = partial(model.sample, noise_BLPZ, condition_BW, mask_BL=mask_BL, seeds=seeds)
-    decode = partial(model.output, sample(), condition_BW, mask_BL, noise_BLPZ)
+    decode = partial(model.output, sample(), condition_BW, mask_BL, noise_BLPZ, frames_B)
     settle = partial(GeneratedBatch.settled, decode().first(int(frames_B.max())), frames_B, model.skeleton)
     batch = settle()
     features_BTPF, _ = motion_features(batch.joints_BTPJ3, batch.rotations_BTPR6, frames_B, model.skeleton)
