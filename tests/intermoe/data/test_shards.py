@@ -43,7 +43,13 @@ def motion(number: int) -> dict:
 
 def caption(number: int) -> dict:
     state = np.random.default_rng([1, number]).normal(size=(2 + number, WIDTH)).astype(np.float32)
-    return {"text": f"text {number}", "words": f"text/NOUN {number}/NUM", "tokens": 2 + number, "eot": 1 + number, "state": state}
+    return {
+        "text": f"text {number}",
+        "words": f"text/NOUN {number}/NUM",
+        "tokens": 2 + number,
+        "eot": 1 + number,
+        "state": state,
+    }
 
 
 MOTIONS = {"train": [motion(number) for number in range(7)], "val": [motion(7)]}
