@@ -98,6 +98,11 @@ class ModelConfig(Config):
         return frames_per_latent(self.network, self.data.max_frames)
 
     @property
+    def longest(self) -> int:
+        """Frames of the longest motion that fills its latent frames."""
+        return self.data.max_frames // self.frames_per_latent * self.frames_per_latent
+
+    @property
     def codec_parts(self) -> tuple[str, ...]:
         """The parts of a model that turn motion into latents and back."""
         return VAE_PARTS if self.has_vae else ("normaliser",)

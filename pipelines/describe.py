@@ -41,7 +41,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     vae = model.vae
     parts = {} if vae is None else _vae_parts(vae)
     parts |= {
-        "text_head": _count(model.text_head),
+        **({"text_head": text_head} if (text_head := _count(model.text_head)) else {}),
         "denoiser.embeddings": _count(model.denoiser) - _count(model.denoiser.layers),
         "denoiser.attention": _count(model.denoiser.layers) - feed_forward,
         "denoiser.feed_forward": feed_forward,

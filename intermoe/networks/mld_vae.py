@@ -110,8 +110,8 @@ class MldVae(nn.Module):
 
         Args:
             z_BLNC: the latents.
-            mask_BT: bool, the frames to be, at most ``config.places - 2``; those before the first that is not. As many as there are
-                places for where none is given.
+            mask_BT: bool, the frames to be, at most ``config.places - 2``; those before the first that is not. As many
+                as there are places for where none is given.
 
         Raises:
             ValueError: too many frames.

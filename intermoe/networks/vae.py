@@ -294,16 +294,6 @@ class CausalSkeletalVae(SkeletalVae):
         super().__init__(config, skeleton, VaeKind(JointsIn, JointsOut, is_causal=True, activation=F.silu))
 
 
-def whole_latents(frames_B: Tensor, length: int, stride: int = STRIDE) -> Tensor:
-    """Mask [B, length] of the frames that belong to a whole latent frame of a sample's valid frames [B].
-
-    Example:
-        >>> whole_latents(torch.tensor([5]), 8).long()
-        tensor([[1, 1, 1, 1, 0, 0, 0, 0]])
-    """
-    return torch.arange(length, device=frames_B.device) < (frames_B // stride * stride)[:, None]
-
-
 def valid_latents(mask_BT: Tensor) -> Tensor:
     """Mask [B, T // 4] of the latent frames that are made of valid frames alone."""
     latents = mask_BT.shape[1] // STRIDE

@@ -16,7 +16,9 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.layers.precision import in_full
 from intermoe.model import InterMoE
 from intermoe.model_config import VAE_PARTS, ModelConfig
-from intermoe.networks.vae import STRIDE
+from intermoe.networks.mld_vae import MldVae, mld_vae_loss_counts, mld_vae_losses
+from intermoe.networks.salad_vae import SaladVae
+from intermoe.networks.vae import STRIDE, Posterior
 from intermoe.networks.vae_losses import vae_loss_counts, vae_losses
 from intermoe.training.config import VaeTrainingConfig
 from intermoe.training.objective import Objective, Sums, means_over

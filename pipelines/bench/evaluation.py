@@ -87,7 +87,7 @@ def bench_evaluation(
 
 def frames_of(settings: Settings, samples: int) -> Tensor:
     """Frames of the motions of the batch, evenly spread from half of the longest on."""
-    longest = settings.data.max_frames // settings.frames_per_latent * settings.frames_per_latent
+    longest = settings.longest
     shortest = max(MIN_FRAMES, longest // 2)
     return torch.linspace(longest, shortest, samples).long() if samples > 1 else torch.tensor([longest])
 
