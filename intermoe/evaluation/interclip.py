@@ -1,7 +1,7 @@
 """InterCLIP, the evaluator of InterGen (Liang et al. 2024): two transformers, one over motion and one over text.
 
-Legend: B batch, T frames, F features of both persons, K text tokens, W text width, D width, E embedding, N valid frames of all motions
-behind each other, H heads, C width of a head.
+Legend: B batch, T frames, F features of both persons, K text tokens, W text width, D width, E embedding, N valid frames
+of all motions behind each other, H heads, C width of a head.
 """
 
 from collections.abc import Sequence
