@@ -1,6 +1,6 @@
 """The input and the output of the generation of a batch of motions.
 
-Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, F features, K joints
+Legend: B motions, T frames, P persons, J joints, R = J - 1 joints with a local rotation, F features, K joints
 that touch the ground, N joints of either kind, D numbers of one.
 """
 
@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from intermoe.body.conventions import FPS, MIN_FRAMES
+from intermoe.body.conventions import MIN_FRAMES
 from intermoe.body.features import (
     contacts_from_features,
     exchange_persons,
@@ -69,6 +69,8 @@ class Sampled:
 
     def exchanged(self, exchanged_B: Tensor, skeleton: Skeleton) -> Self:
         """The same with the persons of these motions in each other's place, in the frame of the new first one."""
+        if skeleton.num_persons == 1:
+            return self
         features_BTPF = exchange_persons(self.features_BTPF, exchanged_B, skeleton)
         contacts = None if self.contacts is None else self.contacts.exchanged(exchanged_B)
         return type(self)(features_BTPF, contacts)
@@ -124,7 +126,7 @@ class GeneratedBatch:
             Motion(
                 joints=self.joints_BTPJ3[row, :frames].numpy(),
                 rotations=self.rotations_BTPR6[row, :frames].numpy(),
-                fps=FPS,
+                fps=self.skeleton.fps,
                 caption=caption,
                 skeleton=self.skeleton,
             )
@@ -134,31 +136,36 @@ class GeneratedBatch:
 
 def unsettled_motion(features_TPF: Tensor, caption: str, skeleton: Skeleton) -> Motion:
     """The motion that features hold, as it is: of a recording, or of what the VAE makes of one."""
-    features_TPF = features_TPF.detach().cpu()
+    features_PTF = features_TPF.detach().cpu().transpose(0, 1)
     joints_TPJ3, rotations_TPR6 = (
-        read(features_TPF, skeleton) for read in (joints_from_features, rotations_from_features)
+        read(features_PTF, skeleton).transpose(0, 1) for read in (joints_from_features, rotations_from_features)
     )
     return Motion(
-        joints=joints_TPJ3.numpy(), rotations=rotations_TPR6.numpy(), fps=FPS, caption=caption, skeleton=skeleton
+        joints=joints_TPJ3.numpy(),
+        rotations=rotations_TPR6.numpy(),
+        fps=skeleton.fps,
+        caption=caption,
+        skeleton=skeleton,
     )
 
 
-def frames_of(seconds: float, longest: int, known: int = 0) -> int:
+def frames_of(seconds: float, longest: int, fps: int, known: int = 0) -> int:
     """Frames of a motion of that length; ``UserError`` where the model did not learn from motions as long or short.
 
     Args:
         seconds: length.
         longest: frames of the longest motion that the model learned from.
+        fps: frames per second.
         known: frames before these that the model is to see too.
     """
-    frames = round(seconds * FPS) if math.isfinite(seconds) else 0
+    frames = round(seconds * fps) if math.isfinite(seconds) else 0
     most = longest - known
     if not MIN_FRAMES <= frames <= most:
         before = f", {known} of them those of the motion before" if known else ""
         raise UserError(
             f"{seconds:g} seconds are {frames} frames",
             where="seconds",
-            allowed=f"{MIN_FRAMES / FPS:g} to {most / FPS:.4g}; the model learned from up to {longest} frames{before}",
+            allowed=f"{MIN_FRAMES / fps:g} to {most / fps:.4g}; the model learned from up to {longest} frames{before}",
         )
     return frames
 

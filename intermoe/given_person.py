@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intermoe.body.conventions import FPS, MIN_FRAMES
+from intermoe.body.conventions import MIN_FRAMES
 from intermoe.body.skeletons import Skeleton
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.bodies import check_height, check_rotations
@@ -86,8 +86,8 @@ class GivenPerson:
         """
         if person not in ROLES:
             raise UserError(f"person {person!r}", where="given", allowed=" or ".join(ROLES))
-        if motion.fps != FPS:
-            raise UserError(f"{motion.fps} frames a second", where="given", allowed=f"{FPS}")
+        if motion.fps != motion.skeleton.fps:
+            raise UserError(f"{motion.fps} frames a second", where="given", allowed=f"{motion.skeleton.fps}")
         number = ROLES.index(person)
         return cls(motion.joints[:, number], motion.rotations[:, number], motion.skeleton, role or person)
 

@@ -1,6 +1,6 @@
 """InterMoE whole: the VAE, the text head and the denoiser as one thing that turns prompts into motion.
 
-Legend: B batch, T frames, L latent frames (T / 4; T without a VAE), P = 2 persons, F features, N latent joints,
+Legend: B batch, T frames, L latent frames (T / 4; T without a VAE), P persons, F features, N latent joints,
 C channels of one, Z = N * C, J joints, R = J - 1, K text tokens, W text width.
 """
 
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from intermoe import checkpoint
 from intermoe.body.features import Normaliser
-from intermoe.body.hands import arms
 from intermoe.body.skeletons import skeleton_named
 from intermoe.context.context import Context, GenerateOptions, context_of
 from intermoe.context.continuation import lengths_in_a_row
@@ -35,13 +34,11 @@ from intermoe.layers.precision import products_in
 from intermoe.layers.stored_weights import check_fit
 from intermoe.model_config import ModelConfig, trained_folder
 from intermoe.motion import Motion
-from intermoe.networks.by_name import layers_of
+from intermoe.networks.by_name import DenoisedData, denoiser_of, text_reader
 from intermoe.networks.codec import LatentCodec
-from intermoe.networks.denoiser import Denoiser
 from intermoe.places import Place
 from intermoe.text.captions import named_first, swap_caption
 from intermoe.text.encoders import TextEncoder, TextStates, encoder_width, load_encoder
-from intermoe.text.head import TextHead
 
 
 class InterMoE(LatentCodec):
@@ -55,21 +52,15 @@ class InterMoE(LatentCodec):
         super().__init__(config.vae if config.has_vae else None, skeleton_named(config.data.skeleton))
         self.config = config
         width = encoder_width(config.data.encoder)
-        self.text_head = TextHead(
-            width,
-            layers=config.denoiser.text_layers,
-            hidden=config.denoiser.text_hidden,
-            heads=config.denoiser.text_heads,
-            dropout=config.denoiser.dropout,
-        )
-        self.denoiser = Denoiser(
+        self.text_head = text_reader(config.network, config.denoiser, width)
+        self.denoiser = denoiser_of(
+            config.network,
             config.denoiser,
             config.moe,
-            latent=self.latent,
-            condition=width,
-            make_layers=partial(layers_of, config.network, config.denoiser, config.moe, config.timotion),
+            config.timotion,
+            DenoisedData(self.skeleton, self.latent, width),
             weighs_errors=config.diffusion.error == "decoded",
-            num_hands=len(arms(self.skeleton)) if config.diffusion.hand_contact_loss else 0,
+            predicts_contacts=bool(config.diffusion.hand_contact_loss),
         )
         self.diffusion = Diffusion(config.diffusion)
         self._encoder: TextEncoder | None = None
@@ -134,9 +125,10 @@ class InterMoE(LatentCodec):
         return {name: self.get_submodule(name) for name in self.config.parts}
 
     def condition(self, text: TextStates) -> Tensor:
-        """The condition [B, W] of token states."""
+        """What the network reads of token states: [B, W], or [B, K, W] where it reads ``words``."""
         text = text.to(self.device)
-        return self.text_head(text.states_BKW, text.mask_BK, text.eot_B)
+        condition: Tensor = self.text_head(text.states_BKW, text.mask_BK, text.eot_B)
+        return condition
 
     @overload
     def generate(self, prompts: str, **options: Unpack[GenerateOptions]) -> Motion: ...  # type: ignore[overload-overlap]
@@ -177,7 +169,7 @@ class InterMoE(LatentCodec):
         several = [prompts] if isinstance(prompts, str) else list(prompts)
         check_request(several, seed, guidance)
         context = context_of(given, after, self.skeleton)
-        frames = context.frames(seconds, self.config.data.max_frames)
+        frames = context.frames(seconds, self.config.data.max_frames, self.skeleton.fps)
         motions: list[Motion] = []
         seeds = prompt_seeds(seed, several)
         for part, told in batches(len(several), frames, on_step):
@@ -212,7 +204,7 @@ class InterMoE(LatentCodec):
         context_of(None, after, self.skeleton)
         motion, seeds = after, prompt_seeds(seed, prompts)
         longest, seconds = self.config.data.max_frames, 4.0 if seconds is None else seconds
-        lengths = lengths_in_a_row(len(prompts), seconds, longest, after)
+        lengths = lengths_in_a_row(len(prompts), seconds, longest, after, self.skeleton.fps)
         for number, (prompt, frames) in enumerate(zip(prompts, lengths, strict=True)):
             context = context_of(None, motion, self.skeleton)
             told = nth_of(on_step, number, len(prompts))
@@ -334,7 +326,10 @@ class InterMoE(LatentCodec):
         latents_B = -(-frames_B // self.stride)
         length = int(latents_B.max())
         mask_BL = (torch.arange(length) < latents_B[:, None]).to(self.device)
-        noise_BLPZ = normal(seeds, (length, 2, self.latent), Stream.LATENT).to(self.device) * mask_BL[:, :, None, None]
+        noise_BLPZ = (
+            normal(seeds, (length, self.skeleton.num_persons, self.latent), Stream.LATENT).to(self.device)
+            * mask_BL[:, :, None, None]
+        )
         with eval_mode(self), products_in(self.diffusion.config.precision, self.device):
             condition_BW = self.condition(conditions.text)
             latent_BLPZ = self.sample(
@@ -358,7 +353,7 @@ class InterMoE(LatentCodec):
         known: Known | None = None,
         seeds: Sequence[int] = (),
     ) -> Tensor:
-        """Latents [B, L, 2, Z] from noise, by the sampler of the config with classifier-free guidance.
+        """Latents [B, L, P, Z] from noise, by the sampler of the config with classifier-free guidance.
 
         Args:
             noise_BLPZ: where sampling starts.

@@ -5,12 +5,13 @@ from typing import Self
 from pydantic import model_validator
 
 from intermoe import checkpoint
+from intermoe.body.skeletons import skeleton_named
 from intermoe.config import Config
 from intermoe.data.shards import DataConfig
 from intermoe.diffusion.schedule import DiffusionConfig
 from intermoe.errors import UserError
 from intermoe.moe.config import MoeConfig
-from intermoe.networks.by_name import NetworkName, frames_per_latent, has_vae
+from intermoe.networks.by_name import NetworkName, check_persons, frames_per_latent, has_vae, reads_of
 from intermoe.networks.denoiser import DenoiserConfig
 from intermoe.networks.timotion import TimotionConfig
 from intermoe.networks.vae import VaeConfig
@@ -25,7 +26,8 @@ class ModelConfig(Config):
 
     Attributes:
         data: what they are trained on.
-        network: InterMoE, or a rival: InterGen and TIMotion work on motion itself, without a VAE.
+        network: InterMoE, or a rival: InterGen and TIMotion for two persons and MDM for one work on motion itself,
+            without a VAE.
         vae: of InterMoE; nothing to the others.
         denoiser: sizes of the network.
         timotion: what is TIMotion's alone; nothing to the others.
@@ -49,6 +51,24 @@ class ModelConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _network_of_as_many_persons(self) -> Self:
+        skeleton = skeleton_named(self.data.skeleton)
+        check_persons(self.network, skeleton)
+        of_two = {
+            "data.persons": (self.data.persons, "drawn"),
+            "denoiser.person_embedding": (self.denoiser.person_embedding, False),
+            "denoiser.person_conditioning": (self.denoiser.person_conditioning, False),
+            "diffusion.error": (self.diffusion.error, "latent"),
+            "diffusion.hand_contact_loss": (self.diffusion.hand_contact_loss, 0),
+        }
+        for key, (value, allowed) in of_two.items() if skeleton.num_persons == 1 else ():
+            if value != allowed:
+                raise ValueError(
+                    f"{key} = {value} is of two persons, network = {self.network} of one (allowed: {allowed})"
+                )
+        return self
+
     @property
     def has_vae(self) -> bool:
         """Whether the network works on latents of a VAE."""
@@ -67,7 +87,8 @@ class ModelConfig(Config):
     @property
     def parts(self) -> tuple[str, ...]:
         """The parts of a model that its checkpoint holds."""
-        return (*self.codec_parts, "text_head", "denoiser")
+        text_head = ("text_head",) if reads_of(self.network) == "head" else ()
+        return (*self.codec_parts, *text_head, "denoiser")
 
     @classmethod
     def load(cls, path: str | Place) -> Self:

@@ -1,6 +1,6 @@
-"""A motion of two people: what the model returns, and the files it can be saved as.
+"""A motion of one or two people: what the model returns, and the files it can be saved as.
 
-Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation (all but the root).
+Legend: T frames, P persons, J joints, R = J - 1 joints with a local rotation (all but the root).
 """
 
 from collections.abc import Callable, Mapping
@@ -28,14 +28,14 @@ _AMASS = ".amass.npz"
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """Two people moving: joints in space, local rotations, and the words they were made from.
+    """People moving, two or one: joints in space, local rotations, and the words they were made from.
 
     Attributes:
-        joints: float32 [T, 2, J, 3], metres, y up, ground at y = 0; person 0 is the caption's "first person".
-        rotations: float32 [T, 2, J - 1, 6], local rotations of joints 1..J-1 in 6D (see body/rotations.py).
+        joints: float32 [T, P, J, 3], metres, y up, ground at y = 0; person 0 is the caption's "first person".
+        rotations: float32 [T, P, J - 1, 6], local rotations of joints 1..J-1 in 6D (see body/rotations.py).
         fps: frames a second.
-        caption: what the two do.
-        skeleton: what the joints are.
+        caption: what they do.
+        skeleton: what the joints are, and of how many persons P.
 
     Raises:
         UserError: where the arrays do not fit the skeleton or hold a number that is not finite.
@@ -48,10 +48,10 @@ class Motion:
     skeleton: Skeleton
 
     def __post_init__(self) -> None:
-        frames, num_joints = len(self.joints), self.skeleton.num_joints
-        for name, shape in (("joints", (frames, 2, num_joints, 3)), ("rotations", (frames, 2, num_joints - 1, 6))):
+        people, num_joints = (len(self.joints), self.skeleton.num_persons), self.skeleton.num_joints
+        for name, shape in (("joints", (*people, num_joints, 3)), ("rotations", (*people, num_joints - 1, 6))):
             array = getattr(self, name)
-            if array.shape != shape or frames == 0:
+            if array.shape != shape or len(array) == 0:
                 raise UserError(f"{name} of the shape {array.shape}", where="motion", allowed=f"{shape}, some frames")
             if not np.isfinite(array).all():
                 bad = int(np.argwhere(~np.isfinite(array))[0, 0])
@@ -65,7 +65,7 @@ class Motion:
         return len(self.joints) / self.fps
 
     def body(self, person: int) -> "PosedBody":
-        """The body of person 0 or 1 and how it moves: bones of constant length, and rotations of all joints."""
+        """The body of a person, counted from 0: bones of constant length, and the rotations of all joints."""
         import torch
 
         from intermoe.body.kinematics import posed_body
@@ -146,19 +146,22 @@ def _write_bvh(motion: Motion, path: Place) -> list[Place]:
         body = motion.body(person)
         write_bvh(partial, body.root_T3, body.rotation_TJ33, body.offset_J3, skeleton=motion.skeleton, fps=motion.fps)
 
-    return _write_per_person(path, ".bvh", write)
+    return _write_per_person(path, ".bvh", motion.skeleton.num_persons, write)
 
 
 def _write_amass(motion: Motion, path: Place) -> list[Place]:
     from intermoe.render.amass import write_amass
 
-    return _write_per_person(path, _AMASS, lambda person, partial: write_amass(motion, person, partial))
+    def write(person: int, partial: Path) -> None:
+        write_amass(motion, person, partial)
+
+    return _write_per_person(path, _AMASS, motion.skeleton.num_persons, write)
 
 
-def _write_per_person(path: Place, suffix: str, write: Callable[[int, Path], None]) -> list[Place]:
-    """Write a file for each person; both are written before either takes its name."""
+def _write_per_person(path: Place, suffix: str, num_persons: int, write: Callable[[int, Path], None]) -> list[Place]:
+    """Write a file for each person; all are written before one takes its name."""
     stem = path.name[: -len(suffix)]
-    files = [path.with_name(f"{stem}_person{person + 1}{suffix}") for person in range(2)]
+    files = [path.with_name(f"{stem}_person{person + 1}{suffix}") for person in range(num_persons)]
     with ExitStack() as stack:
         for person, file in enumerate(files):
             write(person, stack.enter_context(whole_file(file)))

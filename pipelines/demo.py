@@ -122,8 +122,7 @@ def _inside(model: InterMoE, dataset: Path, motions: list[Joints]) -> dict[str, 
     recorded = []
     for row in range(len(folder.index("train").ids)):
         motion = folder.recording("train", row)
-        frames = len(motion.position_TPJ3)
-        batch = interactions([motion.position_TPJ3], [motion.rotation_TPR6], [UNDRAWN], model.skeleton, frames)
+        batch = interactions([motion], [UNDRAWN], model.skeleton, motion.frames)
         recorded.append(joints_from_features(batch.features_BTPF[0], model.skeleton).numpy())
     return Range.of(recorded, model.skeleton).share_inside(motions, model.skeleton)
 

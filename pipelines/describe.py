@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from intermoe.body.conventions import FPS
 from intermoe.layers.conditioning import AdaptiveLayerNorm
 from intermoe.model import InterMoE
 from intermoe.moe.block import DenseBlock, MoeBlock
 from intermoe.moe.experts import Experts
+from intermoe.moe.pool import TokenPool
 from intermoe.moe.router import Router
+from intermoe.networks.denoiser import Denoiser
 from intermoe.networks.vae import CausalSkeletalVae
 from intermoe.text.encoders import encoder_width
 from pipelines.settings import Settings
@@ -63,8 +65,10 @@ def describe(settings: Settings) -> dict[str, Any]:
             **({} if vae is None else {"latent_joints": len(model.skeleton.pools[-1].groups)}),
             "latent": model.latent,
             "latent_frames": frames // model.stride,
-            "tokens_per_batch": 2 * (frames // model.stride) * settings.train.denoiser.batch_size,
-            "seconds": frames / FPS,
+            "tokens_per_batch": model.denoiser.num_token_rows
+            * (frames // model.stride)
+            * settings.train.denoiser.batch_size,
+            "seconds": frames / model.skeleton.fps,
             "weights_mb": round(4 * _count(model) / 1e6, 1),
         },
         "cost": {
@@ -88,10 +92,12 @@ def _vae_flop(vae: CausalSkeletalVae, num_features: int, settings: Settings) -> 
 
 
 def _encoding_flop(model: InterMoE, settings: Settings, batch: int) -> int:
-    """Latents of both persons for a batch of the longest motions."""
+    """Latents of all persons for a batch of the longest motions."""
     if model.vae is None:
         return 0
-    motions = torch.zeros(2 * batch, settings.data.max_frames, model.skeleton.num_features, device="meta")
+    motions = torch.zeros(
+        model.skeleton.num_persons * batch, settings.data.max_frames, model.skeleton.num_features, device="meta"
+    )
     with FlopCounterMode(display=False) as counter:
         model.vae.encode(motions)
     return int(counter.get_total_flops())
@@ -104,11 +110,40 @@ def denoiser_step_flop(model: InterMoE, settings: Settings, batch: int) -> int:
 
 
 def denoiser_flop(model: InterMoE, settings: Settings, batch: int) -> int:
-    """Operations of a forward pass of the denoiser over a batch of the longest motions.
+    """Operations of a forward pass of the denoiser over a batch of the longest motions."""
+    frames = settings.data.max_frames // model.stride
+    if isinstance(model.denoiser, Denoiser):
+        return _pair_flop(model.denoiser, settings, batch, frames)
+    return _counted_flop(model, settings, batch, frames)
 
-    Two FLOP for each weight that a token meets, and the attention.
-    """
-    frames, config, denoiser = settings.data.max_frames // model.stride, settings.denoiser, model.denoiser
+
+def _counted_flop(model: InterMoE, settings: Settings, batch: int, frames: int) -> int:
+    """Counted operation by operation on the network without experts, with what experts do instead of its networks."""
+    dense = settings.model_copy(update={"moe": settings.moe.model_copy(update={"selection": "dense"})})
+    with torch.device("meta"):
+        twin = InterMoE(dense).eval()
+        x_BLPZ = torch.zeros(batch, frames, model.skeleton.num_persons, model.latent)
+        tokens = {"words": (TEXT_TOKENS,)}.get(twin.denoiser.reads, ())
+        condition = torch.zeros(batch, *tokens, encoder_width(settings.data.encoder))
+        mask_BL, t_B = torch.ones(batch, frames, dtype=torch.bool), torch.zeros(batch, dtype=torch.int64)
+    pool = TokenPool.of_lengths([frames] * batch, frames, twin.denoiser.num_token_rows, device="meta")
+    # Attention by plain products: the counter does not know every kernel of it.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        twin.denoiser.predict(x_BLPZ, t_B, condition, mask_BL, pool)
+    meets, instead = (_active_in_blocks(network.denoiser, settings) for network in (model, twin))
+    return int(counter.get_total_flops()) + 2 * batch * frames * twin.denoiser.num_token_rows * (meets - instead)
+
+
+def _active_in_blocks(denoiser: nn.Module, settings: Settings) -> int:
+    """Weights that a token meets in the feed-forward blocks."""
+    blocks = [module for module in denoiser.modules() if isinstance(module, MoeBlock | DenseBlock)]
+    experts = sum(_count(block.experts) for block in blocks if isinstance(block, MoeBlock))
+    return _count(*blocks) - experts + round(experts * settings.moe.c_exp / settings.moe.experts)
+
+
+def _pair_flop(denoiser: Denoiser, settings: Settings, batch: int, frames: int) -> int:
+    """Two FLOP for each weight that a token meets, and the attention."""
+    config = settings.denoiser
     experts = sum(_count(module) for module in denoiser.modules() if isinstance(module, Experts))
     active = _count(denoiser) - experts + round(experts * settings.moe.c_exp / settings.moe.experts)
     modulations = [module.modulation for module in denoiser.modules() if isinstance(module, AdaptiveLayerNorm)]

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from intermoe.body.skeletons import SMPL22
+from intermoe.body.skeletons import SMPL22, skeleton_named
 from intermoe.datasets.duet.captions import PEOPLE, told
 from intermoe.errors import UserError
 from intermoe.evaluation.identity import RULES
@@ -51,7 +51,8 @@ def figure(options: argparse.Namespace) -> None:
     site, device = Site.here(options.text_folder), device_named(options.device)
     folders = [model_folder(name, site.tracking_uri) for name in options.models]
     for folder in folders:
-        frames_of(options.seconds, ModelConfig.load(folder).data.max_frames)
+        data = ModelConfig.load(folder).data
+        frames_of(options.seconds, data.max_frames, skeleton_named(data.skeleton).fps)
     columns: list[list[Motion]] = []
     with Stages() as stages:
         for number, folder in enumerate(folders):

@@ -4,18 +4,22 @@ A person-frame is positions, velocities (next - current), local rotations in 6D 
 InterHuman's 22 joints that makes 66 + 66 + 126 + 4 = 262. Both persons stand in the canonical frame of person 1's
 first frame. Everything works on whole padded batches; padding never reaches a valid number.
 
+That is the kind "world". Features of the kind "heading" come from a data set as they are (see heading_features.py);
+here they are only read.
+
 Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, C numbers of a joint, K
 contacts, F features of a person-frame. Metres; y up.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from intermoe.body.feature_layout import FeatureLayout
+from intermoe.body.heading_features import heading_features, heading_joints, heading_rotations
 from intermoe.body.rotations import matrix_about_axis
 from intermoe.body.skeletons import Skeleton
 
@@ -23,59 +27,6 @@ CONTACT_SQUARED_STEP = 1e-3
 """A joint rests where it moves less than this between two frames: squared metres, as the published code has it."""
 # A feature whose standard deviation is below this does not vary: dividing by it would only magnify rounding.
 _SMALLEST_STD = 1e-3
-
-
-@dataclass(frozen=True)
-class FeatureLayout:
-    """The slices of the F features of a person-frame, by kind.
-
-    Attributes:
-        root: where the features are of the kind "heading", the four numbers of the root; else empty.
-        positions: of all joints, or of the kind "heading" of all but the root.
-        velocities: of all joints.
-        rotations: of all joints but the root.
-        contacts: in the skeleton's order; always last.
-
-    Example:
-        >>> from intermoe.body.skeletons import SMPL22
-        >>> layout = FeatureLayout.of(SMPL22)
-        >>> layout.rotations, layout.size
-        (slice(132, 258, None), 262)
-    """
-
-    root: slice
-    positions: slice
-    velocities: slice
-    rotations: slice
-    contacts: slice
-
-    @classmethod
-    def of(cls, skeleton: Skeleton) -> Self:
-        """The layout for that skeleton.
-
-        Of the kind "world": 3J positions, 3J velocities, 6R rotations, contacts; of the kind "heading": 4 numbers of
-        the root, 3R positions, 6R rotations, 3J velocities, contacts.
-        """
-        num_joints, num_turning = skeleton.num_joints, skeleton.num_joints - 1
-        if skeleton.features == "world":
-            sizes = {"root": 0, "positions": 3 * num_joints, "velocities": 3 * num_joints, "rotations": 6 * num_turning}
-        else:
-            sizes = {
-                "root": 4,
-                "positions": 3 * num_turning,
-                "rotations": 6 * num_turning,
-                "velocities": 3 * num_joints,
-            }
-        slices, start = {}, 0
-        for name, size in (sizes | {"contacts": len(skeleton.contacts)}).items():
-            slices[name] = slice(start, start + size)
-            start += size
-        return cls(**slices)
-
-    @property
-    def size(self) -> int:
-        """Number of features F."""
-        return int(self.contacts.stop)
 
 
 def canonicalise(position_BTPJ3: Tensor, frames_B: Tensor | None, skeleton: Skeleton) -> Tensor:
@@ -134,20 +85,22 @@ def turn_to_front(joints_BJ3: Tensor, skeleton: Skeleton) -> Tensor:
 def motion_features(
     position_BTPJ3: Tensor, rotation_BTPR6: Tensor, frames_B: Tensor | None, skeleton: Skeleton
 ) -> tuple[Tensor, Tensor]:
-    """Features of padded motions, in the canonical frame.
+    """Features of padded motions; of the kind "world" in the canonical frame, else see ``heading_features``.
 
     A velocity needs the next frame, so a motion of n frames has n - 1 frames of features. Contact: the joint lies below
     its height of ``skeleton.contacts`` and moves less than sqrt(0.001) metres to the next frame.
 
     Args:
-        position_BTPJ3: world positions [B, T, 2, J, 3], metres.
-        rotation_BTPR6: local rotations [B, T, 2, J - 1, 6]; taken as they are.
+        position_BTPJ3: world positions [B, T, P, J, 3], metres.
+        rotation_BTPR6: local rotations [B, T, P, J - 1, 6]; taken as they are, or not at all for the kind "heading".
         frames_B: number of valid frames [B]; None where all are valid.
         skeleton: whose joints these are.
 
     Returns:
-        Features [B, T - 1, 2, F], zero beyond the valid ones, and the number of valid ones [B].
+        Features [B, T - 1, P, F], zero beyond the valid ones, and the number of valid ones [B].
     """
+    if skeleton.features == "heading":
+        return _heading_features(position_BTPJ3, frames_B, skeleton)
     position_BTPJ3 = canonicalise(position_BTPJ3, frames_B, skeleton)
     current_BTPJ3 = position_BTPJ3[:, :-1]
     velocity_BTPJ3 = position_BTPJ3[:, 1:] - current_BTPJ3
@@ -172,6 +125,18 @@ def motion_features(
     return where_valid(features_BTPF, frames_B, 0.0), frames_B
 
 
+def _heading_features(position_BTPJ3: Tensor, frames_B: Tensor | None, skeleton: Skeleton) -> tuple[Tensor, Tensor]:
+    """Those of each motion at its own length, as a heading is smoothed up to the motion's ends."""
+    batch, length, num_persons = position_BTPJ3.shape[:3]
+    frames = [length] * batch if frames_B is None else frames_B.tolist()
+    features_BTPF = position_BTPJ3.new_zeros(batch, length - 1, num_persons, skeleton.num_features)
+    for row, valid in enumerate(frames):
+        if valid > 1:
+            features_PTF = heading_features(position_BTPJ3[row, :valid].transpose(0, 1), skeleton)
+            features_BTPF[row, : valid - 1] = features_PTF.transpose(0, 1)
+    return features_BTPF, torch.tensor([max(0, valid - 1) for valid in frames], device=position_BTPJ3.device)
+
+
 def exchange_persons(features_BTPF: Tensor, exchanged_B: Tensor, skeleton: Skeleton) -> Tensor:
     """Features of the same motions with the persons in each other's place, in the frame of the new first person.
 
@@ -182,7 +147,11 @@ def exchange_persons(features_BTPF: Tensor, exchanged_B: Tensor, skeleton: Skele
 
     Returns:
         Features [B, T, 2, F].
+
+    Raises:
+        ValueError: features of the skeleton are not of the kind "world".
     """
+    _check_world(skeleton, "those of two persons")
     layout = FeatureLayout.of(skeleton)
     other_BTPF = features_BTPF.flip(2)
     joints_BTPJ3 = joints_from_features(other_BTPF, skeleton)
@@ -196,18 +165,30 @@ def exchange_persons(features_BTPF: Tensor, exchanged_B: Tensor, skeleton: Skele
 
 
 def joints_from_features(features_F: Tensor, skeleton: Skeleton) -> Tensor:
-    """Joint positions [..., J, 3] in metres that the features [..., F] hold."""
+    """Joint positions [..., J, 3] in metres that the features [..., F] hold; of the kind "heading" [..., T, F]."""
+    if skeleton.features == "heading":
+        return heading_joints(features_F, skeleton)
     return features_F[..., FeatureLayout.of(skeleton).positions].unflatten(-1, (skeleton.num_joints, 3))
 
 
 def rotations_from_features(features_F: Tensor, skeleton: Skeleton) -> Tensor:
-    """Local rotations [..., J - 1, 6] of joints 1..J-1 in 6D that the features [..., F] hold."""
+    """Local rotations [..., J - 1, 6] of joints 1..J-1 in 6D that the features [..., F] hold.
+
+    Of the kind "heading" they are found from the joints, and the features are [..., T, F].
+    """
+    if skeleton.features == "heading":
+        return heading_rotations(features_F, skeleton)
     return features_F[..., FeatureLayout.of(skeleton).rotations].unflatten(-1, (skeleton.num_joints - 1, 6))
 
 
 def contacts_from_features(features_F: Tensor, skeleton: Skeleton) -> Tensor:
     """How much each of the skeleton's contacts touches the ground [..., K], from 0 to 1, by the features [..., F]."""
     return features_F[..., FeatureLayout.of(skeleton).contacts].clamp(0, 1)
+
+
+def _check_world(skeleton: Skeleton, what: str) -> None:
+    if skeleton.features != "world":
+        raise ValueError(f"features of {skeleton.name} are of the kind {skeleton.features!r}, not {what}")
 
 
 class Normaliser(nn.Module):

@@ -19,10 +19,15 @@ HumanML3D's, each frame in the frame of the root's heading (see features.py and 
 
 @dataclass(frozen=True)
 class PoolStage:
-    """One pooling of the skeleton: groups of the finer joints, and the edges of the coarser graph they form."""
+    """One pooling of the skeleton: groups of the finer joints, and the edges of the coarser graph they form.
+
+    Attributes:
+        names: of the groups, where they have some.
+    """
 
     groups: tuple[tuple[int, ...], ...]
     edges: tuple[tuple[int, int], ...]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ _TWELVE = PoolStage(
 _SEVEN = PoolStage(
     groups=((0, 1, 3, 5), (0, 1, 2), (0, 3, 4), (0, 5, 6), (6, 7, 8), (6, 9, 10), (6, 11)),
     edges=((0, 1), (0, 2), (0, 3), (3, 4), (3, 5), (3, 6)),
+    names=("root", "left leg", "right leg", "spine", "left arm", "right arm", "head"),
 )
 
 SMPL22 = Skeleton(

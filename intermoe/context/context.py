@@ -11,7 +11,6 @@ from typing import Protocol, TypedDict
 import torch
 from torch import Tensor
 
-from intermoe.body.conventions import FPS
 from intermoe.body.skeletons import Skeleton
 from intermoe.context.continuation import check_people, continued, overlap
 from intermoe.context.networks import Networks
@@ -36,7 +35,7 @@ class GenerateOptions(TypedDict, total=False):
 class Context(Protocol):
     """What a prompt is generated in."""
 
-    def frames(self, seconds: float | None, longest: int) -> int:
+    def frames(self, seconds: float | None, longest: int, fps: int) -> int:
         """Frames that the networks make, with those that are known; ``UserError`` where they cannot be so many."""
         ...
 
@@ -56,11 +55,11 @@ class Context(Protocol):
 
 
 class Alone:
-    """Two people of whom nothing is known."""
+    """People of whom nothing is known."""
 
-    def frames(self, seconds: float | None, longest: int) -> int:
+    def frames(self, seconds: float | None, longest: int, fps: int) -> int:
         """Those of 5 seconds where nothing is said."""
-        return frames_of(5.0 if seconds is None else seconds, longest)
+        return frames_of(5.0 if seconds is None else seconds, longest, fps)
 
     def exchanges(self, first: int | None) -> bool:
         """Only where the networks ask for it."""
@@ -81,7 +80,7 @@ class Beside:
 
     person: GivenPerson
 
-    def frames(self, seconds: float | None, longest: int) -> int:
+    def frames(self, seconds: float | None, longest: int, fps: int) -> int:
         """All of the given person's, or those of the first seconds."""
         there = len(self.person.joints)
         if seconds is None:
@@ -89,9 +88,9 @@ class Beside:
                 cut = f"given: the first {longest} of {there} frames are used, as the model learned from no more"
                 warnings.warn(UserNote(cut), stacklevel=2)
             return min(there, longest)
-        frames = frames_of(seconds, longest)
+        frames = frames_of(seconds, longest, fps)
         if frames > there:
-            raise UserError(f"{seconds:g} seconds", where="seconds", allowed=f"up to the given {there / FPS:.4g}")
+            raise UserError(f"{seconds:g} seconds", where="seconds", allowed=f"up to the given {there / fps:.4g}")
         return frames
 
     def exchanges(self, first: int | None) -> bool:
@@ -111,10 +110,10 @@ class After:
 
     motion: Motion
 
-    def frames(self, seconds: float | None, longest: int) -> int:
+    def frames(self, seconds: float | None, longest: int, fps: int) -> int:
         """The last frames of the motion and those of 4 seconds where nothing is said."""
         known = overlap(self.motion)
-        return known + frames_of(4.0 if seconds is None else seconds, longest, known)
+        return known + frames_of(4.0 if seconds is None else seconds, longest, fps, known)
 
     def exchanges(self, first: int | None) -> bool:
         """Only where the networks ask for it."""
@@ -137,6 +136,8 @@ def context_of(given: GivenPerson | None, after: Motion | None, skeleton: Skelet
     ):
         if known is not None and not isinstance(known, kind):
             raise UserError(f"a {type(known).__name__}", where=name, allowed=f"a {kind.__name__}, as of {example}")
+        if known is not None and skeleton.features != "world":
+            raise UserError("a motion that is known", where=name, allowed="a model of two persons")
         if known is not None and known.skeleton != skeleton:
             raise UserError(f"skeleton {known.skeleton.name}", where=name, allowed=f"{skeleton.name}, the model's")
     if given is not None:

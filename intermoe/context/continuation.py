@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from intermoe.body.conventions import FPS, MIN_FRAMES
+from intermoe.body.conventions import MIN_FRAMES
 from intermoe.body.features import (
     contacts_from_features,
     joints_from_features,
@@ -57,8 +57,8 @@ def overlap(motion: Motion) -> int:
     Raises:
         UserError: the motion is too short, or has another frame rate.
     """
-    if motion.fps != FPS:
-        raise UserError(f"{motion.fps} frames a second", where="after", allowed=f"{FPS}")
+    if motion.fps != motion.skeleton.fps:
+        raise UserError(f"{motion.fps} frames a second", where="after", allowed=f"{motion.skeleton.fps}")
     if len(motion.joints) < MIN_FRAMES:
         raise UserError(f"{len(motion.joints)} frames", where="after", allowed=f"{MIN_FRAMES} or more")
     return _overlap(len(motion.joints))
@@ -87,7 +87,7 @@ def _overlap(frames: int) -> int:
     return min(_KNOWN, (frames - 1) // _LATENT * _LATENT) + 1
 
 
-def lengths_in_a_row(prompts: int, seconds: float, longest: int, after: Motion | None) -> list[int]:
+def lengths_in_a_row(prompts: int, seconds: float, longest: int, after: Motion | None, fps: int) -> list[int]:
     """Frames that the networks make for each of several prompts in a row, with those that are known.
 
     Args:
@@ -95,6 +95,7 @@ def lengths_in_a_row(prompts: int, seconds: float, longest: int, after: Motion |
         seconds: that each of them adds.
         longest: frames of the longest motion that the networks learned from.
         after: a motion that goes before the first.
+        fps: frames per second.
 
     Raises:
         UserError: they cannot make as many, or as few.
@@ -103,7 +104,7 @@ def lengths_in_a_row(prompts: int, seconds: float, longest: int, after: Motion |
     there = 0 if after is None else len(after.joints)
     known = 0 if after is None else overlap(after)
     for _ in range(prompts):
-        new = frames_of(seconds, longest, known)
+        new = frames_of(seconds, longest, fps, known)
         lengths.append(known + new)
         there += new
         known = _overlap(there)
@@ -161,7 +162,7 @@ def continued(
         Motion(
             joints=np.concatenate([motion.joints, joints_PTJ3.transpose(0, 1).numpy()]),
             rotations=np.concatenate([motion.rotations, rotations_PTR6.transpose(0, 1).numpy()]),
-            fps=FPS,
+            fps=motion.fps,
             caption=_in_a_row(motion.caption, caption),
             skeleton=skeleton,
         )

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from intermoe.body.conventions import FPS
 from intermoe.body.features import (
     contacts_from_features,
     joints_from_features,
@@ -94,7 +93,7 @@ def with_partner(
         Motion(
             joints=np.stack([given.joints, joints_TJ3][order], axis=1),
             rotations=np.stack([given.rotations, rotations_TR6][order], axis=1),
-            fps=FPS,
+            fps=skeleton.fps,
             caption=caption,
             skeleton=skeleton,
         )

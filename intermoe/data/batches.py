@@ -1,6 +1,6 @@
 """From recordings to the batches that networks see: crop, swap, mirror, canonical frame, features, padding.
 
-Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1, F features of a person in a frame, K text tokens, W text
+Legend: B batch, T frames, P persons, J joints, R = J - 1, F features of a person in a frame, K text tokens, W text
 width.
 """
 
@@ -16,6 +16,7 @@ from intermoe.body.conventions import MIN_FRAMES
 from intermoe.body.features import mirror_motion, motion_features
 from intermoe.body.skeletons import Skeleton
 from intermoe.data.draws import Draw
+from intermoe.data.rows import RecordedMotion
 from intermoe.data.shards import DatasetFolder
 from intermoe.text.encoders import TextStates
 
@@ -26,7 +27,7 @@ _AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Interactions:
-    """A batch of interactions, both persons in the canonical frame.
+    """A batch of motions; of the feature kind "world", all persons in the canonical frame.
 
     Attributes:
         features_BTPF: float32, not normalised, zero beyond the frames of a sample.
@@ -38,8 +39,7 @@ class Interactions:
 
 
 def interactions(
-    positions: Sequence[NDArray[np.float32]],
-    rotations: Sequence[NDArray[np.float32]],
+    motions: Sequence[RecordedMotion],
     draws: Sequence[Draw],
     skeleton: Skeleton,
     max_frames: int,
@@ -48,10 +48,12 @@ def interactions(
 ) -> Interactions:
     """Crop, swap, mirror and bring into the canonical frame what the samples hold.
 
+    Features of the kind "heading" are cropped alone: they say the same in every frame of reference, and a data set that
+    has them holds mirrored recordings of its own.
+
     Args:
-        positions: a sample each, [T, 2, J, 3], metres.
-        rotations: a sample each, [T, 2, R, 6].
-        draws: what each sample drew.
+        motions: a sample each.
+        draws: what each sample drew (see ``Draw.allowed``).
         skeleton: whose joints these are.
         max_frames: recordings longer than this are cropped; the features have one frame less than the crop (299 of
             300, as velocities need the next frame).
@@ -60,10 +62,16 @@ def interactions(
     Returns:
         Features padded to the longest sample.
     """
-    crops = [crop_bounds(len(position), max_frames, drawn) for position, drawn in zip(positions, draws, strict=True)]
+    crops = [crop_bounds(motion.frames, max_frames, drawn) for motion, drawn in zip(motions, draws, strict=True)]
     frames_B = torch.tensor([end - start - 1 for start, end in crops])
     longest = int(frames_B.max())
-    features_BTPF = torch.empty(len(crops), longest + -longest % multiple, 2, skeleton.num_features)
+    shape = len(crops), longest + -longest % multiple, skeleton.num_persons, skeleton.num_features
+    if skeleton.features == "heading":
+        features_BTPF = torch.zeros(shape)
+        for row, (motion, (start, end)) in enumerate(zip(motions, crops, strict=True)):
+            features_BTPF[row, : end - start - 1] = torch.tensor(motion.features_TPF[start : end - 1])
+        return Interactions(features_BTPF, frames_B)
+    features_BTPF = torch.empty(shape)
     alike: dict[tuple[int, bool], list[int]] = {}
     for row, ((start, end), drawn) in enumerate(zip(crops, draws, strict=True)):
         alike.setdefault((end - start, drawn.mirror), []).append(row)
@@ -71,8 +79,10 @@ def interactions(
         for first in range(0, len(rows), _AT_ONCE):
             group = rows[first : first + _AT_ONCE]
             position_BTPJ3, rotation_BTPR6 = (
-                torch.from_numpy(np.stack([_cropped(of_samples[row], crops[row], draws[row]) for row in group]))
-                for of_samples in (positions, rotations)
+                torch.from_numpy(
+                    np.stack([_cropped(getattr(motions[row], name), crops[row], draws[row]) for row in group])
+                )
+                for name in ("position_TPJ3", "rotation_TPR6")
             )
             if mirror:
                 position_BTPJ3, rotation_BTPR6 = mirror_motion(position_BTPJ3, rotation_BTPR6, skeleton)
@@ -84,7 +94,7 @@ def interactions(
 
 
 def _cropped(motion_TP: NDArray[np.float32], crop: tuple[int, int], drawn: Draw) -> NDArray[np.float32]:
-    """A view of the crop of a motion [T, 2, ...], with the persons in each other's place if that was drawn."""
+    """A view of the crop of a motion [T, P, ...], with the persons in each other's place if that was drawn."""
     return motion_TP[slice(*crop), :: -1 if drawn.swap else 1]
 
 
@@ -104,7 +114,7 @@ class Window:
     start: int
 
 
-def windows(frames: Sequence[int], max_frames: int, window: int, stride: int) -> list[Window]:
+def windows(frames: Sequence[int], max_frames: int, window: int, stride: int, num_persons: int = 2) -> list[Window]:
     """All windows of all recordings, each person alone.
 
     Args:
@@ -112,6 +122,7 @@ def windows(frames: Sequence[int], max_frames: int, window: int, stride: int) ->
         max_frames: longer recordings are cropped to this first; a window lies in the crop.
         window: frames of features of a window.
         stride: frames between the starts of two windows.
+        num_persons: of a recording.
 
     Example:
         >>> len(windows([85, 20], max_frames=300, window=64, stride=10))
@@ -121,7 +132,7 @@ def windows(frames: Sequence[int], max_frames: int, window: int, stride: int) ->
     for row, total in enumerate(frames):
         features = min(total, max_frames) - 1
         starts = range(0, max(1, features - window + 1), stride) if features >= MIN_FRAMES - 1 else range(0)
-        found += [Window(row, person, start) for start in starts for person in (0, 1)]
+        found += [Window(row, person, start) for start in starts for person in range(num_persons)]
     return found
 
 

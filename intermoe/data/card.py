@@ -60,7 +60,7 @@ class DatasetCard(Config):
         files: SHA-256 of each file, by its path in the folder.
     """
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     name: str
     reader: str
     skeleton: str
@@ -86,6 +86,8 @@ class DatasetCard(Config):
             raise ValueError(f"skeleton {self.skeleton!r} is not one of {', '.join(SKELETONS)}")
         if not len(self.mean) == len(self.std) == skeleton_named(self.skeleton).num_features:
             raise ValueError(f"mean and std have as many numbers as {self.skeleton} has features")
+        if self.fps != (fps := skeleton_named(self.skeleton).fps):
+            raise ValueError(f"fps = {self.fps}, but {self.skeleton} is recorded at {fps}")
         for file, digest in self.files.items():
             if not (_FILE.fullmatch(file) and _SHA256.fullmatch(digest)):
                 raise ValueError(f"files lists {file!r}, which no data set holds")

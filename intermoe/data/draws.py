@@ -9,7 +9,7 @@ Legend: B samples, L latent frames, P = 2 persons, Z latent numbers of a person-
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
 from hashlib import sha256
@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from intermoe.body.skeletons import Skeleton
 
 Item = TypeVar("Item")
 
@@ -63,6 +65,10 @@ class Draw:
     mirror: bool
     caption: float
     seed: int
+
+    def allowed(self, skeleton: Skeleton) -> "Draw":
+        """The same without what recordings of that skeleton are not given: those with features are only cropped."""
+        return self if skeleton.features == "world" else replace(self, swap=False, mirror=False)
 
 
 UNDRAWN = Draw(crop=0.0, swap=False, mirror=False, caption=0.0, seed=0)

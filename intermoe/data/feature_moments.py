@@ -2,7 +2,7 @@
 
 Sums are float64 and are added in the order of their parts: the same parts give the same bits, wherever each was summed.
 
-Legend: T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame, B stretches, N person-frames.
+Legend: T frames, P persons, J joints, R = J - 1, F features of a person-frame, B stretches, N person-frames.
 """
 
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ from torch import Tensor
 from intermoe.body.conventions import MIN_FRAMES
 from intermoe.body.features import motion_features
 from intermoe.body.skeletons import Skeleton
+from intermoe.data.rows import RecordedMotion
 
 # As long as the longest stretch that the published models train on.
 _STRETCH = 300
@@ -35,17 +36,20 @@ class Moments:
     square_F: Tensor
 
     @classmethod
-    def of(cls, position_TPJ3: Tensor, rotation_TPR6: Tensor, skeleton: Skeleton) -> Self:
+    def of(cls, motion: RecordedMotion, skeleton: Skeleton) -> Self:
         """The moments of one recording, with either person as the first, as training swaps them.
 
         Args:
-            position_TPJ3: world positions [T, 2, J, 3], metres.
-            rotation_TPR6: local rotations [T, 2, J - 1, 6].
+            motion: of the recording.
             skeleton: whose joints these are.
 
         The recording is cut into stretches of 300 frames, each in the canonical frame of its own beginning; what is
-        left at the end counts if it is long enough to be a recording.
+        left at the end counts if it is long enough to be a recording. Features of its own count as they are.
         """
+        if skeleton.features == "heading":
+            x_NF = torch.tensor(motion.features_TPF).double().flatten(0, 1)
+            return cls(len(x_NF), x_NF.sum(0), x_NF.square().sum(0))
+        position_TPJ3, rotation_TPR6 = torch.tensor(motion.position_TPJ3), torch.tensor(motion.rotation_TPR6)
         count = 0
         sum_F, square_F = torch.zeros(2, skeleton.num_features, dtype=torch.float64)
         for start in range(0, len(position_TPJ3) - MIN_FRAMES + 1, _STRETCH):

@@ -11,7 +11,7 @@
 A row is a row group of its own, not compressed and without dictionaries, so that training reads the rows it draws and
 nothing else. Row ``i`` of a split is row ``i mod R`` of its file ``i div R``; R stands on the card.
 
-Legend: T frames, P = 2 persons, J joints, R = J - 1, K text tokens, W text width, F features of a person-frame.
+Legend: T frames, P persons, J joints, R = J - 1, K text tokens, W text width, F features of a person-frame.
 """
 
 import json
@@ -38,7 +38,7 @@ from intermoe.body.skeletons import SKELETONS, skeleton_named
 from intermoe.config import Config
 from intermoe.data.card import CARD, DatasetCard, read_card, shard_name
 from intermoe.data.draws import Draw
-from intermoe.data.rows import CaptionRow, MotionRow, RecordingHeader, SplitIndex
+from intermoe.data.rows import CaptionRow, MotionRow, RecordedMotion, RecordingHeader, SplitIndex
 from intermoe.errors import UserError
 from intermoe.files import make_folder, sha256, whole_file
 from intermoe.places import Place, absolute, as_place, check_storage, is_remote, storage_errors
@@ -50,8 +50,11 @@ MOTION_SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("frames", pa.int32(), nullable=False),
-        pa.field("position", _FLOATS, nullable=False),  # T x 2 x J x 3, flat
-        pa.field("rotation", _FLOATS, nullable=False),  # T x 2 x R x 6, flat
+        # Of the feature kind "world" the features are made of positions and rotations; of the kind "heading" they are
+        # the data set's own, and the other two are empty.
+        pa.field("position", _FLOATS, nullable=False),  # T x P x J x 3, flat
+        pa.field("rotation", _FLOATS, nullable=False),  # T x P x R x 6, flat
+        pa.field("features", _FLOATS, nullable=False),  # (T - 1) x P x F, flat
         pa.field("captions", _NUMBERS, nullable=False),  # rows of the captions
         pa.field("mirrored", _NUMBERS, nullable=False),  # for each caption the row of its mirrored form
         pa.field("swapped", _NUMBERS, nullable=False),  # ... of its form with the persons in each other's place
@@ -59,10 +62,13 @@ MOTION_SCHEMA = pa.schema(
         pa.field("label", pa.string(), nullable=False),  # JSON
     ]
 )
+MOTION_PARTS = ("position", "rotation", "features")
+"""The columns of a recording's motion."""
 _HEADER = ["id", "captions", "mirrored", "swapped", "swapped_mirrored", "label"]
 CAPTION_SCHEMA = pa.schema(
     [
         pa.field("text", pa.string(), nullable=False),
+        pa.field("words", pa.string(), nullable=False),  # with their parts of speech; empty where they are not known
         pa.field("tokens", pa.int32(), nullable=False),
         pa.field("eot", pa.int32(), nullable=False),
         pa.field("state", _FLOATS, nullable=False),  # tokens x W, flat; only tokens that count
@@ -132,20 +138,24 @@ class DatasetFolder:
         """
         if not 0 <= row < self._rows(split):
             raise IndexError(f"row {row} of {self._rows(split)} in split {split!r}")
-        values, num_joints = self._row(f"motions/{split}", row), self._skeleton.num_joints
+        values = self._row(f"motions/{split}", row)
         with self._value_errors(f"motions/{split}", row):
-            frames = values["frames"].as_py()
-            return MotionRow(
-                **_header({name: values[name].as_py() for name in _HEADER}),
-                position_TPJ3=_array(values["position"]).reshape(frames, 2, num_joints, 3),
-                rotation_TPR6=_array(values["rotation"]).reshape(frames, 2, num_joints - 1, 6),
-            )
+            parts = {name: _array(values[name]) for name in MOTION_PARTS}
+            motion = RecordedMotion.of_parts(parts, values["frames"].as_py(), self._skeleton)
+            return MotionRow(**_header({name: values[name].as_py() for name in _HEADER}), **vars(motion))
 
     def texts(self) -> list[str]:
         """The texts of all captions, by their rows; reads no states."""
-        table = self._columns("captions/", self.card.captions, ["text"])
+        return self._of_captions("text")
+
+    def words(self) -> list[str]:
+        """The words of all captions with their parts of speech, by their rows (see ``Recording.words``)."""
+        return self._of_captions("words")
+
+    def _of_captions(self, name: str) -> list[str]:
+        table = self._columns("captions/", self.card.captions, [name])
         with self._value_errors("captions/"):
-            return table["text"].to_pylist()
+            return table[name].to_pylist()
 
     def words(self) -> list[str]:
         """The words of all captions before their parts of speech, by their rows; empty where the data set has none."""
@@ -176,7 +186,7 @@ class DatasetFolder:
         values = self._row("captions/", row)
         with self._value_errors("captions/", row):
             state_KW = _array(values["state"]).reshape(values["tokens"].as_py(), self.card.encoder.width)
-            return CaptionRow(values["text"].as_py(), state_KW, values["eot"].as_py())
+            return CaptionRow(values["text"].as_py(), state_KW, values["eot"].as_py(), values["words"].as_py())
 
     def _index(self, split: str) -> SplitIndex:
         """Ids and lengths of all recordings of a split; reads no motion."""

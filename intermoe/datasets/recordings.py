@@ -54,6 +54,8 @@ class Recording:
     captions: tuple[str, ...]
     label: dict[str, str | int]
     notes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    features_TPF: NDArray[np.float32] | None = None
 
     def check(self, skeleton: Skeleton) -> "Recording":
         """This recording, or ``BadRecording`` where it breaks a promise of this class or shows no two bodies."""

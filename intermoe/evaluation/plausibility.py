@@ -1,16 +1,15 @@
 """Physical plausibility: sliding feet, floor penetration, changing bone lengths, interpenetration, jerk.
 
 Measured on joints alone, each motion for itself; recorded motion has values above zero too, which stand beside. Every
-measure takes positions [T, 2, J, 3] in metres, y up, the ground at y = 0, at 30 frames a second, of 4 frames or more,
-and the skeleton whose joints these are.
+measure takes positions [T, P, J, 3] in metres, y up, the ground at y = 0, of 4 frames or more, and the skeleton whose
+joints these are, which says how many frames make a second.
 
-Legend: T frames, P = 2 persons, J joints, K joints that touch the ground, M bones, X of one person, Y of the other.
+Legend: T frames, P persons, J joints, K joints that touch the ground, M bones, X of one person, Y of the other.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from intermoe.body.conventions import FPS
 from intermoe.body.skeletons import Skeleton
 from intermoe.evaluation.ranges import bone_lengths
 
@@ -38,7 +37,7 @@ def foot_skating_cm_s(joints_TPJ3: Joints, skeleton: Skeleton) -> float:
     feet_TPK3 = _exact(joints_TPJ3)[:, :, [contact.joint for contact in skeleton.contacts]]
     low_TPK = feet_TPK3[..., 1] < [contact.height for contact in skeleton.contacts]
     planted_TPK = low_TPK[1:] & low_TPK[:-1]
-    speed_TPK = np.linalg.norm(np.diff(feet_TPK3, axis=0)[..., [0, 2]], axis=-1) * FPS
+    speed_TPK = np.linalg.norm(np.diff(feet_TPK3, axis=0)[..., [0, 2]], axis=-1) * skeleton.fps
     return float(_CM * speed_TPK[planted_TPK].mean()) if planted_TPK.any() else 0.0
 
 
@@ -70,9 +69,9 @@ def interpenetration_cm(joints_TPJ3: Joints, skeleton: Skeleton) -> float:
     return float(_CM * interpenetration(joints_TPJ3, skeleton).mean())
 
 
-def jerk_m_s3(joints_TPJ3: Joints, skeleton: Skeleton) -> float:  # noqa: ARG001 - the form of a measure
+def jerk_m_s3(joints_TPJ3: Joints, skeleton: Skeleton) -> float:
     """Mean size of the third derivative of the joints' positions."""
-    return float(np.linalg.norm(np.diff(_exact(joints_TPJ3), n=3, axis=0), axis=-1).mean() * FPS**3)
+    return float(np.linalg.norm(np.diff(_exact(joints_TPJ3), n=3, axis=0), axis=-1).mean() * skeleton.fps**3)
 
 
 def interpenetration(joints_TPJ3: Joints, skeleton: Skeleton) -> Array:

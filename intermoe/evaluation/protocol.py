@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from intermoe.body.skeletons import skeleton_named
 from intermoe.config import Config
 from intermoe.data.batches import crop_bounds
 from intermoe.data.draws import Draw, draw, replication_order
@@ -192,10 +193,11 @@ def plan(
         raise UserError("the row raw without the row generated", where="rows", allowed="both, or only generated")
     count = check_split(folder, config, split)
     index, headers = folder.index(split), folder.headers(split)
+    skeleton = skeleton_named(folder.card.skeleton)
     tells_roles = identity_is_known(folder, split)
 
     def draw_sample(replication: int, purpose: str, row: int) -> EvaluationSample:
-        drawn = replace(draw(seed, replication, f"{purpose}/{headers[row].id}"), mirror=False)
+        drawn = replace(draw(seed, replication, f"{purpose}/{headers[row].id}"), mirror=False).allowed(skeleton)
         if persons == "named":
             drawn = folder.in_named_order(headers[row], drawn)
         start, end = crop_bounds(int(index.frames[row]), max_frames, drawn)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from intermoe.body.conventions import FPS
 from intermoe.body.skeletons import Skeleton
 
 Joints = NDArray[np.float32]
@@ -37,7 +36,7 @@ def measures(joints_TPJ3: Joints, skeleton: Skeleton) -> dict[str, NDArray[np.fl
     return {
         "bone_length": bone_lengths(joints_TPJ3, skeleton),
         "foot_height": joints_TPJ3[:, :, feet, 1].reshape(len(joints_TPJ3), -1, 1),
-        "root_speed": np.linalg.norm(step, axis=-1, keepdims=True) * FPS,
+        "root_speed": np.linalg.norm(step, axis=-1, keepdims=True) * skeleton.fps,
     }
 
 

@@ -1,6 +1,6 @@
 """The computation of an evaluation, job by job: generate or read the motions, embed and measure them, write a file.
 
-Legend: B samples, T frames, P = 2 persons, J joints, R = J - 1, F features, K text tokens.
+Legend: B samples, T frames, P persons, J joints, R = J - 1, F features, K text tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -95,7 +95,7 @@ class _Motions:
     Attributes:
         features_BTPF: raw features, on the device.
         frames_B: valid frames of them.
-        joints: of each motion, [T, 2, J, 3]. Those of recordings are in the canonical frame, where each person stands
+        joints: of each motion, [T, P, J, 3]. Those of recordings are in the canonical frame, where each person stands
             on the lowest point of all frames; those of settled motions are as users get them.
     """
 
@@ -164,11 +164,10 @@ class RecordedRunner:
             yield "recorded", self._raw(*self._recorded(job))
 
     def _recorded(self, job: EvaluationJob) -> tuple[Tensor, Tensor]:
-        """Features [B, T, 2, F] of the recordings and their frames [B]."""
+        """Features [B, T, P, F] of the recordings and their frames [B]."""
         recordings = [self.folder.recording(self.spec.split, sample.row) for sample in job.samples]
         batch = interactions(
-            [recording.position_TPJ3 for recording in recordings],
-            [recording.rotation_TPR6 for recording in recordings],
+            recordings,
             [sample.drawn for sample in job.samples],
             self.skeleton,
             self.max_frames,
@@ -178,7 +177,8 @@ class RecordedRunner:
 
     def _raw(self, features_BTPF: Tensor, frames_B: Tensor) -> _Motions:
         """Motions whose joints are those of the features."""
-        joints_BTPJ3 = joints_from_features(features_BTPF, self.skeleton).cpu().numpy()
+        joints_BPTJ3 = joints_from_features(features_BTPF.transpose(1, 2), self.skeleton)
+        joints_BTPJ3 = joints_BPTJ3.transpose(1, 2).cpu().numpy()
         joints = [joints_BTPJ3[row, :frames] for row, frames in enumerate(frames_B.tolist())]
         return _Motions(features_BTPF.to(self.device), frames_B.to(self.device), joints)
 

@@ -19,9 +19,24 @@ def key_mask(mask_BL: Tensor, num_persons: int, dtype: torch.dtype = torch.float
         >>> key_mask(torch.tensor([[True, False]]), num_persons=1)
         tensor([[[[0., -inf, 0.]]]])
     """
-    allowed_BK = pad(mask_BL, (0, 1), value=True)
-    barred_BK = torch.zeros(allowed_BK.shape, dtype=dtype, device=mask_BL.device).masked_fill(~allowed_BK, -torch.inf)
-    return barred_BK.repeat(num_persons, 1)[:, None, None]
+    return _barred(pad(mask_BL, (0, 1), value=True), num_persons, dtype)
+
+
+def plain_key_mask(mask_BL: Tensor, num_persons: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The same [N, 1, 1, K] for attention without a zero key: it is allowed only where there is nothing to attend to.
+
+    Example:
+        >>> plain_key_mask(torch.tensor([[True, False], [False, False]]), num_persons=1).flatten(1)
+        tensor([[0., -inf, -inf],
+                [-inf, -inf, 0.]])
+    """
+    return _barred(torch.cat([mask_BL, ~mask_BL.any(dim=1, keepdim=True)], dim=1), num_persons, dtype)
+
+
+def _barred(allowed_BK: Tensor, num_persons: int, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores of each person's keys, from those that are allowed in a sample."""
+    barred_BK = torch.zeros(allowed_BK.shape, dtype=dtype, device=allowed_BK.device)
+    return barred_BK.masked_fill(~allowed_BK, -torch.inf).repeat(num_persons, 1)[:, None, None]
 
 
 class Attention(nn.Module):

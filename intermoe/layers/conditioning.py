@@ -1,4 +1,4 @@
-"""Conditioning on timestep and text: sinusoids and adaptive layer norm.
+"""Conditioning on timestep and text: sinusoids, feature-wise modulation and adaptive layer norm.
 
 Legend: B batch, P = 2 persons, or 1 where both have the same condition, L latent frames, D width, M = 2 D numbers of a
 modulation, K layer norms.
@@ -29,15 +29,34 @@ def sinusoids(position: Tensor, width: int) -> Tensor:
 class TimestepEmbedding(nn.Module):
     """The embedding of a diffusion timestep: a two-layer network on its sinusoids, t [B] -> [B, D]."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, num_sinusoids: int | None = None) -> None:
+        """Build the embedding.
+
+        Args:
+            width: of the embedding.
+            num_sinusoids: if they are not as many.
+        """
         super().__init__()
-        self.width = width
-        self.network = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.num_sinusoids = num_sinusoids or width
+        self.network = nn.Sequential(nn.Linear(self.num_sinusoids, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t_B: Tensor) -> Tensor:
         """Embed integer timesteps [B] as [B, D]."""
-        embedded: Tensor = self.network(sinusoids(t_B, self.width))
+        embedded: Tensor = self.network(sinusoids(t_B, self.num_sinusoids))
         return embedded
+
+
+class Film(nn.Module):
+    """Feature-wise modulation of what a layer has made: ``x (1 + scale) + shift``, both ``Linear(SiLU(emb))``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 2 * width)
+
+    def forward(self, x_PBLD: Tensor, emb_BD: Tensor) -> Tensor:
+        """Modulate x [P, B, L, D] by the conditioning [B, D] of its sample."""
+        scale_B1D, shift_B1D = self.modulation(nn.functional.silu(emb_BD)).unsqueeze(-2).chunk(2, dim=-1)
+        return torch.addcmul(shift_B1D, x_PBLD, 1 + scale_B1D)
 
 
 class Modulation(NamedTuple):

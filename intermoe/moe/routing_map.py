@@ -21,10 +21,10 @@ class RoutedNetwork(nn.Module):
     """A network whose routing can be looked at.
 
     Attributes:
-        token_names: the names of the two tokens of a moment.
+        token_names: the names of the tokens of a moment.
     """
 
-    token_names: tuple[str, str]
+    token_names: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +35,13 @@ class RoutingMap:
         gate_QMPLE: float32, mean gate over the steps of a stage; zero where the expert was never assigned.
         timesteps: of each stage, the first and the last.
         stride: frames of a latent frame.
-        tokens: the names of a moment's two tokens, which stand where elsewhere the persons do.
+        tokens: the names of a moment's tokens, which stand where elsewhere the persons do.
     """
 
     gate_QMPLE: Tensor
     timesteps: tuple[tuple[int, int], ...]
     stride: int
-    tokens: tuple[str, str] = ("first person", "second person")
+    tokens: tuple[str, ...] = ("first person", "second person")
 
 
 @dataclass
@@ -52,7 +52,7 @@ class RoutingRecorder:
     """
 
     stride: int
-    tokens: tuple[str, str]
+    tokens: tuple[str, ...]
     timesteps: list[int] = field(default_factory=list)
     gates: list[Tensor] = field(default_factory=list)
 
@@ -104,10 +104,10 @@ def recorded_routing(denoiser: RoutedNetwork, stride: int) -> Iterator[RoutingRe
     def begin_step(_denoiser: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         nonlocal prompts, is_step
         is_step = True
-        _, t_B, condition_BW, *_ = inputs
+        _, t_B, condition, *_ = inputs
         recorder.timesteps.append(int(t_B[0]))
         # What has no condition has one of zeros.
-        prompts = int(condition_BW.any(dim=1).sum())
+        prompts = int(condition.flatten(1).any(dim=1).sum())
 
     def end_step(*_: object) -> None:
         nonlocal is_step

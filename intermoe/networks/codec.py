@@ -1,6 +1,6 @@
 """Motion as features to what a denoiser works on, and back: latents of a VAE, or the normalised features themselves.
 
-Legend: B batch, T frames, L latent frames, P = 2 persons, F features, N latent joints, C channels of one,
+Legend: B batch, T frames, L latent frames, P persons, F features, N latent joints, C channels of one,
 Z = N * C, or F without a VAE.
 """
 
@@ -15,7 +15,7 @@ from intermoe.networks.vae import STRIDE, CausalSkeletalVae, Posterior, VaeConfi
 
 
 class LatentCodec(nn.Module):
-    """Encodes raw features of both persons to latents, and decodes latents to raw features.
+    """Encodes raw features of all persons to latents, and decodes latents to raw features.
 
     Attributes:
         skeleton: whose joints the features describe.
@@ -50,16 +50,16 @@ class LatentCodec(nn.Module):
         return self.vae
 
     def encode(self, features_BTPF: Tensor, noise_BLPZ: Tensor | None = None, mask_BT: Tensor | None = None) -> Tensor:
-        """Latents [B, L, 2, Z] of raw features.
+        """Latents [B, L, P, Z] of raw features.
 
         Args:
-            features_BTPF: raw features of both persons.
+            features_BTPF: raw features of all persons.
             noise_BLPZ: what a sample of the posterior is drawn with; without it, the latents are its mean.
             mask_BT: bool, valid frames; all where none is given. Latents beyond them are zero.
         """
         if mask_BT is None:
             mask_BT = features_BTPF.new_ones(features_BTPF.shape[:2], dtype=torch.bool)
-        latent_BLPZ = self.posterior(features_BTPF, mask_BT).interactions(noise_BLPZ)
+        latent_BLPZ = self.posterior(features_BTPF, mask_BT).of_persons(features_BTPF.shape[2], noise_BLPZ)
         mask_BL = mask_BT[:, : latent_BLPZ.shape[1] * self.stride].unflatten(1, (-1, self.stride)).all(dim=2)
         return latent_BLPZ.where(mask_BL[:, :, None, None], 0)
 
@@ -79,7 +79,7 @@ class LatentCodec(nn.Module):
         return Posterior(mean_BLNC, mean_BLNC.new_tensor(-torch.inf).expand_as(mean_BLNC))
 
     def decode(self, latent_BLPZ: Tensor) -> Tensor:
-        """Raw features [B, T, 2, F] of latents [B, L, 2, Z]; always in float32, as in bf16 joints tremble by 2 mm."""
+        """Raw features [B, T, P, F] of latents [B, L, P, Z]; always in float32, as in bf16 joints tremble by 2 mm."""
         x_BTPF = latent_BLPZ.float()
         if self.vae is not None:
             batch, _, persons, _ = latent_BLPZ.shape

@@ -31,8 +31,7 @@ from intermoe.moe.config import MoeConfig
 from intermoe.moe.experts import DenseFeedForward
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.router import TextLogits, text_logits
-from intermoe.moe.routing_map import RoutedNetwork
-from intermoe.moe.selection import selections
+from intermoe.networks.denoising import DenoisingNetwork
 from intermoe.networks.hand_contact import HandContactHead, contacts_from_logits
 
 # The share of the steps at which the network is asked which hands touch.
@@ -172,18 +171,14 @@ def denoiser_layers(config: DenoiserConfig, moe: MoeConfig) -> list[DenoiserLaye
     return [DenoiserLayer(config, moe) for _ in range(config.layers)]
 
 
-class Denoiser(RoutedNetwork):
+class Denoiser(DenoisingNetwork):
     """Predict the clean latents of both persons from the noised ones, the timestep and the text condition.
 
     Both persons go through the same weights, as one batch. The result starts at zero: the output layer and the
     adaptive layer norms are zero-initialised.
-
-    Attributes:
-        error_root_ZZ: what its errors are multiplied by in training before they are squared (see ``decoder_metric``);
-            zeros until it is known, None where they are squared as they are.
     """
 
-    error_root_ZZ: Tensor | None
+    num_token_rows = 2
 
     def __init__(
         self,
@@ -224,66 +219,32 @@ class Denoiser(RoutedNetwork):
         self.conditioning_PD = nn.Parameter(torch.randn(2, config.width) / 2) if config.person_conditioning else None
         self.register_buffer("error_root_ZZ", torch.zeros(latent, latent) if weighs_errors else None)
         self.contact_head = HandContactHead(config.width, num_hands) if num_hands else None
-        self._runs_ahead: bool | None = None
-
-    @property
-    def runs_ahead(self) -> bool:
-        """Whether the host runs ahead of the device."""
-        return self.out.weight.device.type != "cpu" if self._runs_ahead is None else self._runs_ahead
-
-    def run_ahead(self, runs_ahead: bool | None) -> None:  # noqa: FBT001
-        """Say whether the host is to run ahead of the device: with few launches, and without waiting for one.
-
-        Args:
-            runs_ahead: None, as at first, is wherever the device is not a CPU.
-        """
-        self._runs_ahead = runs_ahead
-        for layer in selections(self):
-            layer.has_fixed_rows = runs_ahead
-
-    def forward(
-        self, x_BLPZ: Tensor, t_B: Tensor, condition_BW: Tensor, mask_BL: Tensor, pool: TokenPool | None = None
-    ) -> Tensor:
-        """Predict the clean latents.
-
-        Args:
-            x_BLPZ: noised latents of both persons.
-            t_B: int64 timesteps.
-            condition_BW: text condition; zeros for a dropped one.
-            mask_BL: bool, the valid latent frames; what lies beyond them changes nothing.
-            pool: the tokens of these frames, from who knows them already: on a GPU finding them waits for the device.
-
-        Returns:
-            [B, L, P, Z] in the dtype of x; zero beyond the valid frames.
-        """
-        return self.predict(x_BLPZ, t_B, condition_BW, mask_BL, pool)[0]
 
     def predict(
-        self, x_BLPZ: Tensor, t_B: Tensor, condition_BW: Tensor, mask_BL: Tensor, pool: TokenPool | None = None
+        self, x_BLPZ: Tensor, t_B: Tensor, condition: Tensor, mask_BL: Tensor, pool: TokenPool | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Predict the clean latents, and which hands touch.
 
         Args:
             x_BLPZ: as for ``forward``, and so are the others.
             t_B: timesteps.
-            condition_BW: text condition.
+            condition: text condition [B, W].
             mask_BL: valid latent frames.
             pool: their tokens.
 
         Returns:
             What ``forward`` returns, and the logits of its ``HandContactHead``, if it has one.
         """
-        length, num_persons = x_BLPZ.shape[1:3]
-        text_BD = self.embed_text(condition_BW)
+        text_BD = self.embed_text(condition)
         emb_BD = self.embed_timestep(t_B) + text_BD
         routed_BD = emb_BD if self.timestep_in_router else text_BD
-        place_LD = sinusoids(torch.arange(length, device=x_BLPZ.device), self.width)
+        place_LD = sinusoids(torch.arange(x_BLPZ.shape[1], device=x_BLPZ.device), self.width)
         x_PBLD = self.embed_motion(x_BLPZ.permute(2, 0, 1, 3)) + place_LD
         if self.person_PD is not None:
             x_PBLD = x_PBLD + self.person_PD[:, None, None]
         emb_PBD = emb_BD[None] if self.conditioning_PD is None else emb_BD + self.conditioning_PD[:, None]
         if pool is None:
-            pool = TokenPool.of(mask_BL, num_persons)
+            pool = self.pool(mask_BL)
         barred = self.pair_layers[0].key_mask(mask_BL, product_dtype(x_PBLD))
         for layer, emb, text in zip(self.layers, *self._given(emb_PBD, routed_BD), strict=True):
             x_PBLD = layer(x_PBLD, emb, text, barred, pool)
@@ -294,7 +255,7 @@ class Denoiser(RoutedNetwork):
     def hand_contacts(
         self,
         latent_BLPZ: Tensor,
-        condition_BW: Tensor,
+        condition: Tensor,
         mask_BL: Tensor,
         noise_BLPZ: Tensor,
         diffusion: Diffusion,
@@ -306,7 +267,7 @@ class Denoiser(RoutedNetwork):
 
         Args:
             latent_BLPZ: clean latents of both persons.
-            condition_BW: text condition of each motion.
+            condition: text condition [B, W] of each motion.
             mask_BL: bool, the valid latent frames.
             noise_BLPZ: the noise, such as that which sampling began from.
             diffusion: the schedule.
@@ -314,26 +275,9 @@ class Denoiser(RoutedNetwork):
         if self.contact_head is None:
             return None
         t_B = torch.full((len(latent_BLPZ),), round(_CONTACTS_AT * diffusion.config.steps), device=latent_BLPZ.device)
-        _, logit_BL2HH = self.predict(diffusion.q_sample(latent_BLPZ, t_B, noise_BLPZ), t_B, condition_BW, mask_BL)
+        _, logit_BL2HH = self.predict(diffusion.q_sample(latent_BLPZ, t_B, noise_BLPZ), t_B, condition, mask_BL)
         assert logit_BL2HH is not None
         return contacts_from_logits(logit_BL2HH)
-
-    def of_batch(self, mask_BL: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-        """The network for passes over one batch of interactions: their tokens are found once.
-
-        Args:
-            mask_BL: bool, the valid latent frames.
-
-        Returns:
-            ``forward`` without ``pool``, for this mask, or for it twice over, as guidance has it.
-        """
-        pools = {copies * len(mask_BL): TokenPool.of(mask_BL.repeat(copies, 1), num_persons=2) for copies in (1, 2)}
-
-        def denoise(x_BLPZ: Tensor, t_B: Tensor, condition_BW: Tensor, mask_BL: Tensor) -> Tensor:
-            x0_BLPZ: Tensor = self(x_BLPZ, t_B, condition_BW, mask_BL, pools[len(mask_BL)])
-            return x0_BLPZ
-
-        return denoise
 
     def _given(
         self, emb_PBD: Tensor, text_BD: Tensor

@@ -16,15 +16,24 @@ from intermoe.networks.denoiser import DenoiserConfig, DenoiserLayer
 
 
 class GeluNetwork(nn.Module):
-    """Linear, GELU, dropout, linear, with biases; the last starts at zero, so that it adds nothing at first."""
+    """Linear, GELU, dropout, linear, with biases."""
 
-    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+    def __init__(self, width: int, hidden: int, dropout: float, *, starts_at_zero: bool = True) -> None:
+        """Build the network.
+
+        Args:
+            width: of the tokens.
+            hidden: hidden width.
+            dropout: between the two.
+            starts_at_zero: whether the last starts at zero, so that the network adds nothing at first.
+        """
         super().__init__()
         self.inward = nn.Linear(width, hidden)
         self.dropout = nn.Dropout(dropout)
         self.outward = nn.Linear(hidden, width)
-        nn.init.zeros_(self.outward.weight)
-        nn.init.zeros_(self.outward.bias)
+        if starts_at_zero:
+            nn.init.zeros_(self.outward.weight)
+            nn.init.zeros_(self.outward.bias)
 
     def forward(self, x_PBLD: Tensor) -> Tensor:
         """The network's output [P, B, L, D]."""

@@ -1,4 +1,4 @@
-"""The trainable head on the frozen text encoder: from token states to one condition a prompt.
+"""What networks read of a text: a trainable head on the frozen encoder's states, or these states themselves.
 
 Legend: B batch, K text tokens, W text width.
 """
@@ -48,3 +48,21 @@ class TextHead(nn.Module):
         rows_B = torch.arange(len(eot_B), device=eot_B.device)
         condition_BW: Tensor = self.norm(encoded_BKW[rows_B, eot_B])
         return condition_BW
+
+
+class EndState(nn.Module):
+    """The state of the token that ends the text, as it is; arguments as for ``TextHead``."""
+
+    def forward(self, states_BKW: Tensor, mask_BK: Tensor, eot_B: Tensor) -> Tensor:  # noqa: ARG002 - as TextHead
+        """The condition [B, W] of each prompt."""
+        return states_BKW[torch.arange(len(eot_B), device=eot_B.device), eot_B]
+
+
+class WordStates(nn.Module):
+    """The states of all tokens of the text, zero beyond it; arguments as for ``TextHead``."""
+
+    def forward(self, states_BKW: Tensor, mask_BK: Tensor, eot_B: Tensor) -> Tensor:
+        """The condition [B, K, W] of each prompt."""
+        # CLIP's mask holds all 77 places; what stands behind the text says nothing.
+        in_text_BK = torch.arange(mask_BK.shape[1], device=eot_B.device) <= eot_B[:, None]
+        return states_BKW.where((mask_BK & in_text_BK)[..., None], 0.0)

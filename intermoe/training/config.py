@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from intermoe.config import Config
 from intermoe.layers.precision import Precision
-from intermoe.networks.vae import VaeLossConfig
+from intermoe.networks.vae_losses import VaeLossConfig
 from intermoe.training.geometric import GeometricLossConfig
 
 Decay = Annotated[float, Field(ge=0, lt=1)]

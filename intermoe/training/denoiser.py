@@ -104,8 +104,8 @@ class DenoiserObjective(Objective):
         self._is_measured = True
 
     def count(self, batch: Batch) -> Tensor:
-        """Valid latent frames of both persons."""
-        return 2 * (batch["frames"] // self.model.stride).sum()
+        """Valid latent frames of all persons."""
+        return self.model.skeleton.num_persons * (batch["frames"] // self.model.stride).sum()
 
     def forward(self, batch: Batch) -> Sums:
         """Squared error of the predicted latents; where they have a weight, the other losses.
@@ -123,11 +123,10 @@ class DenoiserObjective(Objective):
         pool = self._pool(batch, mask_BL)
         with self.products():
             clean_BLPZ = self._latents(batch, mask_BT)
-            condition_BW = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
+            condition = model.condition(TextStates(batch["states"], batch["mask"], batch["eot"]))
             noisy_BLPZ = model.diffusion.q_sample(clean_BLPZ, t_B, batch["diffusion_noise"])
-            found_BLPZ, logit_BL2HH = model.denoiser.predict(
-                noisy_BLPZ, t_B, condition_BW * keep_B[:, None], mask_BL, pool
-            )
+            kept = condition * keep_B.view(-1, *[1] * (condition.dim() - 1))
+            found_BLPZ, logit_BL2HH = model.denoiser.predict(noisy_BLPZ, t_B, kept, mask_BL, pool)
         target_BLPZ = model.diffusion.target(clean_BLPZ, t_B, batch["diffusion_noise"])
         losses = {"diffusion": model.diffusion.loss_sums(found_BLPZ, target_BLPZ, mask_BL, root_ZZ)[0]}
         found_BLPZ = model.diffusion.clean(found_BLPZ, noisy_BLPZ, t_B)
@@ -174,9 +173,10 @@ class DenoiserObjective(Objective):
         """The tokens of a batch; where the lengths are on the host, nothing waits for the device."""
         frames_B = batch.get(HOST_FRAMES, batch["frames"])
         if frames_B.device.type != "cpu":
-            return TokenPool.of(mask_BL, num_persons=2)
+            return self.model.denoiser.pool(mask_BL)
         lengths = (frames_B.numpy() // self.model.stride).tolist()
-        return TokenPool.of_lengths(lengths, mask_BL.shape[1], num_persons=2, device=mask_BL.device)
+        num_rows = self.model.denoiser.num_token_rows
+        return TokenPool.of_lengths(lengths, mask_BL.shape[1], num_rows, device=mask_BL.device)
 
     def after_step(self, all_reduce: Callable[[Tensor], Tensor], skipped: Tensor | None = None) -> None:
         """Moves what the experts' selections learn, such as their biases (eqs. 8 and 9)."""

@@ -35,7 +35,7 @@ class PosteriorMemory:
 
         Args:
             model: whose VAE does not change any more.
-            form_features: gives the features [1, T, 2, F] of a form, for batches without features.
+            form_features: gives the features [1, T, P, F] of a form, for batches without features.
             num_bytes: of posteriors to keep at most; what comes later is computed every time.
         """
         self._model, self._form_features, self._room = model, form_features, num_bytes
@@ -44,7 +44,7 @@ class PosteriorMemory:
 
     @torch.no_grad()
     def latents(self, batch: Batch, mask_BL: Tensor, noise_BLPZ: Tensor | None) -> Tensor:
-        """Latents [B, L, 2, Z] of a batch of interactions; zero beyond the valid frames.
+        """Latents [B, L, P, Z] of a batch of motions; zero beyond the valid frames.
 
         Args:
             batch: its ``frames`` and ``form`` are used, and its ``features``, if it has them.
@@ -52,7 +52,7 @@ class PosteriorMemory:
             noise_BLPZ: what they are drawn with from the posteriors; without it, they are the means.
         """
         device = mask_BL.device
-        latent_BLPZ = torch.zeros(*mask_BL.shape, 2, self._model.latent, device=device)
+        latent_BLPZ = torch.zeros(*mask_BL.shape, self._model.skeleton.num_persons, self._model.latent, device=device)
         for row, (frames, form) in enumerate(zip(batch["frames"].tolist(), batch["form"].tolist(), strict=True)):
             num_latents = frames // self._model.stride
             posterior = self._kept.get(form)
@@ -63,7 +63,7 @@ class PosteriorMemory:
                     posterior = self._model.posterior(features_BTPF.to(device))
                 self._keep(form, posterior)
             noise_1LPZ = None if noise_BLPZ is None else noise_BLPZ[row : row + 1, :num_latents]
-            latent_BLPZ[row, :num_latents] = posterior.interactions(noise_1LPZ)[0]
+            latent_BLPZ[row, :num_latents] = posterior.of_persons(self._model.skeleton.num_persons, noise_1LPZ)[0]
         return latent_BLPZ
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 The order of the samples is computed, not shuffled (intermoe/data/draws.py): whoever asks for the batch of a step reads
 just the rows that it needs. So nothing has to be skipped after an interruption, and no buffer decides what is seen.
 
-Legend: B samples of one worker in one step, T frames, L latent frames, P = 2 persons, J joints, R = J - 1, F features,
+Legend: B samples of one worker in one step, T frames, L latent frames, P persons, J joints, R = J - 1, F features,
 Z latent numbers of a person-frame, K text tokens, W text width.
 """
 
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from intermoe.body.skeletons import skeleton_named
+from intermoe.body.skeletons import Skeleton, skeleton_named
 from intermoe.data.batches import Interactions, Window, cut_windows, interactions, stored_states, windows
 from intermoe.data.draws import UNDRAWN, Draw, Stream, batch_items, draw, held_out_draw, normal, share_of, uniform
 from intermoe.data.rows import MotionRow
@@ -29,11 +29,11 @@ from intermoe.training.config import TrainingConfig
 Batch = dict[str, Tensor]
 """One worker's samples of a step.
 
-Of interactions: features [B, T, 2, F] (raw, T a multiple of the frames of a latent), unless they are left out,
+Of interactions: features [B, T, P, F] (raw, T a multiple of the frames of a latent), unless they are left out,
 frames [B], states [B, K, W], mask [B, K], eot [B], caption [B] (its row in the data set), form [B] (a number for each
 motion that comes again, -1 for a crop and for what is held out), seed [B], item [B]. Of windows: features [B, T, F],
 frames [B], seed [B], item [B]. Besides what the stream is asked to draw: latent_noise and diffusion_noise
-[B, L, 2, Z], of windows [B, L, Z], and timestep [B, 2], two numbers in [0, 1).
+[B, L, P, Z], of windows [B, L, Z], and timestep [B, 2], two numbers in [0, 1).
 """
 Arrays = dict[str, NDArray[Any]]
 
@@ -45,7 +45,7 @@ class SampleStream:
     Attributes:
         dataset: folder of the shards.
         split: which of its splits.
-        kind: "interactions" of both persons with a caption, or "windows" of one person without.
+        kind: "interactions" of all persons with a caption, or "windows" of one person without.
         seed: of order and draws.
         batch_size: samples of a step over all workers.
         max_frames: longer recordings are cropped.
@@ -99,7 +99,7 @@ class SampleStream:
     def bytes_per_sample(self) -> int:
         """The most bytes that a sample takes in ``arrays``: features, caption states, noise and all other columns."""
         card = DatasetFolder.open(self.dataset).card
-        num_features = skeleton_named(card.skeleton).num_features
+        num_features, num_persons = self._skeleton.num_features, self._skeleton.num_persons
         stride = self.frames_per_latent
         integers = 8 * len(("seed", "item", "frames"))
         uniform = 8 * 2 * (Stream.TIMESTEP in self.drawn)
@@ -108,8 +108,12 @@ class SampleStream:
             return self.window // stride * (4 * stride * num_features + normal) + uniform + integers
         latents = -(-(self.max_frames - 1) // stride)
         text = card.max_tokens * (4 * card.encoder.width + 1)  # states and their mask
-        motion = latents * 2 * (4 * stride * num_features * self.features + normal)
+        motion = latents * num_persons * (4 * stride * num_features * self.features + normal)
         return motion + text + uniform + integers + 8 * len(("eot", "caption", "form"))
+
+    @property
+    def _skeleton(self) -> Skeleton:
+        return skeleton_named(DatasetFolder.open(self.dataset).card.skeleton)
 
     @property
     def _noise(self) -> tuple[Stream, ...]:
@@ -151,10 +155,10 @@ class SampleStream:
     def _draw(self, epoch: int, item: int) -> Draw:
         if not self.augment:
             return held_out_draw(self.seed, self.sample_id(item))
-        return draw(self.seed, epoch, self.sample_id(item))
+        return draw(self.seed, epoch, self.sample_id(item)).allowed(self._skeleton)
 
     def form_features(self, form: int) -> Tensor:
-        """The features [1, T, 2, F] of a motion that comes again, by its number in the column ``form``."""
+        """The features [1, T, P, F] of a motion that comes again, by its number in the column ``form``."""
         row, drawn = form // 4, replace(UNDRAWN, swap=bool(form & 2), mirror=bool(form & 1))
         folder = DatasetFolder.open(self.dataset)
         return self._interactions(folder, {(row, drawn): folder.recording(self.split, row)}).features_BTPF
@@ -206,8 +210,7 @@ class SampleStream:
     def _interactions(self, folder: DatasetFolder, motions: Mapping[tuple[int, Draw], MotionRow]) -> Interactions:
         """The interactions of recordings, by their row and draw."""
         return interactions(
-            [motion.position_TPJ3 for motion in motions.values()],
-            [motion.rotation_TPR6 for motion in motions.values()],
+            list(motions.values()),
             [drawn for _, drawn in motions],
             skeleton_named(folder.card.skeleton),
             self.max_frames,
@@ -216,7 +219,7 @@ class SampleStream:
 
     def _drawn(self, seeds: Sequence[int], latents: int) -> Batch:
         """The columns of what the step is given of the samples' random numbers."""
-        shape = (latents, self.latent) if self.kind == "windows" else (latents, 2, self.latent)
+        shape = (latents, self.latent) if self.kind == "windows" else (latents, self._skeleton.num_persons, self.latent)
         columns = {f"{stream.name.lower()}_noise": normal(seeds, shape, stream) for stream in self._noise}
         if Stream.TIMESTEP in self.drawn:
             columns["timestep"] = uniform(seeds, 2, Stream.TIMESTEP)
@@ -253,5 +256,6 @@ def _items(stream: SampleStream) -> list[Window]:
     """Every sample of the split; an interaction is the one window that begins at its start."""
     frames = DatasetFolder.open(stream.dataset).index(stream.split).frames.tolist()
     if stream.kind == "windows":
-        return windows(frames, stream.max_frames, stream.window, stream.stride)
+        skeleton = skeleton_named(DatasetFolder.open(stream.dataset).card.skeleton)
+        return windows(frames, stream.max_frames, stream.window, stream.stride, skeleton.num_persons)
     return [Window(row, person=0, start=0) for row in range(len(frames))]

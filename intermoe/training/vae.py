@@ -15,7 +15,8 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.layers.precision import in_full
 from intermoe.model import InterMoE
 from intermoe.model_config import VAE_PARTS, ModelConfig
-from intermoe.networks.vae import STRIDE, vae_loss_counts, vae_losses, whole_latents
+from intermoe.networks.vae import STRIDE, whole_latents
+from intermoe.networks.vae_losses import vae_loss_counts, vae_losses
 from intermoe.training.config import VaeTrainingConfig
 from intermoe.training.objective import Objective, Sums, means_over
 from intermoe.training.samples import Batch, SampleStream

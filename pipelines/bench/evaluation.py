@@ -102,7 +102,10 @@ def _parts(settings: Settings, samples: int) -> dict[str, Callable[[], Any]]:
     latents_B = -(-frames_B // model.stride)
     mask_BL = torch.arange(int(latents_B.max())) < latents_B[:, None]
     seeds = prompt_seeds(settings.seed, [""] * samples)
-    noise_BLPZ = normal(seeds, (mask_BL.shape[1], 2, model.latent), Stream.LATENT) * mask_BL[:, :, None, None]
+    noise_BLPZ = (
+        normal(seeds, (mask_BL.shape[1], model.skeleton.num_persons, model.latent), Stream.LATENT)
+        * mask_BL[:, :, None, None]
+    )
     condition_BW = torch.randn(
         samples, encoder_width(data.encoder), generator=torch.Generator().manual_seed(settings.seed)
     ).to(device)

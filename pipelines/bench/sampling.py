@@ -116,7 +116,8 @@ def _measure(
     if not forms:
         raise UserError(f"diffusion.steps = {settings.diffusion.steps}", allowed="5 or more")
     length = settings.data.max_frames // model.stride
-    noise_BLPZ = normal(prompt_seeds(settings.seed, [""] * samples), (length, 2, model.latent), Stream.LATENT)
+    shape = length, model.skeleton.num_persons, model.latent
+    noise_BLPZ = normal(prompt_seeds(settings.seed, [""] * samples), shape, Stream.LATENT)
     condition_BW = _conditions(model, trained, samples)
     with eval_mode(model):
         sample = partial(_sample, model, noise_BLPZ.to(device), condition_BW)
@@ -179,11 +180,12 @@ def _sample(model: InterMoE, noise_BLPZ: Tensor, condition_BW: Tensor, diffusion
 
 def _errors(model: InterMoE, latent_BLPZ: Tensor, converged_BLPZ: Tensor) -> tuple[float, float]:
     """Relative root mean square error of latents, and mean distance of joints in cm."""
-    joints_BTPJ3, expected_BTPJ3 = (
-        joints_from_features(model.decode(latents), model.skeleton) for latents in (latent_BLPZ, converged_BLPZ)
+    joints_BPTJ3, expected_BPTJ3 = (
+        joints_from_features(model.decode(latents).transpose(1, 2), model.skeleton)
+        for latents in (latent_BLPZ, converged_BLPZ)
     )
     relative = (latent_BLPZ - converged_BLPZ).square().mean().sqrt() / converged_BLPZ.square().mean().sqrt()
-    return relative.item(), 100 * (joints_BTPJ3 - expected_BTPJ3).norm(dim=-1).mean().item()
+    return relative.item(), 100 * (joints_BPTJ3 - expected_BPTJ3).norm(dim=-1).mean().item()
 
 
 def _quality(settings: Settings, trained: TrainedModel, form: Form) -> dict[str, Interval]:

@@ -143,11 +143,12 @@ def _batch(model: InterMoE, settings: Settings, samples: int) -> Batch:
     generator = torch.Generator().manual_seed(settings.seed)
     frames = settings.data.max_frames // model.stride * model.stride
     seeds = prompt_seeds(settings.seed, [""] * samples)
-    latents = frames // model.stride, 2, model.latent
+    num_persons = model.skeleton.num_persons
+    latents = frames // model.stride, num_persons, model.latent
     width = encoder_width(settings.data.encoder)
     lengths_B = torch.full((samples,), frames)
     batch: Batch = {
-        "features": torch.randn(samples, frames, 2, model.skeleton.num_features, generator=generator),
+        "features": torch.randn(samples, frames, num_persons, model.skeleton.num_features, generator=generator),
         "frames": lengths_B,
         "states": torch.randn(samples, TEXT_TOKENS, width, generator=generator),
         "mask": torch.ones(samples, TEXT_TOKENS, dtype=torch.bool),

@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -127,7 +128,7 @@ def make_shards(
         if not any(statistics_of is not None or recording["split"] == "train" for recording in recordings):
             raise _nothing_usable(len(recordings), quarantine)
         texts, rows = _link_captions(recordings)
-        captions = _encode(texts, encoder_card, text_folder, folder, progress or _silent)
+        captions = _encode(_with_words(texts, recordings), encoder_card, text_folder, folder, progress or _silent)
         motions = _write(rows, reader.skeleton, folder, progress or _silent)
         discard(folder / "parts")
         notes = [{"id": recording["id"], "note": note} for recording in recordings for note in recording["notes"]]
@@ -143,6 +144,7 @@ def make_shards(
             reader=type(reader).__name__,
             skeleton=reader.skeleton.name,
             names_persons=reader.names_persons,
+            fps=reader.skeleton.fps,
             encoder=encoder_card,
             recordings={split: sum(r["split"] == split for r in recordings) for split in SPLITS},
             frames=sum(recording["frames"] for recording in recordings),
@@ -308,11 +310,28 @@ def _link_captions(recordings: Sequence[ReadRecording]) -> tuple[list[str], list
     return texts, rows
 
 
+def _with_words(texts: Sequence[str], recordings: Sequence[ReadRecording]) -> dict[str, str]:
+    """Each text with the words that the data set gives for it, or none: it gives none of mirrored and swapped forms."""
+    pairs = (zip(recording["captions"], recording["words"], strict=False) for recording in reversed(recordings))
+    words = dict(chain.from_iterable(pairs))
+    return {text: words.get(text, "") for text in texts}
+
+
 def _encode(
-    texts: list[str], encoder: EncoderCard, text_folder: Path | None, folder: Place, progress: ProgressCallback
+    captions: Mapping[str, str],
+    encoder: EncoderCard,
+    text_folder: Path | None,
+    folder: Place,
+    progress: ProgressCallback,
 ) -> list[CaptionFile]:
+    """Files of the texts, each with its words."""
+    texts, words = list(captions), list(captions.values())
     jobs: list[EncodeJob] = [
-        {"file": shard_name("captions/", start // ROWS_PER_FILE), "texts": texts[start : start + ROWS_PER_FILE]}
+        {
+            "file": shard_name("captions/", start // ROWS_PER_FILE),
+            "texts": texts[start : start + ROWS_PER_FILE],
+            "words": words[start : start + ROWS_PER_FILE],
+        }
         for start in range(0, len(texts), ROWS_PER_FILE)
     ]
     task = partial(write_captions, encoder=encoder, text_folder=text_folder, folder=folder)

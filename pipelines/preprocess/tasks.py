@@ -3,7 +3,7 @@
 A task gets a job and returns a result, both plain values that pass as JSON; motions and token states go to
 files.
 
-Legend: B texts, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame, K text tokens, W text
+Legend: B texts, T frames, P persons, J joints, R = J - 1, F features of a person-frame, K text tokens, W text
 width.
 """
 
@@ -16,11 +16,13 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from intermoe.body.skeletons import Skeleton
 from intermoe.data.card import ROWS_PER_FILE, EncoderCard
 from intermoe.data.feature_moments import Moments
-from intermoe.data.shards import CAPTION_SCHEMA, MOTION_SCHEMA, open_parquet, write_rows
+from intermoe.data.rows import RecordedMotion
+from intermoe.data.shards import CAPTION_SCHEMA, MOTION_PARTS, MOTION_SCHEMA, open_parquet, write_rows
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.recordings import Reader, Recording, Source
 from intermoe.errors import UserError, reason_of, shortened
@@ -30,7 +32,7 @@ from intermoe.text.encoders import TextEncoder, load_encoder
 # By the device that encodes them: a GPU is filled by a whole file of texts.
 _TEXTS_PER_BATCH = {"cpu": 32, "cuda": ROWS_PER_FILE}
 _OPEN_PARTS = 16
-_PART_SCHEMA = pa.schema([MOTION_SCHEMA.field(name) for name in ("id", "frames", "position", "rotation")])
+_PART_SCHEMA = pa.schema([MOTION_SCHEMA.field(name) for name in ("id", "frames", *MOTION_PARTS)])
 
 
 class ReadRecording(TypedDict):
@@ -40,6 +42,7 @@ class ReadRecording(TypedDict):
     split: str
     frames: int
     captions: tuple[str, ...]
+    words: tuple[str, ...]
     label: str
     notes: tuple[str, ...]
     part: str
@@ -84,10 +87,11 @@ class ReadResult(TypedDict):
 
 
 class EncodeJob(TypedDict):
-    """Texts whose token states go to one file."""
+    """Texts whose token states go to one file, and the words of each."""
 
     file: str
     texts: list[str]
+    words: list[str]
 
 
 class CaptionFile(TypedDict):
@@ -140,8 +144,7 @@ def read_part(job: ReadJob, reader: Reader, folder: Place) -> ReadResult:
                 yield {
                     "id": recording.id,
                     "frames": row["frames"],
-                    "position": np.asarray(recording.position_TPJ3, np.float32),
-                    "rotation": np.asarray(recording.rotation_TPR6, np.float32),
+                    **_parts_of(recording),
                 }
                 recordings.append(row)
 
@@ -155,12 +158,25 @@ def _described(recording: Recording, part: str, row: int) -> ReadRecording:
     return {
         "id": recording.id,
         "split": recording.split,
-        "frames": len(recording.position_TPJ3),
+        "frames": len(recording.position_TPJ3) if recording.features_TPF is None else len(recording.features_TPF) + 1,
         "captions": recording.captions,
+        "words": recording.words,
         "label": json.dumps(recording.label, sort_keys=True),
         "notes": recording.notes,
         "part": part,
         "row": row,
+    }
+
+
+def _parts_of(recording: Recording) -> dict[str, NDArray[np.float32]]:
+    """The columns of its motion: its features, where it has some, or what they are made of."""
+    empty = np.empty(0, np.float32)
+    if recording.features_TPF is not None:
+        return {"position": empty, "rotation": empty, "features": np.asarray(recording.features_TPF, np.float32)}
+    return {
+        "position": np.asarray(recording.position_TPJ3, np.float32),
+        "rotation": np.asarray(recording.rotation_TPR6, np.float32),
+        "features": empty,
     }
 
 
@@ -193,7 +209,8 @@ def write_captions(job: EncodeJob, encoder: EncoderCard, text_folder: Path | Non
     loaded = _loaded(encoder.name, text_folder, device)
     if loaded.sha256 != encoder.sha256:
         raise UserError(f"the weights of {encoder.name} are not the same on all nodes", where=text_folder)
-    rows = list(_caption_rows(loaded, job["texts"], _TEXTS_PER_BATCH[device]))
+    encoded = _caption_rows(loaded, job["texts"], _TEXTS_PER_BATCH[device])
+    rows = [row | {"words": words} for row, words in zip(encoded, job["words"], strict=True)]
     checksum = write_rows(folder / job["file"], CAPTION_SCHEMA, rows)
     return {
         "file": job["file"],
@@ -220,13 +237,11 @@ def write_shard(job: WriteJob, skeleton: Skeleton, folder: Place) -> MotionFile:
 
     def motions() -> Iterator[dict[str, Any]]:
         for row in job["rows"]:
-            table = part(row["part"]).read_row_group(row["row"], ["position", "rotation"], use_threads=False)
-            position, rotation = (table[name][0].values.to_numpy() for name in ("position", "rotation"))
+            table = part(row["part"]).read_row_group(row["row"], list(MOTION_PARTS), use_threads=False)
+            parts = {name: table[name][0].values.to_numpy() for name in MOTION_PARTS}
             if job["measured"]:
-                position_TPJ3 = torch.tensor(position).view(row["frames"], 2, skeleton.num_joints, 3)
-                rotation_TPR6 = torch.tensor(rotation).view(row["frames"], 2, skeleton.num_joints - 1, 6)
-                moments.append(Moments.of(position_TPJ3, rotation_TPR6, skeleton))
-            yield row | {"position": position, "rotation": rotation}
+                moments.append(Moments.of(RecordedMotion.of_parts(parts, row["frames"], skeleton), skeleton))
+            yield row | parts
 
     checksum = write_rows(folder / job["file"], MOTION_SCHEMA, motions())
     shard: MotionFile = {"file": job["file"], "sha256": checksum}

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import t
 
 from intermoe import checkpoint
+from intermoe.body.skeletons import skeleton_named
 from intermoe.data.shards import DatasetFolder
 from intermoe.evaluation.metrics import Interval
 from intermoe.files import read_note
@@ -146,7 +147,8 @@ def pooled(values: pd.Series) -> Interval:
 
 
 def _tokens_per_sample(place: Place, config: Mapping[str, Any]) -> float:
-    """Latent frames of both persons in a training sample, on average."""
-    frames = DatasetFolder.open(run_note(place / "denoiser")["data"]).index("train").frames
+    """Latent frames of all persons in a training sample, on average."""
+    folder = DatasetFolder.open(run_note(place / "denoiser")["data"])
+    frames, num_persons = folder.index("train").frames, skeleton_named(folder.card.skeleton).num_persons
     stride = frames_per_latent(config.get("network", "intermoe"))
-    return float(2 * ((frames.clip(max=config["data"]["max_frames"]) - 1) // stride).mean())
+    return float(num_persons * ((frames.clip(max=config["data"]["max_frames"]) - 1) // stride).mean())

@@ -86,7 +86,7 @@ def _generated(model: InterMoE, folder: DatasetFolder, recordings: Sequence[Moti
     with recorded_routing(model.denoiser, model.stride) if selections(model.denoiser) else nullcontext() as recorder:
         batch = model.generate_batch(
             model.read_captions(folder, recordings, captions),
-            frames_B=torch.tensor([min(longest, len(recording.position_TPJ3)) for recording in recordings]),
+            frames_B=torch.tensor([min(longest, recording.frames) for recording in recordings]),
             seeds=prompt_seeds(0, texts),
         )
     motions = batch.motions(texts)
@@ -99,7 +99,7 @@ def _generated(model: InterMoE, folder: DatasetFolder, recordings: Sequence[Moti
 
 
 def _reconstructed(model: InterMoE, folder: DatasetFolder, recording: MotionRow) -> dict[str, ExampleMotion]:
-    recorded_BTPF = _recorded(recording, model.skeleton, len(recording.position_TPJ3))
+    recorded_BTPF = _recorded(recording, model.skeleton, recording.frames)
     with torch.no_grad():
         decoded_BTPF = model.decode(model.encode(recorded_BTPF.to(model.device))).cpu()
     text = folder.caption(recording.captions[0]).text
@@ -115,5 +115,4 @@ def _reconstructed(model: InterMoE, folder: DatasetFolder, recording: MotionRow)
 
 def _recorded(recording: MotionRow, skeleton: Skeleton, longest: int) -> Tensor:
     """Features of a recording alone in a batch, as it is: not swapped, not mirrored, from its first frame on."""
-    positions, rotations = [recording.position_TPJ3], [recording.rotation_TPR6]
-    return interactions(positions, rotations, [UNDRAWN], skeleton, longest).features_BTPF
+    return interactions([recording], [UNDRAWN], skeleton, longest).features_BTPF

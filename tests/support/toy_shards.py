@@ -48,6 +48,7 @@ def write_shards(
                 "frames": len(recording.position_TPJ3),
                 "position": recording.position_TPJ3,
                 "rotation": recording.rotation_TPR6,
+                "features": np.empty(0, np.float32),
                 "captions": [number[text] for text in recording.captions],
                 "mirrored": [number[text] for text in recording.captions],
                 "swapped": [number[swap_caption(text)] for text in recording.captions],
@@ -59,7 +60,8 @@ def write_shards(
         if rows:
             write(f"motions/{split}", MOTION_SCHEMA, rows)
     captions = [
-        {"text": text, "tokens": _TOKENS, "eot": _TOKENS - 1, "state": caption_states(text, width)} for text in texts
+        {"text": text, "words": "", "tokens": _TOKENS, "eot": _TOKENS - 1, "state": caption_states(text, width)}
+        for text in texts
     ]
     write("captions/", CAPTION_SCHEMA, captions)
     card = DatasetCard(

@@ -1,20 +1,22 @@
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from intermoe.body.feature_layout import FeatureLayout
 from intermoe.body.features import (
-    FeatureLayout,
     joints_from_features,
     mirror_motion,
     motion_features,
     rotations_from_features,
 )
+from intermoe.body.heading_features import heading_features
 from intermoe.body.kinematics import forward_kinematics
-from intermoe.body.skeletons import SKELETONS, SMPL22, Contact, PoolStage, Skeleton, skeleton_named
+from intermoe.body.skeletons import HUMANML22, SKELETONS, SMPL22, SMPLX55, Contact, PoolStage, Skeleton, skeleton_named
 from intermoe.errors import UserError
 from intermoe.networks.vae import CausalSkeletalVae, VaeConfig
 
@@ -101,20 +103,39 @@ class TestEverySkeleton:
             assert all(0 <= a < count and 0 <= b < count and a != b for a, b in edges)
             assert connected(range(count), edges)
 
-    def test_goes_through_features_mirroring_and_the_vae(self, skeleton):
-        rng = torch.Generator().manual_seed(0)
-        rotation = torch.eye(3) + 0.1 * torch.randn(1, 9, 2, skeleton.num_joints, 3, 3, generator=rng)
-        rotation = torch.linalg.qr(rotation).Q
-        rotation = rotation * torch.linalg.det(rotation)[..., None, None]
-        offsets = torch.tensor(skeleton.rest_offsets, dtype=torch.float32)
-        root = torch.zeros(1, 9, 2, 3) + torch.tensor([0.0, 0.9, 0.0])
-        position, _ = forward_kinematics(root, rotation, offsets, skeleton.parents)
-        local = rotation[..., 1:, :, :2].flatten(-2)
-        features, frames = motion_features(position, local, torch.tensor([9]), skeleton)
+    def test_is_mirrored_there_and_back(self, skeleton):
+        position, local = posed(skeleton)
+        twice = mirror_motion(*mirror_motion(position, local, skeleton), skeleton)
+        torch.testing.assert_close(twice[0], position)
+        torch.testing.assert_close(twice[1], local)
+
+    def test_counts_its_features(self, skeleton):
+        size = {"world": 12 * skeleton.num_joints - 6, "heading": 12 * skeleton.num_joints - 5}[skeleton.features]
         layout = FeatureLayout.of(skeleton)
+        assert layout.size == size + len(skeleton.contacts) == skeleton.num_features
+        parts = sorted((getattr(layout, field.name) for field in fields(layout)), key=lambda part: part.start)
+        assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+
+
+def posed(skeleton):
+    """Joints [1, 9, P, J, 3] and local rotations [1, 9, P, J - 1, 6] of bodies that turn every joint a little."""
+    rng = torch.Generator().manual_seed(0)
+    rotation = torch.eye(3) + 0.1 * torch.randn(1, 9, skeleton.num_persons, skeleton.num_joints, 3, 3, generator=rng)
+    rotation = torch.linalg.qr(rotation).Q
+    rotation = rotation * torch.linalg.det(rotation)[..., None, None]
+    offsets = torch.tensor(skeleton.rest_offsets, dtype=torch.float32)
+    root = torch.zeros(1, 9, skeleton.num_persons, 3) + torch.tensor([0.0, 0.9, 0.0])
+    position, _ = forward_kinematics(root, rotation, offsets, skeleton.parents)
+    return position, rotation[..., 1:, :, :2].flatten(-2)
+
+
+@pytest.mark.parametrize("skeleton", [SMPL22, SMPLX55, KIT21], ids=lambda skeleton: skeleton.name)
+class TestEverySkeletonOfTwoPersons:
+    def test_goes_through_features_and_the_vae(self, skeleton):
+        position, local = posed(skeleton)
+        features, frames = motion_features(position, local, torch.tensor([9]), skeleton)
         assert features.shape == (1, 8, 2, skeleton.num_features)
         assert frames.tolist() == [8]
-        assert layout.size == 12 * skeleton.num_joints - 6 + len(skeleton.contacts) == skeleton.num_features
         torch.testing.assert_close(rotations_from_features(features, skeleton), local[:, :8])
         # The canonical frame moves bodies, it does not change them.
         before, after = position[:, :8], joints_from_features(features, skeleton)
@@ -123,13 +144,28 @@ class TestEverySkeleton:
                 (after[..., first, :] - after[..., second, :]).norm(dim=-1),
                 (before[..., first, :] - before[..., second, :]).norm(dim=-1),
             )
-        twice = mirror_motion(*mirror_motion(position, local, skeleton), skeleton)
-        torch.testing.assert_close(twice[0], position)
-        torch.testing.assert_close(twice[1], local)
         vae = CausalSkeletalVae(VaeConfig(width=8, latent=4, blocks=1), skeleton).eval()
         posterior = vae.encode(features[:, :, 0])
         assert posterior.mean_BLNC.shape == (1, 2, len(skeleton.pools[-1].groups), 4)
         assert vae.decode(posterior.mean_BLNC).shape == (1, 8, skeleton.num_features)
+
+
+def test_humanml22_goes_through_features_and_mirroring():
+    """One person by its heading: the mirrored motion's features are the motion's, mirrored number by number."""
+    assert (HUMANML22.num_persons, HUMANML22.fps, HUMANML22.num_features) == (1, 20, 263)
+    assert {kind.name for kind in SKELETONS.values() if kind.features == "world"} == {"smpl22", "smplx55"}
+    position, local = posed(HUMANML22)
+    features = heading_features(position[0, :, 0], HUMANML22)
+    mirrored = heading_features(mirror_motion(position, local, HUMANML22)[0][0, :, 0], HUMANML22)
+    assert features.shape == (8, 263)
+    joints, others = joints_from_features(features, HUMANML22), joints_from_features(mirrored, HUMANML22)
+    order = list(HUMANML22.mirrored)
+    torch.testing.assert_close(others, joints[:, order] * torch.tensor([-1.0, 1, 1]), atol=1e-5, rtol=0)
+    layout = FeatureLayout.of(HUMANML22)
+    torch.testing.assert_close(mirrored[:, layout.root], features[:, layout.root] * torch.tensor([-1.0, -1, 1, 1]))
+    velocity, other = (x[:, layout.velocities].unflatten(-1, (22, 3)) for x in (features, mirrored))
+    torch.testing.assert_close(other, velocity[:, order] * torch.tensor([-1.0, 1, 1]), atol=1e-5, rtol=0)
+    assert torch.equal(mirrored[:, layout.contacts], features[:, layout.contacts][:, [2, 3, 0, 1]])
 
 
 def test_smpl22_is_what_interhuman_has():
@@ -170,7 +206,9 @@ def test_no_other_file_of_the_science_names_a_number_of_joints():
     """22 joints, 21 rotations, 262 features: written down in skeletons.py and nowhere else outside doctests."""
     package = Path(__file__).parents[3] / "intermoe"
     for file in (
+        "body/feature_layout.py",
         "body/features.py",
+        "body/heading_features.py",
         "body/kinematics.py",
         "networks/vae.py",
         "layers/skeletal.py",

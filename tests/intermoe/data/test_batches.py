@@ -9,6 +9,7 @@ from intermoe.body.features import mirror_motion, motion_features
 from intermoe.body.skeletons import SMPL22
 from intermoe.data.batches import Window, crop_bounds, cut_windows, interactions, pad_text, windows
 from intermoe.data.draws import UNDRAWN, Draw, draw
+from intermoe.data.rows import RecordedMotion
 from intermoe.datasets.duet.kinds import make_interaction
 
 # Legend: B batch, T frames, P = 2 persons, J = 22 joints, R = 21, F = 262, K text tokens, W text width.
@@ -24,8 +25,8 @@ def recordings() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def batch(recordings, draws, max_frames=MAX, multiple=1):
-    positions, rotations = [p for p, _ in recordings], [r for _, r in recordings]
-    return interactions(positions, rotations, draws, SMPL22, max_frames, multiple=multiple)
+    motions = [RecordedMotion(position_TPJ3=position, rotation_TPR6=rotation) for position, rotation in recordings]
+    return interactions(motions, draws, SMPL22, max_frames, multiple=multiple)
 
 
 def naive_sample(position, rotation, drawn: Draw, max_frames: int) -> np.ndarray:

@@ -32,6 +32,7 @@ def motion(number: int) -> dict:
         "frames": frames,
         "position": rng.normal(size=(frames, 2, 22, 3)).astype(np.float32),
         "rotation": rng.normal(size=(frames, 2, 21, 6)).astype(np.float32),
+        "features": np.empty(0, np.float32),
         "captions": [number, 0],
         "mirrored": [0, number],
         "swapped": [1, number],
@@ -42,7 +43,13 @@ def motion(number: int) -> dict:
 
 def caption(number: int) -> dict:
     state = np.random.default_rng([1, number]).normal(size=(2 + number, WIDTH)).astype(np.float32)
-    return {"text": f"text {number}", "tokens": 2 + number, "eot": 1 + number, "state": state}
+    return {
+        "text": f"text {number}",
+        "words": f"text/NOUN {number}/NUM",
+        "tokens": 2 + number,
+        "eot": 1 + number,
+        "state": state,
+    }
 
 
 MOTIONS = {"train": [motion(number) for number in range(7)], "val": [motion(7)]}
@@ -124,7 +131,7 @@ def test_a_header_is_the_recording_without_its_motion(folder):
         for number, header in enumerate(headers):
             recording = vars(data.recording(split, number))
             assert vars(header) == {name: recording[name] for name in vars(header)}
-            assert set(recording) - set(vars(header)) == {"position_TPJ3", "rotation_TPR6"}
+            assert set(recording) - set(vars(header)) == {"position_TPJ3", "rotation_TPR6", "features_TPF"}
     assert data.headers("test") == []
     with pytest.raises(UserError, match=r"unknown split 'dev' \(allowed: train, val, test"):
         data.headers("dev")
@@ -140,6 +147,7 @@ def test_each_form_of_a_caption_has_one_with_the_persons_exchanged():
 def test_the_texts_are_those_of_the_captions_in_their_order(folder):
     data = DatasetFolder.open(folder)
     assert data.texts() == [data.caption(row).text for row in range(data.card.captions)]
+    assert data.words() == [data.caption(row).words for row in range(data.card.captions)] != [""] * data.card.captions
 
 
 def test_the_index_lists_ids_and_lengths_in_the_order_of_rows(folder):
@@ -190,7 +198,7 @@ def test_rows_that_do_not_exist_are_refused(folder):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"version": 2}, r"version = 2 \(allowed: 3\)"),
+        ({"version": 2}, r"version = 2 \(allowed: 4\)"),
         ({"skeleton": "smpl55"}, "smpl55"),
         ({"mean": [0.0]}, "as many numbers as smpl22 has features"),
         ({"files": {"../secret": "0" * 64}}, "which no data set holds"),

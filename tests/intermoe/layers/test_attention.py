@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from intermoe.layers.attention import Attention, key_mask
-from intermoe.layers.conditioning import AdaptiveLayerNorm, modulations, sinusoids
+from intermoe.layers.attention import Attention, key_mask, plain_key_mask
+from intermoe.layers.conditioning import AdaptiveLayerNorm, Film, modulations, sinusoids
 
 
 def test_attention_equals_torchs_with_an_added_zero_key() -> None:
@@ -27,6 +27,23 @@ def test_attention_equals_torchs_with_an_added_zero_key() -> None:
     for person in (0, 1):
         expected, _ = theirs(x[person], context[person], context[person], key_padding_mask=~mask)
         torch.testing.assert_close(actual[person], expected, atol=1e-5, rtol=0)
+    assert torch.equal(actual[:, 2], ours.out.bias.expand(2, 5, 16))
+
+
+def test_attention_is_torchs_where_the_zero_key_is_for_those_alone_that_have_no_other() -> None:
+    torch.manual_seed(0)
+    ours, theirs = Attention(16, num_heads=4, dropout=0.0), nn.MultiheadAttention(16, 4, batch_first=True)
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    theirs.in_proj_weight.data = torch.cat([ours.query.weight, ours.key_value.weight]).detach()
+    theirs.in_proj_bias.data = torch.cat([ours.query.bias, ours.key_value.bias]).detach()
+    theirs.out_proj.load_state_dict(ours.out.state_dict())
+    x, context = torch.randn(2, 3, 5, 16), torch.randn(2, 3, 5, 16)
+    mask = torch.arange(5) < torch.tensor([5, 2, 0])[:, None]
+    actual = ours(x, context, plain_key_mask(mask, num_persons=2))
+    for person in (0, 1):
+        expected, _ = theirs(x[person], context[person], context[person], key_padding_mask=~mask)
+        torch.testing.assert_close(actual[person, :2], expected[:2], atol=1e-5, rtol=0)
     assert torch.equal(actual[:, 2], ours.out.bias.expand(2, 5, 16))
 
 
@@ -51,6 +68,14 @@ def test_sinusoids_follow_their_formula() -> None:
 def test_a_new_adaptive_norm_is_a_plain_one() -> None:
     x, emb = torch.randn(2, 3, 4, 8), torch.randn(3, 8)
     torch.testing.assert_close(AdaptiveLayerNorm(8)(x, emb), nn.functional.layer_norm(x, (8,), eps=1e-6))
+
+
+def test_film_scales_and_shifts_by_the_conditioning_of_the_sample() -> None:
+    torch.manual_seed(0)
+    film, x, emb = Film(8), torch.randn(2, 3, 5, 8), torch.randn(3, 8)
+    for row in range(3):
+        scale, shift = film.modulation(emb[row] * torch.sigmoid(emb[row])).chunk(2)
+        torch.testing.assert_close(film(x, emb)[:, row], x[:, row] * (1 + scale) + shift)
 
 
 def test_modulations_made_in_one_product_are_those_of_each_norm():

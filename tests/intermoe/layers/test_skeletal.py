@@ -19,8 +19,11 @@ EDGES = ((0, 1), (1, 2), (1, 3))
 STAGE = PoolStage(groups=((0, 1), (1, 2, 3)), edges=((0, 1),))
 
 
-def naive_conv(conv: SpaceTimeConv, x_BJTC: Tensor, edges: tuple[tuple[int, int], ...]) -> Tensor:
+def naive_conv(
+    conv: SpaceTimeConv, x_BJTC: Tensor, edges: tuple[tuple[int, int], ...], *, is_causal: bool = True
+) -> Tensor:
     """The layer written out joint by joint and frame by frame."""
+    beside, first = ((-1, 0, 1), -2) if is_causal else ((0,), -1)
     _, joints, frames, _ = x_BJTC.shape
     near = {j: {j} | {b for a, b in edges if a == j} | {a for a, b in edges if b == j} for j in range(joints)}
     rows = []
@@ -28,10 +31,10 @@ def naive_conv(conv: SpaceTimeConv, x_BJTC: Tensor, edges: tuple[tuple[int, int]
         for t in range(frames):
             sent = torch.stack([conv.near(x_BJTC[:, i, t]) for i in sorted(near[j])]).sum(0)
             y_BC = conv.own(x_BJTC[:, j, t]) + sent / len(near[j]) + conv.conv.bias
-            for dj in (-1, 0, 1):
-                for dt in (-2, -1, 0):
-                    if 0 <= j + dj < joints and t + dt >= 0:
-                        y_BC = y_BC + x_BJTC[:, j + dj, t + dt] @ conv.conv.weight[:, :, dj + 1, dt + 2].T
+            for row, dj in enumerate(beside):
+                for tap in (0, 1, 2):
+                    if 0 <= j + dj < joints and 0 <= t + first + tap < frames:
+                        y_BC = y_BC + x_BJTC[:, j + dj, t + first + tap] @ conv.conv.weight[:, :, row, tap].T
             rows.append(y_BC)
     return torch.stack(rows, dim=1).unflatten(1, (joints, frames))
 
@@ -44,13 +47,14 @@ def test_neighbours_of_the_body_are_its_bones():
     assert ((average_JJ > 0) == (average_JJ.T > 0)).all()
 
 
-def test_conv_equals_the_layer_written_out_in_values_and_gradients():
+@pytest.mark.parametrize("is_causal", [True, False], ids=["causal", "centred"])
+def test_conv_equals_the_layer_written_out_in_values_and_gradients(is_causal: bool):
     torch.manual_seed(0)
-    conv = SpaceTimeConv(4, EDGES, 3).double()
+    conv = SpaceTimeConv(4, EDGES, 3, is_causal=is_causal).double()
     conv.near_JJ = neighbour_average(4, EDGES).double()
     x_BJTC = torch.randn(2, 4, 5, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 4, 5, 3, dtype=torch.float64)
-    expected, actual = naive_conv(conv, x_BJTC, EDGES), conv(x_BJTC)
+    expected, actual = naive_conv(conv, x_BJTC, EDGES, is_causal=is_causal), conv(x_BJTC)
     torch.testing.assert_close(actual, expected)
     given = [x_BJTC, *conv.parameters()]
     for ours, theirs in zip(
@@ -59,6 +63,18 @@ def test_conv_equals_the_layer_written_out_in_values_and_gradients():
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+@torch.no_grad()
+def test_frames_that_are_not_valid_are_as_the_border_is():
+    torch.manual_seed(4)
+    valid_BT = torch.arange(7) < torch.tensor([7, 4])[:, None]
+    x_BJTC = torch.randn(2, 4, 7, 3)
+    block = ResidualBlock(4, EDGES, 3, dropout=0.5, is_causal=False, activation=F.gelu).eval()
+    torch.testing.assert_close(block(x_BJTC, valid_BT)[1:, :, :4], block(x_BJTC[1:, :, :4]))
+    conv = block.first
+    plain = x_BJTC + block.second(F.gelu(conv(F.gelu(x_BJTC))))
+    torch.testing.assert_close(block(x_BJTC, valid_BT)[:1], plain[:1])
 
 
 def test_each_joint_has_its_own_linear_layer():
@@ -94,6 +110,14 @@ def test_unpool_copies_to_joints_and_draws_frames_out_within_their_span():
     torch.testing.assert_close(two[0], torch.tensor([1.0, 2, 4, 5, 0, 1, 3, 4]))
     torch.testing.assert_close(two[1], torch.tensor([3.0, 5, 9, 11, 8, 9, 11, 12]))  # of both groups: their sum
     torch.testing.assert_close(two[2], two[3])
+
+
+def test_unpool_draws_frames_out_through_the_valid_motion():
+    x_BGTC = torch.tensor([[1.0, 5.0, 0.0, 4.0], [0.0, 0.0, 0.0, 0.0]])[None, :, :, None]
+    whole = Unpool(4, STAGE, span=None)(x_BGTC)[0, 0, :, 0]
+    torch.testing.assert_close(whole, torch.tensor([1.0, 2, 4, 3.75, 1.25, 1, 3, 4]))
+    part = Unpool(4, STAGE, span=None)(x_BGTC, torch.tensor([[True, True, False, False]]))[0, 0, :4, 0]
+    torch.testing.assert_close(part, torch.tensor([1.0, 2, 4, 5]))
 
 
 def test_every_joint_of_the_body_is_in_some_group():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from intermoe.moe.block import MoeBlock
+from intermoe.moe.block import DenseBlock, MakesNorm, MoeBlock, feed_forward_block
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.paradigms import DynamicSelection, ExpertChoice, TokenChoice, UniformAssignment
 from intermoe.moe.pool import TokenPool
@@ -18,11 +18,12 @@ Adapter = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 WIDTH, HIDDEN, EXPERTS = 16, 24, 4
 
 
-def make_block(seed: int = 0, **moe: object) -> MoeBlock:
-    """A block with uneven routing and a layer norm that is modulated."""
+def make_block(seed: int = 0, norm: MakesNorm | None = None, **moe: object) -> MoeBlock:
+    """A block with uneven routing and, unless another is asked for, a layer norm that is modulated."""
     torch.manual_seed(seed)
-    block = MoeBlock(MoeConfig.parse({"experts": EXPERTS, "hidden": HIDDEN, **moe}), WIDTH)
-    nn.init.normal_(block.norm.modulation.weight, std=0.2)
+    block = MoeBlock(MoeConfig.parse({"experts": EXPERTS, "hidden": HIDDEN, **moe}), WIDTH, norm=norm)
+    if norm is None:
+        nn.init.normal_(block.norm.modulation.weight, std=0.2)
     for weight in block.router.parameters():
         nn.init.normal_(weight, std=0.6)
     if block.selection.learned_E is not None:
@@ -77,7 +78,19 @@ def chosen(block: MoeBlock, logits: dict[tuple[int, int, int], list[Tensor]]) ->
     return taken
 
 
-def naive(block: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def normed(block: MoeBlock | DenseBlock, token: Tensor, emb: Tensor | None) -> Tensor:
+    """One token after the norm of a block, which is an adaptive one, none, or a layer norm."""
+    if isinstance(block.norm, nn.Identity):
+        return token
+    centred = token - token.mean()
+    if emb is None:
+        return centred / (centred.square().mean() + 1e-5).sqrt() * block.norm.weight + block.norm.bias
+    emb_on = emb * torch.sigmoid(emb)
+    scale, shift = (block.norm.modulation.weight @ emb_on + block.norm.modulation.bias).chunk(2)
+    return centred / (centred.square().mean() + 1e-6).sqrt() * (1 + scale) + shift
+
+
+def naive(block: MoeBlock, x: Tensor, emb: Tensor | None, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Equations 1-10 for one token and one expert after the other: outputs, and how many tokens each expert took."""
     experts = block.selection.num_experts
     places = [tuple(place) for place in torch.cartesian_prod(*(torch.arange(size) for size in x.shape[:3])).tolist()]
@@ -98,10 +111,7 @@ def naive(block: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -
         if place in logits:
             gates = torch.stack([logit.exp() for logit in logits[place]])
             gates = gates / gates.sum()
-            emb_on = emb[place[1]] * torch.sigmoid(emb[place[1]])
-            scale, shift = (block.norm.modulation.weight @ emb_on + block.norm.modulation.bias).chunk(2)
-            centred = token - token.mean()
-            seen = centred / (centred.square().mean() + 1e-6).sqrt() * (1 + scale) + shift
+            seen = normed(block, token, None if emb is None else emb[place[1]])
             for e in range(experts):
                 if (place, e) in taken:
                     inward = seen @ block.experts.inward_EDH[e]
@@ -114,17 +124,17 @@ def naive(block: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -
     return torch.stack(rows).view_as(x), counts
 
 
-def run(block: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+def run(block: MoeBlock, x: Tensor, emb: Tensor | None, text: Tensor, mask: Tensor) -> Tensor:
     return block(x, emb, text, TokenPool.of(mask, num_persons=2))
 
 
 def assert_equals_naive(
-    block: MoeBlock, x: Tensor, emb: Tensor, text: Tensor, mask: Tensor, *, training: bool = True
+    block: MoeBlock, x: Tensor, emb: Tensor | None, text: Tensor, mask: Tensor, *, training: bool = True
 ) -> Tensor:
     """Compare values, counts and all gradients; returns the counts."""
     block.train(training)
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(9))
-    leaves = [x, emb, text, *block.parameters()]
+    leaves = [leaf for leaf in (x, emb, text, *block.parameters()) if leaf is not None]
     expected, counts = naive(block, x, emb, text, mask)
     # The naive loop may leave out a leaf altogether; its gradient is then zero.
     total = (expected * weight).sum() + sum(0 * leaf.sum() for leaf in leaves)
@@ -230,6 +240,44 @@ def test_every_router_equals_plain_loops(router: str, moe: dict) -> None:
     block = make_block(router=router, **moe)
     assert len(list(block.router.parameters())) == 1
     assert_equals_naive(block, *tokens())
+
+
+@pytest.mark.parametrize("norm", [nn.Identity, nn.LayerNorm])
+@pytest.mark.parametrize("moe", [PARADIGMS[n] for n in (0, 4)], ids=name_of)
+def test_a_block_without_conditioning_equals_plain_loops(moe: dict, norm: MakesNorm) -> None:
+    block = make_block(norm=norm, **moe)
+    for parameter in block.norm.parameters():
+        nn.init.normal_(parameter)
+    x, _, text, mask = tokens()
+    assert assert_equals_naive(block, x, None, text, mask).sum() > 0
+
+
+@pytest.mark.parametrize("norm", [nn.Identity, nn.LayerNorm])
+def test_a_dense_block_without_conditioning(norm: MakesNorm) -> None:
+    torch.manual_seed(0)
+    dense = MoeConfig(selection="dense", hidden=HIDDEN)
+    block = feed_forward_block(dense, WIDTH, dense=lambda width, _: nn.Linear(width, width), norm=norm)
+    assert isinstance(block, DenseBlock)
+    for parameter in block.norm.parameters():
+        nn.init.normal_(parameter)
+    x, _, text, mask = tokens()
+    found = block(x, None, text, TokenPool.of(mask, num_persons=2))
+    rows = [block.network.weight @ normed(block, token, None) + block.network.bias for token in x.flatten(0, 2)]
+    expected = torch.stack(rows).view_as(x)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(9))
+    leaves = [x, *block.parameters()]
+    given, asked = (torch.autograd.grad((y * weight).sum(), leaves) for y in (found, expected))
+    for gradient, expected_gradient in zip(given, asked, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_what_a_block_is_made_of_by_its_norm() -> None:
+    conditioned, plain = make_block(), make_block(norm=nn.Identity)
+    assert set(conditioned.state_dict()) - set(plain.state_dict()) == {"norm.modulation.weight", "norm.modulation.bias"}
+    assert set(plain.state_dict()) < set(conditioned.state_dict())
+    config = MoeConfig(experts=EXPERTS, hidden=HIDDEN)
+    assert isinstance(feed_forward_block(config, WIDTH, norm=nn.LayerNorm).norm, nn.LayerNorm)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 0.8, 1.0])

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from intermoe.body.features import FeatureLayout, Normaliser, joints_from_features
-from intermoe.body.skeletons import SMPL22
-from intermoe.networks.vae import Posterior, VaeConfig, VaeLossConfig, vae_loss_counts, vae_losses
+from intermoe.body.skeletons import HUMANML22, SMPL22
+from intermoe.networks.vae import Posterior, VaeConfig
+from intermoe.networks.vae_losses import VaeLossConfig, vae_loss_counts, vae_losses
 
 
 def test_posterior_samples_and_diverges_as_a_normal_distribution():
@@ -108,6 +109,56 @@ def test_losses_are_sums_over_whole_valid_latents_with_their_counts():
     torch.testing.assert_close(sums["kl"], kl.sum())
     assert counts["kl"] == kl.numel()
     assert set(sums) == set(counts) == set(VaeLossConfig.model_fields)
+
+
+def test_losses_of_features_in_the_heading_of_the_root():
+    """Positions are of all joints but the root, which stands in its own frame at (0, height, 0)."""
+    torch.manual_seed(2)
+    x_BTF, rebuilt_BTF, std_F = torch.randn(1, 9, 263), 2 * torch.randn(1, 8, 263), torch.linspace(0.1, 2, 263)
+    posterior, mask_BT = Posterior(torch.randn(1, 2, 7, 4), torch.randn(1, 2, 7, 4)), torch.ones(1, 9).bool()
+    normaliser = Normaliser.from_moments(torch.zeros(263), std_F)
+    sums = vae_losses(x_BTF, rebuilt_BTF, posterior, mask_BT, normaliser=normaliser, skeleton=HUMANML22)
+    counts = vae_loss_counts(mask_BT, HUMANML22, VaeConfig(width=6, latent=4))
+    expected = dict.fromkeys(VaeLossConfig.model_fields, torch.zeros(()))
+    before: list[Tensor] | None = None
+    for true, rebuilt in zip(x_BTF[0, :8], rebuilt_BTF[0], strict=True):
+        for name, part in (
+            ("reconstruction", slice(0, 263)),
+            ("position", slice(4, 67)),
+            ("rotation", slice(67, 193)),
+            ("velocity", slice(193, 259)),
+        ):
+            expected[name] = expected[name] + distance(rebuilt[part], true[part]).sum()
+        expected["rotation_squared"] = expected["rotation_squared"] + (rebuilt - true)[67:193].square().sum()
+        off = (rebuilt - true) * std_F * 10
+        joints = [torch.stack([torch.zeros(()), off[3], torch.zeros(())]), *off[4:67].split(3)]
+        still = torch.zeros(3)
+        for parent, joint in HUMANML22.edges:
+            expected["bone"] = expected["bone"] + distance(joints[joint] - joints[parent], still).sum()
+        for joint in HUMANML22.end_effectors:
+            expected["end_effector"] = expected["end_effector"] + distance(joints[joint], still).sum()
+        for old, new in zip(before or [], joints if before else [], strict=True):
+            expected["displacement"] = expected["displacement"] + distance(new - old, still).sum()
+        before = joints
+    expected["kl"] = posterior.kl().sum()
+    for name, total in expected.items():
+        torch.testing.assert_close(sums[name], total)
+    numbers = {"reconstruction": 263, "position": 63, "velocity": 66, "rotation": 126, "rotation_squared": 126}
+    numbers |= {"bone": 66, "displacement": 66, "end_effector": 15}
+    assert {name: int(count) for name, count in counts.items()} == {
+        "kl": 2 * 7 * 4,
+        **{name: 8 * number for name, number in numbers.items()},
+    }
+
+
+def test_distances_are_rounded_off_below_the_error_that_is_given():
+    config = VaeConfig(width=6, latent=4)
+    x_BTF, rebuilt_BTF, posterior, mask_BT = loss_batch(config)
+    sums = vae_losses(
+        x_BTF, rebuilt_BTF, posterior, mask_BT, normaliser=metres_per_unit(), skeleton=SMPL22, rounded_below=1.0
+    )
+    error = torch.cat([(rebuilt_BTF - x_BTF[:, :16])[b, :n] for b, n in [(0, 16), (1, 8)]]).abs()
+    torch.testing.assert_close(sums["reconstruction"], torch.where(error < 1, error**2 / 2, error - 0.5).sum())
 
 
 def test_losses_of_parts_add_up_to_those_of_the_whole():

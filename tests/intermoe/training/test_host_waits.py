@@ -18,6 +18,7 @@ from intermoe.diffusion.guidance import guided
 from intermoe.diffusion.schedule import DiffusionConfig
 from intermoe.model import InterMoE
 from intermoe.model_config import ModelConfig
+from intermoe.networks.denoiser import Denoiser
 from intermoe.training.config import DenoiserTrainingConfig
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.objective import HOST_FRAMES
@@ -148,6 +149,7 @@ def test_a_training_step_waits_for_nothing_and_launches_little(objective: Denois
 def test_a_guided_sampling_step_waits_for_nothing(objective: DenoiserObjective) -> None:
     denoiser = objective.model.denoiser.eval()
     mask = torch.arange(12) < torch.tensor([12, 7])[:, None]
+    assert isinstance(denoiser, Denoiser)
     condition = torch.randn(2, denoiser.embed_text.in_features)
     denoise = guided(denoiser.of_batch(mask), condition, mask, DiffusionConfig(guidance=2.0))
     noise = torch.randn(2, 12, 2, objective.model.latent)

@@ -16,6 +16,7 @@ import torch
 from intermoe.body.skeletons import SMPL22
 from intermoe.data.card import EncoderCard
 from intermoe.data.feature_moments import Moments
+from intermoe.data.rows import RecordedMotion
 from intermoe.data.shards import DatasetFolder
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.duet import write_duet
@@ -124,7 +125,7 @@ def test_captions_are_distinct_sorted_and_hold_the_states_of_the_encoder(made, e
 def test_the_card_holds_the_moments_of_the_training_split(made, expected):
     train = sorted((r for r in expected.values() if r.split == "train"), key=lambda r: r.id)
     total = Moments.total(
-        Moments.of(torch.tensor(r.position_TPJ3), torch.tensor(r.rotation_TPR6), SMPL22) for r in train
+        Moments.of(RecordedMotion(position_TPJ3=r.position_TPJ3, rotation_TPR6=r.rotation_TPR6), SMPL22) for r in train
     )
     mean, std = total.mean_and_std()
     np.testing.assert_allclose(made.card.mean, mean, atol=1e-9)
@@ -352,7 +353,7 @@ def test_captions_go_to_the_gpus_of_a_cluster(monkeypatch, tmp_path, there, num_
     asked: list[tuple[str, int]] = []
     monkeypatch.setattr(ray, "cluster_resources", lambda: there)
     monkeypatch.setattr(module, "_stream", lambda stage, *rest, num_gpus: asked.append((stage, num_gpus)))
-    module._encode(["They bow."], EncoderCard(name="minilm", width=384, sha256="0" * 64), None, tmp_path, print)
+    module._encode({"They bow.": ""}, EncoderCard(name="minilm", width=384, sha256="0" * 64), None, tmp_path, print)
     assert asked == [("encode", num_gpus)]
 
 

@@ -6,6 +6,7 @@ import torch
 from intermoe.data.card import EncoderCard
 from intermoe.text.encoders import TextStates
 from pipelines.preprocess import tasks
+from pipelines.preprocess.tasks import EncodeJob
 
 _WIDTH = 4
 
@@ -39,10 +40,13 @@ def test_captions_are_encoded_in_batches_as_large_as_the_device_wants(tmp_path, 
     monkeypatch.setattr(tasks, "load_encoder", lambda name, folder: encoder)
     texts = [f"{number:0{number % 7 + 3}d}" for number in range(100)]
     card = EncoderCard(name="minilm", width=_WIDTH, sha256=encoder.sha256)
-    written = tasks.write_captions({"file": "captions/00000.parquet", "texts": texts}, card, None, tmp_path)
+    words = [f"{text}/NUM" for text in texts]
+    job = EncodeJob(file="captions/00000.parquet", texts=texts, words=words)
+    written = tasks.write_captions(job, card, None, tmp_path)
     tasks._loaded.cache_clear()
     assert (encoder.device, encoder.batches) == (device, batches)
     assert (written["file"], written["tokens"], written["cut"]) == ("captions/00000.parquet", 2, 0)
     rows = tasks.open_parquet(tmp_path / "captions/00000.parquet").read().to_pylist()
     assert [row["text"] for row in rows] == texts
+    assert [row["words"] for row in rows] == words
     assert [row["state"] for row in rows] == [[len(text)] * 2 * _WIDTH for text in texts]
