@@ -115,9 +115,12 @@ def _import(options: argparse.Namespace) -> None:
     generator = {"--denoiser": options.denoiser, "--vae": options.vae, "--stats": options.stats}
     given = [name for name, path in generator.items() if path]
     if options.evaluator:
-        if given:
-            raise UserError(f"{given[0]} beside --evaluator", allowed="one checkpoint per command")
-        import_evaluator(values, file=options.evaluator, out=options.out)
+        if others := [name for name in given if name != "--stats"]:
+            raise UserError(f"{others[0]} beside --evaluator", allowed="one checkpoint per command")
+        folders = {"stats": options.stats, "text_folder": options.text_folder}
+        import_evaluator(values, file=options.evaluator, out=options.out, **folders)
+    elif options.text_folder:
+        raise UserError("--text-folder without --evaluator", allowed="with the files of T2M's evaluator")
     elif len(given) < len(generator):
         missing = next(name for name in generator if name not in given)
         raise UserError(f"{missing} is not given", allowed="--denoiser, --vae and --stats, or --evaluator")

@@ -67,12 +67,15 @@ def parser() -> argparse.ArgumentParser:
     )
 
     verb = verbs.add_parser("import", help="convert published weights to checkpoint folders")
-    verb.add_argument("source", choices=("published",), help="released files of InterMoE, or of InterGen's evaluator")
+    verb.add_argument("source", choices=("published",), help="released files of InterMoE, or of an evaluator")
     _add_config(verb, default="interhuman")
     verb.add_argument("--denoiser", type=Path, help="Lightning checkpoint of the denoiser")
     verb.add_argument("--vae", type=Path, help="Lightning checkpoint of the VAE")
     verb.add_argument("--stats", type=Path, help="folder of mean.npy and std.npy (or global_mean.npy, global_std.npy)")
-    verb.add_argument("--evaluator", type=Path, help="Lightning checkpoint of InterCLIP, instead of the three above")
+    verb.add_argument(
+        "--evaluator", type=Path, help="InterCLIP's Lightning checkpoint, or T2M's finest.tar (with --stats)"
+    )
+    verb.add_argument("--text-folder", type=Path, help="T2M's evaluator: folder of our_vab_data.npy and its words")
     verb.add_argument("--out", type=as_place, required=True, help="output folder: the checkpoint")
 
     verb = verbs.add_parser("train", help="train a network on shards")
@@ -80,7 +83,11 @@ def parser() -> argparse.ArgumentParser:
     _add_config(verb)
     verb.add_argument("--data", type=as_place, required=True, help="folder of shards")
     verb.add_argument("--vae", type=as_place, help="denoiser: run of the VAE whose latents it learns")
-    verb.add_argument("--text-folder", type=Path, help="evaluator: folder of CLIP's weights, if not in the hub's cache")
+    verb.add_argument(
+        "--text-folder",
+        type=Path,
+        help="evaluator: folder of CLIP's weights (default: the hub's cache) or word vectors",
+    )
     verb.add_argument("--out", type=as_place, help="output folder: the run (default: runs/NAME/TARGET)")
     verb.add_argument("--resume", action="store_true", help="continue the run in --out")
 

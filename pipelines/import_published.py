@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from intermoe import checkpoint
+from intermoe.errors import UserError
 from intermoe.evaluation.evaluator import PART
 from intermoe.files import check_free, sha256
-from intermoe.released_weights import State, evaluator_parts, generator_parts, published_conventions
+from intermoe.released_weights.evaluators import evaluator_parts, published_conventions, t2m_parts
+from intermoe.released_weights.generator import generator_parts
+from intermoe.released_weights.published_file import State
 from pipelines.settings import Settings
 
 
@@ -28,10 +31,32 @@ def import_generator(settings: Settings, *, denoiser: Path, vae: Path, stats: Pa
     _save(out, settings, "denoiser", parts=parts, files={"denoiser": sha256(denoiser), "vae": sha256(vae)})
 
 
-def import_evaluator(settings: Settings, *, file: Path, out: Path) -> None:
-    """Write the evaluator's checkpoint from InterCLIP's file; arguments and errors as for ``import_generator``."""
+def import_evaluator(
+    settings: Settings, *, file: Path, out: Path, stats: Path | None = None, text_folder: Path | None = None
+) -> None:
+    """Write the evaluator's checkpoint from InterCLIP's file, or from those of T2M's evaluator.
+
+    Args:
+        settings: what the files hold; ``evaluator.kind`` says which of the two it is.
+        file: Lightning checkpoint of InterCLIP, or T2M's ``finest.tar``.
+        out: the folder that is made.
+        stats: T2M's: folder of mean and standard deviation of the features.
+        text_folder: T2M's: folder of the word vectors.
+
+    Raises:
+        UserError: ``out`` is taken, a file is missing, is not what the settings describe, or belongs to the other kind.
+    """
     check_free(out, "another --out")
-    parts = evaluator_parts(settings.evaluator, settings.data, file=file)
+    if settings.evaluator.kind == "t2m":
+        if stats is None or text_folder is None:
+            missing = "--stats" if stats is None else "--text-folder"
+            raise UserError(f"{missing} is not given", allowed="--evaluator, --stats and --text-folder for T2M's")
+        parts = t2m_parts(settings.evaluator, settings.data, file=file, stats=stats, words=text_folder)
+    else:
+        for name, folder in (("--stats", stats), ("--text-folder", text_folder)):
+            if folder is not None:
+                raise UserError(f"{name} beside --evaluator", allowed="--evaluator alone, or evaluator.kind=t2m")
+        parts = evaluator_parts(settings.evaluator, settings.data, file=file)
     conventions = published_conventions(settings.evaluator)
     evaluator = settings.evaluator.model_copy(update={"conventions": conventions})
     stored = settings.model_copy(update={PART: evaluator})

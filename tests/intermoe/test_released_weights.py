@@ -18,7 +18,9 @@ from intermoe.evaluation.evaluator import Evaluator, EvaluatorConfig
 from intermoe.model import InterMoE
 from intermoe.model_config import ModelConfig
 from intermoe.moe.config import MoeConfig
-from intermoe.released_weights import evaluator_parts, generator_parts, read
+from intermoe.released_weights.evaluators import evaluator_parts
+from intermoe.released_weights.generator import generator_parts
+from intermoe.released_weights.published_file import read
 
 State = dict[str, Tensor]
 

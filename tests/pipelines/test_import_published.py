@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 from published_files import JUDGE_WORDS, SMALL_WORDS, evaluator_file, small_files, write_stats
+from published_t2m import WORDS as T2M_WORDS
+from published_t2m import write_t2m
+from word_files import WORDS, write_word_files
 
 from intermoe.data.shards import DatasetFolder
 from intermoe.evaluation.conventions import EvaluatorConventions, KnownRow
 from intermoe.evaluation.evaluator import Evaluator
+from intermoe.evaluation.metrics import MetricScales
 from intermoe.model import InterMoE
 from pipelines import settings
 from pipelines.cli import main
@@ -105,3 +109,29 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys):
     (out / "file").touch()
     assert main(list(map(str, ["import", "published", "--out", out, *whole, *SMALL_WORDS]))) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_t2ms_evaluator_comes_from_its_files(tmp_path, capsys):
+    write_t2m(tmp_path)
+    write_word_files(tmp_path / "words", width=5)
+    whole = ("--evaluator", tmp_path / "finest.tar", "--stats", tmp_path, "--text-folder", tmp_path / "words")
+
+    def imported(*words: object) -> int:
+        return main(list(map(str, ["import", "published", "--out", tmp_path / "out", *words])))
+
+    beside = "--stats beside --evaluator (allowed: --evaluator alone, or evaluator.kind=t2m)"
+    for given, message in (
+        (whole[:2], "--stats is not given (allowed: --evaluator, --stats and --text-folder for T2M's)"),
+        (whole[:4], "--text-folder is not given (allowed: --evaluator, --stats and --text-folder for T2M's)"),
+        ((*whole, "--vae", tmp_path), "--vae beside --evaluator (allowed: one checkpoint per command)"),
+        (whole[4:], "--text-folder without --evaluator (allowed: with the files of T2M's evaluator)"),
+    ):
+        assert imported(*given, *T2M_WORDS) == 2
+        assert capsys.readouterr().err == f"error: {message}\n"
+    assert imported(*whole, *T2M_WORDS, "evaluator.kind=interclip") == 2
+    assert capsys.readouterr().err == f"error: {beside}\n"
+    assert not (tmp_path / "out").exists()
+    assert imported(*whole, *T2M_WORDS) == 0
+    evaluator = Evaluator.load(tmp_path / "out")
+    assert evaluator.vocabulary.words == WORDS
+    assert evaluator.config.conventions.scales == MetricScales(fid=1, diversity=1, multimodality=1)

@@ -28,7 +28,7 @@ from intermoe.datasets.recordings import Reader
 from intermoe.files import sha256
 from intermoe.model import InterMoE
 from intermoe.motion import Motion
-from intermoe.released_weights import read as read_released
+from intermoe.released_weights.published_file import read as read_released
 from pipelines import settings
 from pipelines.sweep import file as sweep_file
 

@@ -11,7 +11,7 @@ from intermoe.evaluation.measures import MEASURES
 from intermoe.evaluation.metrics import MetricScales, diversity, fid, multimodality
 from intermoe.evaluation.protocol import EvaluationConfig
 from intermoe.evaluation.replication import Replication
-from intermoe.released_weights import INTERCLIP_ROW, published_conventions
+from intermoe.released_weights.evaluators import INTERCLIP_ROW, published_conventions
 
 # Legend: N motions, E embedding, C captions, S motions of a caption.
 ROW = {

@@ -1,0 +1,1 @@
+"""Weights that others have published, under the names of this project."""
