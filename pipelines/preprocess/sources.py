@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field
 from intermoe.config import Config
 from intermoe.datasets.bvh import BvhPairReader
 from intermoe.datasets.bvh_file import RATES
-from intermoe.datasets.duet import BODY_MODEL, LayoutName, PartRunner, check_duet, in_turn, write_duet
+from intermoe.datasets.choreography.write import PartRunner, in_turn
+from intermoe.datasets.duet import BODY_MODEL, LayoutName, check_duet, write_duet
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.interx import InterXReader
 from intermoe.datasets.recordings import Reader
