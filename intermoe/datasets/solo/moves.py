@@ -69,7 +69,7 @@ def curve(stage: SoloStage) -> SoloScene:
 def _walk(stage: SoloStage, side: str, way: float, curvature: float) -> SoloScene:
     start = stage.draw(6, 14)
     end = start + stage.walk_beats(way)
-    figure = stage.enter(end + stage.draw(12, 20))
+    figure = stage.enter(end + stage.draw(30, 40))
     place_T2, yaw_T = along_arc(way * glide(figure.frames, start, end), curvature)
     figure.place_T2 += place_T2
     figure.yaw_T[:] = yaw_T
@@ -81,7 +81,7 @@ def walk_back(stage: SoloStage) -> SoloScene:
     """Backward, in slow steps."""
     way, start = stage.draw(0.6, 1.6), stage.draw(6, 14)
     end = start + 30 * way / stage.draw(0.5, 0.7) + 9
-    figure = stage.enter(end + stage.draw(12, 20))
+    figure = stage.enter(end + stage.draw(30, 40))
     figure.pace = Pace(swing=10, pause=2, lift=0.06)
     figure.place_T2[:, 1] -= way * glide(figure.frames, start, end)
     figure.settle()
@@ -94,7 +94,7 @@ def circle(stage: SoloStage) -> SoloScene:
     radius, arc = stage.draw(0.7, 1.05), stage.draw(5.6, 6.3)
     start = stage.draw(6, 12)
     end = start + 30 * radius * arc / stage.draw(0.95, 1.15) + 9
-    figure = stage.enter(end + stage.draw(12, 18))
+    figure = stage.enter(end + stage.draw(30, 40))
     place_T2, yaw_T = along_arc(radius * arc * glide(figure.frames, start, end), SIGN[side] / radius)
     figure.place_T2 += place_T2
     figure.yaw_T[:] = yaw_T
@@ -119,7 +119,7 @@ def side_step(stage: SoloStage) -> SoloScene:
     side = stage.pick(SIDES)
     way, start = stage.draw(0.5, 1.4), stage.draw(8, 14)
     end = start + 30 * way / stage.draw(0.45, 0.6) + 9
-    figure = stage.enter(end + stage.draw(14, 24))
+    figure = stage.enter(end + stage.draw(26, 36))
     figure.pace = Pace(swing=9, pause=2, lift=0.06)
     figure.place_T2 += SIGN[side] * way * glide(figure.frames, start, end)[:, None] * left_of(figure.yaw_T)
     figure.settle()
@@ -233,10 +233,12 @@ def squat(stage: SoloStage) -> SoloScene:
     start = stage.beats(6, 14)
     figure = stage.enter(start + count * frames_of_one + stage.beats(8, 16))
     deep = stage.draw(0.3, 0.45)
-    low = sum(
-        pulse(figure.frames, first, first + 0.42 * frames_of_one, first + 0.5 * frames_of_one, first + frames_of_one)
-        for first in (start + number * frames_of_one for number in range(count))
-    )
+    low = np.zeros(figure.frames)
+    for number in range(count):
+        first = start + number * frames_of_one
+        low += pulse(
+            figure.frames, first, first + 0.42 * frames_of_one, first + 0.5 * frames_of_one, first + frames_of_one
+        )
     figure.drop_T += deep * low
     figure.back_T += 0.1 * low
     figure.lean_T += stage.draw(0.5, 0.8) * low

@@ -121,6 +121,7 @@ def test_everyone_begins_and_ends_at_ease(motions: list[SoloMotion]) -> None:
         position = motion.position_TJ3.numpy()
         for frame in (0, -1):
             assert (position[frame, SHOULDERS, 1] - position[frame, WRISTS, 1]).min() > 0.4
+            assert np.linalg.norm(position[frame, TOES[0]] - position[frame, TOES[1]]) < 0.3  # one beside the other
         speed = np.linalg.norm(np.diff(position, axis=0), axis=-1)
         assert max(speed[0].max(), speed[-1].max()) < 0.02
         assert speed[:, 0].max() * 20 < 2.0
@@ -153,7 +154,9 @@ def test_turns_and_circles_go_the_way_they_are_said_to(motions: list[SoloMotion]
         else:
             assert 5.2 < turned < 6.7
             assert far[-1] < 0.75 < far.max()
-            assert motion.label["sense"] == {"left": "counterclockwise", "right": "clockwise"}[motion.label["side"]]
+            assert (
+                motion.label["sense"] == {"left": "counterclockwise", "right": "clockwise"}[str(motion.label["side"])]
+            )
 
 
 def test_the_named_hand_or_leg_does_it(motions: list[SoloMotion]) -> None:
@@ -242,8 +245,10 @@ def test_written_data_reads_back_as_made(tmp_path: Path) -> None:
         joint_TJ3 = np.load(root / f"new_joints/{name}.npy", allow_pickle=False)
         np.testing.assert_allclose(joint_TJ3, joints(rows_TF), atol=1e-5)
         # The motion itself, but for where it begins and which way it faces then.
-        apart = [np.linalg.norm(x[:, :, None] - x[:, None], axis=-1) for x in (joint_TJ3, motion.position_TJ3[:-1])]
-        np.testing.assert_allclose(*apart, atol=1e-5)
+        found, expected = (
+            np.linalg.norm(x[:, :, None] - x[:, None], axis=-1) for x in (joint_TJ3, motion.position_TJ3[:-1])
+        )
+        np.testing.assert_allclose(found, expected, atol=1e-5)
         assert (recording.captions, recording.words) == (motion.captions, motion.words)
         assert (recording.split, recording.label, recording.notes) == (motion.split, motion.label, ())
     text = (root / "texts/000000.txt").read_text().splitlines()
