@@ -42,6 +42,6 @@ def test_a_vae_is_asked_for_in_vain(codec):
         codec.require_vae()
     assert (
         str(caught.value)
-        == "the network works on motion itself and has no VAE (allowed: network = intermoe, mld or salad, mld or salad)"
+        == "the network works on motion itself and has no VAE (allowed: network = intermoe, mld or salad)"
     )
     assert list(codec.state_dict()) == ["normaliser.mean_F", "normaliser.std_F"]
