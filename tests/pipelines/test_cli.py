@@ -290,7 +290,8 @@ def test_the_version_is_that_of_the_package(capsys):
         (
             "describe --config duett",
             (
-                "unknown preset 'duett' (allowed: duet, intergen, interhuman, interhuman-plus, interx, timotion, or a "
+                "unknown preset 'duett' (allowed: duet, intergen, interhuman, interhuman-plus, interx, mdm, mld, "
+                "salad, solo, timotion, or a "
                 ".yaml file)"
             ),
         ),
