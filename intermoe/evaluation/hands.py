@@ -19,7 +19,9 @@ NEAR_CM = 8.0
 
 
 def hands_apart_cm(joints_TPJ3: NDArray[np.floating], skeleton: Skeleton) -> float:
-    """The least distance of a wrist of one person from one of the other over the motion; NaN without wrists, and of one person.
+    """The least distance of a wrist of one person from one of the other over the motion.
+
+    NaN without wrists, and of one person.
 
     Example:
         >>> from intermoe.body.skeletons import SMPL22

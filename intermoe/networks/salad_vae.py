@@ -102,7 +102,8 @@ class FeaturesOut(_PerFeature):
 
 def _uniform(bounds: list[float], width: int) -> Tensor:
     """Numbers [len(bounds), width], each uniform within the bound of its row."""
-    return torch.tensor(bounds)[:, None] * torch.empty(len(bounds), width).uniform_(-1, 1)
+    unit = torch.empty(len(bounds), width).uniform_(-1, 1)
+    return unit.new_tensor(bounds)[:, None] * unit
 
 
 class SaladVae(SkeletalVae):

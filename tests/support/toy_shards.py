@@ -16,7 +16,7 @@ from intermoe.files import sha256
 from intermoe.text.captions import swap_caption
 
 Splits = Mapping[str, int]
-_TOKENS = 3
+TOKENS = 3
 
 
 def write_shards(
@@ -60,7 +60,7 @@ def write_shards(
         if rows:
             write(f"motions/{split}", MOTION_SCHEMA, rows)
     captions = [
-        {"text": text, "words": "", "tokens": _TOKENS, "eot": _TOKENS - 1, "state": caption_states(text, width)}
+        {"text": text, "words": "", "tokens": TOKENS, "eot": TOKENS - 1, "state": caption_states(text, width)}
         for text in texts
     ]
     write("captions/", CAPTION_SCHEMA, captions)
@@ -72,7 +72,7 @@ def write_shards(
         recordings=dict(splits),  # type: ignore[arg-type]
         frames=1000,
         captions=len(texts),
-        max_tokens=_TOKENS,
+        max_tokens=TOKENS,
         quarantined=0,
         mean=(0.0,) * 262,
         std=(1.0,) * 262,
@@ -93,4 +93,4 @@ def change_card(folder: Path, **values: Any) -> None:
 def caption_states(text: str, width: int) -> NDArray[np.float32]:
     """Made-up states of a caption's tokens [K, W], from its hash."""
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
-    return np.random.default_rng(seed).standard_normal((_TOKENS, width), dtype=np.float32)
+    return np.random.default_rng(seed).standard_normal((TOKENS, width), dtype=np.float32)
