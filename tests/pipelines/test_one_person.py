@@ -1,0 +1,77 @@
+"""One person through every command: Solo in HumanML3D's layout, and the networks that generate one person."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from intermoe.data.shards import DatasetFolder
+from intermoe.motion import Motion
+from pipelines.cli import main
+
+SMALL = [
+    *("vae.width=8", "vae.latent=4", "mld_vae.width=32", "mld_vae.hidden=16", "mld_vae.layers=3"),
+    *("denoiser.width=32", "denoiser.layers=3", "moe.experts=4", "moe.hidden=16", "moe.selection=dynamic"),
+    *("evaluator.t2m.movement_width=16", "evaluator.t2m.motion_hidden=16", "evaluator.t2m.text_hidden=16"),
+    *("evaluator.t2m.word_width=8", "evaluator.t2m.embedding=8", "diffusion.sampler_steps=5", "workers.count=1"),
+]
+IN_LATENTS = ["diffusion.steps=1000", "diffusion.schedule=scaled_linear", "diffusion.sampler=ddim"]
+NETWORKS = {
+    "mdm": ["network=mdm"],
+    "mld": ["network=mld", "diffusion.prediction=noise", *IN_LATENTS],
+    "salad": ["network=salad", "diffusion.prediction=v", *IN_LATENTS],
+}
+SHORT = ["epochs=1", "batch_size=8", "warmup_epochs=0"]
+EVALUATION = ["replications=2", "pool=2", "batch_size=4", "diversity_pairs=2", "multimodality.captions=0"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_every_command_works_on_one_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["preprocess", "solo", "--count", "24", "--root", "Solo", "--out", "data"]) == 0
+    card = DatasetFolder.open(tmp_path / "data").card
+    assert (card.skeleton, card.fps, len(card.mean), card.quarantined) == ("humanml22", 20, 263, 0)
+    # With the mirror images that the data set holds.
+    assert sum(card.recordings.values()) == 48
+    # The files that were kept are read as HumanML3D's.
+    assert main(["preprocess", "humanml3d", "--root", "Solo", "--out", "again"]) == 0
+    assert DatasetFolder.open(tmp_path / "again").card.files == card.files
+    evaluator = ["train", "evaluator", "--config", "solo", "--data", "data", "--out", "evaluator", *SMALL]
+    assert main([*evaluator, *(f"train.evaluator.{value}" for value in SHORT)]) == 0
+    assert (
+        main(["evaluate", "--check-recorded", "--evaluator", "evaluator", "--data", "data", "evaluation.pool=2"]) == 0
+    )
+    for network, chosen in NETWORKS.items():
+        more = []
+        for target in ("denoiser",) if network == "mdm" else ("vae", "denoiser"):
+            settings = [*SMALL, *chosen, *(f"train.{target}.{value}" for value in SHORT)]
+            out = f"{network}-{target}"
+            assert main(["train", target, "--config", "solo", "--data", "data", "--out", out, *more, *settings]) == 0
+            more = ["--vae", out]
+        model = ["--model", f"{network}-denoiser"]
+        words = ["evaluate", *model, "--evaluator", "evaluator", "--data", "data", "--out", f"{network}-table"]
+        assert main([*words, *(f"evaluation.{value}" for value in EVALUATION)]) == 0
+        rows = json.loads((tmp_path / f"{network}-table/results.json").read_text())["rows"]
+        assert np.isfinite(rows["generated"]["fid"]["mean"])
+        assert ("reconstructed" in rows) == (network != "mdm")
+        assert not {"identity", "hands_met", "interpenetration_cm"} & rows["generated"].keys()
+        words = ["generate", "A person walks.", *model, "--seconds", "2.05", "--out", f"{network}-motions"]
+        assert main([*words, "--routing-map", "--page"]) == 0
+        (file,) = (tmp_path / f"{network}-motions").glob("*.npz")
+        motion = Motion.load(file)
+        assert (motion.joints.shape, motion.fps) == ((41, 1, 22, 3), 20)
+        assert len(list((tmp_path / f"{network}-motions").glob("*.bvh"))) == 1
+
+
+def test_networks_and_data_of_other_persons_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "--config", "solo", "network=intergen"]) == 2
+    assert capsys.readouterr().err == (
+        "error: solo: network = intergen is for 2 persons, data.skeleton = humanml22 is not"
+        " (allowed: smpl22, smplx55)\n"
+    )
+    assert main(["describe", "--config", "solo", "train.denoiser.loss.velocity=30"]) == 2
+    assert capsys.readouterr().err == (
+        "error: solo: train.denoiser.loss.velocity = 30.0 with network = mdm, of one person (allowed: 0)\n"
+    )
