@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from intermoe.data.card import CARD
 from intermoe.data.shards import DatasetFolder
@@ -10,6 +11,7 @@ from intermoe.errors import UserError
 from intermoe.evaluation.conventions import EvaluatorConventions
 from intermoe.evaluation.protocol import check_split
 from intermoe.files import digest, remove_leftovers, sha256
+from intermoe.networks.by_name import vae_of
 from intermoe.places import Place, is_file
 from pipelines.cluster.progress import Stages
 from pipelines.preprocess.preprocess import preprocess
@@ -59,7 +61,7 @@ def make_shared(plan: SweepPlan, out: Place, site: Site, parent: Run) -> Prerequ
             preprocess(request.checked(), stages)
     check_split(DatasetFolder.open(shards), plan.base.evaluation, "test")
     vaes = {
-        trial.key: make_network("vae", _vae_settings(plan.base, trial.settings), shards, site, parent)
+        trial.key: make_network("vae", vae_settings(plan.base, trial.settings), shards, site, parent)
         for trial in plan.trials
         if trial.settings.has_vae
     }
@@ -73,6 +75,8 @@ def make_network(target: str, settings: Settings, shards: Place, site: Site, par
         # Left out unless they are set, so that the evaluators of older sweeps stay.
         del values["evaluator"]["conventions"]
     parts = [sha256(shards / CARD), settings.seed, values["data"], values[target], values["train"][target]]
+    if target == "vae" and (kind := vae_of(settings.network)) != "causal":
+        parts += [kind, values["mld_vae"]]
     if target == "evaluator":  # its best checkpoint is the best at finding the matching caption in a pool
         parts.append(values["evaluation"]["pool"])
     folder = shards.with_name(f"{target}-{digest(parts)}")
@@ -82,10 +86,14 @@ def make_network(target: str, settings: Settings, shards: Place, site: Site, par
     return folder
 
 
-def _vae_settings(base: Settings, trial: Settings) -> Settings:
+def vae_settings(base: Settings, trial: Settings) -> Settings:
     """Those of all points, but for what decides a trial's VAE; who is the first person is nothing to it."""
     train = base.train.model_copy(update={"vae": trial.train.vae})
-    return base.model_copy(update={"network": trial.network, "vae": trial.vae, "train": train})
+    changes: dict[str, Any] = {"network": trial.network, "vae": trial.vae, "train": train}
+    if vae_of(trial.network) != "causal":
+        # Not every denoiser goes with such a network.
+        changes |= {"mld_vae": trial.mld_vae, "denoiser": trial.denoiser, "moe": trial.moe}
+    return base.model_copy(update=changes)
 
 
 def check_recordings(plan: SweepPlan, out: Place) -> None:

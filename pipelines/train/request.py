@@ -8,7 +8,8 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.files import check_free
 from intermoe.locks import check_unlocked
-from intermoe.model_config import VAE_PARTS, trained_folder
+from intermoe.model_config import VAE_PARTS, ModelConfig, trained_folder
+from intermoe.networks.by_name import vae_of
 from intermoe.places import Place, as_place, check_storage
 from intermoe.text.encoders import encoder_width
 from pipelines.cluster.job_environment import check_noted_store
@@ -127,7 +128,10 @@ def _vae_checkpoint(settings: Settings, path: Place | None) -> Place | None:
     if missing or not isinstance(config, dict):
         lacks = " and no ".join(missing) or "config"
         raise UserError(f"has no {lacks}", where=folder, allowed="a run of `intermoe train vae`")
-    for key in ("data", "vae"):
+    kind, own_kind = vae_of(ModelConfig.load(folder).network), vae_of(settings.network)
+    if kind != own_kind:
+        raise UserError(f"its VAE is {kind}", where=folder, allowed=f"{own_kind}, as of network = {settings.network}")
+    for key in ("data", "mld_vae" if kind == "mld" else "vae"):
         stored, configured = config.get(key) or {}, settings.model_dump(mode="json")[key]
         for name in configured:
             # A VAE knows nothing of text, of how long a motion is, nor of who is the first person.

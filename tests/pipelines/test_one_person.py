@@ -5,10 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from one_person import one_person_model, write_solo_shards
+from small_model import save_model
 
 from intermoe.data.shards import DatasetFolder
+from intermoe.errors import UserError
 from intermoe.motion import Motion
+from pipelines import settings
 from pipelines.cli import main
+from pipelines.site import Site
+from pipelines.train.request import TrainRequest
 
 SMALL = [
     *("vae.width=8", "vae.latent=4", "mld_vae.width=32", "mld_vae.hidden=16", "mld_vae.layers=3"),
@@ -46,9 +52,9 @@ def test_every_command_works_on_one_person(tmp_path: Path, monkeypatch: pytest.M
     for network, chosen in NETWORKS.items():
         more = []
         for target in ("denoiser",) if network == "mdm" else ("vae", "denoiser"):
-            settings = [*SMALL, *chosen, *(f"train.{target}.{value}" for value in SHORT)]
+            values = [*SMALL, *chosen, *(f"train.{target}.{value}" for value in SHORT)]
             out = f"{network}-{target}"
-            assert main(["train", target, "--config", "solo", "--data", "data", "--out", out, *more, *settings]) == 0
+            assert main(["train", target, "--config", "solo", "--data", "data", "--out", out, *more, *values]) == 0
             more = ["--vae", out]
         model = ["--model", f"{network}-denoiser"]
         words = ["evaluate", *model, "--evaluator", "evaluator", "--data", "data", "--out", f"{network}-table"]
@@ -75,3 +81,21 @@ def test_networks_and_data_of_other_persons_are_refused(tmp_path: Path, capsys: 
     assert capsys.readouterr().err == (
         "error: solo: train.denoiser.loss.velocity = 30.0 with network = mdm, of one person (allowed: 0)\n"
     )
+
+
+def test_a_vae_of_another_kind_is_told(tmp_path: Path) -> None:
+    save_model(tmp_path / "salad", one_person_model("salad"))
+    dataset = write_solo_shards(tmp_path / "data", {"train": 2}).path
+    chosen = ("network=mld", "diffusion.schedule=scaled_linear", "diffusion.prediction=noise", "diffusion.sampler=ddim")
+    wanted = settings.load("solo", settings.parse_overrides(chosen))
+    request = TrainRequest(
+        "denoiser",
+        wanted,
+        dataset=dataset,
+        out=tmp_path / "run",
+        site=Site("sqlite:///nowhere.db"),
+        vae=tmp_path / "salad",
+    )
+    with pytest.raises(UserError) as caught:
+        request.checked()
+    assert str(caught.value) == f"{tmp_path / 'salad'}: its VAE is salad (allowed: mld, as of network = mld)"

@@ -23,12 +23,12 @@ from intermoe.files import digest, discard, read_note, sha256, write_note
 from intermoe.locks import locked
 from intermoe.model import InterMoE
 from intermoe.model_config import ModelConfig
-from pipelines.settings import parse_overrides
+from pipelines.settings import Settings, parse_overrides
 from pipelines.site import Site
 from pipelines.sweep.config import AshaConfig
 from pipelines.sweep.file import SweepPlan
 from pipelines.sweep.file import load as load_sweep
-from pipelines.sweep.prerequisites import make_network, make_shared, shards_folder
+from pipelines.sweep.prerequisites import make_network, make_shared, shards_folder, vae_settings
 from pipelines.sweep.request import SWEEP_NOTE, SweepRequest, sweep_note
 from pipelines.sweep.sweep import _finished, _NoteEnds, plan_table, sweep
 from pipelines.sweep.trial import FAILED, OUTCOME, STOPPED, mark_done, seconds
@@ -176,6 +176,24 @@ def test_an_evaluator_of_other_conventions_is_another_one_and_those_of_older_swe
     of_card = sha256(tmp_path / "data" / CARD)
     parts = [of_card, 0, values["data"], of_older, values["train"]["evaluator"], values["evaluation"]["pool"]]
     assert made.name == f"evaluator-{digest(parts)}"
+
+
+@pytest.mark.parametrize("profile", ["solo", "paper"])
+def test_vaes_of_each_kind_are_trained_for_themselves(tmp_path, monkeypatch, profile):
+    """Those of a network with experts and without are one, and each is of settings that a checkpoint can hold."""
+    asked: list[TrainRequest] = []
+    monkeypatch.setattr("pipelines.sweep.prerequisites.train_to_the_end", asked.append)
+    write_shards(tmp_path / "data", {"train": 1})
+    found = load_sweep(SMOKE.with_name("table6.yaml"), {"profile": profile})
+    trials = {trial.name: trial.settings for trial in found.trials if trial.seed == 0 and trial.settings.has_vae}
+    parent = SimpleNamespace(id="x")
+    made = {
+        name: make_network("vae", vae_settings(found.base, trial), tmp_path / "data", Site("nowhere"), parent)  # type: ignore[arg-type]
+        for name, trial in trials.items()
+    }
+    assert made["mld-seed0"] == made["mld-ours-seed0"] != made["salad-seed0"] == made["salad-ours-seed0"]
+    for request in asked:
+        assert Settings.parse(request.settings.model_dump(mode="json")) == request.settings
 
 
 @pytest.mark.slow

@@ -113,7 +113,10 @@ function rowNames(panel, rows) {
     // Each layer has its name where there is room for it.
     const step = Math.max(1, Math.ceil(12 / high));
     for (let layer = 0; layer < panel.routing.layers; layer += step) {
-      names.push(["layer " + layer, middleOf(of(layer))]);
+      const tokens = panel.routing.tokens;
+      // Of more tokens than persons, colours do not tell which is meant.
+      const name = tokens.length > 2 && layer === 0 ? tokens[person] : "layer " + layer;
+      names.push([name, middleOf(of(layer))]);
     }
   }
   return names;
