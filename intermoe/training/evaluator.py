@@ -146,16 +146,22 @@ def evaluator_objective(
     return EvaluatorObjective(evaluator, training, pool=pool, captions=encoder.tokens(dataset.texts()))
 
 
+def check_vectors(config: EvaluatorConfig, text_folder: Path | None) -> None:
+    """Raise ``UserError`` where an evaluator is to be given the vectors of words, and no folder holds them."""
+    if config.kind == "t2m" and config.t2m.vectors == "given" and text_folder is None:
+        raise UserError(
+            "evaluator.t2m.vectors = 'given' without word vectors",
+            allowed="--text-folder with T2M's our_vab_data.npy and what belongs to it, or learned",
+        )
+
+
 def _vocabulary(
     config: EvaluatorConfig, dataset: DatasetFolder, captions: Sequence[str], text_folder: Path | None
 ) -> tuple[Vocabulary, Tensor | None]:
     """The vocabulary of an evaluator that reads words, and the vectors of its words where they are given."""
     if config.t2m.vectors == "given":
-        if text_folder is None:
-            raise UserError(
-                "evaluator.t2m.vectors = 'given' without word vectors",
-                allowed="--text-folder with T2M's our_vab_data.npy and what belongs to it, or learned",
-            )
+        check_vectors(config, text_folder)
+        assert text_folder is not None
         return read_word_vectors(text_folder, config.t2m.word_width)
     rows = sorted(
         {

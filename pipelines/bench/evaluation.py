@@ -98,6 +98,7 @@ def _parts(settings: Settings, samples: int) -> dict[str, Callable[[], Any]]:
     model = InterMoE.initial(settings, seed=settings.seed).to(device).eval()
     data = settings.data
     evaluator = Evaluator.initial(settings.evaluator, data, model.normaliser, seed=settings.seed).to(device).eval()
+    evaluator.requires_grad_(requires_grad=False)
     frames_B = frames_of(settings, samples)
     latents_B = -(-frames_B // model.stride)
     mask_BL = torch.arange(int(latents_B.max())) < latents_B[:, None]

@@ -12,6 +12,7 @@ from intermoe.model_config import VAE_PARTS, ModelConfig, trained_folder
 from intermoe.networks.by_name import vae_of
 from intermoe.places import Place, as_place, check_storage
 from intermoe.text.encoders import encoder_width
+from intermoe.training.evaluator import check_vectors
 from pipelines.cluster.job_environment import check_noted_store
 from pipelines.settings import Settings
 from pipelines.site import Site
@@ -59,6 +60,8 @@ class TrainRequest:
             raise UserError(
                 f"network = {self.settings.network} has no VAE", where="train vae", allowed="train denoiser"
             )
+        if self.target == "evaluator":
+            check_vectors(self.settings.evaluator, self.site.text_folder)
         check_storage(self.out)
         check_unlocked(self.out)
         folder = DatasetFolder.open(self.dataset)

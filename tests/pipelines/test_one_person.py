@@ -99,3 +99,17 @@ def test_a_vae_of_another_kind_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         request.checked()
     assert str(caught.value) == f"{tmp_path / 'salad'}: its VAE is salad (allowed: mld, as of network = mld)"
+
+
+def test_an_evaluator_without_its_words_vectors_is_told_before_it_starts(tmp_path: Path) -> None:
+    dataset = write_solo_shards(tmp_path / "data", {"train": 2}).path
+    wanted = settings.load("solo", {"evaluator.t2m.vectors": "given"})
+    request = TrainRequest(
+        "evaluator", wanted, dataset=dataset, out=tmp_path / "run", site=Site("sqlite:///nowhere.db")
+    )
+    with pytest.raises(UserError) as caught:
+        request.checked()
+    assert str(caught.value) == (
+        "evaluator.t2m.vectors = 'given' without word vectors (allowed: --text-folder with T2M's our_vab_data.npy and"
+        " what belongs to it, or learned)"
+    )
