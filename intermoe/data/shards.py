@@ -157,10 +157,6 @@ class DatasetFolder:
         with self._value_errors("captions/"):
             return table[name].to_pylist()
 
-    def words(self) -> list[str]:
-        """The words of all captions before their parts of speech, by their rows; empty where the data set has none."""
-        return [""] * self.card.captions
-
     def normaliser(self) -> Normaliser:
         """The normaliser of the training split's features."""
         return Normaliser.from_moments(torch.tensor(self.card.mean), torch.tensor(self.card.std))

@@ -19,9 +19,9 @@ JUDGE = EvaluatorConfig(
     kind="t2m",
     t2m=T2mConfig(max_words=6, word_width=5, movement_width=8, motion_hidden=7, text_hidden=6, embedding=4),
 )
-DATA = DataConfig(skeleton="humanml22", max_frames=40)
+DATA = DataConfig(skeleton="humanml22", max_frames=41)
 WORDS = [
-    *("data.skeleton=humanml22", "data.max_frames=40", "evaluator.kind=t2m", "evaluator.t2m.max_words=6"),
+    *("data.skeleton=humanml22", "data.max_frames=41", "evaluator.kind=t2m", "evaluator.t2m.max_words=6"),
     *("evaluator.t2m.word_width=5", "evaluator.t2m.movement_width=8", "evaluator.t2m.motion_hidden=7"),
     *("evaluator.t2m.text_hidden=6", "evaluator.t2m.embedding=4"),
 ]
@@ -55,7 +55,7 @@ class PublishedT2m:
         self.movement_encoder.main = nn.Sequential(*layers).eval()
         self.movement_encoder.out_net = nn.Linear(8, 8)
         self.motion_encoder, self.text_encoder = Reader(8, 7), Reader(5, 6)
-        self.text_encoder.pos_emb = nn.Linear(15, 5)
+        self.pos_emb = self.text_encoder.pos_emb = nn.Linear(15, 5)
 
     def motion(self, normalised_TF: Tensor) -> Tensor:
         """Of a motion of a multiple of four frames, filled up with zeros to 40."""
@@ -65,7 +65,7 @@ class PublishedT2m:
 
     def text(self, vector_KW: Tensor, kinds: list[int]) -> Tensor:
         """Of the vectors of words and the places of their kinds."""
-        kind_KW = self.text_encoder.pos_emb(nn.functional.one_hot(torch.tensor(kinds), 15).float())
+        kind_KW = self.pos_emb(nn.functional.one_hot(torch.tensor(kinds), 15).float())
         return self.text_encoder(vector_KW + kind_KW, len(kinds))
 
 
