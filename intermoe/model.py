@@ -34,7 +34,7 @@ from intermoe.layers.precision import products_in
 from intermoe.layers.stored_weights import check_fit
 from intermoe.model_config import ModelConfig, trained_folder
 from intermoe.motion import Motion
-from intermoe.networks.by_name import DenoisedData, denoiser_of, text_reader
+from intermoe.networks.by_name import DenoisedData, denoiser_of, text_reader, vae_for
 from intermoe.networks.codec import LatentCodec
 from intermoe.places import Place
 from intermoe.text.captions import named_first, swap_caption
@@ -49,7 +49,10 @@ class InterMoE(LatentCodec):
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config.vae if config.has_vae else None, skeleton_named(config.data.skeleton))
+        skeleton = skeleton_named(config.data.skeleton)
+        super().__init__(
+            vae_for(config.network, config.vae, config.mld_vae, skeleton), skeleton, config.frames_per_latent
+        )
         self.config = config
         width = encoder_width(config.data.encoder)
         self.text_head = text_reader(config.network, config.denoiser, width)
@@ -335,12 +338,15 @@ class InterMoE(LatentCodec):
             latent_BLPZ = self.sample(
                 noise_BLPZ, condition_BW, mask_BL=mask_BL, guidance=guidance, on_step=on_step, known=known, seeds=seeds
             )
-            return self.output(latent_BLPZ, condition_BW, mask_BL, noise_BLPZ).first(int(frames_B.max()))
+            output = self.output(latent_BLPZ, condition_BW, mask_BL, noise_BLPZ, frames_B)
+            return output.first(int(frames_B.max()))
 
-    def output(self, latent_BLPZ: Tensor, condition_BW: Tensor, mask_BL: Tensor, noise_BLPZ: Tensor) -> Sampled:
-        """What sampled latents decode to, and which hands touch; the arguments are those of ``sample``."""
+    def output(
+        self, latent_BLPZ: Tensor, condition_BW: Tensor, mask_BL: Tensor, noise_BLPZ: Tensor, frames_B: Tensor
+    ) -> Sampled:
+        """What sampled latents of so many frames decode to, and which hands touch; the rest as for ``sample``."""
         contacts = self.denoiser.hand_contacts(latent_BLPZ, condition_BW, mask_BL, noise_BLPZ, self.diffusion)
-        return Sampled(self.decode(latent_BLPZ), contacts and contacts.repeated(self.stride))
+        return Sampled(self.decode(latent_BLPZ, frames_B), contacts and contacts.repeated(self.stride))
 
     def sample(
         self,

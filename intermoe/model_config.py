@@ -11,8 +11,10 @@ from intermoe.data.shards import DataConfig
 from intermoe.diffusion.schedule import DiffusionConfig
 from intermoe.errors import UserError
 from intermoe.moe.config import MoeConfig
-from intermoe.networks.by_name import NetworkName, check_persons, frames_per_latent, has_vae, reads_of
+from intermoe.networks.by_name import NetworkName, check_persons, frames_per_latent, reads_of, vae_of
 from intermoe.networks.denoiser import DenoiserConfig
+from intermoe.networks.mld import check_routing
+from intermoe.networks.mld_vae import MldVaeConfig
 from intermoe.networks.timotion import TimotionConfig
 from intermoe.networks.vae import VaeConfig
 from intermoe.places import Place, as_place, is_folder
@@ -26,9 +28,10 @@ class ModelConfig(Config):
 
     Attributes:
         data: what they are trained on.
-        network: InterMoE, or a rival: InterGen and TIMotion for two persons and MDM for one work on motion itself,
-            without a VAE.
-        vae: of InterMoE; nothing to the others.
+        network: InterMoE, or a rival: InterGen and TIMotion for two persons and MDM for one work on motion itself, MLD
+            and SALAD for one on latents of VAEs of their own.
+        vae: of InterMoE and of SALAD; nothing to the others.
+        mld_vae: of MLD; nothing to the others.
         denoiser: sizes of the network.
         timotion: what is TIMotion's alone; nothing to the others.
         moe: of the layers' feed-forward blocks; ``dense`` is the network as it was published.
@@ -38,6 +41,7 @@ class ModelConfig(Config):
     data: DataConfig = DataConfig()
     network: NetworkName = "intermoe"
     vae: VaeConfig = VaeConfig()
+    mld_vae: MldVaeConfig = MldVaeConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     timotion: TimotionConfig = TimotionConfig()
     moe: MoeConfig = MoeConfig()
@@ -55,6 +59,20 @@ class ModelConfig(Config):
     def _network_of_as_many_persons(self) -> Self:
         skeleton = skeleton_named(self.data.skeleton)
         check_persons(self.network, skeleton)
+        if self.network in ("mld", "salad") and self.denoiser.layers % 2 == 0:
+            raise ValueError(f"denoiser.layers = {self.denoiser.layers} with network = {self.network} (allowed: odd)")
+        if self.network == "mld":
+            check_routing(self.moe)
+            if self.denoiser.width != self.mld_vae.width:
+                raise ValueError(
+                    f"denoiser.width = {self.denoiser.width} with network = mld (allowed: {self.mld_vae.width}, as "
+                    "mld_vae.width)"
+                )
+            if self.mld_vae.most_frames < self.data.max_frames:
+                raise ValueError(
+                    f"mld_vae.places = {self.mld_vae.places} (allowed: data.max_frames + 2 = "
+                    f"{self.data.max_frames + 2} or more)"
+                )
         of_two = {
             "data.persons": (self.data.persons, "drawn"),
             "denoiser.person_embedding": (self.denoiser.person_embedding, False),
@@ -72,12 +90,17 @@ class ModelConfig(Config):
     @property
     def has_vae(self) -> bool:
         """Whether the network works on latents of a VAE."""
-        return has_vae(self.network)
+        return vae_of(self.network) is not None
 
     @property
     def frames_per_latent(self) -> int:
-        """Frames of a latent frame; 1 without a VAE."""
-        return frames_per_latent(self.network)
+        """Frames of a latent frame; 1 without a VAE, those of the longest motion with MLD's."""
+        return frames_per_latent(self.network, self.data.max_frames)
+
+    @property
+    def longest(self) -> int:
+        """Frames of the longest motion that fills its latent frames."""
+        return self.data.max_frames // self.frames_per_latent * self.frames_per_latent
 
     @property
     def codec_parts(self) -> tuple[str, ...]:

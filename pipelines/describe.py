@@ -16,8 +16,9 @@ from intermoe.moe.block import DenseBlock, MoeBlock
 from intermoe.moe.experts import Experts
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.router import Router
+from intermoe.networks.codec import AnyVae
 from intermoe.networks.denoiser import Denoiser
-from intermoe.networks.vae import CausalSkeletalVae
+from intermoe.networks.mld_vae import MldVae
 from intermoe.text.encoders import encoder_width
 from pipelines.settings import Settings
 
@@ -38,16 +39,9 @@ def describe(settings: Settings) -> dict[str, Any]:
         model = InterMoE(settings).eval()
     feed_forward = _count(*(m for m in model.denoiser.modules() if isinstance(m, MoeBlock | DenseBlock)))
     vae = model.vae
-    parts = (
-        {}
-        if vae is None
-        else {
-            "vae.encoder": _count(vae.joints_in, vae.down, vae.to_posterior),
-            "vae.decoder": _count(vae.from_latent, vae.up, vae.joints_out),
-        }
-    )
+    parts = {} if vae is None else _vae_parts(vae)
     parts |= {
-        "text_head": _count(model.text_head),
+        **({"text_head": text_head} if (text_head := _count(model.text_head)) else {}),
         "denoiser.embeddings": _count(model.denoiser) - _count(model.denoiser.layers),
         "denoiser.attention": _count(model.denoiser.layers) - feed_forward,
         "denoiser.feed_forward": feed_forward,
@@ -62,11 +56,11 @@ def describe(settings: Settings) -> dict[str, Any]:
         "sizes": {
             "joints": model.skeleton.num_joints,
             "features": model.skeleton.num_features,
-            **({} if vae is None else {"latent_joints": len(model.skeleton.pools[-1].groups)}),
+            **({} if vae is None else {"latent_joints": vae.num_latent_joints}),
             "latent": model.latent,
-            "latent_frames": frames // model.stride,
+            "latent_frames": model.whole_latents(frames),
             "tokens_per_batch": model.denoiser.num_token_rows
-            * (frames // model.stride)
+            * model.whole_latents(frames)
             * settings.train.denoiser.batch_size,
             "seconds": frames / model.skeleton.fps,
             "weights_mb": round(4 * _count(model) / 1e6, 1),
@@ -78,16 +72,23 @@ def describe(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _vae_parts(vae: AnyVae) -> dict[str, int]:
+    encoder = sum(p.numel() for name, p in vae.named_parameters() if name.split(".")[0] in vae.encoder_parts)
+    return {"vae.encoder": encoder, "vae.decoder": _count(vae) - encoder}
+
+
 def _count(*modules: nn.Module) -> int:
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
-def _vae_flop(vae: CausalSkeletalVae, num_features: int, settings: Settings) -> int:
-    """Forward pass of a batch of windows, counted operation by operation."""
+def _vae_flop(vae: AnyVae, num_features: int, settings: Settings) -> int:
+    """Forward pass of a batch of windows, or of the longest motions, counted operation by operation."""
     training = settings.train.vae
-    windows = torch.zeros(training.batch_size, training.window, num_features, device="meta")
-    with FlopCounterMode(display=False) as counter:
-        vae.decode(vae.encode(windows).mean_BLNC)
+    window = settings.data.max_frames if isinstance(vae, MldVae) else training.window
+    windows = torch.zeros(training.batch_size, window, num_features, device="meta")
+    mask_BT = torch.ones(training.batch_size, window, dtype=torch.bool, device="meta")
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        vae.decode_frames(vae.encode(windows, mask_BT).mean_BLNC, mask_BT)
     return int(counter.get_total_flops())
 
 
@@ -111,7 +112,7 @@ def denoiser_step_flop(model: InterMoE, settings: Settings, batch: int) -> int:
 
 def denoiser_flop(model: InterMoE, settings: Settings, batch: int) -> int:
     """Operations of a forward pass of the denoiser over a batch of the longest motions."""
-    frames = settings.data.max_frames // model.stride
+    frames = model.whole_latents(settings.data.max_frames)
     if isinstance(model.denoiser, Denoiser):
         return _pair_flop(model.denoiser, settings, batch, frames)
     return _counted_flop(model, settings, batch, frames)

@@ -48,14 +48,19 @@ def check_bodies(position_TPJ3: Tensor, rotation_TPR6: Tensor, skeleton: Skeleto
     for person in range(position_TPJ3.shape[1]):
         check_height(position_TPJ3[:, person], skeleton)
     check_rotations(rotation_TPR6, skeleton)
+    check_jumps(position_TPJ3, fps)
+    check_upright(position_TPJ3, skeleton)
+    check_floor(position_TPJ3)
+
+
+def check_jumps(position_TPJ3: Tensor, fps: float) -> None:
+    """Raise ``BadRecording`` where a body moves as no body can."""
     if (bad_T := jump_frames(position_TPJ3, fps)).any():
         first, last = _first_run(bad_T)
         raise BadRecording(
             f"the motion jumps near frame {(first + last) // 2}: a joint moves faster than {JOINT_SPEED:g} m/s, or the "
             f"root's speed changes by more than {ROOT_SPEED_CHANGE:g} m/s from one frame to the next"
         )
-    check_upright(position_TPJ3, skeleton)
-    check_floor(position_TPJ3)
 
 
 def check_floor(position_TPJ3: Tensor) -> None:

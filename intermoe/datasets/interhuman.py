@@ -9,12 +9,8 @@
 Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, D numbers of a row.
 """
 
-import io
-import json
 import re
-import tokenize
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,20 +18,13 @@ from numpy.typing import NDArray
 from intermoe.body.conventions import FPS, SPLITS
 from intermoe.body.skeletons import SMPL22, Skeleton
 from intermoe.datasets.bad_recording import BadRecording, NotUpright
+from intermoe.datasets.labels import LABELS, read_labels
 from intermoe.datasets.links import check_file_inside, check_list_inside
-from intermoe.datasets.recordings import Recording, Source, check_id, common_length
-from intermoe.datasets.text_files import captions_text, listed_lines, text_of
+from intermoe.datasets.npy_file import read_rows
+from intermoe.datasets.recordings import Recording, Source, check_id, common_length, sources_of
+from intermoe.datasets.text_files import captions_text, listed_lines
 from intermoe.errors import UserError
-from intermoe.places import (
-    Place,
-    as_place,
-    check_regular,
-    exists,
-    is_folder,
-    is_remote,
-    read_bytes,
-    storage_errors,
-)
+from intermoe.places import Place, as_place, exists, is_folder, storage_errors
 
 # A line of a motion file: 62 x 3 positions, then 51 x 6 rotations; the body's joints come first in both.
 _WIDTH = 492
@@ -86,15 +75,10 @@ class InterHumanReader:
         for ignore_list in (self.root / name for name in _IGNORE_LISTS):
             self._check_list(ignore_list)
             ignored.update(listed_lines(ignore_list) if exists(ignore_list) else ())
-        splits_of: dict[str, list[str]] = {}
-        for split in SPLITS:
-            # A line that stands twice in one list is one recording all the same.
-            for listed in dict.fromkeys(listed_lines(self._split_list(split))):
-                splits_of.setdefault(listed, []).append(split)
-        for unlisted in sorted(self._ids_on_disk() - splits_of.keys()):
-            splits_of[unlisted] = []
+        listed = {split: listed_lines(self._split_list(split)) for split in SPLITS}
+        sources = sources_of(listed, self._ids_on_disk())
         self._labels  # noqa: B018  a broken file of labels ends the run before it begins
-        return [Source(name, " and ".join(splits)) for name, splits in splits_of.items() if name not in ignored]
+        return [source for source in sources if source.id not in ignored]
 
     def read(self, source: Source) -> list[Recording]:
         """The one recording of that source, turned to y up; ``BadRecording`` says what is wrong with it."""
@@ -159,20 +143,7 @@ class InterHumanReader:
             copies = sorted(file.name for file in (self.root / folder).glob(f"{id}*(*).npy") if _is_copy(file, id))
             hint = f"; {copies[0]!r} may be it: rename it" if copies else ""
             raise BadRecording(f"no motion: {name} is missing{hint}")
-        try:
-            motion = _array(self.root / name)
-        except (ValueError, OSError, OverflowError) as error:
-            raise BadRecording(f"{name} cannot be read: {' '.join(str(error).split())}") from None
-        except (SyntaxError, tokenize.TokenError, RecursionError, LookupError, TypeError, MemoryError):
-            raise BadRecording(f"{name} cannot be read: its header is not one of a .npy file") from None
-        if motion.ndim != 2 or motion.shape[1] != _WIDTH:
-            raise BadRecording(f"{name} has the shape {motion.shape} instead of (frames, {_WIDTH})")
-        if len(motion) > _MOST_FRAMES:
-            raise BadRecording(f"{name} has {len(motion)} frames; up to {_MOST_FRAMES}, an hour, are read")
-        if motion.dtype.kind != "f":
-            raise BadRecording(f"{name} holds {motion.dtype} instead of floating-point numbers")
-        with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite, which the check refuses
-            return np.asarray(motion, np.float32)
+        return read_rows(self.root / name, name, width=_WIDTH, most_frames=_MOST_FRAMES)
 
     def _captions(self, id: str) -> tuple[str, ...]:
         name = f"annots/{id}.txt"
@@ -187,45 +158,8 @@ class InterHumanReader:
     @cached_property
     def _labels(self) -> dict[str, dict[str, str | int]]:
         """The labels of labels.jsonl, by id; empty without that file."""
-        file = self.root / "labels.jsonl"
-        labels: dict[str, dict[str, str | int]] = {}
-        self._check_list(file)
-        if not exists(file):
-            return labels
-        for number, line in enumerate(text_of(file).split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                label = json.loads(line)
-            except (ValueError, RecursionError):
-                label = None
-            if not (
-                isinstance(label, dict)
-                and isinstance(label.get("id"), str)
-                and all(isinstance(value, str | int) for value in label.values())
-            ):
-                raise UserError(
-                    f"line {number} is no label",
-                    where=file,
-                    allowed='a JSON object of strings and whole numbers with an "id"',
-                )
-            labelled = label.pop("id")
-            if labelled in labels:
-                raise UserError(f"line {number} labels {labelled!r} a second time", where=file)
-            labels[labelled] = label
-        return labels
-
-
-def _array(file: Place) -> NDArray[Any]:
-    """The array of a file; nothing can be unpickled.
-
-    On a disk it is mapped, not loaded: a header that promises more than the file holds is an error before any memory is
-    taken.
-    """
-    if is_remote(file):
-        return np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
-    check_regular(file)
-    return np.lib.format.open_memmap(file, mode="r")
+        self._check_list(self.root / LABELS)
+        return read_labels(self.root / LABELS)
 
 
 def _is_copy(file: Place, id: str) -> bool:

@@ -32,10 +32,11 @@ from intermoe.body.kinematics import forward_kinematics
 from intermoe.body.rotations import matrix_from_axis_angle, sixd_from_matrix
 from intermoe.body.skeletons import SMPLX55, Skeleton
 from intermoe.datasets.bad_recording import BadRecording
+from intermoe.datasets.caption_lines import CaptionLine, caption_line
 from intermoe.datasets.links import check_file_inside, check_list_inside
 from intermoe.datasets.npz_file import read_npz
 from intermoe.datasets.plain_pickle import NotPlain, read_plain_pickle
-from intermoe.datasets.recordings import Recording, Source, check_id, common_length
+from intermoe.datasets.recordings import Recording, Source, check_id, common_length, sources_of
 from intermoe.datasets.smplx_body import average_joints, joints_of_model
 from intermoe.datasets.text_files import captions_text, listed_lines
 from intermoe.errors import UserError
@@ -97,14 +98,9 @@ class InterXReader:
                 allowed="Inter-X: motions/train.h5 and texts_processed, or motions/<id>/P1.npz, splits and texts",
             )
         self._check_list(self._data / "motions")
-        splits_of: dict[str, list[str]] = {}
-        for split in SPLITS:
-            for name in self._ids_of(split):
-                splits_of.setdefault(name, []).append(split)
-        for name in sorted(self._ids_on_disk() - splits_of.keys()):
-            splits_of[name] = []
+        sources = sources_of({split: self._ids_of(split) for split in SPLITS}, self._ids_on_disk())
         self._actors, self._rest_J3  # noqa: B018  what is broken ends the run before it begins
-        return [Source(name, " and ".join(splits)) for name, splits in splits_of.items()]
+        return sources
 
     def read(self, source: Source) -> list[Recording]:
         """The one recording of that source, with its lowest joint on the floor; ``BadRecording`` says what is wrong."""
@@ -126,12 +122,14 @@ class InterXReader:
         position_TPJ3, _ = forward_kinematics(root_TP3, turn_TPJ33, offset_J3, SMPLX55.parents)
         # The files of the benchmark have the first person's first height at 0, wherever the floor is then.
         position_TPJ3[..., 1] -= position_TPJ3[..., 1].min()
+        captions, words = self._captions(source.id)
         recording = Recording(
             id=source.id,
             split=source.split,
             position_TPJ3=position_TPJ3.numpy(),
             rotation_TPR6=sixd_from_matrix(turn_TPJ33[:, :, 1:]).numpy(),
-            captions=self._captions(source.id),
+            captions=captions,
+            words=words,
             label={"actor": self._actors[source.id]} if source.id in self._actors else {},
             notes=tuple(notes),
         )
@@ -183,7 +181,7 @@ class InterXReader:
         if not self._is_processed:
             place = self._data / f"splits/{split}.txt"
             self._check_list(place)
-            return list(dict.fromkeys(listed_lines(place)))
+            return listed_lines(place)
         place = self._data / f"motions/{split}.h5"
         self._check_list(place)
         if not exists(place):
@@ -242,18 +240,21 @@ class InterXReader:
         parts = [_part(arrays[part], frames, joints, f"{part} of {name}") for part, joints in _PARTS.items()]
         return np.concatenate(parts, axis=1), _part(arrays["trans"], frames, 1, f"trans of {name}")[:, 0]
 
-    def _captions(self, id: str) -> tuple[str, ...]:
+    def _captions(self, id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The captions, and the words of each where the files have them."""
         name = f"{self._texts}/{id}.txt"
         self._check_file(name)
         lines = captions_text(self._data / name, name).replace("\r\n", "\n").split("\n")
+        if not any(line.strip() for line in lines):
+            raise BadRecording(f"no captions: {name} is empty")
+        if not self._is_processed:
+            return tuple(" ".join(line.split()) for line in lines if line.strip()), ()
         captions = [
-            _processed_caption(line, f"{name}, line {number}") if self._is_processed else line
+            _processed_caption(line, f"{name}, line {number}")
             for number, line in enumerate(lines, start=1)
             if line.strip()
         ]
-        if not captions:
-            raise BadRecording(f"no captions: {name} is empty")
-        return tuple(" ".join(caption.split()) for caption in captions)
+        return tuple(caption.caption for caption in captions), tuple(caption.words for caption in captions)
 
 
 def _h5_array(file: h5py.File, id: str, name: str) -> NDArray[np.float32]:
@@ -284,20 +285,12 @@ def _part(array: NDArray[Any], frames: int, joints: int, name: str) -> NDArray[n
     return np.asarray(array, np.float32).reshape(frames, joints, 3)
 
 
-def _processed_caption(line: str, where: str) -> str:
-    """The caption of a line ``caption#words#from#to``, of a whole recording."""
-    parts = line.strip().rsplit("#", 3)
-    if len(parts) != 4:
-        raise BadRecording(f"{len(parts)} parts instead of caption#words#0.0#0.0", where=where)
-    caption, _, start, end = parts
-    try:
-        is_whole = float(start) == 0 and float(end) == 0
-    except ValueError:
-        is_whole = False
-    if not is_whole:
-        raise BadRecording(f"a caption from {start} to {end}; those of Inter-X are of whole recordings", where=where)
-    if not caption.strip():
-        raise BadRecording("an empty caption", where=where)
+def _processed_caption(line: str, where: str) -> CaptionLine:
+    """A line of a recording's captions, all of which are of the whole recording."""
+    caption = caption_line(line, where)
+    if not caption.is_whole:
+        times = f"from {caption.start:g} to {caption.end:g} s"
+        raise BadRecording(f"a caption {times}; those of Inter-X are of whole recordings", where=where)
     return caption
 
 

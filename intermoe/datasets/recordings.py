@@ -1,9 +1,11 @@
 """The recordings that every reader yields, whatever the format.
 
-Legend: T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation (all but the root).
+Legend: T frames, P persons, J joints, R = J - 1 joints with a local rotation (all but the root), F features of a
+person-frame.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intermoe.body.conventions import FPS, MIN_FRAMES, SPLITS
+from intermoe.body.conventions import MIN_FRAMES, SPLITS
 from intermoe.body.skeletons import Skeleton
 from intermoe.datasets.bad_recording import BadRecording
-from intermoe.datasets.bodies import check_bodies
+from intermoe.datasets.bodies import check_bodies, check_height
 
 # Farther than this from the origin, a position is in another unit or an error: metres.
 _FARTHEST = 100.0
@@ -33,18 +35,44 @@ class Source:
     split: str
 
 
+def sources_of(listed: Mapping[str, Iterable[str]], on_disk: Iterable[str]) -> list[Source]:
+    """The ids that lists hold, in their order, then those on the disk that no list holds.
+
+    Ids that several splits hold, or none, get a ``split`` that is none of the three.
+
+    Args:
+        listed: the ids of each split; one that stands twice in a list is one recording all the same.
+        on_disk: all ids.
+
+    Example:
+        >>> sources_of({"train": ["b", "b"], "val": [], "test": ["b"]}, {"a", "b"})
+        [Source(id='b', split='train and test'), Source(id='a', split='')]
+    """
+    splits_of: dict[str, list[str]] = {}
+    for split, names in listed.items():
+        for name in dict.fromkeys(names):
+            splits_of.setdefault(name, []).append(split)
+    for name in sorted(set(on_disk) - splits_of.keys()):
+        splits_of[name] = []
+    return [Source(name, " and ".join(splits)) for name, splits in splits_of.items()]
+
+
 @dataclass(frozen=True)
 class Recording:
-    """One interaction of two people: metres, y up, 30 frames a second.
+    """One motion of the persons of a skeleton: metres, y up, the skeleton's frames per second.
 
     Attributes:
         id: unique in its data set; letters, digits, dot, dash, underscore.
         split: "train", "val" or "test".
-        position_TPJ3: float32 [T, 2, J, 3], world positions in metres.
-        rotation_TPR6: float32 [T, 2, J - 1, 6], local rotations of joints 1..J-1 in 6D (see rotations.py).
+        position_TPJ3: float32 [T, P, J, 3], world positions in metres.
+        rotation_TPR6: float32 [T, P, J - 1, 6], local rotations of joints 1..J-1 in 6D (see rotations.py).
         captions: at least one sentence.
-        label: what the data set knows of the roles, such as ``{"kind": "push", "actor": 0}``; empty where nothing.
+        label: what the data set knows of the motion, such as ``{"kind": "push", "actor": 0}``; empty where nothing.
         notes: what was put right while reading, one sentence each.
+        words: of each caption, its words with their parts of speech, "a/DET man/NOUN walk/VERB", or an empty text;
+            empty where the data set has none.
+        features_TPF: float32 [T, P, F], of a skeleton whose features are of the kind "heading" and no other: those of
+            the data set, from which positions and rotations follow.
     """
 
     id: str
@@ -58,15 +86,24 @@ class Recording:
     features_TPF: NDArray[np.float32] | None = None
 
     def check(self, skeleton: Skeleton) -> "Recording":
-        """This recording, or ``BadRecording`` where it breaks a promise of this class or shows no two bodies."""
-        frames = len(self.position_TPJ3)
+        """This recording, or ``BadRecording`` where it breaks a promise of this class or shows no bodies.
+
+        Features of the kind "heading" come from the processing of a data set on which others measure: of their motion
+        only the size of the body is checked, since its floor and its heading are what the features are made of.
+        """
+        frames, num_persons = len(self.position_TPJ3), skeleton.num_persons
         check_id(self.id)
         if self.split not in SPLITS:
             raise BadRecording(f"split {self.split!r} is not one of {', '.join(SPLITS)}")
         for name, array, shape in (
-            ("positions", self.position_TPJ3, (frames, 2, skeleton.num_joints, 3)),
-            ("rotations", self.rotation_TPR6, (frames, 2, skeleton.num_joints - 1, 6)),
+            ("features", self.features_TPF, (frames, num_persons, skeleton.num_features)),
+            ("positions", self.position_TPJ3, (frames, num_persons, skeleton.num_joints, 3)),
+            ("rotations", self.rotation_TPR6, (frames, num_persons, skeleton.num_joints - 1, 6)),
         ):
+            if (array is None) != (name == "features" and skeleton.features == "world"):
+                raise BadRecording(f"{name} are {'missing' if array is None else 'not of this skeleton'}")
+            if array is None:
+                continue
             if array.shape != shape:
                 raise BadRecording(f"{name} have the shape {array.shape} instead of {shape}")
             if not np.isfinite(array).all():
@@ -79,7 +116,14 @@ class Recording:
             raise BadRecording(f"{frames} frames are fewer than {MIN_FRAMES}")
         if not self.captions or not all(caption.strip() for caption in self.captions):
             raise BadRecording("no caption")
-        check_bodies(torch.from_numpy(self.position_TPJ3), torch.from_numpy(self.rotation_TPR6), skeleton, FPS)
+        if self.words and len(self.words) != len(self.captions):
+            raise BadRecording(f"words of {len(self.words)} captions instead of {len(self.captions)}")
+        position_TPJ3, rotation_TPR6 = torch.from_numpy(self.position_TPJ3), torch.from_numpy(self.rotation_TPR6)
+        if skeleton.features == "world":
+            check_bodies(position_TPJ3, rotation_TPR6, skeleton, skeleton.fps)
+        else:
+            for person in range(num_persons):
+                check_height(position_TPJ3[:, person], skeleton)
         return self
 
 

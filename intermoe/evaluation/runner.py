@@ -31,7 +31,6 @@ from intermoe.generation import GeneratedBatch, Sampled, unsettled_motion
 from intermoe.layers.precision import products_in
 from intermoe.model import InterMoE
 from intermoe.motion import Motion
-from intermoe.networks.vae import whole_latents
 from intermoe.places import Place
 from intermoe.text.captions import Persons
 from intermoe.text.encoders import TextEncoder, TextStates, load_encoder
@@ -241,10 +240,9 @@ class JobRunner(RecordedRunner):
     def _reconstructed(self, job: EvaluationJob) -> GeneratedBatch:
         """The recordings through the VAE and back, without the last frames, which fill no latent frame."""
         features_BTPF, frames_B = (of_recordings.to(self.device) for of_recordings in self._recorded(job))
-        stride = self.model.stride
-        mask_BT = whole_latents(frames_B, features_BTPF.shape[1], stride)
-        reconstructed_BTPF = self.model.decode(self.model.encode(features_BTPF, mask_BT=mask_BT))
-        frames_B = frames_B // stride * stride
+        frames_B = self.model.whole_frames(frames_B)
+        mask_BT = torch.arange(features_BTPF.shape[1], device=frames_B.device) < frames_B[:, None]
+        reconstructed_BTPF = self.model.decode(self.model.encode(features_BTPF, mask_BT=mask_BT), frames_B)
         return GeneratedBatch.settled(Sampled(reconstructed_BTPF), frames_B, self.model.skeleton)
 
     def _generated(self, job: EvaluationJob) -> GeneratedBatch:

@@ -67,4 +67,6 @@ def product_dtype(x: Tensor) -> torch.dtype:
         torch.bfloat16
     """
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return x.dtype
+    return torch.get_autocast_dtype(device)

@@ -11,15 +11,22 @@ from torch import nn
 from intermoe.body.hands import arms
 from intermoe.body.skeletons import SKELETONS, Skeleton
 from intermoe.moe.config import MoeConfig
+from intermoe.networks.codec import AnyVae
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig, PairLayer, denoiser_layers
 from intermoe.networks.denoising import DenoisingNetwork, Reads
 from intermoe.networks.intergen import intergen_layers
 from intermoe.networks.mdm import MdmDenoiser
+from intermoe.networks.mld import MldDenoiser
+from intermoe.networks.mld_vae import MldVae, MldVaeConfig
+from intermoe.networks.salad import SaladDenoiser
+from intermoe.networks.salad_vae import SaladVae
 from intermoe.networks.timotion import TimotionConfig, timotion_layers
-from intermoe.networks.vae import STRIDE
+from intermoe.networks.vae import STRIDE, CausalSkeletalVae, VaeConfig
 from intermoe.text.head import EndState, TextHead, WordStates
 
-NetworkName = Literal["intermoe", "intergen", "timotion", "mdm"]
+NetworkName = Literal["intermoe", "intergen", "timotion", "mdm", "mld", "salad"]
+VaeName = Literal["causal", "salad", "mld"]
+"""InterMoE's VAE, SALAD's, or MLD's of one latent token per motion."""
 
 
 class DenoisedData(NamedTuple):
@@ -38,26 +45,28 @@ class DenoisedData(NamedTuple):
 
 @dataclass(frozen=True)
 class _Network:
-    """Persons of its motions, whether it works on latents of a VAE, and what it reads of a text."""
+    """Persons of its motions, the VAE on whose latents it works, if on any, and what it reads of a text."""
 
     num_persons: int = 2
-    has_vae: bool = False
+    vae: VaeName | None = None
     reads: Reads = "head"
 
 
 _NETWORKS: Mapping[NetworkName, _Network] = MappingProxyType(
     {
-        "intermoe": _Network(has_vae=True),
+        "intermoe": _Network(vae="causal"),
         "intergen": _Network(),
         "timotion": _Network(),
         "mdm": _Network(num_persons=1, reads=MdmDenoiser.reads),
+        "mld": _Network(num_persons=1, vae="mld", reads=MldDenoiser.reads),
+        "salad": _Network(num_persons=1, vae="salad", reads=SaladDenoiser.reads),
     }
 )
 
 
-def has_vae(network: NetworkName) -> bool:
-    """Whether the network works on latents of a VAE, not on motion itself."""
-    return _NETWORKS[network].has_vae
+def vae_of(network: NetworkName) -> VaeName | None:
+    """The kind of VAE on whose latents the network works; None where it works on motion itself."""
+    return _NETWORKS[network].vae
 
 
 def reads_of(network: NetworkName) -> Reads:
@@ -65,14 +74,24 @@ def reads_of(network: NetworkName) -> Reads:
     return _NETWORKS[network].reads
 
 
-def frames_per_latent(network: NetworkName) -> int:
+def frames_per_latent(network: NetworkName, max_frames: int) -> int:
     """Frames of what the network takes as one moment.
 
+    Args:
+        network: which.
+        max_frames: of the longest motion, which is one moment to MLD.
+
     Example:
-        >>> frames_per_latent("intermoe"), frames_per_latent("intergen")
-        (4, 1)
+        >>> frames_per_latent("intermoe", 300), frames_per_latent("intergen", 300), frames_per_latent("mld", 197)
+        (4, 1, 197)
     """
-    return STRIDE if has_vae(network) else 1
+    match vae_of(network):
+        case None:
+            return 1
+        case "mld":
+            return max_frames
+        case _:
+            return STRIDE
 
 
 def check_persons(network: NetworkName, skeleton: Skeleton) -> None:
@@ -85,6 +104,26 @@ def check_persons(network: NetworkName, skeleton: Skeleton) -> None:
             f"network = {network} is for {num_persons} {plural}, data.skeleton = {skeleton.name} is not"
             f" (allowed: {allowed})"
         )
+
+
+def vae_for(network: NetworkName, config: VaeConfig, mld: MldVaeConfig, skeleton: Skeleton) -> AnyVae | None:
+    """The VAE on whose latents the network works, if on any.
+
+    Args:
+        network: which.
+        config: sizes of a skeletal VAE.
+        mld: sizes of MLD's.
+        skeleton: whose joints the features describe.
+    """
+    match vae_of(network):
+        case "causal":
+            return CausalSkeletalVae(config, skeleton)
+        case "salad":
+            return SaladVae(config, skeleton)
+        case "mld":
+            return MldVae(mld, skeleton)
+        case None:
+            return None
 
 
 def text_reader(network: NetworkName, config: DenoiserConfig, width: int) -> nn.Module:
@@ -152,8 +191,13 @@ def denoiser_of(
         weighs_errors: whether there is an ``error_root_ZZ``; of networks for two persons.
         predicts_contacts: whether it predicts which hands touch; of networks for two persons.
     """
-    if network == "mdm":
-        return MdmDenoiser(config, moe, latent=data.latent, condition=data.condition)
+    match network:
+        case "mdm":
+            return MdmDenoiser(config, moe, data.latent, data.condition)
+        case "mld":
+            return MldDenoiser(config, moe, data.latent, data.condition)
+        case "salad":
+            return SaladDenoiser(config, moe, data.latent, data.condition, data.skeleton.pools[-1].names)
     return Denoiser(
         config,
         moe,

@@ -58,7 +58,7 @@ def decoder_metric(codec: LatentCodec, latent_BLPZ: Tensor, mask_BL: Tensor, see
         latent_SLZ = some_BLPZ.transpose(1, 2).flatten(0, 1).requires_grad_()
         mask_SL = some_BL.repeat_interleave(some_BLPZ.shape[2], dim=0)
         with in_full(device):
-            features_STF = vae.decode(latent_SLZ.unflatten(-1, (-1, vae.config.latent)))
+            features_STF = vae.decode(latent_SLZ.unflatten(-1, (vae.num_latent_joints, -1)))
         scale_STF = mask_SL.repeat_interleave(STRIDE, dim=1)[..., None] * scale_F
         for _ in range(passes):
             sum_STF = torch.randn(features_STF.shape, generator=random).to(features_STF) * scale_STF

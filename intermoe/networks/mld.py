@@ -26,8 +26,8 @@ from intermoe.moe.block import DenseBlock, MoeBlock, feed_forward_block
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.router import TextLogits
-from intermoe.moe.routing_map import RoutedNetwork
 from intermoe.networks.denoiser import DenoiserConfig
+from intermoe.networks.denoising import DenoisingNetwork, Reads
 
 _TOKENS = 3
 
@@ -63,11 +63,12 @@ class MldLayer(PostNormLayer):
         return self.fed(x_BSD, pad(latent_PBLD[0], (0, 0, 0, _TOKENS - 1)))
 
 
-class MldDenoiser(RoutedNetwork):
+class MldDenoiser(DenoisingNetwork):
     """Predict the noise of a motion's latent token, or what it was or will be, by ``diffusion.prediction``."""
 
-    token_names = ("motion",)
-    num_token_rows: ClassVar[int] = 1
+    reads: ClassVar[Reads] = "end"
+    token_names = ("person",)
+    num_token_rows = 1
 
     def __init__(self, config: DenoiserConfig, moe: MoeConfig, latent: int, condition: int) -> None:
         """Build the network.
@@ -87,7 +88,7 @@ class MldDenoiser(RoutedNetwork):
             raise UserError(f"denoiser.width = {config.width}", allowed=f"{latent}, the width of the latent")
         if config.layers % 2 == 0:
             raise UserError(f"denoiser.layers = {config.layers}", allowed="an odd number")
-        _check_routing(moe)
+        check_routing(moe)
         self.timestep_in_router = moe.timestep_in_router
         self.embed_timestep = TimestepEmbedding(config.width, condition)
         self.embed_text = nn.Linear(condition, config.width)
@@ -95,19 +96,19 @@ class MldDenoiser(RoutedNetwork):
         self.transformer = SkipTransformer([MldLayer(config, moe) for _ in range(config.layers)], config.width)
 
     @property
-    def layers(self) -> nn.ModuleList:
-        """The layers, in their order."""
+    def layers(self) -> nn.ModuleList:  # type: ignore[override]
+        """The layers of its transformer, which holds them: here they are read alone."""
         return self.transformer.layers
 
     def predict(
-        self, x_BLPZ: Tensor, t_B: Tensor, condition_BW: Tensor, mask_BL: Tensor, pool: TokenPool | None = None
+        self, x_BLPZ: Tensor, t_B: Tensor, condition: Tensor, mask_BL: Tensor, pool: TokenPool | None = None
     ) -> tuple[Tensor, None]:
         """Predict the noise.
 
         Args:
             x_BLPZ: noised latents [B, 1, 1, Z].
             t_B: int64 timesteps.
-            condition_BW: text condition; zeros for a dropped one.
+            condition: text condition [B, W]; zeros for a dropped one.
             mask_BL: bool [B, 1], the motions that there are.
             pool: their latent tokens, from who knows them already: on a GPU finding them waits for the device.
 
@@ -115,8 +116,8 @@ class MldDenoiser(RoutedNetwork):
             [B, 1, 1, Z] in the dtype of x, zero where there is no motion; and None, as it predicts no hands.
         """
         if pool is None:
-            pool = TokenPool.of(mask_BL, self.num_token_rows)
-        time_BD, text_BD = self.embed_timestep(t_B), self.embed_text(relu(condition_BW))
+            pool = self.pool(mask_BL)
+        time_BD, text_BD = self.embed_timestep(t_B), self.embed_text(relu(condition))
         routed_BD = time_BD + text_BD if self.timestep_in_router else text_BD
         token_BSD = torch.stack([x_BLPZ[:, 0, 0], time_BD, text_BD], dim=1) + self.place_SD
         found_BSD = self.transformer(token_BSD, routed_BD, pool)
@@ -124,7 +125,7 @@ class MldDenoiser(RoutedNetwork):
         return found_BLPZ.where(mask_BL[:, :, None, None], 0), None
 
 
-def _check_routing(moe: MoeConfig) -> None:
+def check_routing(moe: MoeConfig) -> None:
     """Raise where a routing decision would be about the frames of one motion: it has one token."""
     if moe.selection == "uniform":
         raise UserError(

@@ -51,6 +51,11 @@ class MldVaeConfig(Config):
             raise ValueError(f"layers = {self.layers} is not odd")
         return self
 
+    @property
+    def most_frames(self) -> int:
+        """Frames of the longest motion that there are places for."""
+        return self.places - _TOKENS
+
 
 class MldVae(nn.Module):
     """Encodes normalised features of one person to a posterior over one latent token, and decodes it to features.
@@ -64,9 +69,14 @@ class MldVae(nn.Module):
         (torch.Size([1, 1, 1, 8]), torch.Size([1, 14, 263]))
     """
 
+    encoder_parts = ("embed_motion", "token_2D", "encoder_place_SD", "encoder")
+    """What it encodes with; all else decodes."""
+
     def __init__(self, config: MldVaeConfig, skeleton: Skeleton) -> None:
         super().__init__()
         self.config = config
+        self.num_latent_joints = 1
+        self.latent = config.width
         self.embed_motion = nn.Linear(skeleton.num_features, config.width)
         self.token_2D = nn.Parameter(torch.randn(_TOKENS, config.width))
         self.encoder_place_SD = learned_places(config.places, config.width)
@@ -75,16 +85,18 @@ class MldVae(nn.Module):
         self.decoder = _transformer(config, reads_memory=True)
         self.out = nn.Linear(config.width, skeleton.num_features)
 
-    def encode(self, x_BTF: Tensor, mask_BT: Tensor) -> Posterior:
+    def encode(self, x_BTF: Tensor, mask_BT: Tensor | None = None) -> Posterior:
         """The posterior over latents [B, 1, 1, C].
 
         Args:
             x_BTF: normalised features, of at most ``config.places - 2`` frames.
-            mask_BT: bool, the valid frames; what lies beyond them changes nothing.
+            mask_BT: bool, the valid frames; what lies beyond them changes nothing. All where none is given.
 
         Raises:
             ValueError: too many frames.
         """
+        if mask_BT is None:
+            mask_BT = torch.ones(x_BTF.shape[:2], dtype=torch.bool, device=x_BTF.device)
         self._check(mask_BT)
         frame_BTD = self.embed_motion(x_BTF.where(mask_BT[..., None], 0))
         sequence_BSD = torch.cat([self.token_2D.expand(len(x_BTF), -1, -1), frame_BTD], dim=1)
@@ -93,16 +105,20 @@ class MldVae(nn.Module):
         mean_B1C, logvar_B1C = encoded_BSD[:, :_TOKENS].to(x_BTF.dtype).split(1, dim=1)
         return Posterior(mean_B1C[:, None], logvar_B1C[:, None])
 
-    def decode(self, z_BLNC: Tensor, mask_BT: Tensor) -> Tensor:
+    def decode(self, z_BLNC: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         """Normalised features [B, T, F] of latents [B, 1, 1, C]; zero beyond the valid frames.
 
         Args:
             z_BLNC: the latents.
-            mask_BT: bool, the frames to be, at most ``config.places - 2``; those before the first that is not.
+            mask_BT: bool, the frames to be, at most ``config.places - 2``; those before the first that is not. As many
+                as there are places for where none is given.
 
         Raises:
             ValueError: too many frames.
         """
+        if mask_BT is None:
+            shape = len(z_BLNC), self.config.most_frames
+            mask_BT = torch.ones(shape, dtype=torch.bool, device=z_BLNC.device)
         self._check(mask_BT)
         barred_BT = ~mask_BT
         # Of a motion without frames, too, attention needs one to be finite.
@@ -111,8 +127,12 @@ class MldVae(nn.Module):
         x_BTF: Tensor = self.out(self.decoder(place_BTD, barred_BT, z_BLNC.flatten(1, 2)))
         return x_BTF.to(z_BLNC.dtype).where(mask_BT[..., None], 0)
 
+    def decode_frames(self, z_BLNC: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """What ``decode`` makes of latents."""
+        return self.decode(z_BLNC, mask_BT)
+
     def _check(self, mask_BT: Tensor) -> None:
-        most = self.config.places - _TOKENS
+        most = self.config.most_frames
         if mask_BT.shape[1] > most:
             raise ValueError(f"{mask_BT.shape[1]} frames are more than the {most} that there are places for")
 
@@ -151,9 +171,10 @@ def mld_vae_losses(
     """The losses of ``MldVaeLossConfig``, each a sum over valid numbers; ``mld_vae_loss_counts`` says over how many.
 
     ``reconstruction`` is the smooth L1 distance of normalised features, ``joints`` that of the joints in metres, where
-    the features lead the body from the first frame on; ``kl`` is the latent's divergence from the standard normal. (As
+    the features lead the body from the first frame on; ``kl`` is the latent's divergence from the standard normal, of
+    each motion as often as it has frames, so that all three are means over frames, however a batch is dealt out. (As
     published the means are also over the padding of a batch, where features differ by nothing and joints by as much as
-    in the last frame.)
+    in the last frame; and each motion's divergence counts once.)
 
     Args:
         x_BTF: normalised features.
@@ -169,7 +190,7 @@ def mld_vae_losses(
         for features_BTF in (x_BTF, reconstruction_BTF)
     )
     error_BTJ3 = (found_BTJ3 - true_BTJ3).where(valid_BT1[..., None], 0)
-    kl_BLNC = posterior.kl().where(mask_BT.any(dim=1)[:, None, None, None], 0)
+    kl_BLNC = posterior.kl() * mask_BT.sum(dim=1)[:, None, None, None]
     return {
         "reconstruction": _smooth_l1_sum((reconstruction_BTF - x_BTF).where(valid_BT1, 0)),
         "joints": _smooth_l1_sum(error_BTJ3),
@@ -183,7 +204,7 @@ def mld_vae_loss_counts(mask_BT: Tensor, skeleton: Skeleton, config: MldVaeConfi
     return {
         "reconstruction": frames * skeleton.num_features,
         "joints": frames * 3 * skeleton.num_joints,
-        "kl": mask_BT.any(dim=1).sum() * config.width,
+        "kl": frames * config.width,
     }
 
 

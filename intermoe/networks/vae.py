@@ -196,9 +196,16 @@ def _blocks(graph: _Graph, config: VaeConfig, kind: VaeKind) -> nn.ModuleList:
 
 
 class SkeletalVae(nn.Module):
-    """Encodes normalised features of one person to a posterior over latents, and decodes latents to features."""
+    """Encodes normalised features of one person to a posterior over latents, and decodes latents to features.
+
+    Attributes:
+        num_latent_joints: latent joints N of a latent frame.
+        latent: numbers Z of a latent frame.
+    """
 
     stride = STRIDE
+    encoder_parts = ("joints_in", "down", "to_posterior")
+    """What it encodes with; all else decodes."""
 
     def __init__(self, config: VaeConfig, skeleton: Skeleton, kind: VaeKind) -> None:
         """Build the VAE; ``ValueError`` where the skeleton is not pooled twice.
@@ -217,6 +224,8 @@ class SkeletalVae(nn.Module):
         ]
         num_latent_joints = graphs[-1].num_joints
         self.config = config
+        self.num_latent_joints = num_latent_joints
+        self.latent = num_latent_joints * config.latent
         self.is_causal = kind.is_causal
         self.joints_in = kind.joints_in(skeleton, config.width)
         self.down = nn.ModuleList(_Down(graphs[i], skeleton.pools[i], config, kind) for i in (0, 1))
@@ -258,6 +267,10 @@ class SkeletalVae(nn.Module):
         x_BTF: Tensor = self.joints_out(x_BJTC)
         return x_BTF.to(z_BLNC.dtype)
 
+    def decode_frames(self, z_BLNC: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """What ``decode`` makes of latents, with the latent frames that valid frames [B, 4L] begin."""
+        return self.decode(z_BLNC, None if mask_BT is None else mask_BT[:, ::STRIDE])
+
     def _drawn_out(self, valid_BL: Tensor | None, frames: int) -> Tensor | None:
         """The mask of a stage in which a latent frame has so many frames; None where nothing is to be masked."""
         return None if valid_BL is None or self.is_causal else valid_BL.repeat_interleave(frames, dim=1)
@@ -279,16 +292,6 @@ class CausalSkeletalVae(SkeletalVae):
 
     def __init__(self, config: VaeConfig, skeleton: Skeleton) -> None:
         super().__init__(config, skeleton, VaeKind(JointsIn, JointsOut, is_causal=True, activation=F.silu))
-
-
-def whole_latents(frames_B: Tensor, length: int, stride: int = STRIDE) -> Tensor:
-    """Mask [B, length] of the frames that belong to a whole latent frame of a sample's valid frames [B].
-
-    Example:
-        >>> whole_latents(torch.tensor([5]), 8).long()
-        tensor([[1, 1, 1, 1, 0, 0, 0, 0]])
-    """
-    return torch.arange(length, device=frames_B.device) < (frames_B // stride * stride)[:, None]
 
 
 def valid_latents(mask_BT: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from intermoe.config import Config
 from intermoe.layers.precision import Precision
+from intermoe.networks.mld_vae import MldVaeLossConfig
 from intermoe.networks.vae_losses import VaeLossConfig
 from intermoe.training.geometric import GeometricLossConfig
 
@@ -73,11 +74,13 @@ class VaeTrainingConfig(TrainingConfig):
         window: frames of a window.
         stride: frames between the starts of two windows.
         loss: weight of each loss.
+        mld_loss: the same for MLD's VAE, whose samples are whole motions: there is no window.
     """
 
     window: int = Field(default=64, ge=8)
     stride: int = Field(default=10, ge=1)
     loss: VaeLossConfig = VaeLossConfig()
+    mld_loss: MldVaeLossConfig = MldVaeLossConfig()
 
     @model_validator(mode="after")
     def _whole_latents(self) -> Self:

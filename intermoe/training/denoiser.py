@@ -22,7 +22,6 @@ from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import Demand, fit_rooms, selections, update_biases
 from intermoe.networks.decoder_metric import decoder_metric
 from intermoe.networks.hand_contact import contact_loss_sum
-from intermoe.networks.vae import whole_latents
 from intermoe.places import Place
 from intermoe.text.encoders import TextStates
 from intermoe.training.config import DenoiserTrainingConfig
@@ -96,7 +95,7 @@ class DenoiserObjective(Objective):
         root_ZZ = self.model.denoiser.error_root_ZZ
         assert root_ZZ is not None
         mask_BT = self._mask(batch)
-        mask_BL = mask_BT[:, :: self.model.stride]
+        mask_BL = self.model.latent_mask(mask_BT)
         root_ZZ.copy_(decoder_metric(self.model, self._latents(batch, mask_BT), mask_BL, seed))
         if dist.is_initialized():
             # Devices of different kinds round differently.
@@ -105,7 +104,7 @@ class DenoiserObjective(Objective):
 
     def count(self, batch: Batch) -> Tensor:
         """Valid latent frames of all persons."""
-        return self.model.skeleton.num_persons * (batch["frames"] // self.model.stride).sum()
+        return self.model.skeleton.num_persons * self.model.whole_latents(batch["frames"]).sum()
 
     def forward(self, batch: Batch) -> Sums:
         """Squared error of the predicted latents; where they have a weight, the other losses.
@@ -117,7 +116,7 @@ class DenoiserObjective(Objective):
         if not self._is_measured:
             raise RuntimeError("errors are to be decoded ones: stream() or learn_metric() comes first")
         mask_BT = self._mask(batch)
-        mask_BL = mask_BT[:, :: model.stride]
+        mask_BL = model.latent_mask(mask_BT)
         t_B = (batch["timestep"][:, 0] * model.diffusion.config.steps).long()
         keep_B = batch["timestep"][:, 1] >= model.diffusion.config.condition_drop
         pool = self._pool(batch, mask_BL)
@@ -146,7 +145,7 @@ class DenoiserObjective(Objective):
             self.model.vae.eval()
         noise_BLPZ = None if self._takes_means else batch["latent_noise"]
         if not self.model.denoiser.runs_ahead or "features" not in batch:
-            return self._posteriors.latents(batch, mask_BT[:, :: self.model.stride], noise_BLPZ)
+            return self._posteriors.latents(batch, self.model.latent_mask(mask_BT), noise_BLPZ)
         # There the VAE takes a thirtieth of a step, and many motions at once take no longer than one.
         return self.model.encode(batch["features"], noise_BLPZ, mask_BT)
 
@@ -166,15 +165,16 @@ class DenoiserObjective(Objective):
 
     def _mask(self, batch: Batch) -> Tensor:
         """The frames [B, T] that belong to whole latent frames."""
-        stride = self.model.stride
-        return whole_latents(batch["frames"], stride * batch["diffusion_noise"].shape[1], stride)
+        length = self.model.stride * batch["diffusion_noise"].shape[1]
+        frames_B = self.model.whole_frames(batch["frames"])
+        return torch.arange(length, device=frames_B.device) < frames_B[:, None]
 
     def _pool(self, batch: Batch, mask_BL: Tensor) -> TokenPool:
         """The tokens of a batch; where the lengths are on the host, nothing waits for the device."""
         frames_B = batch.get(HOST_FRAMES, batch["frames"])
         if frames_B.device.type != "cpu":
             return self.model.denoiser.pool(mask_BL)
-        lengths = (frames_B.numpy() // self.model.stride).tolist()
+        lengths = self.model.whole_latents(frames_B).tolist()
         num_rows = self.model.denoiser.num_token_rows
         return TokenPool.of_lengths(lengths, mask_BL.shape[1], num_rows, device=mask_BL.device)
 

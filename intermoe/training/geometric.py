@@ -67,7 +67,7 @@ _INTERGENS = {
     "orientation": 0.01,
 }
 LOSSES: Mapping[NetworkName, Mapping[str, float]] = MappingProxyType(
-    {"intermoe": {}, "intergen": _INTERGENS, "timotion": _INTERGENS, "mdm": {}}
+    {"intermoe": {}, "intergen": _INTERGENS, "timotion": _INTERGENS, "mdm": {}, "mld": {}, "salad": {}}
 )
 """The weights of the losses of the motion that each network was published with; TIMotion's are InterGen's."""
 

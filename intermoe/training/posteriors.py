@@ -54,10 +54,10 @@ class PosteriorMemory:
         device = mask_BL.device
         latent_BLPZ = torch.zeros(*mask_BL.shape, self._model.skeleton.num_persons, self._model.latent, device=device)
         for row, (frames, form) in enumerate(zip(batch["frames"].tolist(), batch["form"].tolist(), strict=True)):
-            num_latents = frames // self._model.stride
+            num_latents = self._model.whole_latents(frames)
             posterior = self._kept.get(form)
             if posterior is None:
-                features_BTPF = self._features(batch, row, form)[:, : num_latents * self._model.stride]
+                features_BTPF = self._features(batch, row, form)[:, : self._model.whole_frames(frames)]
                 # What is kept is used in every epoch: an error of bf16 would be the same in each.
                 with in_full(device):
                     posterior = self._model.posterior(features_BTPF.to(device))

@@ -76,7 +76,7 @@ def _step(options: argparse.Namespace, values: Settings, _trained: TrainedModel 
     costs = step.bench_step(
         values, samples=samples, repeats=options.repeats or 5, threads=options.threads, progress=progress
     )
-    frames = values.data.max_frames // values.frames_per_latent * values.frames_per_latent
+    frames = values.longest
     steps = {name: asdict(cost) for name, cost in costs.items()}
     document = {"samples": samples, "frames": frames, "device": device, "steps": steps}
     title = f"Training step of {samples} samples of {frames} frames on {device}"

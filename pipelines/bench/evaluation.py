@@ -87,7 +87,7 @@ def bench_evaluation(
 
 def frames_of(settings: Settings, samples: int) -> Tensor:
     """Frames of the motions of the batch, evenly spread from half of the longest on."""
-    longest = settings.data.max_frames // settings.frames_per_latent * settings.frames_per_latent
+    longest = settings.longest
     shortest = max(MIN_FRAMES, longest // 2)
     return torch.linspace(longest, shortest, samples).long() if samples > 1 else torch.tensor([longest])
 
@@ -111,7 +111,7 @@ def _parts(settings: Settings, samples: int) -> dict[str, Callable[[], Any]]:
     ).to(device)
     noise_BLPZ, mask_BL = noise_BLPZ.to(device), mask_BL.to(device)
     sample = partial(model.sample, noise_BLPZ, condition_BW, mask_BL=mask_BL, seeds=seeds)
-    decode = partial(model.output, sample(), condition_BW, mask_BL, noise_BLPZ)
+    decode = partial(model.output, sample(), condition_BW, mask_BL, noise_BLPZ, frames_B)
     settle = partial(GeneratedBatch.settled, decode().first(int(frames_B.max())), frames_B, model.skeleton)
     batch = settle()
     features_BTPF, _ = motion_features(batch.joints_BTPJ3, batch.rotations_BTPR6, frames_B, model.skeleton)

@@ -115,7 +115,7 @@ def _measure(
     forms = [form for form in FORMS if _fits(settings, form)]
     if not forms:
         raise UserError(f"diffusion.steps = {settings.diffusion.steps}", allowed="5 or more")
-    length = settings.data.max_frames // model.stride
+    length = model.whole_latents(settings.data.max_frames)
     shape = length, model.skeleton.num_persons, model.latent
     noise_BLPZ = normal(prompt_seeds(settings.seed, [""] * samples), shape, Stream.LATENT)
     condition_BW = _conditions(model, trained, samples)

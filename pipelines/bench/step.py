@@ -141,10 +141,10 @@ def _floor(model: InterMoE, flop: int, dtype: torch.dtype) -> float:
 def _batch(model: InterMoE, settings: Settings, samples: int) -> Batch:
     """Motions, texts and draws of noise, all of the greatest length."""
     generator = torch.Generator().manual_seed(settings.seed)
-    frames = settings.data.max_frames // model.stride * model.stride
+    frames = model.whole_frames(settings.data.max_frames)
     seeds = prompt_seeds(settings.seed, [""] * samples)
     num_persons = model.skeleton.num_persons
-    latents = frames // model.stride, num_persons, model.latent
+    latents = model.whole_latents(frames), num_persons, model.latent
     width = encoder_width(settings.data.encoder)
     lengths_B = torch.full((samples,), frames)
     batch: Batch = {

@@ -150,5 +150,5 @@ def _tokens_per_sample(place: Place, config: Mapping[str, Any]) -> float:
     """Latent frames of all persons in a training sample, on average."""
     folder = DatasetFolder.open(run_note(place / "denoiser")["data"])
     frames, num_persons = folder.index("train").frames, skeleton_named(folder.card.skeleton).num_persons
-    stride = frames_per_latent(config.get("network", "intermoe"))
+    stride = frames_per_latent(config.get("network", "intermoe"), config["data"]["max_frames"])
     return float(num_persons * ((frames.clip(max=config["data"]["max_frames"]) - 1) // stride).mean())

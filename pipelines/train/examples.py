@@ -101,7 +101,8 @@ def _generated(model: InterMoE, folder: DatasetFolder, recordings: Sequence[Moti
 def _reconstructed(model: InterMoE, folder: DatasetFolder, recording: MotionRow) -> dict[str, ExampleMotion]:
     recorded_BTPF = _recorded(recording, model.skeleton, recording.frames)
     with torch.no_grad():
-        decoded_BTPF = model.decode(model.encode(recorded_BTPF.to(model.device))).cpu()
+        frames_B = torch.tensor([model.whole_frames(recorded_BTPF.shape[1])])
+        decoded_BTPF = model.decode(model.encode(recorded_BTPF.to(model.device)), frames_B).cpu()[:, : int(frames_B)]
     text = folder.caption(recording.captions[0]).text
     beside = unsettled_motion(recorded_BTPF[0], text, model.skeleton)
     return {

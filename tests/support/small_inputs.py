@@ -11,6 +11,7 @@ from typing import Any
 
 import bodies
 import bvh_pairs
+import humanml3d_files
 import numpy as np
 import torch
 from small_model import save_model, small_model
@@ -22,6 +23,7 @@ from intermoe.data.card import CARD
 from intermoe.data.shards import DatasetFolder
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.bvh_file import parse_bvh
+from intermoe.datasets.humanml3d import HumanML3DReader
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.joint_mapping import load_mapping
 from intermoe.datasets.recordings import Reader
@@ -77,6 +79,13 @@ def interhuman(folder: Path) -> None:
         (folder / f"annots/{number}.txt").write_text("They bow.\nTwo people bow.\n")
     (folder / "ignore_list.txt").write_text("9\n")
     (folder / "labels.jsonl").write_text('{"id": "7", "kind": "bow", "actor": 0}\n')
+
+
+def humanml3d(folder: Path) -> None:
+    data = humanml3d_files.HumanML3DFolder(folder)
+    data.add("000021", humanml3d_files.rows(90), text="a man.#a/DET man/NOUN#0.0#0.0\nlater.#later/ADV#1.0#4.0\n")
+    data.add("M000021", humanml3d_files.rows(41, seed=1), split="test")
+    (folder / "labels.jsonl").write_text('{"id": "000021", "kind": "walk"}\n')
 
 
 def bvh(folder: Path) -> None:
@@ -177,6 +186,7 @@ def mapping(folder: Path) -> None:
 read_weights = quietly(lambda folder: read_released(folder / "a.ckpt"))
 READERS = {
     "interhuman": InputReader(interhuman, lambda folder: set_aside(InterHumanReader(folder))),
+    "humanml3d": InputReader(humanml3d, lambda folder: set_aside(HumanML3DReader(folder))),
     "bvh pairs": InputReader(bvh, lambda folder: set_aside(bvh_pairs.open_folder(folder)), "[!m]*"),
     "mapping": InputReader(mapping, quietly(lambda folder: load_mapping(folder / "mapping.yaml")), "mapping.yaml"),
     "config": InputReader(

@@ -30,13 +30,23 @@ def stream(steps_per_epoch: float = 5.0) -> Any:
     return SimpleNamespace(seed=3, steps_per_epoch=steps_per_epoch)
 
 
+def whole_latents(frames_B: torch.Tensor, length: int, stride: int = STRIDE) -> torch.Tensor:
+    """Mask [B, length] of the frames that belong to a whole latent frame of a sample's valid frames [B].
+
+    Example:
+        >>> whole_latents(torch.tensor([5]), 8).long()
+        tensor([[1, 1, 1, 1, 0, 0, 0, 0]])
+    """
+    return torch.arange(length, device=frames_B.device) < (frames_B // stride * stride)[:, None]
+
+
 def made_up_batch(step: int, samples: int = 4, frames: int = 32, network: NetworkName = "intermoe") -> Batch:
     """Motions and texts of noise, of which the first motion is the longest."""
     generator = torch.Generator().manual_seed(step)
     lengths = torch.randint(8, frames + 1, (samples,), generator=generator)
     lengths[0] = frames
     seeds = torch.randint(1 << 30, (samples,), generator=generator)
-    latents = (frames, 2, 262) if frames_per_latent(network) == 1 else (-(-frames // STRIDE), 2, _LATENT)
+    latents = (frames, 2, 262) if frames_per_latent(network, frames) == 1 else (-(-frames // STRIDE), 2, _LATENT)
     return {
         "features": torch.randn(samples, frames, 2, 262, generator=generator) * 0.1,
         "frames": lengths,

@@ -59,7 +59,7 @@ def raw(tmp_path):
 def test_a_recording_of_the_benchmark_is_read_as_a_plain_loop_reads_it(processed, tmp_path):
     pose, place = standing_pose(30)
     place[..., 1] -= 0.9  # as the benchmark's files have it: the first person begins at height 0
-    processed.add(ID, pose, place, split="val", text="A  bows.#a/DET bows/VERB#0.0#0.0\n\nB too.#b/X#0#0\n")
+    processed.add(ID, pose, place, split="val", text="A  bows.#a/DET  bows/VERB#0.0#0.0\n\nB too.#b/X#0#0\n")
     for root in (tmp_path, tmp_path / "processed_data"):
         reader: Reader = InterXReader(root)
         assert reader.sources() == [Source(ID, "val")]
@@ -69,6 +69,7 @@ def test_a_recording_of_the_benchmark_is_read_as_a_plain_loop_reads_it(processed
         np.testing.assert_allclose(recording.rotation_TPR6, turn[:, :, 1:, :, :2].reshape(30, 2, 54, 6), atol=1e-6)
         assert recording.position_TPJ3.dtype == recording.rotation_TPR6.dtype == np.float32
         assert (recording.captions, recording.label, recording.notes) == (("A bows.", "B too."), {}, ())
+        assert recording.words == ("a/DET bows/VERB", "b/X")
 
 
 def test_a_recording_as_it_was_made_is_read_every_fourth_frame(raw, tmp_path):
@@ -185,10 +186,14 @@ def test_an_array_that_lies_in_another_file_is_not_read(processed, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("They bow.", "line 1: 1 parts instead of caption#words#0.0#0.0"),
-        ("A.#a#0.0#0.0\nB.#b#1.0#3.0", "line 2: a caption from 1.0 to 3.0; those of Inter-X are of whole recordings"),
-        ("A.#a#zero#0.0", "line 1: a caption from zero to 0.0; those of Inter-X are of whole recordings"),
-        (" #a#0.0#0.0", "line 1: an empty caption"),
+        ("They bow.", "line 1: 1 parts instead of caption#word/POS word/POS#from#to"),
+        (
+            "A.#a/X#0.0#0.0\nB.#b/X#1.0#3.5",
+            "line 2: a caption from 1 to 3.5 s; those of Inter-X are of whole recordings",
+        ),
+        ("A.#a/X#zero#0.0", "line 1: a caption from or to 'zero'; seconds up to 3600 are meant"),
+        ("A.#a/X b#0.0#0.0", "line 1: 'b' instead of a word and its part of speech, word/POS"),
+        (" #a/X#0.0#0.0", "line 1: an empty caption"),
     ],
 )
 def test_lines_that_are_no_captions_are_told(processed, tmp_path, text, message):

@@ -2,14 +2,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from bodies import standing_bodies
+from humanml3d_files import rows
 
 from intermoe.body.conventions import MIN_FRAMES, SPLITS
-from intermoe.body.skeletons import SMPL22
+from intermoe.body.heading_features import heading_joints, heading_rotations
+from intermoe.body.skeletons import HUMANML22, SMPL22
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.datasets.recordings import Recording, check_id
 
-# Legend: T frames, P = 2 persons, J = 22 joints, R = 21.
+# Legend: T frames, P persons, J = 22 joints, R = 21, F features.
 
 
 @pytest.fixture
@@ -64,6 +67,47 @@ def poked(array: np.ndarray, index: tuple[int, ...], value: float) -> np.ndarray
 def test_what_breaks_a_promise_is_told(good, change, reason):
     with pytest.raises(BadRecording, match=reason):
         replace(good, **change(good)).check(SMPL22)
+
+
+@pytest.fixture
+def of_one() -> Recording:
+    features_TF = torch.from_numpy(rows(50))
+    return Recording(
+        id="000021",
+        split="train",
+        position_TPJ3=heading_joints(features_TF, HUMANML22)[:, None].numpy(),
+        rotation_TPR6=heading_rotations(features_TF, HUMANML22)[:, None].numpy(),
+        captions=("a man walks.", "he walks"),
+        label={},
+        words=("a/DET man/NOUN walk/VERB", ""),
+        features_TPF=features_TF[:, None].numpy(),
+    )
+
+
+def test_a_recording_of_one_person_is_checked_by_its_skeleton(good, of_one):
+    assert of_one.check(HUMANML22) is of_one
+    lying_TPJ3 = of_one.position_TPJ3[..., [0, 2, 1]] * np.array([1, 1, -1], np.float32) + np.float32([0, 3, 0])
+    replace(of_one, position_TPJ3=lying_TPJ3).check(HUMANML22)  # which way is up, the features themselves say
+    with pytest.raises(BadRecording, match=r"positions have the shape \(50, 1, 22, 3\) instead of \(50, 2, 22, 3\)"):
+        replace(of_one, features_TPF=None).check(SMPL22)
+    with pytest.raises(BadRecording, match="features are not of this skeleton"):
+        replace(good, features_TPF=of_one.features_TPF).check(SMPL22)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda r: {"features_TPF": None}, "features are missing"),
+        (lambda r: {"features_TPF": r.features_TPF[..., :262]}, r"features have the shape \(50, 1, 262\) instead of"),
+        (lambda r: {"features_TPF": r.features_TPF[:49]}, r"features have the shape \(49, 1, 263\) instead of"),
+        (lambda r: {"features_TPF": poked(r.features_TPF, (8, 0, 200), np.nan)}, "features hold.*first in frame 8"),
+        (lambda r: {"position_TPJ3": 3 * r.position_TPJ3}, "a body measures .* m from the feet"),
+        (lambda r: {"words": ("a/DET",)}, "words of 1 captions instead of 2"),
+    ],
+)
+def test_what_breaks_a_promise_of_one_person_is_told(of_one, change, reason):
+    with pytest.raises(BadRecording, match=reason):
+        replace(of_one, **change(of_one)).check(HUMANML22)
 
 
 @pytest.mark.parametrize("id", ["1", "A-b_c.d", "2021.10", "x" * 200])

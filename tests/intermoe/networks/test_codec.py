@@ -15,7 +15,7 @@ from intermoe.networks.codec import LatentCodec
 @pytest.fixture
 def codec() -> LatentCodec:
     rng = torch.Generator().manual_seed(0)
-    codec = LatentCodec(None, SMPL22)
+    codec = LatentCodec(None, SMPL22, 1)
     codec.normaliser = Normaliser.from_moments(torch.randn(262, generator=rng), torch.rand(262, generator=rng) + 0.5)
     return codec
 

@@ -8,13 +8,15 @@ from intermoe.body.features import Normaliser
 from intermoe.body.skeletons import SMPL22
 from intermoe.networks.codec import LatentCodec
 from intermoe.networks.decoder_metric import decoder_metric, feature_weights
-from intermoe.networks.vae import VaeConfig
+from intermoe.networks.vae import CausalSkeletalVae, VaeConfig
+
+SIZES = VaeConfig(width=8, latent=3, blocks=1, dropout=0.0)
 
 
 @pytest.fixture(scope="module")
 def codec() -> LatentCodec:
     torch.manual_seed(0)
-    codec = LatentCodec(VaeConfig(width=8, latent=3, blocks=1, dropout=0.0), SMPL22).eval()
+    codec = LatentCodec(CausalSkeletalVae(SIZES, SMPL22), SMPL22, 4).eval()
     codec.normaliser = Normaliser.from_moments(torch.zeros(262), torch.rand(262) + 0.1)
     return codec.requires_grad_(requires_grad=False)
 
@@ -31,7 +33,7 @@ def test_it_squares_errors_as_the_decoded_motion_does(codec: LatentCodec) -> Non
     assert float(metric_ZZ.diagonal().mean()) == pytest.approx(1, rel=1e-4)
     ours = ((metric_ZZ - 0.05 * torch.eye(21)) / 0.95).double()
     weight_F = feature_weights(codec.normaliser, SMPL22).double()
-    exact = LatentCodec(codec.vae.config, SMPL22).double().eval().requires_grad_(requires_grad=False)
+    exact = LatentCodec(CausalSkeletalVae(SIZES, SMPL22), SMPL22, 4).double().eval().requires_grad_(requires_grad=False)
     exact.load_state_dict(codec.state_dict())
     z_BLPZ, ratios = latents(64, 12, seed=1).double(), []
     for number in range(8):

@@ -209,8 +209,7 @@ def test_a_host_that_runs_ahead_computes_the_same() -> None:
     for moe in ROUTED:
         model, given = network(**moe), inputs()
         expected_BLPZ, _ = model.predict(*given)
-        for layer in selections(model):
-            layer.has_fixed_rows = True
+        model.run_ahead(True)
         torch.testing.assert_close(model.predict(*given)[0], expected_BLPZ, atol=1e-5, rtol=0)
         pool = TokenPool.of_lengths([1] * 5, num_frames=1, num_persons=MldDenoiser.num_token_rows)
         torch.testing.assert_close(model.predict(*given, pool)[0], expected_BLPZ, atol=1e-5, rtol=0)

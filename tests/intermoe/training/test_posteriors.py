@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from small_model import small_model
+from small_training import whole_latents
 from toy_shards import write_shards
 
 from intermoe.data.draws import Stream, normal
 from intermoe.layers.precision import products_in
-from intermoe.networks.vae import whole_latents
 from intermoe.training.posteriors import PosteriorMemory
 from intermoe.training.samples import Batch, SampleStream
 

@@ -7,6 +7,7 @@ from itertools import islice, product
 import numpy as np
 import pytest
 import torch
+from small_training import whole_latents
 
 from intermoe.body.features import joints_from_features
 from intermoe.body.skeletons import SMPL22
@@ -15,7 +16,6 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.model import InterMoE
 from intermoe.model_config import VAE_PARTS
 from intermoe.networks.decoder_metric import decoder_metric
-from intermoe.networks.vae import whole_latents
 from intermoe.text.encoders import TextStates
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.geometric import geometric_sums

@@ -1,0 +1,54 @@
+"""Reading a .npy file that somebody else has written: rows of floating-point numbers and nothing else.
+
+Legend: T frames, D numbers of a row.
+"""
+
+import io
+import tokenize
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intermoe.datasets.bad_recording import BadRecording
+from intermoe.places import Place, check_regular, is_remote, read_bytes
+
+
+def read_rows(file: Place, name: str, *, width: int, most_frames: int) -> NDArray[np.float32]:
+    """The numbers [T, D] of a file, float32; nothing can be unpickled, and no memory is taken for what is not there.
+
+    Args:
+        file: an existing one.
+        name: what messages call it.
+        width: D.
+        most_frames: the largest T that is read.
+
+    Raises:
+        BadRecording: it holds something else, or more.
+    """
+    try:
+        rows_TD = _array(file)
+    except (ValueError, OSError, OverflowError) as error:
+        raise BadRecording(f"{name} cannot be read: {' '.join(str(error).split())}") from None
+    except (SyntaxError, tokenize.TokenError, RecursionError, LookupError, TypeError, MemoryError):
+        raise BadRecording(f"{name} cannot be read: its header is not one of a .npy file") from None
+    if rows_TD.ndim != 2 or rows_TD.shape[1] != width:
+        raise BadRecording(f"{name} has the shape {rows_TD.shape} instead of (frames, {width})")
+    if len(rows_TD) > most_frames:
+        raise BadRecording(f"{name} has {len(rows_TD)} frames; up to {most_frames} are read")
+    if rows_TD.dtype.kind != "f":
+        raise BadRecording(f"{name} holds {rows_TD.dtype} instead of floating-point numbers")
+    with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite, which the check refuses
+        return np.asarray(rows_TD, np.float32)
+
+
+def _array(file: Place) -> NDArray[Any]:
+    """The array of a file.
+
+    On a disk it is mapped, not loaded: a header that promises more than the file holds is an error before any memory is
+    taken.
+    """
+    if is_remote(file):
+        return np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
+    check_regular(file)
+    return np.lib.format.open_memmap(file, mode="r")
