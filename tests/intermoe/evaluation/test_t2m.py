@@ -67,7 +67,7 @@ def convolved(conv: nn.Conv1d, rows_TD: Tensor) -> Tensor:
     """A convolution of width 4, stride 2 and padding 1, row by row."""
     padded_TD = torch.cat([torch.zeros(1, rows_TD.shape[1]), rows_TD, torch.zeros(1, rows_TD.shape[1])])
     out = [
-        conv.bias + torch.stack([conv.weight[:, :, k] @ padded_TD[2 * row + k] for k in range(4)]).sum(0)
+        torch.stack([conv.weight[:, :, k] @ padded_TD[2 * row + k] for k in range(4)]).sum(0) + conv.bias
         for row in range((len(padded_TD) - 4) // 2 + 1)
     ]
     return leaky(torch.stack(out))
@@ -276,7 +276,7 @@ def test_the_same_seed_gives_the_same_weights():
         for seed in (1, 1, 2)
     )
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
-    assert not torch.equal(*(one.state_dict()["text.word_VW"] for one in (first, other)))
+    assert not torch.equal(first.get_parameter("text.word_VW"), other.get_parameter("text.word_VW"))
 
 
 def test_its_metrics_are_not_scaled_unless_the_config_says_so():
@@ -325,4 +325,5 @@ def test_a_pair_alone_has_nothing_to_be_apart_from():
     together, apart = margin_sums(text, text.detach().clone(), 10.0)
     (together + apart).backward()
     assert (together.item(), apart.item()) == (0, 0)
-    assert text.grad.tolist() == [[0, 0, 0]]
+    assert text.grad is not None
+    assert torch.equal(text.grad, torch.zeros(1, 3))
