@@ -329,10 +329,8 @@ class InterMoE(LatentCodec):
         latents_B = -(-frames_B // self.stride)
         length = int(latents_B.max())
         mask_BL = (torch.arange(length) < latents_B[:, None]).to(self.device)
-        noise_BLPZ = (
-            normal(seeds, (length, self.skeleton.num_persons, self.latent), Stream.LATENT).to(self.device)
-            * mask_BL[:, :, None, None]
-        )
+        noise_BLPZ = normal(seeds, (length, self.skeleton.num_persons, self.latent), Stream.LATENT).to(self.device)
+        noise_BLPZ = noise_BLPZ * mask_BL[:, :, None, None]
         with eval_mode(self), products_in(self.diffusion.config.precision, self.device):
             condition_BW = self.condition(conditions.text)
             latent_BLPZ = self.sample(

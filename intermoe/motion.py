@@ -77,8 +77,8 @@ class Motion:
     def save(self, path: str | Place) -> list[Place]:
         """Write the motion in the form that the file's suffix names; a file is there whole or not at all.
 
-        ``.npz`` holds all numbers (see ``load``), ``.bvh`` becomes one file per person (``bow_person1.bvh``,
-        ``bow_person2.bvh``) for animation programs, ``.glb`` one file with both for Blender, Unreal and browsers,
+        ``.npz`` holds all numbers (see ``load``), ``.bvh`` becomes one file per person (of two
+        ``bow_person1.bvh`` and ``bow_person2.bvh``) for animation programs, ``.glb`` one file with both for Blender, Unreal and browsers,
         ``.mp4`` and ``.gif`` are videos, ``.png`` is a strip of key frames, ``.html`` a page that shows the motion in
         3D. ``.amass.npz`` becomes one file per person for SMPL-X tools (see render/amass.py), only of SMPL's joints.
         Missing folders are made.
@@ -159,8 +159,12 @@ def _write_amass(motion: Motion, path: Place) -> list[Place]:
 
 
 def _write_per_person(path: Place, suffix: str, num_persons: int, write: Callable[[int, Path], None]) -> list[Place]:
-    """Write a file for each person; all are written before one takes its name."""
+    """Write a file for each person, of one the file itself; all are written before one takes its name."""
     stem = path.name[: -len(suffix)]
+    if num_persons == 1:
+        with whole_file(path) as partial:
+            write(0, partial)
+        return [path]
     files = [path.with_name(f"{stem}_person{person + 1}{suffix}") for person in range(num_persons)]
     with ExitStack() as stack:
         for person, file in enumerate(files):

@@ -91,8 +91,8 @@ def _preprocess(options: argparse.Namespace) -> None:
         name, source, options.encoder, options.out, site, statistics_of=options.statistics_of
     ).checked()
     with ray_session(), Stages() as stages:
-        # Duet is written into its root, other recordings are read there.
-        made, read = (source.root, None) if source.format == "duet" else (None, source.root)
+        # What is made here is written into its root, other recordings are read there.
+        made, read = (source.root, None) if source.is_made_here else (None, source.root)
         check_nodes(reads=(read, source.body_model, options.text_folder), writes=(options.out, made))
         card = preprocess(request, stages)
     counts = ", ".join(f"{count} {split}" for split, count in card.recordings.items())

@@ -1,6 +1,7 @@
 """A description of a configuration: parameters by part, sizes and the cost of a step. Needs neither weights nor data.
 
-Legend: B batch, L latent frames, N latent joints, C channels of one, P = 2 persons, D width.
+Legend: B batch, T frames, L latent frames, N latent joints, C channels of one, P persons, Z latent numbers of a
+person-frame, D width.
 """
 
 from typing import Any

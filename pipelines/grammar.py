@@ -31,8 +31,11 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", type=Path, default=Path("demo"), help="output folder (default: demo)")
 
     verb = verbs.add_parser("preprocess", help="convert raw recordings to shards")
-    verb.add_argument("format", choices=("duet", "interhuman", "interx", "bvh"), help="what the recordings are")
-    verb.add_argument("--root", type=as_place, help="folder of the recordings (duet: where to write them, optional)")
+    formats = ("duet", "interhuman", "interx", "bvh", "solo", "humanml3d")
+    verb.add_argument("format", choices=formats, help="what the recordings are; solo and humanml3d show one person")
+    verb.add_argument(
+        "--root", type=as_place, help="folder of the recordings (duet, solo: where to write them, optional)"
+    )
     verb.add_argument("--out", type=as_place, required=True, help="folder of the shards, made by this command")
     verb.add_argument("--encoder", choices=("minilm", "clip"), default="minilm", help="text encoder (default: minilm)")
     verb.add_argument("--text-folder", type=Path, help="clip: folder of the weights, if not in the hub's cache")
@@ -57,8 +60,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--follow-links", action="store_true", help="read what links in --root lead to outside of it (default: do not)"
     )
-    verb.add_argument("--count", type=_integer, default=600, help="duet: number of interactions (default: 600)")
-    verb.add_argument("--seed", type=_integer, default=0, help="duet: seed (default: 0)")
+    verb.add_argument("--count", type=_integer, default=600, help="duet, solo: number of motions (default: 600)")
+    verb.add_argument("--seed", type=_integer, default=0, help="duet, solo: seed (default: 0)")
     verb.add_argument(
         "--layout",
         choices=("interhuman", "interx"),

@@ -18,6 +18,7 @@ from word_files import write_word_files
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet import make_interaction, write_duet
 from intermoe.datasets.smplx_body import average_joints
+from intermoe.datasets.solo import write_solo
 from intermoe.motion import Motion
 from pipelines.cli import main
 from pipelines.sweep.file import load as load_sweep
@@ -32,6 +33,7 @@ INTERMOE = [line for line in COMMANDS if line.startswith("intermoe ") and not li
 # What makes a command small; the rest of it is the README's.
 SMALLER = {
     "preprocess duet": ["--count", "24"],
+    "preprocess solo": ["--count", "24"],
     "train vae": ["train.vae.epochs=0.2"],
     "train evaluator": ["train.evaluator.epochs=2", "train.evaluator.batch_size=8"],
     "evaluate --check-recorded": ["evaluation.replications=2", "evaluation.pool=2"],
@@ -79,10 +81,15 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "preprocess interhuman",
         "preprocess interx",
         "preprocess bvh",
+        "preprocess solo",
+        "preprocess humanml3d",
         "describe --config",
         "train vae",
         "train denoiser",
         "train denoiser",
+        "train denoiser",
+        "train evaluator",
+        "evaluate --model",
         "sync runs/denoiser",
         "verify data/duet",
         'figure "The',
@@ -102,8 +109,10 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "sweep sweeps/ablations.yaml",
         "report runs/ablations-duet",
         "sweep sweeps/table1.yaml",
+        "sweep sweeps/table6.yaml",
     ]
     write_duet(tmp_path / "InterHuman", count=12, seed=1)
+    write_solo(tmp_path / "HumanML3D", count=6, seed=1)
     interx = ProcessedFolder(tmp_path / "Inter-X/processed_data")
     interx.add("G001T000A000R000", *standing_pose(40))
     write_body_model(tmp_path / "SMPLX_NEUTRAL.npz", average_joints().double().numpy())
@@ -140,6 +149,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (tmp_path / "runs/evaluation/results.html").is_file()
     suffixes = {".npz", ".bvh", ".glb", ".mp4", ".png"}
     assert {path.suffix for path in (tmp_path / "motions").iterdir()} == suffixes | {".html"}
+    assert {path.suffix for path in (tmp_path / "solo").iterdir()} == suffixes
     for folder in ("given", "longer", "row"):
         assert {path.suffix for path in (tmp_path / folder).iterdir()} == suffixes
     assert (tmp_path / "figure.png").is_file()

@@ -147,7 +147,7 @@ class HumanML3DReader:
             raise BadRecording(f"{name} holds a number that is not finite, first in frame {int(finite_T.argmin())}")
         if (most := float(np.abs(rows_TF).max())) > _LARGEST:
             raise BadRecording(f"{name} holds {most:g}; radians and metres up to {_LARGEST:g} are read")
-        return rows_TF
+        return np.array(rows_TF)  # which torch may write to, unlike a file
 
     def _caption_lines(self, id: str) -> list[CaptionLine]:
         name = f"texts/{id}.txt"

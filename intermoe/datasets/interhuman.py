@@ -75,7 +75,7 @@ class InterHumanReader:
         for ignore_list in (self.root / name for name in _IGNORE_LISTS):
             self._check_list(ignore_list)
             ignored.update(listed_lines(ignore_list) if exists(ignore_list) else ())
-        listed = {split: listed_lines(self._split_list(split)) for split in SPLITS}
+        listed: dict[str, list[str]] = {split: listed_lines(self._split_list(split)) for split in SPLITS}
         sources = sources_of(listed, self._ids_on_disk())
         self._labels  # noqa: B018  a broken file of labels ends the run before it begins
         return [source for source in sources if source.id not in ignored]

@@ -7,7 +7,7 @@ person-frame.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class Source:
     split: str
 
 
-def sources_of(listed: Mapping[str, Iterable[str]], on_disk: Iterable[str]) -> list[Source]:
+def sources_of(listed: Mapping[Any, Iterable[str]], on_disk: Iterable[str]) -> list[Source]:
     """The ids that lists hold, in their order, then those on the disk that no list holds.
 
     Ids that several splits hold, or none, get a ``split`` that is none of the three.

@@ -19,7 +19,7 @@ NEAR_CM = 8.0
 
 
 def hands_apart_cm(joints_TPJ3: NDArray[np.floating], skeleton: Skeleton) -> float:
-    """The least distance of a wrist of one person from one of the other over the motion; NaN without wrists.
+    """The least distance of a wrist of one person from one of the other over the motion; NaN without wrists, and of one person.
 
     Example:
         >>> from intermoe.body.skeletons import SMPL22
@@ -27,13 +27,13 @@ def hands_apart_cm(joints_TPJ3: NDArray[np.floating], skeleton: Skeleton) -> flo
         >>> round(hands_apart_cm(apart, SMPL22), 6)
         25.0
     """
-    if not arms(skeleton):
+    if not arms(skeleton) or joints_TPJ3.shape[1] == 1:
         return float("nan")
     joints_PTJ3 = torch.from_numpy(joints_TPJ3.astype(np.float64)).transpose(0, 1)
     return 100 * float(hand_gaps(joints_PTJ3, skeleton).min())
 
 
 def hands_met(joints_TPJ3: NDArray[np.floating], skeleton: Skeleton) -> float:
-    """1 where two hands come within ``NEAR_CM`` of each other, else 0; NaN without wrists."""
+    """1 where two hands come within ``NEAR_CM`` of each other, else 0; NaN without wrists, and of one person."""
     apart = hands_apart_cm(joints_TPJ3, skeleton)
     return float("nan") if np.isnan(apart) else float(apart <= NEAR_CM)

@@ -65,7 +65,9 @@ def bone_length_deviation_cm(joints_TPJ3: Joints, skeleton: Skeleton) -> float:
 
 
 def interpenetration_cm(joints_TPJ3: Joints, skeleton: Skeleton) -> float:
-    """Mean penetration depth of the two bodies, made of capsules, over the frames."""
+    """Mean penetration depth of the two bodies, made of capsules, over the frames; NaN of one person."""
+    if joints_TPJ3.shape[1] == 1:
+        return float("nan")
     return float(_CM * interpenetration(joints_TPJ3, skeleton).mean())
 
 

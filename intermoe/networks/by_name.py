@@ -1,4 +1,7 @@
-"""The networks, by the name that a config gives them: for how many persons, what they work on, and what they read."""
+"""The networks, by the name that a config gives them: for how many persons, what they work on, and what they read.
+
+Legend: Z latent numbers of a person-frame.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

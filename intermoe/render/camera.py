@@ -1,6 +1,6 @@
 """A pinhole camera that stands still and sees two people during the whole of a motion.
 
-Legend: T frames, P = 2 persons, J joints, N bodies. World: metres, y up. View: x right, y down, z away from the camera.
+Legend: T frames, P persons, J joints, N bodies. World: metres, y up. View: x right, y down, z away from the camera.
 """
 
 from dataclasses import dataclass, replace
@@ -103,12 +103,16 @@ def framing_camera(joints_NJ3: NDArray, azimuth: float, width: int, height: int,
 
 
 def best_azimuth(joints_TPJ3: NDArray, skeleton: Skeleton) -> float:
-    """Side in radians from which the two stand well apart, are seen from in front, and the first one is on the left."""
+    """Side in radians from which two stand well apart, are seen from in front, and the first one is on the left.
+
+    Of one person, the way gone takes the place of what is between the two.
+    """
     joints_TPJ3 = joints_TPJ3.astype(np.float64)
     across = joints_TPJ3[:, :, skeleton.left_hip] - joints_TPJ3[:, :, skeleton.right_hip]
     facing_TP2 = np.stack([-across[..., 2], across[..., 0]], axis=-1)
     facing_TP2 /= np.linalg.norm(facing_TP2, axis=-1, keepdims=True) + 1e-6
-    between_T2 = (joints_TPJ3[:, 1, 0] - joints_TPJ3[:, 0, 0])[:, [0, 2]]
+    first_T3, last_T3 = joints_TPJ3[:, 0, 0], joints_TPJ3[:, -1, 0]
+    between_T2 = (last_T3 - (first_T3 if joints_TPJ3.shape[1] > 1 else first_T3[:1]))[:, [0, 2]]
     between_T2 = between_T2 / (np.linalg.norm(between_T2, axis=-1, keepdims=True) + 0.1)
 
     def score(azimuth: float) -> float:

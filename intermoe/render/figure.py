@@ -130,7 +130,7 @@ def draw_paths(picture: Image.Image, camera: Camera, root_TP3: NDArray) -> None:
         camera: that sees it.
         root_TP3: where each person has been, metres; the height is not looked at.
     """
-    for person, colour in enumerate(PERSON_COLOURS):
+    for person, colour in zip(range(root_TP3.shape[1]), PERSON_COLOURS, strict=False):
         path_N2 = ground_path(root_TP3[:, person])
         if np.linalg.norm(path_N2 - path_N2[0], axis=1).max() < _SHORTEST:
             continue

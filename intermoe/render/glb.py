@@ -58,9 +58,10 @@ def write_glb(motions: Sequence["Motion"], path: Path) -> None:
     skeleton = motions[0].skeleton
     if others := {motion.skeleton.name for motion in motions} - {skeleton.name}:
         raise UserError(f"motions of the skeletons {skeleton.name!r} and {min(others)!r}", allowed="those of one")
-    clips = [[motion.body(person) for person in (0, 1)] for motion in motions]
+    persons = range(skeleton.num_persons)
+    clips = [[motion.body(person) for person in persons] for motion in motions]
     file = _File()
-    for person in (0, 1):
+    for person in persons:
         _add_figure(file, person, clips[0][person], skeleton)
     for motion, bodies, name in zip(motions, clips, _names(motions), strict=True):
         _add_clip(file, bodies, fps=motion.fps, name=name, moves_bones=len(motions) > 1)

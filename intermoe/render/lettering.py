@@ -75,10 +75,18 @@ def draw_caption(pen: ImageDraw.ImageDraw, text: str, *, size: float, left: floa
     return top
 
 
-def draw_legend(pen: ImageDraw.ImageDraw, size: float, left: float, middle: float) -> float:
-    """Write who has which colour in one line around the y ``middle``; returns the x behind it."""
+def draw_legend(pen: ImageDraw.ImageDraw, size: float, left: float, middle: float, num_persons: int = 2) -> float:
+    """Write who has which colour in one line around the y ``middle``; returns the x behind it.
+
+    Args:
+        pen: of the picture.
+        size: of the letters, pixels.
+        left: where the line begins.
+        middle: of the line.
+        num_persons: who is seen; one needs no name.
+    """
     face = font(size)
-    for colour, name in zip(PERSON_COLOURS, PERSON_NAMES, strict=True):
+    for colour, name in zip(PERSON_COLOURS, PERSON_NAMES, strict=True) if num_persons > 1 else ():
         radius = 0.42 * size
         pen.ellipse([left, middle - radius, left + 2 * radius, middle + radius], colour)
         pen.text((left + 1.35 * size, middle), name, INK, face, anchor="lm")

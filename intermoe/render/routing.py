@@ -1,7 +1,7 @@
 """The routing map: a motion's key frames, and below each moment the experts that worked on it.
 
-Legend: P = 2 persons, L latent frames, E experts, M layers, Q denoising stages, H rows of
-pixels, W columns of pixels.
+Legend: P tokens of a moment, L latent frames, E experts, M layers, Q denoising stages, H rows of pixels, W columns of
+pixels.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ _PANEL_HEIGHT, _LAYER_GAP = 160, 3
 
 
 def write_routing_map(motion: "Motion", routing: RoutingMap, path: Path) -> None:
-    """Draw a PNG: time across, experts down by layer, one panel a person and denoising stage.
+    """Draw a PNG: time across, experts down by layer, one panel per token of a moment and denoising stage.
 
     A cell is as strong as the expert's mean gate over the stage's steps, and grey where it was never assigned. The key
     frames above stand over the time they are taken from.
@@ -34,8 +34,8 @@ def write_routing_map(motion: "Motion", routing: RoutingMap, path: Path) -> None
     frames = len(motion.joints)
     moments = [round((number + 0.5) * frames / _MOMENTS - 0.5) for number in range(_MOMENTS)]
     people = panels(motion, moments)
-    wide, high = PANEL_WIDTH * _MOMENTS, people[0].height
-    shares = [_grid(routing, q, p, frames, wide) for q in range(len(routing.timesteps)) for p in (0, 1)]
+    wide, high, num_tokens = PANEL_WIDTH * _MOMENTS, people[0].height, len(routing.tokens)
+    shares = [_grid(routing, q, p, frames, wide) for q in range(len(routing.timesteps)) for p in range(num_tokens)]
     width = 2 * _EDGE + _LABELS + wide
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     top = round(draw_caption(measure, motion.caption, size=30, left=_EDGE, top=18, width=width - 2 * _EDGE)) + 12
@@ -50,31 +50,33 @@ def write_routing_map(motion: "Motion", routing: RoutingMap, path: Path) -> None
         pen.text((middle, top + high + 20), f"{moment / motion.fps:.2f} s", INK, font(24), anchor="mm")
     y = top + high + 44
     for number, grid_HW3 in enumerate(shares):
-        stage, person = divmod(number, 2)
-        if person == 0:
+        stage, token = divmod(number, num_tokens)
+        if token == 0:
             first, last = routing.timesteps[stage]
             pen.text((left, y + 8), f"denoising steps at t = {first} to {last}", FAINT_INK, font(20), anchor="lm")
             y += 24
         picture.paste(Image.fromarray(grid_HW3), (left, y))
-        pen.text((_EDGE, y + len(grid_HW3) / 2), routing.tokens[person], PERSON_COLOURS[person], font(20), anchor="lm")
+        colour = PERSON_COLOURS[token % len(PERSON_COLOURS)]
+        pen.text((_EDGE, y + len(grid_HW3) / 2), routing.tokens[token], colour, font(20), anchor="lm")
         _name_layers(pen, y, len(grid_HW3), routing.gate_QMPLE.shape[1], left - 8)
         y += len(grid_HW3) + _GAP
     _, layers, _, _, experts = routing.gate_QMPLE.shape
     text = f"{layers} layers with {experts} experts each, one row an expert; stronger: larger gate"
     pen.text((left, y + 14), text, FAINT_INK, font(20), anchor="lm")
-    draw_legend(pen, 22, left, y + 48)
+    draw_legend(pen, 22, left, y + 48, motion.skeleton.num_persons)
     picture.crop((0, 0, width, y + 72)).save(path, "PNG")
 
 
-def _grid(routing: RoutingMap, stage: int, person: int, frames: int, wide: int) -> NDArray[np.uint8]:
+def _grid(routing: RoutingMap, stage: int, token: int, frames: int, wide: int) -> NDArray[np.uint8]:
     """One panel [H, W, 3]: rows of experts, layer by layer."""
-    gate_MLE = routing.gate_QMPLE[stage, :, person].numpy()
+    gate_MLE = routing.gate_QMPLE[stage, :, token].numpy()
     layers, _, experts = gate_MLE.shape
-    row = max(2, _PANEL_HEIGHT // (layers * experts))
+    row = max(2, 2 * _PANEL_HEIGHT // (max(2, len(routing.tokens)) * layers * experts))
+    colour = np.array(PERSON_COLOURS[token % len(PERSON_COLOURS)])
     frame_W = np.arange(wide) * frames // wide
     gate_MEW = gate_MLE[:, frame_W // routing.stride].transpose(0, 2, 1)
     strength = np.where(gate_MEW > 0, 0.2 + 0.8 * np.clip(gate_MEW, 0, 1), 0)[..., None]
-    colour_MEW3 = np.where(strength > 0, 255 + strength * (np.array(PERSON_COLOURS[person]) - 255.0), np.array(_IDLE))
+    colour_MEW3 = np.where(strength > 0, 255 + strength * (colour - 255.0), np.array(_IDLE))
     rows = colour_MEW3.round().astype(np.uint8).repeat(row, axis=1)
     parts = [rows[0]]
     for layer in rows[1:]:

@@ -73,7 +73,7 @@ def write_strip(motion: "Motion", path: Path, frames: int = 8) -> None:
         left = _EDGE + number * (wide + _GAP)
         picture.paste(panel, (left, top))
         pen.text((left + wide / 2, top + high + _FOOT / 2), f"{frame / motion.fps:.2f} s", INK, font(24), anchor="mm")
-    draw_legend(pen, 22, _EDGE, top + high + _FOOT + 12)
+    draw_legend(pen, 22, _EDGE, top + high + _FOOT + 12, motion.skeleton.num_persons)
     picture.save(path, "PNG")
 
 

@@ -56,7 +56,7 @@ def video_frames(motion: "Motion", width: int, height: int, step: int = 1) -> It
     draw_caption(pen, motion.caption, size=23 * unit, left=edge, top=20 * unit, width=width - 2 * edge)
     middle, bar = height - 30 * unit, height - 9 * unit
     small = max(16 * unit, 13)  # smaller letters run together
-    draw_legend(pen, small, edge, middle)
+    draw_legend(pen, small, edge, middle, motion.skeleton.num_persons)
     pen.line([edge, bar, width - edge, bar], _TRACK, max(round(3 * unit), 1))
     face, frames = font(small), len(motion.joints)
     # The frame number keeps its place while its digits change.

@@ -174,7 +174,7 @@ class DenoiserObjective(Objective):
         frames_B = batch.get(HOST_FRAMES, batch["frames"])
         if frames_B.device.type != "cpu":
             return self.model.denoiser.pool(mask_BL)
-        lengths = self.model.whole_latents(frames_B).tolist()
+        lengths = [self.model.whole_latents(frames) for frames in frames_B.numpy().tolist()]
         num_rows = self.model.denoiser.num_token_rows
         return TokenPool.of_lengths(lengths, mask_BL.shape[1], num_rows, device=mask_BL.device)
 

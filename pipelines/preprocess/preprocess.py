@@ -30,7 +30,7 @@ from intermoe.body.skeletons import Skeleton
 from intermoe.data.card import CARD, NOTES, QUARANTINE, ROWS_PER_FILE, DatasetCard, EncoderCard, shard_name, write_card
 from intermoe.data.feature_moments import Moments
 from intermoe.data.shards import DatasetFolder
-from intermoe.datasets.duet import DuetPart, WrittenPart
+from intermoe.datasets.choreography.write import Part, WrittenPart
 from intermoe.datasets.recordings import Reader, Source
 from intermoe.errors import UserError
 from intermoe.files import check_free, discard, make_folder, sha256, whole_folder
@@ -72,7 +72,7 @@ def preprocess(request: PreprocessRequest, progress: ProgressCallback | None = N
     Raises:
         UserError: another process works on ``out``; else as for ``make_shards``.
     """
-    run = partial(_make_duet, progress=progress or _silent)
+    run = partial(_make, progress=progress or _silent)
     with locked(request.out), request.source.reader(request.out.parent, run) as reader:
         return make_shards(
             reader,
@@ -235,9 +235,7 @@ class _Answering:
         return _answer(row, self._task)
 
 
-def _make_duet(
-    task: Callable[[DuetPart], WrittenPart], parts: Sequence[DuetPart], progress: ProgressCallback
-) -> list[WrittenPart]:
+def _make(task: Callable[[Part], WrittenPart], parts: Sequence[Part], progress: ProgressCallback) -> list[WrittenPart]:
     return _stream("make", task, parts, lambda part: part["end"] - part["first"], progress)
 
 

@@ -3,17 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from intermoe.config import Config
 from intermoe.datasets.bvh import BvhPairReader
 from intermoe.datasets.bvh_file import RATES
-from intermoe.datasets.duet import BODY_MODEL, LayoutName, PartRunner, check_duet, in_turn, write_duet
+from intermoe.datasets.choreography.write import PartRunner, in_turn
+from intermoe.datasets.duet import BODY_MODEL, LayoutName, check_duet, write_duet
+from intermoe.datasets.humanml3d import HumanML3DReader
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.interx import InterXReader
 from intermoe.datasets.recordings import Reader
+from intermoe.datasets.solo import check_solo, write_solo
 from intermoe.errors import UserError
 from intermoe.files import contents, scratch_folder
 from intermoe.places import Place, absolute, as_place, check_storage, exists, is_folder
@@ -23,21 +26,15 @@ def _as_root(root: Any) -> Any:
     return as_place(root) if isinstance(root, str) else root
 
 
-class _DuetOptions(TypedDict):
-    count: int
-    seed: int
-    layout: LayoutName
-
-
 class SourceConfig(Config):
     """Recordings in a raw format.
 
     Attributes:
-        format: of the recordings; "duet", the embedded data set, is made here.
-        root: their folder. For "duet" it is made where it does not exist yet, and kept; without it, the recordings are
-            made in a temporary folder.
-        count: of "duet": how many recordings are made.
-        seed: of "duet".
+        format: of the recordings; "duet" and "solo", the embedded data sets of two persons and of one, are made here.
+        root: their folder. For an embedded data set it is made where it does not exist yet, and kept; without it, the
+            recordings are made in a temporary folder.
+        count: of "duet" and "solo": how many motions are made.
+        seed: of "duet" and "solo".
         layout: of "duet": the data set in whose layout they are made, so that its reader reads them.
         mapping: of "bvh": how joints correspond, a shipped mapping's name or a file.
         scale: of "bvh": metres per unit of its files.
@@ -46,7 +43,7 @@ class SourceConfig(Config):
         follow_links: whether links in ``root`` may lead out of it.
     """
 
-    format: Literal["duet", "interhuman", "interx", "bvh"]
+    format: Literal["duet", "interhuman", "interx", "bvh", "solo", "humanml3d"]
     root: Annotated[Place | None, BeforeValidator(_as_root)] = None
     count: int = Field(default=600, ge=1)
     seed: int = Field(default=0, ge=0)
@@ -57,6 +54,11 @@ class SourceConfig(Config):
     body_model: Annotated[Place | None, BeforeValidator(_as_root)] = None
     follow_links: bool = False
 
+    @property
+    def is_made_here(self) -> bool:
+        """Whether the recordings are those of an embedded data set."""
+        return self.format in ("duet", "solo")
+
     @contextmanager
     def reader(self, scratch: Place, run: PartRunner = in_turn) -> Iterator[Reader]:
         """The reader of the recordings, for as long as the context lasts.
@@ -66,23 +68,22 @@ class SourceConfig(Config):
             run: runs the tasks that make recordings (see ``write_duet``).
 
         Raises:
-            UserError: no root for recordings that are not made here, a root of "duet" that holds something else, or a
-                mapping that is not one.
+            UserError: no root for recordings that are not made here, a root of an embedded data set that holds
+                something else, or a mapping that is not one.
         """
         # Tasks may run in another working directory.
         root = None if self.root is None else absolute(self.root)
-        if self.format == "duet":
-            duet: _DuetOptions = {"count": self.count, "seed": self.seed, "layout": self.layout}
+        if self.is_made_here:
             if root is None:
-                with scratch_folder(scratch, "duet") as folder:
-                    write_duet(folder / "duet", run=run, **duet)
-                    yield self._duet_reader(folder / "duet")
+                with scratch_folder(scratch, self.format) as folder:
+                    self._make(folder / self.format, run)
+                    yield self._reader_of_made(folder / self.format)
                 return
             if _holds_something(root):
-                check_duet(root, **duet)
+                self._check_made(root)
             else:
-                write_duet(root, run=run, **duet)
-            yield self._duet_reader(root)
+                self._make(root, run)
+            yield self._reader_of_made(root)
             return
         if root is None:
             raise UserError("the folder of the recordings is not given", where=self.format, allowed="--root DIR")
@@ -91,10 +92,26 @@ class SourceConfig(Config):
         elif self.format == "interx":
             model = None if self.body_model is None else absolute(self.body_model)
             yield InterXReader(root, body_model=model, follow_links=self.follow_links)
+        elif self.format == "humanml3d":
+            yield HumanML3DReader(root, follow_links=self.follow_links)
         else:
             yield InterHumanReader(root, follow_links=self.follow_links)
 
-    def _duet_reader(self, root: Place) -> Reader:
+    def _make(self, root: Place, run: PartRunner) -> None:
+        if self.format == "solo":
+            write_solo(root, count=self.count, seed=self.seed, run=run)
+        else:
+            write_duet(root, count=self.count, seed=self.seed, layout=self.layout, run=run)
+
+    def _check_made(self, root: Place) -> None:
+        if self.format == "solo":
+            check_solo(root, count=self.count, seed=self.seed)
+        else:
+            check_duet(root, count=self.count, seed=self.seed, layout=self.layout)
+
+    def _reader_of_made(self, root: Place) -> Reader:
+        if self.format == "solo":
+            return HumanML3DReader(root, follow_links=self.follow_links)
         if self.layout == "interx":
             model = root / BODY_MODEL
             return InterXReader(root, body_model=model, names_persons=True, follow_links=self.follow_links)
@@ -105,7 +122,7 @@ class SourceConfig(Config):
         for place in (self.root, self.body_model):
             if place is not None:
                 check_storage(place)
-        if self.format != "duet" or (self.root is not None and _holds_something(self.root)):
+        if not self.is_made_here or (self.root is not None and _holds_something(self.root)):
             with self.reader(Path()) as reader:
                 reader.sources()
 

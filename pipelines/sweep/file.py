@@ -268,7 +268,7 @@ def _check_profiles(config: SweepConfig, points: Sequence[str], lines: Lines) ->
 
 def _check_data(data: ProfileDataConfig, base: Settings, lines: Lines, path: Where) -> None:
     """Raise where the recordings are not said, or are not encoded as the settings want them."""
-    if data.format != "duet" and data.root is None:
+    if not data.is_made_here and data.root is None:
         raise UserError("the folder of the recordings is not given", where=lines.place(*path), allowed="root: DIR")
     if data.encoder != base.data.encoder:
         raise UserError(

@@ -97,8 +97,9 @@ def check_recordings(plan: SweepPlan, out: Place) -> None:
 def training_recordings(plan: SweepPlan) -> int | None:
     """Recordings of the training split, as far as that is known before they are read."""
     data = plan.profile.data
-    if data.format == "duet":
-        return round(data.count * 0.8)
+    if data.is_made_here:
+        # Of Solo, as many are mirror images.
+        return round(data.count * 0.8 * (2 if data.format == "solo" else 1))
     try:
         with data.reader(scratch=Path()) as reader:
             return sum(source.split == "train" for source in reader.sources())

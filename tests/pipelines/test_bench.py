@@ -276,7 +276,8 @@ def test_a_device_is_checked_without_ray_and_mlflow_from_any_folder(tmp_path):
         (
             ["--config", "nonsense"],
             (
-                "unknown preset 'nonsense' (allowed: duet, intergen, interhuman, interhuman-plus, interx, timotion, or "
+                "unknown preset 'nonsense' (allowed: duet, intergen, interhuman, interhuman-plus, interx, mdm, mld, "
+                "salad, solo, timotion, or "
                 "a .yaml file)"
             ),
         ),

@@ -29,7 +29,7 @@ diffusion.sampler_steps=2
 COMMANDS = {
     "demo": ("--out",),
     "preprocess": (
-        "{duet,interhuman,interx,bvh}",
+        "{duet,interhuman,interx,bvh,solo,humanml3d}",
         "--root",
         "--out",
         "--encoder",
@@ -290,7 +290,8 @@ def test_the_version_is_that_of_the_package(capsys):
         (
             "describe --config duett",
             (
-                "unknown preset 'duett' (allowed: duet, intergen, interhuman, interhuman-plus, interx, timotion, or a "
+                "unknown preset 'duett' (allowed: duet, intergen, interhuman, interhuman-plus, interx, mdm, mld, "
+                "salad, solo, timotion, or a "
                 ".yaml file)"
             ),
         ),
@@ -372,7 +373,7 @@ def test_the_version_is_that_of_the_package(capsys):
             "preprocess motionx --out o",
             (
                 "intermoe preprocess: argument format: invalid choice: 'motionx' (choose from 'duet', 'interhuman', "
-                "'interx', 'bvh') (allowed: see `intermoe preprocess --help`)"
+                "'interx', 'bvh', 'solo', 'humanml3d') (allowed: see `intermoe preprocess --help`)"
             ),
         ),
         (

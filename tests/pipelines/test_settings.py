@@ -166,7 +166,7 @@ def test_small_numbers_are_read_however_they_are_written(text, file):
     ("override", "message"),
     [
         ("moe.expert=4", "did you mean 'moe.experts'?"),
-        ("mo.experts=4", "unknown key 'mo' (allowed: data, network, vae, denoiser, timotion, moe,"),
+        ("mo.experts=4", "unknown key 'mo' (allowed: data, network, vae, mld_vae, denoiser, timotion, moe,"),
         ("mo.experts=4", "did you mean 'moe'?"),
         ("experts=4", "unknown key 'experts'"),
         ("experts=4", "did you mean 'moe.experts'?"),
@@ -202,7 +202,7 @@ def test_small_numbers_are_read_however_they_are_written(text, file):
             "diffusion.guidance_interval = 'abc' (allowed: two shares of the steps",
         ),
         ("data.encoder=bert", "data.encoder = 'bert' (allowed: 'minilm' or 'clip')"),
-        ("data.skeleton=smpl", "data.skeleton = 'smpl' (allowed: one of smpl22, smplx55)"),
+        ("data.skeleton=smpl", "data.skeleton = 'smpl' (allowed: one of smpl22, smplx55, humanml22)"),
         ("name=My Run", "name = 'My Run' (allowed:"),
         ("seed=-1", "seed = -1 (allowed: greater than or equal to 0)"),
         ("workers.count=0", "workers.count = 0 (allowed: greater than or equal to 1)"),

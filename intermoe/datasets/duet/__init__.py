@@ -2,25 +2,6 @@
 
 from intermoe.datasets.duet.interx_layout import BODY_MODEL
 from intermoe.datasets.duet.kinds import KINDS, make_interaction
-from intermoe.datasets.duet.write import (
-    DuetPart,
-    LayoutName,
-    PartRunner,
-    WrittenPart,
-    check_duet,
-    in_turn,
-    write_duet,
-)
+from intermoe.datasets.duet.write import LayoutName, check_duet, write_duet
 
-__all__ = [
-    "BODY_MODEL",
-    "KINDS",
-    "DuetPart",
-    "LayoutName",
-    "PartRunner",
-    "WrittenPart",
-    "check_duet",
-    "in_turn",
-    "make_interaction",
-    "write_duet",
-]
+__all__ = ["BODY_MODEL", "KINDS", "LayoutName", "check_duet", "make_interaction", "write_duet"]

@@ -5,9 +5,11 @@ Legend: T frames.
 
 import numpy as np
 
-from intermoe.datasets.duet.curves import keys, pulse, ramp
-from intermoe.datasets.duet.gait import SIDES, Pace
-from intermoe.datasets.duet.stage import Scene, Stage, opposite
+from intermoe.datasets.choreography.curves import keys, pulse, ramp
+from intermoe.datasets.choreography.draws import opposite
+from intermoe.datasets.choreography.gait import SIDES, Pace
+from intermoe.datasets.choreography.moves import KickTimes, front_kick
+from intermoe.datasets.duet.stage import Scene, Stage
 
 
 def push(stage: Stage) -> Scene:
@@ -122,17 +124,7 @@ def kick(stage: Stage) -> Scene:
     other.place_T2 += retreat * ramp(frames, chamber - 4, hit + 16)[:, None] * ahead / np.hypot(*ahead)
     other.pace = Pace(swing=9, pause=1, lift=0.08)
     height, length = stage.draw(0.7, 0.92), stage.draw(0.72, 0.8)
-    aim = keys(
-        frames,
-        (ready, (0.08, 0.12, -0.05)),
-        (chamber, (0.05, 0.5, 0.22)),
-        (hit, (0.0, height, length)),
-        (hit + 2, (0.0, height, length)),
-        (folded, (0.05, 0.45, 0.26)),
-        (landed, (0.086, 0.08, 0.02)),
-    )
-    lifting = pulse(frames, ready, ready + 5, folded, landed)
-    actor.kick(leg, lifting, aim, keys(frames, (ready, 0.3), (chamber, 0.4), (hit, -0.7), (folded, 0.2), (landed, 0.0)))
+    front_kick(actor, leg, KickTimes(ready, chamber, hit, folded, landed), height, length)
     actor.lean_T += keys(
         frames, (ready, 0.0), (chamber, 0.05), (hit, -stage.draw(0.18, 0.3)), (landed, 0.05), (end, 0.0)
     )

@@ -7,9 +7,10 @@ Legend: T frames.
 
 import numpy as np
 
-from intermoe.datasets.duet.curves import pulse, ramp
-from intermoe.datasets.duet.gait import SIDES
-from intermoe.datasets.duet.stage import Scene, Stage, between, opposite
+from intermoe.datasets.choreography.curves import pulse, ramp
+from intermoe.datasets.choreography.draws import opposite
+from intermoe.datasets.choreography.gait import SIDES
+from intermoe.datasets.duet.stage import Scene, Stage, between
 
 
 def shake_hands(stage: Stage) -> Scene:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intermoe.body.conventions import SPLITS
+from intermoe.datasets.choreography.write import Entry
 from intermoe.datasets.duet.kinds import PosedInteraction
-from intermoe.datasets.duet.layout import Entry, Layout
+from intermoe.datasets.duet.layout import Layout
 from intermoe.datasets.recordings import Recording
 from intermoe.files import local_draft
 from intermoe.places import Place

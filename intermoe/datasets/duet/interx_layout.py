@@ -26,9 +26,10 @@ from intermoe.body.conventions import SPLITS
 from intermoe.body.kinematics import forward_kinematics
 from intermoe.body.rotations import axis_angle_from_matrix
 from intermoe.body.skeletons import SMPL22, SMPLX55
-from intermoe.datasets.duet.figure import Body
+from intermoe.datasets.choreography.figure import Body
+from intermoe.datasets.choreography.write import Entry
 from intermoe.datasets.duet.kinds import PosedInteraction
-from intermoe.datasets.duet.layout import Entry, Layout
+from intermoe.datasets.duet.layout import Layout
 from intermoe.datasets.smplx_body import SMPLX_PELVIS_3
 from intermoe.files import discard, local_draft
 from intermoe.places import Place, read_bytes

@@ -13,11 +13,11 @@ import torch
 from intermoe.body.kinematics import forward_kinematics
 from intermoe.body.rotations import sixd_from_matrix
 from intermoe.body.skeletons import SMPL22
+from intermoe.datasets.choreography.curves import Array
+from intermoe.datasets.choreography.figure import Body, Figure
+from intermoe.datasets.choreography.limbs import about
 from intermoe.datasets.duet import contests, greetings, walks
 from intermoe.datasets.duet.captions import write_captions
-from intermoe.datasets.duet.curves import Array
-from intermoe.datasets.duet.figure import Body, Figure
-from intermoe.datasets.duet.limbs import about
 from intermoe.datasets.duet.stage import Scene, Stage
 from intermoe.datasets.recordings import Recording
 

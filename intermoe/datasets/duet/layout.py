@@ -2,19 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple
 
-from intermoe.datasets.duet.figure import Body
+from intermoe.datasets.choreography.figure import Body
+from intermoe.datasets.choreography.write import Entry
 from intermoe.datasets.duet.kinds import PosedInteraction
 from intermoe.places import Place
-
-
-class Entry(TypedDict):
-    """An interaction in the lists of a data set."""
-
-    id: str
-    split: str
-    label: dict[str, Any]
 
 
 class Layout(NamedTuple):

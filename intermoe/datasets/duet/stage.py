@@ -3,13 +3,13 @@
 Legend: T frames.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from intermoe.datasets.duet.curves import Array, glide
-from intermoe.datasets.duet.figure import Body, Figure
+from intermoe.datasets.choreography.curves import Array, glide
+from intermoe.datasets.choreography.draws import Draws
+from intermoe.datasets.choreography.figure import Body, Figure
 
 MIN_FRAMES, MAX_FRAMES = 75, 150
 
@@ -30,7 +30,7 @@ class Scene:
     words: dict[str, str]
 
 
-class Stage:
+class Stage(Draws):
     """Random draws of one interaction, in the order a choreography asks for them.
 
     Args:
@@ -39,29 +39,12 @@ class Stage:
     """
 
     def __init__(self, random: np.random.Generator, body: Body | None = None) -> None:
-        self.random = random
         self.actor_body, self.other_body = Body.draw(random), Body.draw(random)
         if body is not None:
             # Only now: whatever is drawn next is the same as with bodies of random build.
             self.actor_body = self.other_body = body
         self.size = (self.actor_body.scale + self.other_body.scale) / 2
-        self.tempo = random.uniform(0.9, 1.15)
-
-    def draw(self, low: float, high: float) -> float:
-        """A number between two others."""
-        return float(self.random.uniform(low, high))
-
-    def beats(self, low: float, high: float) -> float:
-        """A duration in frames, longer where this interaction is a slow one."""
-        return self.tempo * self.draw(low, high)
-
-    def pick(self, options: Sequence[str]) -> str:
-        """One of several words."""
-        return options[int(self.random.integers(len(options)))]
-
-    def walk_beats(self, metres: float) -> float:
-        """Frames that it takes to walk so far, at a pace drawn for this walk."""
-        return max(26.0, 30 * abs(metres) / self.draw(0.95, 1.2) + 9)
+        super().__init__(random, tempo=random.uniform(0.9, 1.15))
 
     def enter(self, end: float, distance: float) -> tuple[Figure, Figure]:
         """Actor and other face to face: the actor at the origin facing +z, the other that many metres ahead."""
@@ -79,11 +62,6 @@ class Stage:
         progress_T = glide(figure.frames, start, end)
         figure.place_T2 += metres * progress_T[:, None] * way / np.hypot(*way)
         return progress_T
-
-
-def opposite(side: str) -> str:
-    """The other side."""
-    return "right" if side == "left" else "left"
 
 
 def between(a: Figure, b: Figure, height: float, share: float = 0.5) -> Array:

@@ -7,9 +7,10 @@ Legend: T frames.
 
 import numpy as np
 
-from intermoe.datasets.duet.curves import Array, glide, keys, pulse, ramp, smooth
-from intermoe.datasets.duet.gait import SIDES, SIGN, Pace
-from intermoe.datasets.duet.stage import Scene, Stage, opposite
+from intermoe.datasets.choreography.curves import along_arc, glide, keys, pulse, ramp
+from intermoe.datasets.choreography.draws import opposite
+from intermoe.datasets.choreography.gait import SIDES, SIGN, Pace
+from intermoe.datasets.duet.stage import Scene, Stage
 
 
 def circle(stage: Stage) -> Scene:
@@ -47,8 +48,8 @@ def lead(stage: Stage) -> Scene:
     frames = actor.frames
     bend = stage.draw(-0.6, 0.6)
     walk, follow = glide(frames, start, end), glide(frames, start + lag, end + lag)
-    actor.place_T2[:], actor.yaw_T[:] = _curved(walk * way, bend / way, gap)
-    other.place_T2[:], other.yaw_T[:] = _curved(follow * way - gap, bend / way, gap)
+    actor.place_T2[:], actor.yaw_T[:] = along_arc(walk * way, bend / way, gap)
+    other.place_T2[:], other.yaw_T[:] = along_arc(follow * way - gap, bend / way, gap)
     calling = pulse(frames, 2, 14, start - 2, start + 12)
     # The turn back to the follower, over the shoulder of the arm that calls.
     actor.twist_T += SIGN[hand] * stage.draw(0.4, 0.6) * calling
@@ -59,16 +60,6 @@ def lead(stage: Stage) -> Scene:
     target = actor.near(f"{hand}_shoulder", hand, 0.22, 0.2 + 0.1 * scoop, 0.1 + 0.14 * scoop)
     actor.reach(hand, calling, target, elbow=0.6)
     return Scene(actor, other, hand, {})
-
-
-def _curved(run_T: Array, curvature: float, lead_in: float) -> tuple[Array, Array]:
-    """Place and yaw after ``run_T`` metres along a path that is straight before 0 and then an arc."""
-    on_arc = np.maximum(run_T, 0.0)
-    yaw = curvature * smooth(on_arc, 9)
-    turn = curvature * on_arc
-    safe = curvature if abs(curvature) > 1e-6 else 1e-6
-    x, z = (1 - np.cos(turn)) / safe, np.sin(turn) / safe + np.minimum(run_T, 0.0)
-    return np.stack([x, z + lead_in], axis=-1), yaw
 
 
 def mirror(stage: Stage) -> Scene:

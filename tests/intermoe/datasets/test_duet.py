@@ -15,9 +15,9 @@ import torch
 from intermoe.body.kinematics import forward_kinematics
 from intermoe.body.rotations import matrix_from_6d
 from intermoe.body.skeletons import SMPL22
+from intermoe.datasets.choreography.figure import Body
 from intermoe.datasets.duet import KINDS, make_interaction, write
 from intermoe.datasets.duet.captions import TEMPLATES, fill, told
-from intermoe.datasets.duet.figure import Body
 from intermoe.datasets.duet.kinds import PosedInteraction, pose_interaction
 from intermoe.datasets.duet.write import LayoutName, write_duet
 from intermoe.datasets.interhuman import InterHumanReader

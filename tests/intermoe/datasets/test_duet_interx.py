@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from intermoe.body.skeletons import SMPLX55
+from intermoe.datasets.choreography.figure import Body
 from intermoe.datasets.duet import BODY_MODEL, write_duet
-from intermoe.datasets.duet.figure import Body
 from intermoe.datasets.duet.interx_layout import processed_rows
 from intermoe.datasets.duet.kinds import pose_interaction
 from intermoe.datasets.interhuman import InterHumanReader

@@ -86,7 +86,9 @@ def of_one() -> Recording:
 
 def test_a_recording_of_one_person_is_checked_by_its_skeleton(good, of_one):
     assert of_one.check(HUMANML22) is of_one
-    lying_TPJ3 = of_one.position_TPJ3[..., [0, 2, 1]] * np.array([1, 1, -1], np.float32) + np.float32([0, 3, 0])
+    lying_TPJ3 = of_one.position_TPJ3[..., [0, 2, 1]] * np.array([1, 1, -1], np.float32) + np.array(
+        [0, 3, 0], np.float32
+    )
     replace(of_one, position_TPJ3=lying_TPJ3).check(HUMANML22)  # which way is up, the features themselves say
     with pytest.raises(BadRecording, match=r"positions have the shape \(50, 1, 22, 3\) instead of \(50, 2, 22, 3\)"):
         replace(of_one, features_TPF=None).check(SMPL22)

@@ -170,7 +170,6 @@ def test_padding_and_company_change_nothing(evaluator):
 
 
 @torch.no_grad()
-@torch.no_grad()
 def test_embeddings_are_float32_and_nearly_the_same_in_bf16(evaluator):
     features, frames = motions()
     exact = evaluator.embed_motion(features, frames), evaluator.embed_text(evaluator.words(CAPTIONS))

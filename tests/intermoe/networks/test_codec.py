@@ -40,5 +40,8 @@ def test_there_is_nothing_to_draw(codec):
 def test_a_vae_is_asked_for_in_vain(codec):
     with pytest.raises(UserError) as caught:
         codec.require_vae()
-    assert str(caught.value) == "the network works on motion itself and has no VAE (allowed: network = intermoe)"
+    assert (
+        str(caught.value)
+        == "the network works on motion itself and has no VAE (allowed: network = intermoe, mld or salad)"
+    )
     assert list(codec.state_dict()) == ["normaliser.mean_F", "normaliser.std_F"]

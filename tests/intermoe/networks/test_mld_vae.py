@@ -231,13 +231,13 @@ def test_losses_are_sums_over_valid_frames_with_their_counts() -> None:
         assert true_joints.shape == (frames, 22, 3)
         joints = joints + distance(found_joints, true_joints).sum()
         mean, logvar = posterior.mean_BLNC[row, 0, 0], posterior.logvar_BLNC[row, 0, 0]
-        kl = kl + 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum()
+        kl = kl + frames * 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum()
     for name, expected in {"reconstruction": features, "joints": joints, "kl": kl}.items():
         torch.testing.assert_close(sums[name], expected)
     assert {name: int(number) for name, number in counts.items()} == {
         "reconstruction": 13 * 263,
         "joints": 13 * 66,
-        "kl": 2 * WIDTH,
+        "kl": 13 * WIDTH,
     }
     assert set(sums) == set(MldVaeLossConfig.model_fields)
     for name, expected in {"reconstruction": features, "joints": joints}.items():

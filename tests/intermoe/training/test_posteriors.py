@@ -24,9 +24,9 @@ def encoded(model, monkeypatch) -> list[int]:
     """The number of motions of each call of the VAE."""
     calls, encode = [], model.vae.encode
 
-    def count(x_BTF):
+    def count(x_BTF, mask_BT):
         calls.append(len(x_BTF) // 2)
-        return encode(x_BTF)
+        return encode(x_BTF, mask_BT)
 
     monkeypatch.setattr(model.vae, "encode", count)
     return calls

@@ -4,6 +4,7 @@ import pytest
 
 from intermoe.datasets.bvh import BvhPairReader
 from intermoe.datasets.duet import write_duet
+from intermoe.datasets.humanml3d import HumanML3DReader
 from intermoe.datasets.interhuman import InterHumanReader
 from intermoe.datasets.interx import InterXReader
 from intermoe.errors import UserError
@@ -87,11 +88,38 @@ def test_a_root_of_duet_that_holds_something_else_is_refused(tmp_path):
         assert str(caught.value) == f"{root / 'duet.json'}: cannot be read (allowed: what duet has written there)"
 
 
+def test_solo_is_made_and_read_as_humanml3d(tmp_path):
+    root = tmp_path / "raw"
+    for source in (SourceConfig(format="solo", root=root, count=2, seed=1), SourceConfig(format="solo", count=2)):
+        with source.reader(tmp_path / "new") as reader:
+            assert isinstance(reader, HumanML3DReader)
+            ids = [recording.id for listed in reader.sources() for recording in reader.read(listed)]
+            assert sorted(ids) == ["000000", "000001", "M000000", "M000001"]
+    assert list((tmp_path / "new").iterdir()) == []
+    made = files(root)
+    with SourceConfig(format="humanml3d", root=root).reader(tmp_path) as reader:
+        assert len(reader.sources()) == 4
+    SourceConfig(format="solo", root=root, count=2, seed=1).check()
+    assert files(root) == made
+    with pytest.raises(UserError) as caught:
+        SourceConfig(format="solo", root=root, count=3, seed=1).check()
+    assert str(caught.value) == (
+        f"{root}: was made with count 2 and seed 1, not with count 3 and seed 1 (allowed: count 2 and seed 1, or "
+        "another --root)"
+    )
+    with pytest.raises(UserError, match="was not made by duet"):
+        SourceConfig(format="duet", root=root, count=2, seed=1).check()
+
+
 def test_roots_are_absolute_since_tasks_may_run_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "pairs.csv").write_text("id,person1,person2,split,captions\n")
-    for kind, expected in (("interhuman", InterHumanReader), ("bvh", BvhPairReader)):
+    for kind, expected in (
+        ("interhuman", InterHumanReader),
+        ("bvh", BvhPairReader),
+        ("humanml3d", HumanML3DReader),
+    ):
         with SourceConfig.parse({"format": kind, "root": "raw"}).reader(tmp_path) as reader:
             assert isinstance(reader, expected)
             assert reader.root == tmp_path / "raw"
@@ -100,7 +128,7 @@ def test_roots_are_absolute_since_tasks_may_run_elsewhere(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"format": "fbx"}, "format = 'fbx' (allowed: 'duet', 'interhuman', 'interx' or 'bvh')"),
+        ({"format": "fbx"}, "format = 'fbx' (allowed: 'duet', 'interhuman', 'interx', 'bvh', 'solo' or 'humanml3d')"),
         ({"format": "duet", "count": 0}, "count = 0 (allowed: greater than or equal to 1)"),
         ({"format": "bvh", "scale": -1}, "scale = -1 (allowed: greater than 0)"),
         ({"format": "bvh", "fps": 4}, "fps = 4 (allowed: greater than or equal to 5)"),
@@ -113,7 +141,7 @@ def test_options_out_of_range_are_refused(values, message):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("kind", ["interhuman", "bvh"])
+@pytest.mark.parametrize("kind", ["interhuman", "bvh", "humanml3d"])
 def test_recordings_that_are_not_made_here_need_a_root(kind, tmp_path):
     with pytest.raises(UserError) as caught:
         SourceConfig.parse({"format": kind}).check()

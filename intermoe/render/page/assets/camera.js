@@ -49,9 +49,9 @@ function framing(panel, azimuth, aspect, free, track) {
   return { target: target, distance: Math.max(eyeZ - middleZ, 0.5) };
 }
 
-// The middle of the two on the ground in each frame, x and z, steadied: the mean over half a second.
+// The middle of all persons on the ground in each frame, x and z, steadied: the mean over half a second.
 function trackOf(panel) {
-  const size = 2 * panel.skeleton.joints * 3, reach = Math.round(panel.fps / 4);
+  const size = panel.persons * panel.skeleton.joints * 3, reach = Math.round(panel.fps / 4);
   const sums = new Float64Array(2 * panel.frames + 2);
   for (let frame = 0; frame < panel.frames; frame++) {
     for (let axis = 0; axis < 2; axis++) {

@@ -19,13 +19,14 @@ function numbersOf(base64, size, read) {
   return numbers;
 }
 
-// Positions in metres, [frames, 2, joints, 3] in a row.
+// Positions in metres, [frames, persons, joints, 3] in a row.
 function jointsOf(panel, numJoints) {
   const root = numbersOf(panel.root, 4, "getFloat32");
   const offsets = numbersOf(panel.offsets, 2, "getInt16");
   const others = numJoints - 1;
-  const joints = new Float32Array(panel.frames * 2 * numJoints * 3);
-  for (let body = 0; body < panel.frames * 2; body++) {
+  const bodies = panel.frames * panel.scale.length;
+  const joints = new Float32Array(bodies * numJoints * 3);
+  for (let body = 0; body < bodies; body++) {
     for (let axis = 0; axis < 3; axis++) {
       const origin = root[body * 3 + axis];
       joints[body * numJoints * 3 + axis] = origin;
@@ -47,6 +48,7 @@ function readPanel(panel, skeletons) {
     fps: panel.fps,
     frames: panel.frames,
     seconds: panel.frames / panel.fps,
+    persons: panel.scale.length,
     scale: panel.scale,
     joints: jointsOf(panel, skeleton.joints),
     contacts: bytesOf(panel.contacts),
@@ -54,9 +56,9 @@ function readPanel(panel, skeletons) {
   };
 }
 
-// The joints of both persons at a moment, between two frames where it lies between them.
+// The joints of all persons at a moment, between two frames where it lies between them.
 function pose(panel, moment, out) {
-  const size = 2 * panel.skeleton.joints * 3;
+  const size = panel.persons * panel.skeleton.joints * 3;
   const place = Math.min(Math.max(moment * panel.fps, 0), panel.frames - 1);
   const before = Math.floor(place + 1e-6);
   const after = Math.min(before + 1, panel.frames - 1);

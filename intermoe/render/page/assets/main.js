@@ -23,7 +23,7 @@ function showScene(number) {
   shown.panels.forEach(function (panel) {
     panel.ground = groundOf(panel);
     panel.track = trackOf(panel);
-    panel.pose = new Float32Array(2 * panel.skeleton.joints * 3);
+    panel.pose = new Float32Array(panel.persons * panel.skeleton.joints * 3);
   });
   shown.camera = newCamera(scene.azimuth);
   shown.framed = null;
@@ -119,7 +119,8 @@ function listenToContext() {
 }
 
 function showLegend() {
-  const entries = PERSONS.map(function (name, person) {
+  const most = Math.max(...page.scenes.flatMap(scene => scene.panels.map(panel => panel.scale.length)));
+  const entries = (most > 1 ? PERSONS : []).map(function (name, person) {
     const entry = element("span"), dot = element("i");
     dot.style.background = "rgb(" + page.look.tones.middle[person].join(",") + ")";
     [dot, document.createTextNode(name)].forEach(child => entry.appendChild(child));

@@ -66,7 +66,7 @@ function drawViews(tools, canvas, views, dark) {
   });
 }
 
-// The numbers of both persons' limbs and ellipsoids, and all their points.
+// The numbers of all persons' limbs and ellipsoids, and all their points.
 function bodiesOf(view, look) {
   const limbs = [], forms = [];
   let all = [];
@@ -185,9 +185,9 @@ function drawGround(tools, view, colours, region, dark) {
 // A ring under each joint that touches the ground, red where it slides.
 function marksOf(view, look) {
   const panel = view.panel, contacts = panel.skeleton.contacts, marks = [];
-  for (let person = 0; person < 2; person++) {
+  for (let person = 0; person < panel.persons; person++) {
     contacts.forEach(function (joint, number) {
-      if (!panel.contacts[(view.frame * 2 + person) * contacts.length + number]) return;
+      if (!panel.contacts[(view.frame * panel.persons + person) * contacts.length + number]) return;
       const at = (person * panel.skeleton.joints + joint) * 3;
       const tone = slideOf(panel, view.frame, person, joint) > SLIDING ? SLIDING_TONE : share(look.tones.middle[person]);
       marks.push({ circle: [view.pose[at], view.pose[at + 2], MARK_RADIUS * panel.scale[person], 1], tone: tone });
@@ -199,7 +199,7 @@ function marksOf(view, look) {
 // Speed along the ground to the next frame, metres a second.
 function slideOf(panel, frame, person, joint) {
   const start = Math.max(Math.min(frame, panel.frames - 2), 0), end = Math.min(start + 1, panel.frames - 1);
-  const at = number => ((number * 2 + person) * panel.skeleton.joints + joint) * 3;
+  const at = number => ((number * panel.persons + person) * panel.skeleton.joints + joint) * 3;
   const x = panel.joints[at(end)] - panel.joints[at(start)];
   const z = panel.joints[at(end) + 2] - panel.joints[at(start) + 2];
   return Math.hypot(x, z) * panel.fps;

@@ -6,12 +6,18 @@ const GAP = 3;
 const MOST_HIGH = 72;
 const PERSONS = ["first person", "second person"];
 
-// Rows from the top: [kind, person, which], each with its height.
+// Groups of rows: of each person, or of each token of a moment where those are more.
+function groupsOf(panel) {
+  return Math.max(panel.persons, panel.routing ? panel.routing.tokens.length : 0);
+}
+
+// Rows from the top: [kind, person or token, which], each with its height.
 function stripRows(panel) {
   const rows = [];
-  for (let person = 0; person < 2; person++) {
-    panel.skeleton.feet.forEach((foot, number) => rows.push({ kind: "foot", person: person, foot: number, high: FOOT_ROW }));
-    if (!panel.routing) continue;
+  for (let person = 0; person < groupsOf(panel); person++) {
+    const feet = person < panel.persons ? panel.skeleton.feet : [];
+    feet.forEach((foot, number) => rows.push({ kind: "foot", person: person, foot: number, high: FOOT_ROW }));
+    if (!panel.routing || person >= panel.routing.tokens.length) continue;
     const experts = panel.routing.experts, layers = panel.routing.layers;
     const high = Math.max(2, Math.min(6, Math.floor(MOST_HIGH / (experts * layers))));
     for (let layer = 0; layer < layers; layer++) {
@@ -44,7 +50,7 @@ function stripHeight(rows) {
 function gateOf(routing, row, latent, stage) {
   const stages = stage < 0 ? routing.stages.map((_, number) => number) : [stage];
   const sum = stages.reduce(function (total, q) {
-    const place = ((q * routing.layers + row.layer) * 2 + row.person) * routing.latents + latent;
+    const place = ((q * routing.layers + row.layer) * routing.tokens.length + row.person) * routing.latents + latent;
     return total + routing.gates[place * routing.experts + row.expert];
   }, 0);
   return sum / 255 / stages.length;
@@ -52,7 +58,7 @@ function gateOf(routing, row, latent, stage) {
 
 function touches(panel, row, frame) {
   const count = panel.skeleton.contacts.length;
-  return panel.skeleton.feet[row.foot][1].some(number => panel.contacts[(frame * 2 + row.person) * count + number]);
+  return panel.skeleton.feet[row.foot][1].some(number => panel.contacts[(frame * panel.persons + row.person) * count + number]);
 }
 
 // How strong a row is in a frame, 0 to 1: as in the routing maps, where the weakest gate is seen.
@@ -71,7 +77,7 @@ function drawStrip(canvas, panel, rows, stage, look, paper) {
   canvas.style.imageRendering = "pixelated";
   const pen = canvas.getContext("2d");
   rows.forEach(function (row) {
-    const tone = look.tones.middle[row.person];
+    const tone = look.tones.middle[row.person % look.tones.middle.length];
     for (let frame = 0; frame < panel.frames; frame++) {
       const strength = strengthOf(panel, row, frame, stage);
       const colour = strength ? paper.page.map((value, i) => Math.round(value + strength * (tone[i] - value))) : paper.idle;
@@ -86,7 +92,8 @@ function describeCell(panel, row, frame, stage) {
   const time = (frame / panel.fps).toFixed(2) + " s";
   if (row.kind === "foot") {
     const state = touches(panel, row, frame) ? "on the ground" : "in the air";
-    return time + ": " + PERSONS[row.person] + ", " + panel.skeleton.feet[row.foot][0] + " foot " + state;
+    const person = panel.persons > 1 ? PERSONS[row.person] + ", " : "";
+    return time + ": " + person + panel.skeleton.feet[row.foot][0] + " foot " + state;
   }
   const latent = Math.min(Math.floor(frame / panel.routing.stride), panel.routing.latents - 1);
   const gate = gateOf(panel.routing, row, latent, stage);
@@ -97,10 +104,10 @@ function describeCell(panel, row, frame, stage) {
 // Names beside groups of rows: [text, middle].
 function rowNames(panel, rows) {
   const names = [];
-  for (let person = 0; person < 2; person++) {
+  for (let person = 0; person < groupsOf(panel); person++) {
     const feet = rows.filter(row => row.person === person && row.kind === "foot");
     if (feet.length) names.push(["feet", middleOf(feet)]);
-    if (!panel.routing) continue;
+    if (!panel.routing || person >= panel.routing.tokens.length) continue;
     const of = layer => rows.filter(row => row.person === person && row.layer === layer);
     const high = of(0).reduce((sum, row) => sum + row.high, 0);
     // Each layer has its name where there is room for it.

@@ -1,4 +1,4 @@
-"""One person of an interaction: a body, its instructions, and the motion that follows.
+"""One person of a scene: a body, its instructions, and the motion that follows.
 
 A choreography sets the channels (path, lean, gaze, ...) and calls ``settle``, which plans the steps and poses legs and
 trunk; it then gives the hands their targets, which may be points of the other person, and calls ``finish``.
@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike
 
 from intermoe.body.kinematics import forward_kinematics
 from intermoe.body.skeletons import SMPL22
-from intermoe.datasets.duet.curves import Array, gate, smooth, sway
-from intermoe.datasets.duet.gait import SIDES, SIGN, Foot, Pace, ahead_of, left_of, plan_feet
-from intermoe.datasets.duet.limbs import about, bend_limb, unit
+from intermoe.datasets.choreography.curves import Array, gate, smooth, sway
+from intermoe.datasets.choreography.gait import SIDES, SIGN, Foot, Pace, ahead_of, left_of, plan_feet
+from intermoe.datasets.choreography.limbs import about, bend_limb, unit
 
 _JOINT = {name: number for number, name in enumerate(SMPL22.joint_names)}
 _SOLE = 0.02  # the toe joint lies that far above the floor
@@ -86,15 +86,16 @@ class Figure:
 
     Attributes:
         place_T2, yaw_T: where the person stands in the plane (x, z), and where it faces.
-        drop_T: metres by which the pelvis is lowered. lean_T, side_T, twist_T: bend of the trunk forward and to the
-            left, and its twist to the left, radians. nod_T: bend of the head forward. gaze_T: 0 looks straight ahead,
-            1 at the other person. pace: how it steps. swing: how much the arms swing with the steps.
+        drop_T, back_T: metres by which the pelvis is lowered, and behind where the person stands. lean_T, side_T,
+            twist_T: bend of the trunk forward and to the left, and its twist to the left, radians. nod_T: bend of the
+            head forward. gaze_T: 0 looks straight ahead, 1 at the other person. pace: how it steps. swing: how much the
+            arms swing with the steps.
     """
 
     def __init__(self, body: Body, frames: int, random: np.random.Generator) -> None:
         self.body, self.frames = body, frames
         self.place_T2, self.yaw_T = np.zeros((frames, 2)), np.zeros(frames)
-        self.drop_T = np.zeros(frames)
+        self.drop_T, self.back_T = np.zeros(frames), np.zeros(frames)
         self.lean_T = 0.03 + sway(random, frames, 0.02)
         self.side_T, self.twist_T = sway(random, frames, 0.015), sway(random, frames, 0.03)
         self.nod_T = 0.05 + sway(random, frames, 0.04)
@@ -114,8 +115,11 @@ class Figure:
         """Lift one foot off its place: ankle at (out, up, ahead) [T, 3] of the body, toes down by ``pitch_T``."""
         self._kicks.append((side, weight_T, aim_T3, pitch_T))
 
-    def settle(self, other: "Figure") -> None:
-        """Plan the steps, pose legs, trunk and head. The other's path must be set: the gaze goes there."""
+    def settle(self, other: "Figure | None" = None) -> None:
+        """Plan the steps, pose legs, trunk and head. The other's path must be set: the gaze goes there.
+
+        Who is alone looks straight ahead.
+        """
         body, yaw_T = self.body, self.yaw_T
         self._feet = plan_feet(self.place_T2, yaw_T, body.stance, self.pace)
         ahead_T2, left_T2 = ahead_of(yaw_T), left_of(yaw_T)
@@ -129,7 +133,7 @@ class Figure:
         ground_T2 = (
             self.place_T2
             + (weight_T * body.stance[0])[:, None] * left_T2
-            - (0.2 * body.scale * np.sin(fold_T))[:, None] * ahead_T2
+            - (0.2 * body.scale * np.sin(fold_T) + self.back_T)[:, None] * ahead_T2
             + self._shift_T2
         )
         pelvis_T33 = about("Y", yaw_T - 0.25 * stride_T + 0.2 * self.twist_T) @ about("X", fold_T)
@@ -180,11 +184,14 @@ class Figure:
         near = np.lib.stride_tricks.sliding_window_view(np.pad(height_T, 3, mode="edge"), 7)
         return smooth(near.min(-1), 7)
 
-    def _gaze(self, other: "Figure") -> None:
+    def _gaze(self, other: "Figure | None") -> None:
         """Turn neck and head to the other person, as far as a neck goes, and nod."""
-        away_T2 = other.place_T2 - self.place_T2
-        turn_T = np.arctan2(away_T2[:, 0], away_T2[:, 1]) - self.yaw_T - self.twist_T
-        turn_T = np.clip((turn_T + np.pi) % (2 * np.pi) - np.pi, -1.2, 1.2)
+        if other is None:
+            turn_T = np.zeros(self.frames)
+        else:
+            away_T2 = other.place_T2 - self.place_T2
+            turn_T = np.arctan2(away_T2[:, 0], away_T2[:, 1]) - self.yaw_T - self.twist_T
+            turn_T = np.clip((turn_T + np.pi) % (2 * np.pi) - np.pi, -1.2, 1.2)
         look_T = smooth(self.gaze_T * turn_T, 9) / 2
         nod_T = (self.nod_T - 0.35 * (self.lean_T - 0.03)) / 2
         for name in ("neck", "head"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from intermoe.datasets.duet.curves import Array, ease
+from intermoe.datasets.choreography.curves import Array, ease
 
 SIDES = ("left", "right")
 SIGN = {"left": 1.0, "right": -1.0}

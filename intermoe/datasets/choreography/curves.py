@@ -67,6 +67,16 @@ def glide(frames: int, start: float, end: float, width: int = 13) -> Array:
     return smooth(line, width)
 
 
+def along_arc(run_T: Array, curvature: float, lead_in: float = 0.0) -> tuple[Array, Array]:
+    """Place [T, 2] and yaw [T] after ``run_T`` metres along a path that is straight before 0 and then an arc."""
+    on_arc = np.maximum(run_T, 0.0)
+    yaw = curvature * smooth(on_arc, 9)
+    safe = curvature if abs(curvature) > 1e-6 else 1e-6
+    turn = safe * on_arc
+    x, z = (1 - np.cos(turn)) / safe, np.sin(turn) / safe + np.minimum(run_T, 0.0)
+    return np.stack([x, z + lead_in], axis=-1), yaw
+
+
 def gate(frames: int, lead: float = 12.0) -> Array:
     """Zero in the first and the last frame, one in between: fades what must not disturb the resting stance [T]."""
     return pulse(frames, 0, lead, frames - 1 - lead, frames - 1)

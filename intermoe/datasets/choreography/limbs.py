@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from intermoe.body.rotations import matrix_about_axis
-from intermoe.datasets.duet.curves import Array
+from intermoe.datasets.choreography.curves import Array
 
 
 def about(axis: str, radians_T: Array) -> Array:
