@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from interx_files import ProcessedFolder, standing_pose, write_body_model
 from published_files import JUDGE_WORDS, SMALL_WORDS, evaluator_file, small_files, write_stats
+from published_t2m import WORDS as T2M_WORDS
+from published_t2m import write_t2m
+from word_files import write_word_files
 
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.duet import make_interaction, write_duet
@@ -97,6 +100,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "register runs/denoiser",
         "import published",
         "import published",
+        "import published",
         "bench moe",
         "bench step",
         "bench evaluate",
@@ -119,6 +123,10 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     small_files(tmp_path)
     write_stats(tmp_path / "data")
     evaluator_file(tmp_path / "interclip.ckpt")
+    (tmp_path / "meta").mkdir()
+    write_t2m(tmp_path / "meta")
+    (tmp_path / "meta/finest.tar").rename(tmp_path / "finest.tar")
+    write_word_files(tmp_path / "glove", width=5)
     duet = make_interaction(seed=0, index=1)
     one, _ = Motion(duet.position_TPJ3, duet.rotation_TPR6, 30, "Two people bow.", SMPL22).save(tmp_path / "given.bvh")
     Path(str(one)).rename(tmp_path / "person.bvh")
@@ -132,9 +140,11 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             continue
         if verb == "preprocess bvh" and not archive.is_file():
             continue  # tests/intermoe/datasets/test_bvh_reader.py reads BVH of its own; this one needs ../shared
-        smaller = (
-            [*JUDGE_WORDS, "evaluator.vocabulary=11"] if "--evaluator interclip" in line else SMALLER.get(verb, [])
-        )
+        smaller = SMALLER.get(verb, [])
+        if "--evaluator interclip" in line:
+            smaller = [*JUDGE_WORDS, "evaluator.vocabulary=11"]
+        if "--evaluator finest" in line:
+            smaller = T2M_WORDS
         assert main([*words[1:], *smaller]) == 0, line
     assert (tmp_path / "runs/evaluation/results.html").is_file()
     suffixes = {".npz", ".bvh", ".glb", ".mp4", ".png"}

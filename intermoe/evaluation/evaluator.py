@@ -102,7 +102,8 @@ class Evaluator(nn.Module):
         self.text: TextBranch | WordReader
         numbers = self.skeleton.num_persons * FeatureLayout.of(self.skeleton).contacts.start
         if config.kind == "t2m":
-            self.motion = MotionReader(config.t2m, numbers, data.max_frames)
+            # A recording has one frame more than its features.
+            self.motion = MotionReader(config.t2m, numbers, data.max_frames - 1)
             self.text = WordReader(config.t2m, vocabulary)
             self.register_parameter("scale", None)
             return

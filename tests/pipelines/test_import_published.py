@@ -117,7 +117,7 @@ def test_t2ms_evaluator_comes_from_its_files(tmp_path, capsys):
     whole = ("--evaluator", tmp_path / "finest.tar", "--stats", tmp_path, "--text-folder", tmp_path / "words")
 
     def imported(*words: object) -> int:
-        return main(list(map(str, ["import", "published", "--out", tmp_path / "out", *words])))
+        return main(list(map(str, ["import", "published", "--config", "mdm", "--out", tmp_path / "out", *words])))
 
     beside = "--stats beside --evaluator (allowed: --evaluator alone, or evaluator.kind=t2m)"
     for given, message in (

@@ -19,13 +19,13 @@ JUDGE = EvaluatorConfig(
     kind="t2m",
     t2m=T2mConfig(max_words=6, word_width=5, movement_width=8, motion_hidden=7, text_hidden=6, embedding=4),
 )
-DATA = DataConfig(skeleton="humanml22", max_frames=40)
+DATA = DataConfig(skeleton="humanml22", max_frames=41)
 WORDS = [
-    *("data.skeleton=humanml22", "data.max_frames=40", "evaluator.kind=t2m", "evaluator.t2m.max_words=6"),
-    *("evaluator.t2m.word_width=5", "evaluator.t2m.movement_width=8", "evaluator.t2m.motion_hidden=7"),
-    *("evaluator.t2m.text_hidden=6", "evaluator.t2m.embedding=4"),
+    *("data.max_frames=41", "evaluator.t2m.max_words=6", "evaluator.t2m.word_width=5"),
+    *("evaluator.t2m.movement_width=8", "evaluator.t2m.motion_hidden=7", "evaluator.t2m.text_hidden=6"),
+    "evaluator.t2m.embedding=4",
 ]
-"""The same as overrides of a preset."""
+"""The same as overrides of the preset mdm."""
 
 
 class Reader(nn.Module):

@@ -16,13 +16,14 @@ from intermoe.evaluation.contrast import margin_sums
 from intermoe.evaluation.evaluator import Evaluator, EvaluatorConfig, T2mConfig
 from intermoe.evaluation.metrics import MetricScales
 from intermoe.evaluation.t2m import MovementEncoder, SequenceReader, WordReader
+from intermoe.layers.precision import products_in
 from intermoe.text.words import KINDS, Vocabulary, Words
 
 SIZES = T2mConfig(
     vectors="learned", max_words=6, word_width=7, movement_width=8, motion_hidden=6, text_hidden=5, embedding=4
 )
 SMALL = EvaluatorConfig(kind="t2m", t2m=SIZES)
-HUMANML = DataConfig(skeleton="humanml22", max_frames=40)
+HUMANML = DataConfig(skeleton="humanml22", max_frames=41)
 CAPTIONS = [
     "a/DET man/NOUN walk/VERB left/ADV",
     "he/PRON bow/VERB",
@@ -169,6 +170,17 @@ def test_padding_and_company_change_nothing(evaluator):
 
 
 @torch.no_grad()
+def test_embeddings_are_float32_and_nearly_the_same_in_bf16(evaluator):
+    features, frames = motions()
+    exact = evaluator.embed_motion(features, frames), evaluator.embed_text(evaluator.words(CAPTIONS))
+    with products_in("bf16", torch.device("cpu")):
+        rounded = evaluator.embed_motion(features, frames), evaluator.embed_text(evaluator.words(CAPTIONS))
+    for one, other in zip(rounded, exact, strict=True):
+        assert one.dtype == torch.float32
+        assert 0 < (one - other).abs().max() < 0.05 * other.abs().max()
+
+
+@torch.no_grad()
 def test_contacts_and_frames_that_fill_no_movement_are_not_seen(evaluator):
     features, frames = motions()
     before = evaluator.embed_motion(features, frames)
@@ -192,7 +204,7 @@ def test_unknown_words_are_all_alike_and_kinds_differ(evaluator):
 
 def test_both_persons_are_read_of_two():
     torch.manual_seed(0)
-    evaluator = Evaluator(SMALL, DataConfig(encoder="minilm", max_frames=40), VOCABULARY).eval()
+    evaluator = Evaluator(SMALL, DataConfig(encoder="minilm", max_frames=41), VOCABULARY).eval()
     features, frames = torch.randn(1, 40, 2, 262), torch.tensor([40])
     before = evaluator.embed_motion(features, frames)
     assert evaluator.motion.movement.first.in_channels == 2 * 258
@@ -202,16 +214,23 @@ def test_both_persons_are_read_of_two():
         assert (evaluator.embed_motion(changed, frames) - before).abs().max() > 1e-4
 
 
+def test_the_longest_motion_is_that_of_the_longest_recording(evaluator):
+    assert evaluator.motion.movement.max_frames == 40
+
+
 def test_the_published_sizes_have_the_published_number_of_parameters():
     config = EvaluatorConfig(kind="t2m")
     with torch.device("meta"):
-        evaluator = Evaluator(config, DataConfig(skeleton="humanml22", max_frames=196))
-    parts = {"movement": "motion.movement", "motion": "motion.reader", "text": "text"}
-    counts = {name: sum(p.numel() for p in evaluator.get_submodule(path).parameters()) for name, path in parts.items()}
+        evaluator = Evaluator(config, DataConfig(skeleton="humanml22", max_frames=197))
+    state = {name: parameter.numel() for name, parameter in evaluator.named_parameters()}
+    counts = {
+        part: sum(count for name, count in state.items() if name.startswith(part))
+        for part in ("motion.movement", "motion.reader", "text")
+    }
     # 259 x 512 x 4 + 512 + 512 x 512 x 4 + 512 + 512 x 512 + 512 for the movements, and so on.
-    assert counts == {"movement": 1_842_688, "motion": 15_747_584, "text": 4_100_288}
+    assert counts == {"motion.movement": 1_842_688, "motion.reader": 15_747_584, "text": 4_100_288}
     assert evaluator.words(CAPTIONS).word_BK.shape == (3, 22)
-    assert len(KINDS) == evaluator.text.kind.in_features
+    assert evaluator.text.kind.in_features == len(KINDS) == 15
 
 
 def test_a_checkpoint_comes_back_with_its_vocabulary(evaluator, tmp_path: Path):

@@ -4,14 +4,20 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from small_model import small_evaluator, small_model
 from toy_shards import write_shards
 
 from intermoe import checkpoint
-from intermoe.evaluation.evaluator import PART, EvaluatorConfig
+from intermoe.data.shards import DataConfig, DatasetFolder
+from intermoe.errors import UserError
+from intermoe.evaluation.evaluator import PART, Evaluator, EvaluatorConfig
 from intermoe.evaluation.metrics import MetricScales
+from intermoe.evaluation.runner import RecordedRunner, read_parts
+from intermoe.text.words import Vocabulary, tagged_words
 from pipelines.cli import main
 from pipelines.evaluate.check_recorded import CheckRecordedRequest, check_recorded, checked_table
 from pipelines.evaluate.results import Results
@@ -63,6 +69,23 @@ def evaluator(tmp_path, networks):
         return folder
 
     return evaluator
+
+
+def words_evaluator(folder: Path, **data: object) -> Path:
+    """A stored evaluator of T2M's kind, of random weights."""
+    sizes = {"vectors": "learned", "word_width": 6, "movement_width": 8, "motion_hidden": 8, "text_hidden": 8}
+    config = EvaluatorConfig.parse({"kind": "t2m", "t2m": {**sizes, "embedding": 4}})
+    torch.manual_seed(0)
+    vocabulary = Vocabulary.of([tagged_words("The first person pushes the second person, who waves.")])
+    networks = Evaluator(config, DataConfig.parse({"max_frames": 40, **data}), vocabulary)
+    values = {
+        "name": "judge",
+        "evaluator": config.model_dump(mode="json"),
+        "data": networks.data.model_dump(mode="json"),
+        "evaluation": PROTOCOL,
+    }
+    checkpoint.save(folder, tensors={PART: networks.state_dict()}, documents={"config": values, "state": {"step": 1}})
+    return folder
 
 
 def measured(evaluator: Path, shards: Path, **options) -> Results:
@@ -193,4 +216,31 @@ def test_what_is_wrong_is_told_before_anything_is_computed(capsys, evaluator, sh
     write_shards(tmp_path / "clip", {"test": 3}, encoder="clip")
     assert error(data=tmp_path / "clip") == (
         f"error: {folder}: data.encoder of the evaluator is 'minilm' (allowed: 'clip', as in {tmp_path / 'clip'})"
+    )
+
+
+def test_an_evaluator_that_reads_words_is_checked_whatever_encoder_the_data_set_is_of(shards, tmp_path):
+    folder = words_evaluator(tmp_path / "judge", encoder="clip")
+    results = measured(folder, shards, overrides={"evaluation.pool": 6, "evaluation.replications": 1})
+    assert results.about["scales"] == {"fid": 1, "diversity": 1, "multimodality": 1}
+
+    plan = CheckRecordedRequest(folder, shards, Site("sqlite:///nowhere.db")).checked()
+    (tmp_path / "parts").mkdir()
+    runner, data = RecordedRunner(plan.spec, tmp_path / "parts"), DatasetFolder.open(shards)
+    job = next(job for job in runner.jobs if job.purpose == "captions")
+    runner.run(job)
+    networks = Evaluator.load(folder)
+    words = networks.words([tagged_words(data.caption(sample.caption).text) for sample in job.samples])
+    assert (words.word_BK > 2).any()
+    with torch.no_grad():
+        expected = networks.embed_text(words).numpy()
+    np.testing.assert_allclose(read_parts(tmp_path / "parts", [job])[job.name]["text"], expected, atol=1e-6)
+
+
+def test_a_data_set_of_another_skeleton_is_refused(shards, tmp_path):
+    folder = words_evaluator(tmp_path / "judge", skeleton="humanml22")
+    with pytest.raises(UserError) as caught:
+        CheckRecordedRequest(folder, shards, Site("sqlite:///nowhere.db")).checked()
+    assert str(caught.value) == (
+        f"{folder}: data.skeleton of the evaluator is 'humanml22' (allowed: 'smpl22', as in {shards})"
     )
