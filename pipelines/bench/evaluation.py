@@ -24,9 +24,8 @@ from intermoe.evaluation.evaluator import Evaluator
 from intermoe.generation import GeneratedBatch, best_device
 from intermoe.layers.precision import dtype_of, products_in
 from intermoe.model import InterMoE
-from intermoe.text.encoders import encoder_width
 from pipelines.bench.machine import peak_flops, seconds_of, threads_of
-from pipelines.bench.sampling import passes
+from pipelines.bench.sampling import made_up_condition, passes
 from pipelines.describe import denoiser_flop
 from pipelines.settings import Settings
 
@@ -98,7 +97,8 @@ def _parts(settings: Settings, samples: int) -> dict[str, Callable[[], Any]]:
     model = InterMoE.initial(settings, seed=settings.seed).to(device).eval()
     data = settings.data
     evaluator = Evaluator.initial(settings.evaluator, data, model.normaliser, seed=settings.seed).to(device).eval()
-    evaluator.requires_grad_(requires_grad=False)
+    for networks in (model, evaluator):
+        networks.requires_grad_(requires_grad=False)
     frames_B = frames_of(settings, samples)
     latents_B = -(-frames_B // model.stride)
     mask_BL = torch.arange(int(latents_B.max())) < latents_B[:, None]
@@ -107,16 +107,14 @@ def _parts(settings: Settings, samples: int) -> dict[str, Callable[[], Any]]:
         normal(seeds, (mask_BL.shape[1], model.skeleton.num_persons, model.latent), Stream.LATENT)
         * mask_BL[:, :, None, None]
     )
-    condition_BW = torch.randn(
-        samples, encoder_width(data.encoder), generator=torch.Generator().manual_seed(settings.seed)
-    ).to(device)
+    condition_BW = made_up_condition(model, samples, settings.seed)
     noise_BLPZ, mask_BL = noise_BLPZ.to(device), mask_BL.to(device)
     sample = partial(model.sample, noise_BLPZ, condition_BW, mask_BL=mask_BL, seeds=seeds)
     decode = partial(model.output, sample(), condition_BW, mask_BL, noise_BLPZ, frames_B)
     settle = partial(GeneratedBatch.settled, decode().first(int(frames_B.max())), frames_B, model.skeleton)
     batch = settle()
-    features_BTPF, _ = motion_features(batch.joints_BTPJ3, batch.rotations_BTPR6, frames_B, model.skeleton)
-    given = features_BTPF.to(device), frames_B.to(device)
+    of_motions = motion_features(batch.joints_BTPJ3, batch.rotations_BTPR6, frames_B, model.skeleton)
+    given = [tensor.to(device) for tensor in of_motions]
 
     def measure() -> None:
         for take in measures.of_each_motion().values():

@@ -30,7 +30,7 @@ from intermoe.model import InterMoE
 from intermoe.places import Place
 from intermoe.text.encoders import encoder_width
 from pipelines.bench.machine import peak_flops, seconds_of, threads_of
-from pipelines.describe import denoiser_flop
+from pipelines.describe import TEXT_TOKENS, denoiser_flop
 from pipelines.settings import Settings
 
 Form = tuple[SamplerName, int]
@@ -162,8 +162,7 @@ def passes(diffusion: Diffusion) -> int:
 def _conditions(model: InterMoE, trained: TrainedModel | None, samples: int) -> Tensor:
     """Of the first captions of the test split, in turns; anything without a trained model."""
     if trained is None:
-        rng = torch.Generator().manual_seed(0)
-        return torch.randn(samples, encoder_width(model.config.data.encoder), generator=rng).to(model.device)
+        return made_up_condition(model, samples)
     folder = DatasetFolder.open(trained.data)
     headers = folder.headers("test")
     if not headers:
@@ -171,6 +170,13 @@ def _conditions(model: InterMoE, trained: TrainedModel | None, samples: int) -> 
     chosen = [headers[number % len(headers)] for number in range(samples)]
     conditions = model.read_captions(folder, chosen, [header.captions[0] for header in chosen])
     return model.condition(conditions.text)
+
+
+def made_up_condition(model: InterMoE, samples: int, seed: int = 0) -> Tensor:
+    """Random numbers in the place of what the network reads of texts: of all tokens, if it reads their states."""
+    tokens = (TEXT_TOKENS,) if model.denoiser.reads == "words" else ()
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(samples, *tokens, encoder_width(model.config.data.encoder), generator=rng).to(model.device)
 
 
 def _sample(model: InterMoE, noise_BLPZ: Tensor, condition_BW: Tensor, diffusion: Diffusion) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +70,42 @@ def test_every_command_works_on_one_person(tmp_path: Path, monkeypatch: pytest.M
         motion = Motion.load(file)
         assert (motion.joints.shape, motion.fps) == ((41, 1, 22, 3), 20)
         assert len(list((tmp_path / f"{network}-motions").glob("*.bvh"))) == 1
+
+
+@pytest.mark.parametrize("part", ["step", "sampling", "evaluate"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_is_timed_and_its_products_are_counted(
+    network: str, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "bench",
+        part,
+        "--config",
+        "solo",
+        "--samples",
+        "2",
+        "--repeats",
+        "1",
+        "--json",
+        *NETWORKS[network],
+        *SMALL,
+    ]
+    words = [word for word in words if part != "sampling" or not word.startswith("diffusion.sampler")]
+    assert main([*words, "data.max_frames=41"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    shares = [value for key, value in _leaves(numbers) if key.startswith("share_of") and value is not None]
+    assert shares
+    # Without a VAE nothing is computed where others decode.
+    assert all(0 <= share < 1.5 for share in shares)
+    assert max(shares) > 0
+
+
+def _leaves(numbers: dict[str, Any]) -> list[tuple[str, Any]]:
+    found = []
+    for key, value in numbers.items():
+        parts = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
+        found += [leaf for part in parts if isinstance(part, dict) for leaf in _leaves(part)] or [(key, value)]
+    return found
 
 
 def test_networks_and_data_of_other_persons_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
