@@ -49,6 +49,7 @@ def write_data(folder: Path) -> Path:
             "frames": frames,
             "position": np.zeros((frames, 2, 22, 3), np.float32),
             "rotation": np.zeros((frames, 2, 21, 6), np.float32),
+            "features": np.empty(0, np.float32),
             **{key: [0] for key in ("captions", "mirrored", "swapped", "swapped_mirrored")},
             "label": "{}",
         }
@@ -58,7 +59,8 @@ def write_data(folder: Path) -> Path:
     file, captions = shard_name("motions/train", 0), shard_name("captions/", 0)
     write_rows(folder / file, MOTION_SCHEMA, rows)
     states = np.zeros((2, 4), np.float32)
-    write_rows(folder / captions, CAPTION_SCHEMA, [{"text": "They bow.", "tokens": 2, "eot": 1, "state": states}])
+    caption = {"text": "They bow.", "words": "", "tokens": 2, "eot": 1, "state": states}
+    write_rows(folder / captions, CAPTION_SCHEMA, [caption])
     card = DatasetCard(
         name="toy",
         reader="None",
