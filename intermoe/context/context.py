@@ -146,3 +146,10 @@ def context_of(given: GivenPerson | None, after: Motion | None, skeleton: Skelet
         return Alone()
     check_people(after)
     return After(after)
+
+
+def check_in_a_row(prompts: Sequence[str], after: Motion | None, skeleton: Skeleton) -> None:
+    """Raise ``UserError`` where the networks cannot go on from the motion, or from what they make of a prompt."""
+    context_of(None, after, skeleton)
+    if len(prompts) > 1 and skeleton.features != "world":
+        raise UserError(f"{len(prompts)} prompts in a row", where="generate", allowed="a model of two persons")

@@ -151,4 +151,6 @@ def _tokens_per_sample(place: Place, config: Mapping[str, Any]) -> float:
     folder = DatasetFolder.open(run_note(place / "denoiser")["data"])
     frames, num_persons = folder.index("train").frames, skeleton_named(folder.card.skeleton).num_persons
     stride = frames_per_latent(config.get("network", "intermoe"), config["data"]["max_frames"])
-    return float(num_persons * ((frames.clip(max=config["data"]["max_frames"]) - 1) // stride).mean())
+    latents = (frames.clip(max=config["data"]["max_frames"]) - 1) // stride
+    # The one latent of MLD's longest motion is that of a shorter one too.
+    return float(num_persons * latents.clip(min=1).mean())

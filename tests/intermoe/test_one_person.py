@@ -23,11 +23,13 @@ from intermoe.data.draws import draw
 from intermoe.data.feature_moments import Moments
 from intermoe.data.rows import RecordedMotion
 from intermoe.data.shards import DatasetFolder
+from intermoe.diffusion.guidance import guided
 from intermoe.errors import UserError
 from intermoe.evaluation.measures import of_each_motion
 from intermoe.generation import unsettled_motion
 from intermoe.model import InterMoE
 from intermoe.model_config import ModelConfig
+from intermoe.moe.routing_map import recorded_routing
 from intermoe.networks.mld_vae import mld_vae_loss_counts, mld_vae_losses
 from intermoe.networks.vae_losses import vae_loss_counts, vae_losses
 from intermoe.training.config import DenoiserTrainingConfig, VaeTrainingConfig
@@ -35,6 +37,10 @@ from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.samples import Batch, SampleStream
 from intermoe.training.vae import VaeObjective
 
+UNIFORM = (
+    "moe.selection = uniform deals out the frames of a motion, of which network = mld has one "
+    "(allowed: dynamic, token_choice, expert_choice, dense)"
+)
 PREDICTIONS: dict[str, dict[str, Any]] = {
     "mdm": {"sampler": "ancestral"},
     "mld": {"schedule": "scaled_linear", "prediction": "noise"},
@@ -220,6 +226,44 @@ def test_a_known_motion_is_for_two() -> None:
     with pytest.raises(UserError) as caught:
         model.generate("a person sits down.", after=motion)
     assert str(caught.value) == "after: a motion that is known (allowed: a model of two persons)"
+    steps: list[int] = []
+    with pytest.raises(UserError) as caught:
+        model.generate_sequence(["a person walks.", "a person sits down."], on_step=lambda done, _: steps.append(done))
+    assert str(caught.value) == "generate: 2 prompts in a row (allowed: a model of two persons)"
+    assert steps == []
+    one = model.generate_sequence(["a person walks."], seconds=2.0, seed=3)
+    np.testing.assert_array_equal(one.joints, model.generate("a person walks.", seconds=2.0, seed=3).joints)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("network", NETWORKS)
+def test_guidance_is_between_the_text_and_none(network: str) -> None:
+    model = one_person_model(network, selection="dynamic", **PREDICTIONS[network])
+    condition = model.condition(model.read_prompts(["a person walks.", "a man kicks with the left leg."]).text)
+    assert condition.dim() == (3 if network == "salad" else 2)
+    mask_BL = torch.tensor([[True], [True]]) if network == "mld" else torch.arange(12) < torch.tensor([[12], [7]])
+    noised_BLPZ, t_B = torch.randn(*mask_BL.shape, 1, model.latent), torch.full((2,), 50)
+    found_BLPZ = guided(
+        model.denoiser.of_batch(mask_BL), condition, mask_BL, model.diffusion.config.model_copy(update={"guidance": 3})
+    )(noised_BLPZ, 50)
+    of_text, of_none = (
+        model.denoiser(noised_BLPZ, t_B, which, mask_BL) for which in (condition, torch.zeros_like(condition))
+    )
+    assert (of_text - of_none).abs().max() > 1e-3
+    torch.testing.assert_close(found_BLPZ, 3 * of_text - 2 * of_none, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_what_experts_worked_on_is_told_moment_by_moment(network: str) -> None:
+    model = one_person_model(network, selection="dynamic", **PREDICTIONS[network])
+    with recorded_routing(model.denoiser, model.stride) as recorder:
+        model.generate(["a person walks.", "a man kicks."], seconds=1.5)
+    first, second = recorder.maps()
+    tokens, moments = {"mdm": (1, 30), "mld": (1, 1), "salad": (7, 8)}[network]
+    for routing in (first, second):
+        assert routing.gate_QMPLE.shape[1:] == (3, tokens, moments, 4)
+        assert len(routing.tokens) == tokens
+        assert (routing.gate_QMPLE > 0).any()
 
 
 def test_bvh_of_one_person_is_the_file_that_was_asked_for(tmp_path: Path) -> None:
@@ -277,14 +321,39 @@ def test_what_is_measured_of_two_persons_is_not_known_of_one() -> None:
 @pytest.mark.parametrize(
     ("network", "changes", "message"),
     [
-        ("intermoe", {}, "intermoe is for 2 persons, data.skeleton = humanml22 is not (allowed: smpl22, smplx55)"),
-        ("mdm", {"data.skeleton": "smpl22"}, "mdm is for 1 person, data.skeleton = smpl22 is not (allowed: humanml22)"),
+        (
+            "intermoe",
+            {},
+            "network = intermoe is for 2 persons, data.skeleton = humanml22 is not (allowed: smpl22, smplx55)",
+        ),
+        (
+            "mdm",
+            {"data.skeleton": "smpl22"},
+            "network = mdm is for 1 person, data.skeleton = smpl22 is not (allowed: humanml22)",
+        ),
         ("mdm", {"data.persons": "named"}, "data.persons = named is of two persons, ONE (allowed: drawn)"),
-        ("mdm", {"diffusion.hand_contact_loss": 0.1}, "hand_contact_loss = 0.1 is of two persons, ONE (allowed: 0)"),
+        (
+            "mdm",
+            {"diffusion.hand_contact_loss": 0.1},
+            "diffusion.hand_contact_loss = 0.1 is of two persons, ONE (allowed: 0)",
+        ),
         ("salad", {"diffusion.error": "decoded"}, "diffusion.error = decoded is of two persons, ONE (allowed: latent)"),
+        (
+            "mdm",
+            {"diffusion.error": "decoded"},
+            "diffusion.error = decoded needs a VAE, which network = mdm has not (allowed: latent)",
+        ),
+        (
+            "mdm",
+            {"denoiser.person_embedding": True},
+            "denoiser.person_embedding = True is of two persons, ONE (allowed: False)",
+        ),
         ("salad", {"denoiser.layers": 4}, "denoiser.layers = 4 with network = salad (allowed: odd)"),
-        ("mld", {"denoiser.width": 64}, "width = 64 with network = mld (allowed: 32, as mld_vae.width)"),
+        ("mld", {"denoiser.layers": 4}, "denoiser.layers = 4 with network = mld (allowed: odd)"),
+        ("mld", {"mld_vae.layers": 4}, "mld_vae: layers = 4 is not odd"),
+        ("mld", {"denoiser.width": 64}, "denoiser.width = 64 with network = mld (allowed: 32, as mld_vae.width)"),
         ("mld", {"mld_vae.places": 50}, "mld_vae.places = 50 (allowed: data.max_frames + 2 = 63 or more)"),
+        ("mld", {"moe.selection": "uniform"}, UNIFORM),
         (
             "mld",
             {"moe.pool": "sequence"},
@@ -299,7 +368,7 @@ def test_what_does_not_fit_is_one_line(network: str, changes: dict[str, Any], me
         values[part] = values[part] | {name: value}
     with pytest.raises(UserError) as caught:
         ModelConfig.parse(values)
-    assert str(caught.value).endswith(message.replace("ONE", f"network = {network} of one"))
+    assert str(caught.value) == message.replace("ONE", f"network = {network} of one")
 
 
 def test_the_networks_say_what_they_work_on() -> None:

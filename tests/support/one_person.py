@@ -34,15 +34,22 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def one_person_config(network: str, *, selection: str = "dense", **diffusion: Any) -> ModelConfig:
+def one_person_config(network: str, *, selection: str = "dense", max_frames: int = 61, **diffusion: Any) -> ModelConfig:
     """The config of a small network."""
-    changes = {"moe": CONFIG["moe"] | {"selection": selection}, "diffusion": CONFIG["diffusion"] | diffusion}
+    changes = {
+        "data": CONFIG["data"] | {"max_frames": max_frames},
+        "moe": CONFIG["moe"] | {"selection": selection},
+        "diffusion": CONFIG["diffusion"] | diffusion,
+    }
     return ModelConfig.parse(CONFIG | changes | {"network": network})
 
 
-def one_person_model(network: str, *, selection: str = "dense", seed: int = 0, **diffusion: Any) -> InterMoE:
+def one_person_model(
+    network: str, *, selection: str = "dense", max_frames: int = 61, seed: int = 0, **diffusion: Any
+) -> InterMoE:
     """A small network with random weights, normalised by some motions of Solo."""
-    model = InterMoE.initial(one_person_config(network, selection=selection, **diffusion), seed=seed).eval()
+    config = one_person_config(network, selection=selection, max_frames=max_frames, **diffusion)
+    model = InterMoE.initial(config, seed=seed).eval()
     features = [RecordedMotion(features_TPF=motion_features(number)) for number in range(4)]
     mean_F, std_F = Moments.total(Moments.of(motion, HUMANML22) for motion in features).mean_and_std()
     model.normaliser.mean_F.copy_(mean_F)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from one_person import NETWORKS as ONE_PERSON
 from small_model import small_model
 
 from intermoe.data.draws import Stream, normal, uniform
@@ -13,8 +14,8 @@ from intermoe.training.config import DenoiserTrainingConfig
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.samples import Batch
 
-# Latent numbers of a person-frame of the small model.
-_LATENT = 28
+# Latent numbers of a person-frame of the small models.
+_LATENT = {"intermoe": 28, "intergen": 262, "timotion": 262, "mdm": 263, "mld": 32, "salad": 28}
 
 
 def small_objective(
@@ -41,14 +42,15 @@ def whole_latents(frames_B: torch.Tensor, length: int, stride: int = STRIDE) -> 
 
 
 def made_up_batch(step: int, samples: int = 4, frames: int = 32, network: NetworkName = "intermoe") -> Batch:
-    """Motions and texts of noise, of which the first motion is the longest."""
+    """Motions and texts of noise, of which the first motion is the longest that there is."""
     generator = torch.Generator().manual_seed(step)
     lengths = torch.randint(8, frames + 1, (samples,), generator=generator)
     lengths[0] = frames
     seeds = torch.randint(1 << 30, (samples,), generator=generator)
-    latents = (frames, 2, 262) if frames_per_latent(network, frames) == 1 else (-(-frames // STRIDE), 2, _LATENT)
+    num_persons, num_features = (1, 263) if network in ONE_PERSON else (2, 262)
+    latents = -(-frames // frames_per_latent(network, frames)), num_persons, _LATENT[network]
     return {
-        "features": torch.randn(samples, frames, 2, 262, generator=generator) * 0.1,
+        "features": torch.randn(samples, frames, num_persons, num_features, generator=generator) * 0.1,
         "frames": lengths,
         "states": torch.randn(samples, 6, 384, generator=generator),
         "mask": torch.arange(6) < torch.randint(3, 7, (samples,), generator=generator)[:, None],

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from one_person import NETWORKS
 from small_training import made_up_batch, stream
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -18,7 +19,6 @@ from intermoe.diffusion.guidance import guided
 from intermoe.diffusion.schedule import DiffusionConfig
 from intermoe.model import InterMoE
 from intermoe.model_config import ModelConfig
-from intermoe.networks.denoiser import Denoiser
 from intermoe.training.config import DenoiserTrainingConfig
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.objective import HOST_FRAMES
@@ -92,12 +92,29 @@ PLUS: dict[str, dict[str, object]] = {
 
 
 RIVALS: dict[str, dict[str, object]] = {name: {"network": name} for name in ("intergen", "timotion")}
+# Their motions are those of ``made_up_batch``, of which MLD's latent is as long as the longest.
+OF_ONE: dict[str, dict[str, Any]] = {
+    name: {
+        "network": name,
+        "data": {"skeleton": "humanml22", "max_frames": 32},
+        "mld_vae": {"width": 32, "hidden": 16, "layers": 3, "dropout": 0.0},
+        "denoiser": {"layers": 5},
+    }
+    for name in NETWORKS
+}
 # Of a training step and of a guided step of sampling. The losses of the motion are launches too, and TIMotion's layers
 # have convolutions besides.
-LAUNCHES = {"intermoe": (1500, 500), "intergen": (1750, 500), "timotion": (1900, 600)}
+LAUNCHES = {
+    "intermoe": (1500, 500),
+    "intergen": (1750, 500),
+    "timotion": (1900, 600),
+    "mdm": (750, 280),
+    "mld": (775, 250),
+    "salad": (1400, 480),
+}
 
 
-@pytest.fixture(params=[{}, PLUS, *RIVALS.values()], ids=["paper", "plus", *RIVALS])
+@pytest.fixture(params=[{}, PLUS, *RIVALS.values(), *OF_ONE.values()], ids=["paper", "plus", *RIVALS, *OF_ONE])
 def objective(request: pytest.FixtureRequest) -> DenoiserObjective:
     torch.manual_seed(0)
     network = request.param.get("network", "intermoe")
@@ -147,17 +164,17 @@ def test_a_training_step_waits_for_nothing_and_launches_little(objective: Denois
 
 @torch.no_grad()
 def test_a_guided_sampling_step_waits_for_nothing(objective: DenoiserObjective) -> None:
-    denoiser = objective.model.denoiser.eval()
-    mask = torch.arange(12) < torch.tensor([12, 7])[:, None]
-    assert isinstance(denoiser, Denoiser)
-    condition = torch.randn(2, denoiser.embed_text.in_features)
+    model, denoiser = objective.model, objective.model.denoiser.eval()
+    length = 1 if model.config.network == "mld" else 12
+    mask = torch.arange(length) < torch.tensor([length, 7])[:, None]
+    condition = torch.randn(2, 6, 384) if denoiser.reads == "words" else torch.randn(2, 384)
     denoise = guided(denoiser.of_batch(mask), condition, mask, DiffusionConfig(guidance=2.0))
-    noise = torch.randn(2, 12, 2, objective.model.latent)
+    noise = torch.randn(2, length, model.skeleton.num_persons, model.latent)
     with Calls({}) as calls, Ops() as ops:
         sampled = denoise(noise, 500)
     assert calls.waits == []
     assert ops.waits == []
-    assert ops.launches.total() < LAUNCHES[objective.model.config.network][1], ops.launches.most_common()
+    assert ops.launches.total() < LAUNCHES[model.config.network][1], ops.launches.most_common()
     denoiser.run_ahead(None)
     expected = guided(denoiser, condition, mask, DiffusionConfig(guidance=2.0))(noise, 500)
     # TIMotion's residual stream doubles in each layer, and what is rounded with it.

@@ -17,6 +17,7 @@ from intermoe.files import sha256, write_note
 from intermoe.motion import Motion
 from intermoe.render.page import Scene
 from pipelines.evaluate.results import Results, publish, replications_frame
+from pipelines.report.outcomes import _tokens_per_sample
 from pipelines.report.report import report
 from pipelines.tracking.runs import Run
 
@@ -167,6 +168,12 @@ def test_a_report_is_written_and_recorded_and_replaces_an_earlier_one(sweep, sto
     assert "- Failed: bad-seed0: no such file\n- Not done, or stopped early: late-seed0.\n" in text
     # Of 20 and 40 steps of features 5 and 10 latent frames, of two persons: 15 tokens; 3 samples per second.
     assert "| full-seed0 |   2,000,000 |          1,000,000 |            30 |         45 |              10 |" in text
+
+
+def test_the_longest_motion_and_a_shorter_one_are_a_token_of_mld_each(sweep):
+    config = {"network": "mld", "data": {"max_frames": 41}}
+    trial = sweep / "trials/aaa"
+    assert _tokens_per_sample(trial, config) == 2
 
 
 def test_a_gallery_is_one_more_file_until_a_report_without_it(sweep, tmp_path, monkeypatch):
