@@ -19,7 +19,7 @@ from intermoe.body.features import motion_features as features_of
 from intermoe.body.heading_features import heading_joints
 from intermoe.body.skeletons import HUMANML22
 from intermoe.data.batches import interactions
-from intermoe.data.draws import draw
+from intermoe.data.draws import Stream, draw, normal
 from intermoe.data.feature_moments import Moments
 from intermoe.data.rows import RecordedMotion
 from intermoe.data.shards import DatasetFolder
@@ -218,6 +218,27 @@ def test_a_motion_has_nothing_of_longer_company(network: str) -> None:
     both = model.generate_batch(conditions, frames_B=torch.tensor([33, 59]), seeds=[1, 2])
     alone = model.generate_batch(model.read_prompts(["a person walks."]), frames_B=torch.tensor([33]), seeds=[1])
     torch.testing.assert_close(both.features_BTPF[0, :33], alone.features_BTPF[0], rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("network", ["mld", "salad"])
+def test_latents_are_decoded_to_as_many_frames_as_were_asked_for(network: str) -> None:
+    model = one_person_model(network, **PREDICTIONS[network])
+    conditions = model.read_prompts(["a person walks.", "a man kicks."])
+    frames, seeds = [33, 59], [1, 2]
+    batch = model.generate_batch(conditions, frames_B=torch.tensor(frames), seeds=seeds)
+    latents = [1, 1] if network == "mld" else [9, 15]
+    mask_BL = torch.arange(max(latents)) < torch.tensor(latents)[:, None]
+    noise_BLPZ = normal(seeds, (max(latents), 1, model.latent), Stream.LATENT) * mask_BL[..., None, None]
+    latent_BLPZ = model.sample(noise_BLPZ, model.condition(conditions.text), mask_BL=mask_BL, seeds=seeds)
+    vae: Any = model.require_vae()
+    for row, count in enumerate(frames):
+        latent_1LNC = latent_BLPZ[row, : latents[row], 0].unflatten(-1, (vae.num_latent_joints, -1))[None]
+        # One motion, without padding: SALAD's as many frames as its latents hold, MLD's as many as there are to be.
+        x_1TF = vae.decode(latent_1LNC, torch.ones(1, count, dtype=torch.bool) if network == "mld" else None)
+        expected_TF = model.normaliser.denormalise(x_1TF)[0, :count]
+        torch.testing.assert_close(batch.features_BTPF[row, :count, 0], expected_TF, rtol=1e-4, atol=1e-4)
+        assert not batch.joints_BTPJ3[row, count:].any()
 
 
 def test_a_known_motion_is_for_two() -> None:
