@@ -14,16 +14,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from intermoe.body.skeletons import HUMANML22, SMPL22
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.selection import Assignment, selections, update_biases
-from intermoe.networks.by_name import NetworkName, layers_of
+from intermoe.networks.by_name import DenoisedData, NetworkName, denoiser_of
 from intermoe.networks.denoiser import Denoiser, DenoiserConfig
 from intermoe.networks.timotion import TimotionConfig
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 STEPS, SAMPLES, LONGEST = 20, 11, 9
+# Latent frames, persons and latent numbers of what networks of one person work on.
+OF_ONE: dict[NetworkName, tuple[int, int, int]] = {"mdm": (LONGEST, 1, 6), "mld": (1, 1, 16), "salad": (LONGEST, 1, 14)}
 PARADIGMS: dict[str, dict[str, Any]] = {
     "dynamic": {"selection": "dynamic", "sigma": 0.01},
     "calibrated": {"selection": "dynamic", "sigma": 0.01, "bias_init": "calibrated", "c_exp": 1.5},
@@ -59,10 +62,12 @@ class Outcome:
 def train(rank: int, world: int, moe: dict, parts: int, network: NetworkName = "intermoe") -> Outcome:
     """Train a small denoiser; every step has ``parts`` micro-batches, shared out among the workers unevenly."""
     torch.manual_seed(0)
-    config = DenoiserConfig(width=16, layers=2, heads=2, dropout=0.0)
+    one = OF_ONE.get(network)
+    shape = (LONGEST, 2, 6) if one is None else one
+    config = DenoiserConfig(width=16, layers=2 if one is None else 3, heads=2, dropout=0.0)
     mixture = MoeConfig.parse({"experts": 4, "hidden": 16, **moe})
-    make_layers = partial(layers_of, network, config, mixture, TimotionConfig())
-    model = Denoiser(config, mixture, latent=6, condition=8, make_layers=make_layers).train()
+    data = DenoisedData(SMPL22 if one is None else HUMANML22, shape[-1], condition=8)
+    model = denoiser_of(network, config, mixture, TimotionConfig(), data).train()
     for parameter in model.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)
@@ -73,9 +78,10 @@ def train(rank: int, world: int, moe: dict, parts: int, network: NetworkName = "
     outcome = Outcome([], {}, [], [], {})
     for step in range(STEPS):
         rng = torch.Generator().manual_seed(step)
-        clean, noise = (torch.randn(SAMPLES, LONGEST, 2, 6, generator=rng) for _ in range(2))
-        condition, t = torch.randn(SAMPLES, 8, generator=rng), torch.randint(1000, (SAMPLES,), generator=rng)
-        frames = torch.randint(1, LONGEST + 1, (SAMPLES,), generator=rng)
+        clean, noise = (torch.randn(SAMPLES, *shape, generator=rng) for _ in range(2))
+        text = (3, 8) if model.reads == "words" else (8,)
+        condition, t = torch.randn(SAMPLES, *text, generator=rng), torch.randint(1000, (SAMPLES,), generator=rng)
+        frames = torch.randint(1, shape[0] + 1, (SAMPLES,), generator=rng)
         loss_sum = torch.zeros(())
         for micro in torch.arange(SAMPLES).tensor_split(parts):
             mine = micro.tensor_split(world)[rank]
@@ -141,7 +147,13 @@ def assert_same(found: list[Outcome], expected: Outcome, paradigm: str) -> None:
         for after, before in zip(outcome.learned, expected.learned, strict=True):
             assert after == before or (not exact and after == [pytest.approx(row, abs=1e-5) for row in before])
         for name, tensor in expected.weights.items():
-            torch.testing.assert_close(outcome.weights[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
+            weights = outcome.weights[name]
+            # A softmax makes nothing of a bias of the keys: rounding alone moves it.
+            if name.endswith("in_proj_bias"):
+                weights, tensor = (torch.cat(bias.chunk(3)[::2]) for bias in (weights, tensor))
+            elif name.endswith("key_value.bias"):
+                weights, tensor = (bias.chunk(2)[1] for bias in (weights, tensor))
+            torch.testing.assert_close(weights, tensor, rtol=1e-4, atol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize(
@@ -154,11 +166,11 @@ def test_workers_choose_count_and_learn_as_one_process(call_together, alone, par
     assert_same(call_together(partial(train, moe=PARADIGMS[paradigm], parts=parts), world), expected, paradigm)
 
 
-@pytest.mark.parametrize("network", ["intergen", "timotion"])
+@pytest.mark.parametrize("network", ["intergen", "timotion", *OF_ONE])
 def test_workers_learn_as_one_process_with_other_networks_too(call_together, network):
     of = partial(train, moe=PARADIGMS["dynamic"], parts=1, network=network)
     (expected,) = call_together(of, 1)
-    assert len(expected.choices) == STEPS * 2 * SAMPLES
+    assert len(expected.choices) == STEPS * (3 if network in OF_ONE else 2) * SAMPLES
     assert_same(call_together(of, 2), expected, "dynamic")
 
 
