@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from intermoe import checkpoint
 from intermoe.body.features import Normaliser
 from intermoe.body.skeletons import skeleton_named
-from intermoe.context.context import Context, GenerateOptions, context_of
+from intermoe.context.context import Context, GenerateOptions, check_in_a_row, context_of
 from intermoe.context.continuation import lengths_in_a_row
 from intermoe.context.networks import Networks
 from intermoe.data.batches import stored_states
@@ -150,7 +150,7 @@ class InterMoE(LatentCodec):
         given: GivenPerson | None = None,
         after: Motion | None = None,
     ) -> Motion | list[Motion]:
-        """Motion of two people for each prompt.
+        """Motion of all persons that the model is of, for each prompt.
 
         Args:
             prompts: one prompt or several; each gets the motion it would get alone (where sampling is in fp32, as is
@@ -205,6 +205,7 @@ class InterMoE(LatentCodec):
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         check_request(prompts, seed, guidance)
         context_of(None, after, self.skeleton)
+        check_in_a_row(prompts, self.skeleton)
         motion, seeds = after, prompt_seeds(seed, prompts)
         longest, seconds = self.config.data.max_frames, 4.0 if seconds is None else seconds
         lengths = lengths_in_a_row(len(prompts), seconds, longest, after, self.skeleton.fps)

@@ -126,6 +126,12 @@ class After:
         return continued(self.motion, captions, exchanged_B, networks, on_step)
 
 
+def check_in_a_row(prompts: Sequence[str], skeleton: Skeleton) -> None:
+    """Raise ``UserError`` where there are several prompts and no motion of that skeleton can be gone on from."""
+    if len(prompts) > 1 and skeleton.features != "world":
+        raise UserError(f"{len(prompts)} prompts in a row", where="generate", allowed="a model of two persons, or one")
+
+
 def context_of(given: GivenPerson | None, after: Motion | None, skeleton: Skeleton) -> Context:
     """The context of a request; ``UserError`` where both are given, or of another skeleton than the networks know."""
     if given is not None and after is not None:
