@@ -77,15 +77,16 @@ class GivenPerson:
         """One of the persons of a motion.
 
         Args:
-            motion: at 30 frames a second.
-            person: which of the two.
+            motion: at its skeleton's frames a second.
+            person: which of its persons.
             role: which person of the prompt it will be; the same where it is not said.
 
         Raises:
             UserError: no such person, or another frame rate.
         """
-        if person not in ROLES:
-            raise UserError(f"person {person!r}", where="given", allowed=" or ".join(ROLES))
+        known = ROLES[: motion.skeleton.num_persons]
+        if person not in known:
+            raise UserError(f"person {person!r}", where="given", allowed=" or ".join(known))
         if motion.fps != motion.skeleton.fps:
             raise UserError(f"{motion.fps} frames a second", where="given", allowed=f"{motion.skeleton.fps}")
         number = ROLES.index(person)
@@ -107,7 +108,7 @@ class GivenPerson:
         Args:
             path: a ``.bvh`` file of one person, which is resampled to 30 frames a second, or an ``.npz`` file of
                 ``Motion.save``.
-            person: npz: which of the two.
+            person: npz: which of its persons.
             role: which person of the prompt it will be; where it is not said, the person of the file, or the first.
             mapping: BVH: a shipped mapping of joints, or the path of one's own; "smpl" is what ``Motion.save`` writes.
             scale: BVH: metres in one unit of the file.

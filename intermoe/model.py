@@ -150,7 +150,7 @@ class InterMoE(LatentCodec):
         given: GivenPerson | None = None,
         after: Motion | None = None,
     ) -> Motion | list[Motion]:
-        """Motion of two people for each prompt.
+        """Motion of all persons that the model is of, for each prompt.
 
         Args:
             prompts: one prompt or several; each gets the motion it would get alone (where sampling is in fp32, as is

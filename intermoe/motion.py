@@ -77,11 +77,11 @@ class Motion:
     def save(self, path: str | Place) -> list[Place]:
         """Write the motion in the form that the file's suffix names; a file is there whole or not at all.
 
-        ``.npz`` holds all numbers (see ``load``), ``.bvh`` becomes one file per person (of two ``bow_person1.bvh`` and
-        ``bow_person2.bvh``) for animation programs, ``.glb`` one file with all for Blender, Unreal and browsers,
-        ``.mp4`` and ``.gif`` are videos, ``.png`` is a strip of key frames, ``.html`` a page that shows the motion in
-        3D. ``.amass.npz`` becomes one file per person for SMPL-X tools (see render/amass.py), only of SMPL's joints.
-        Missing folders are made.
+        ``.npz`` holds all numbers (see ``load``), ``.bvh`` becomes one file per person for animation programs (of two
+        ``bow_person1.bvh`` and ``bow_person2.bvh``, of one ``bow.bvh``), ``.glb`` one file with all for Blender, Unreal
+        and browsers, ``.mp4`` and ``.gif`` are videos, ``.png`` is a strip of key frames, ``.html`` a page that shows
+        the motion in 3D. ``.amass.npz`` becomes one file per person, named alike, for SMPL-X tools (see
+        render/amass.py), only of SMPL's joints. Missing folders are made.
 
         Returns:
             The files written.

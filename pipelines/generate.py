@@ -1,4 +1,4 @@
-"""From prompts to files: motion (npz), BVH per person, GLB of both, video, key frames, and a page of all in 3D."""
+"""From prompts to files: motion (npz), BVH per person, GLB of all, video, key frames, and a page of all in 3D."""
 
 import os
 import re
@@ -46,7 +46,7 @@ class GenerateRequest:
         seed: of the noise.
         guidance: scale of classifier-free guidance; the model's own if None.
         routing_map: also draw which experts worked on which moment (``.routing.png``, and on the page).
-        amass: also write each person in the form of AMASS (``_person1.amass.npz``).
+        amass: also write each person in the form of AMASS (``_person1.amass.npz``, of one person ``.amass.npz``).
         clips: also write all motions as the clips of one file (``clips.glb``).
         page: also write a page that shows all motions in 3D (``page.html``).
         in_a_row: the prompts make one motion, one after the other.

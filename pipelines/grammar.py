@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--resume", action="store_true", help="continue the run in --out")
 
     verb = verbs.add_parser("generate", help="prompts to motion: npz, BVH, GLB, video and key frames")
-    verb.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the two people do")
+    verb.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the person or the two people do")
     verb.add_argument(
         "--model",
         required=True,
@@ -136,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--fps", type=_number, help="bvh: frames per second, where the file states a wrong rate")
 
     verb = verbs.add_parser("figure", help="motions of several models side by side, as papers show them")
-    verb.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the two people do; one row each")
+    verb.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the person or the two people do; one row each")
     verb.add_argument(
         "--model",
         action="append",

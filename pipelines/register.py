@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from intermoe import checkpoint
+from intermoe.body.skeletons import SMPL22, skeleton_named
 from intermoe.data.shards import DatasetFolder
 from intermoe.errors import UserError
 from intermoe.evaluation.conventions import RUN_HERE
@@ -80,13 +81,17 @@ def model_card(
         [f"| measure | {RUN_HERE} |", "|---|---|", *rows] if rows else ["Not evaluated yet: `intermoe evaluate`."]
     )
     steps = documents.get("state", {}).get("step")
-    request = json.dumps(registry.request_example("bvh"))
+    config = documents["config"]
+    num_persons = skeleton_named(config.get("data", {}).get("skeleton", SMPL22.name)).num_persons
+    request = json.dumps(registry.request_example("bvh", num_persons))
+    makes = (
+        "two people: the InterMoE generator" if num_persons > 1 else f"one person: the generator {config['network']}"
+    )
     return "\n".join(
         [
             f"# {name}",
             "",
-            "Turns a sentence into the motion of two people: the InterMoE generator"
-            + (f", {steps:,} training steps." if steps else "."),
+            f"Turns a sentence into the motion of {makes}" + (f", {steps:,} training steps." if steps else "."),
             "",
             "## Data",
             "",
@@ -99,7 +104,7 @@ def model_card(
             "## Use",
             "",
             "```bash",
-            f'intermoe generate "Two people bow." --model models:/{name}@{alias} --out motions',
+            f'intermoe generate "{registry.PROMPTS[num_persons]}" --model models:/{name}@{alias} --out motions',
             f"mlflow models serve --model-uri models:/{name}@{alias} --env-manager local --port 5001",
             f"curl http://127.0.0.1:5001/invocations --json '{request}'",
             "```",
@@ -107,7 +112,7 @@ def model_card(
             "## Config",
             "",
             "```json",
-            json.dumps(documents["config"], indent=1),
+            json.dumps(config, indent=1),
             "```",
             "",
         ]

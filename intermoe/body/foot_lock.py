@@ -14,6 +14,8 @@ from intermoe.body.kinematics import forward_kinematics
 from intermoe.body.skeletons import Skeleton
 from intermoe.body.two_bones import Limb, move_end
 
+# Frames per second at which the numbers below hold: where frames are fewer, their steps and bends are longer.
+_RATE = 30
 # What a step of a foot that touches the ground costs, and a bend of the correction, where the correction costs 1.
 _STEP, _BEND = 6000.0, 60.0
 # Metres per frame: what moves faster was meant to move, and is held the less the faster it is (Geman-McClure).
@@ -74,7 +76,7 @@ def lock_feet(
         rotation_TJ33: local rotations [..., T, J, 3, 3].
         offset_J3: T-pose [..., 1, J, 3], the same in all frames.
         contact_TK: how sure it is that each of ``skeleton.contacts`` touches the ground, [..., T, K] from 0 to 1.
-        skeleton: the tree, and the joints that touch the ground.
+        skeleton: the tree, the joints that touch the ground, and how many frames make a second.
         frames: int64 [...], frames of each motion; what stands behind them changes nothing. All where none is given.
         held: frames at the beginning whose feet stay, as another motion ends there.
 
@@ -91,7 +93,8 @@ def lock_feet(
     place = {contact.joint: number for number, contact in enumerate(skeleton.contacts)}
     joint_FTED = torch.stack([joint_TJ3[..., [leg.ankle, leg.toes], :][..., ::2] for leg in feet], dim=-4)
     touch_FTE = torch.stack([contact_TK[..., [place[leg.ankle], place[leg.toes]]] for leg in feet], dim=-3)
-    shift_FTD = _shifts(joint_FTED, touch_FTE.double(), None if frames is None else frames[..., None], held)
+    per_motion = None if frames is None else frames[..., None]
+    shift_FTD = _shifts(joint_FTED, touch_FTE.double(), per_motion, held, skeleton.fps / _RATE)
     shared_TD = _SHARED * shift_FTD.mean(dim=-3)
     locked = list(local_TJ33.unbind(-3))
     for leg, own_TD in zip(feet, shift_FTD.unbind(-3), strict=True):
@@ -103,14 +106,14 @@ def lock_feet(
     return moved_T3.to(root_dtype), torch.stack(locked, dim=-3).to(rotation_TJ33.dtype)
 
 
-def _shifts(joint_FTED: Tensor, touch_FTE: Tensor, frames_F: Tensor | None, held: int) -> Tensor:
-    """How far each foot is to be moved along the ground [..., F, T, 2]."""
+def _shifts(joint_FTED: Tensor, touch_FTE: Tensor, frames_F: Tensor | None, held: int, rate: float) -> Tensor:
+    """How far each foot is to be moved along the ground [..., F, T, 2]; frames come ``rate`` times as fast as 30."""
     length = joint_FTED.shape[-3]
     eye_TT = torch.eye(length, dtype=torch.float64, device=joint_FTED.device)
     step_ST = eye_TT.diff(dim=0)
     bend_CT = step_ST.diff(dim=0)
     both_FSE = touch_FTE[..., 1:, :] * touch_FTE[..., :-1, :]
-    weight_C = torch.full((length - 2,), _BEND, dtype=torch.float64, device=eye_TT.device)
+    weight_C = torch.full((length - 2,), _BEND * rate**4, dtype=torch.float64, device=eye_TT.device)
     if frames_F is not None:
         within_FT = torch.arange(length, device=eye_TT.device) < frames_F[..., None]
         both_FSE, weight_C = both_FSE * within_FT[..., 1:, None], weight_C * within_FT[..., 2:]
@@ -119,7 +122,7 @@ def _shifts(joint_FTED: Tensor, touch_FTE: Tensor, frames_F: Tensor | None, held
     shift_FTD = torch.zeros_like(joint_FTED[..., 0, :])
     for _ in range(_ROUNDS):
         step_FSED = (joint_FTED + shift_FTD[..., None, :]).diff(dim=-3)
-        weight_FSE = _STEP * both_FSE / (1 + step_FSED.square().sum(-1) / _SLOW**2).square()
+        weight_FSE = _STEP * rate**2 * both_FSE / (1 + step_FSED.square().sum(-1) / (_SLOW / rate) ** 2).square()
         pull_FSD = (weight_FSE[..., None] * joint_FTED.diff(dim=-3)).sum(-2)
         far_FT = stay_T * (1 + shift_FTD.square().sum(-1) / _FAR**2)
         matrix_FTT = bends_TT + torch.diag_embed(far_FT) + (step_ST.mT * weight_FSE.sum(-1)[..., None, :]) @ step_ST

@@ -2,7 +2,7 @@
 
 Which hand, and when, is up to the motion: what counts is how near any two hands of the two persons come.
 
-Legend: T frames, P = 2 persons, J joints.
+Legend: T frames, P persons, J joints.
 """
 
 import numpy as np

@@ -51,8 +51,8 @@ class Measure:
         table: title of the table that it stands in.
         better: which way is better; None where neither is.
         unit: empty for a plain number.
-        of_motion: takes it of one motion, of joints [T, 2, J, 3] in metres and their skeleton; the measure of a
-            replication is the mean over its motions.
+        of_motion: takes it of one motion, of joints [T, P, J, 3] in metres and their skeleton, NaN where it is of
+            two persons and there is one; the measure of a replication is the mean over its motions.
         kinds: of interactions, of which alone it is taken; None for all. Where the data do not say of which kind a
             caption is, such a measure is not known.
         of_replication: takes it of a whole replication; None where it is not known for that row. A measure has either

@@ -1,6 +1,6 @@
 """Does generated motion stay in the range of recorded motion? Measured without any network.
 
-Legend: T frames, P = 2 persons, J joints.
+Legend: T frames, P persons, J joints.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ def measures(joints_TPJ3: Joints, skeleton: Skeleton) -> dict[str, NDArray[np.fl
     """The measures of each person in each frame.
 
     Args:
-        joints_TPJ3: positions in metres, y up, the ground at y = 0, at 30 frames a second.
+        joints_TPJ3: positions in metres, y up, the ground at y = 0, at the skeleton's frames a second.
         skeleton: what the joints are.
 
     Returns:

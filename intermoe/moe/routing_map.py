@@ -1,6 +1,6 @@
 """Looking at the routing of a motion while it is generated.
 
-Legend: P = 2 persons, B prompts, L latent frames, E experts, M layers with experts, T denoising steps,
+Legend: P tokens of a moment, B prompts, L latent frames, E experts, M layers with experts, T denoising steps,
 Q stages of them, N positions of all that is denoised, W condition width.
 """
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from intermoe.body.rotations import axis_angle_from_matrix, matrix_about_axis, matrix_from_6d
-from intermoe.body.skeletons import SMPL22, SMPLX55
+from intermoe.body.skeletons import HUMANML22, SMPL22, SMPLX55
 from intermoe.datasets.smplx_body import SMPLX_PELVIS_3
 from intermoe.errors import UserError
 
@@ -26,6 +26,7 @@ _PARTS = {
     "pose_hand": slice(25, 55),
 }
 _SHAPES = 16
+_SKELETONS = (SMPL22, HUMANML22, SMPLX55)
 
 
 def write_amass(motion: "Motion", person: int, path: Path) -> None:
@@ -37,23 +38,24 @@ def write_amass(motion: "Motion", person: int, path: Path) -> None:
     ``pose_hand``), ``trans`` [T, 3], ``betas`` (the mean shape), ``gender`` (neutral), ``mocap_frame_rate`` and
     ``surface_model_type`` (smplx). The axes are AMASS's: z up, and who faces +z here faces -y there.
 
-    The rotations are the motion's own: those of SMPL, where the model has learned from InterHuman. Only that of the
-    root, which a motion does not hold, is found from the joints. SMPL turns a body about its pelvis and then moves it,
+    The rotations are the motion's own: those of SMPL, where the model has learned from InterHuman; of one person those
+    found from the joints, with no turn of a bone about itself. That of the root, which a motion does not hold, is
+    always found from the joints. SMPL turns a body about its pelvis and then moves it,
     so ``trans`` is the place of the pelvis less that of the unposed body of this shape and gender; with another, the
     pelvis stands elsewhere. The mean body's bones are not the motion's: hands and feet are off by centimetres, which
     shows where people touch. The joints themselves are in the ``.npz``.
 
     Args:
         motion: of SMPL's 22 joints, or of SMPL-X's 55.
-        person: 0 or 1.
+        person: counted from 0.
         path: file to write or replace.
 
     Raises:
         UserError: another skeleton.
         OSError: the file cannot be written.
     """
-    if motion.skeleton not in (SMPL22, SMPLX55):
-        known = f"{SMPL22.name}, {SMPLX55.name}"
+    if motion.skeleton not in _SKELETONS:
+        known = ", ".join(skeleton.name for skeleton in _SKELETONS)
         raise UserError(f"AMASS has no form for the skeleton {motion.skeleton.name!r}", allowed=known)
     body = motion.body(person)
     upright_33 = matrix_about_axis("X", torch.tensor(torch.pi / 2, dtype=torch.float64))

@@ -4,7 +4,7 @@ A limb is a sphere swept from one point to another while its radius changes; tru
 artist's mannequin. Side, thickness and rounding follow from the names of the joints; a skeleton with other names gets a
 plain limb for each bone.
 
-Legend: T frames, P = 2 persons, J joints, K points of a body (its joints, then what the shape adds to them).
+Legend: T frames, P persons, J joints, K points of a body (its joints, then what the shape adds to them).
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A pinhole camera that stands still and sees two people during the whole of a motion.
+"""A pinhole camera that stands still and sees all people during the whole of a motion.
 
 Legend: T frames, P persons, J joints, N bodies. World: metres, y up. View: x right, y down, z away from the camera.
 """

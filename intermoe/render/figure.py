@@ -1,6 +1,6 @@
 """A figure of motions side by side, as papers have it: prompts down, models across, key frames and paths in each cell.
 
-Legend: T frames, P = 2 persons, J joints, N points of a path.
+Legend: T frames, P persons, J joints, N points of a path.
 """
 
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ _SHORTEST = 0.25
 _HEAD, _FINER = 0.16, 2
 # Of a line, so that one below another is seen; metres from the camera, below which nothing is drawn.
 _OPACITY, _NEAREST = 170, 0.1
-# Frames over which a path is a mean: what people sway while they walk is left out.
-_SMOOTHED = 15
+# Seconds over which a path is a mean: what people sway while they walk is left out.
+_SMOOTHED = 0.5
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def write_figure(
                 pen.rectangle([left - _LINE, top - _LINE, right + _LINE, bottom + _LINE], outline=BOX, width=_LINE)
                 pen.text((left, bottom + _LINE + 2 + _NOTE / 2), error, BOX, font(_NOTE), anchor="lm")
         top += height + below
-    behind = draw_legend(pen, 22, _EDGE, top + 20)
+    most = max(cell.motion.skeleton.num_persons for _, cells in rows for cell in cells)
+    behind = draw_legend(pen, 22, _EDGE, top + 20, most)
     pen.text((behind + 30, top + 20), "arrows: ways so far", INK, font(22), anchor="lm")
     picture.save(path, "PNG")
 
@@ -109,7 +110,7 @@ def _cell(motion: "Motion", frames: int) -> Image.Image:
     pictures = []
     for stage, frame in zip(stages(motion, chosen), chosen, strict=True):
         base = stage.background.copy()
-        draw_paths(base, stage.camera, motion.joints[: frame + 1, :, 0])
+        draw_paths(base, stage.camera, motion.joints[: frame + 1, :, 0], motion.fps)
         pictures.append(stage.draw(frame, base))
     wide, high = pictures[0].size
     cell = Image.new("RGB", (len(pictures) * (wide + _GAP) - _GAP, high + _TIME + 10), "white")
@@ -122,16 +123,17 @@ def _cell(motion: "Motion", frames: int) -> Image.Image:
     return cell
 
 
-def draw_paths(picture: Image.Image, camera: Camera, root_TP3: NDArray) -> None:
+def draw_paths(picture: Image.Image, camera: Camera, root_TP3: NDArray, fps: int) -> None:
     """Draw the way of each person on the ground into a picture, an arrow where it ends.
 
     Args:
         picture: what the camera sees.
         camera: that sees it.
         root_TP3: where each person has been, metres; the height is not looked at.
+        fps: frames per second.
     """
     for person, colour in zip(range(root_TP3.shape[1]), PERSON_COLOURS, strict=False):
-        path_N2 = ground_path(root_TP3[:, person])
+        path_N2 = ground_path(root_TP3[:, person], fps)
         if np.linalg.norm(path_N2 - path_N2[0], axis=1).max() < _SHORTEST:
             continue
         # A layer each: in one, what is drawn later would take the place of what is below.
@@ -154,17 +156,17 @@ def draw_paths(picture: Image.Image, camera: Camera, root_TP3: NDArray) -> None:
         picture.paste(smooth, (0, 0), smooth)
 
 
-def ground_path(root_T3: NDArray) -> NDArray[np.float64]:
+def ground_path(root_T3: NDArray, fps: int) -> NDArray[np.float64]:
     """The way along the ground [T, 2], each point the mean over half a second, the ends as they are.
 
     Example:
-        >>> ground_path(np.arange(40)[:, None] * [0.1, 0.0, 0.0])[[0, 20, 39]].round(2).tolist()
+        >>> ground_path(np.arange(40)[:, None] * [0.1, 0.0, 0.0], 30)[[0, 20, 39]].round(2).tolist()
         [[0.0, 0.0], [2.0, 0.0], [3.9, 0.0]]
     """
     path_T2 = root_T3[:, [0, 2]].astype(np.float64)
     frames = len(path_T2)
     # Fewer frames towards the ends, as many before as after.
-    half_T = np.minimum(_SMOOTHED // 2, np.minimum(np.arange(frames), np.arange(frames)[::-1]))
+    half_T = np.minimum(int(_SMOOTHED * fps / 2), np.minimum(np.arange(frames), np.arange(frames)[::-1]))
     return np.stack([path_T2[t - half : t + half + 1].mean(axis=0) for t, half in enumerate(half_T)])
 
 

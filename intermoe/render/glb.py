@@ -1,4 +1,4 @@
-"""Writer of GLB files (binary glTF 2.0) that Blender, Unreal, Unity and browsers open: both people in one file.
+"""Writer of GLB files (binary glTF 2.0) that Blender, Unreal, Unity and browsers open: all people in one file.
 
 Legend: T frames, J joints, V vertices, F triangles, N items of an array, C numbers of an item.
 """
@@ -33,14 +33,14 @@ _Object = dict[str, Any]
 
 
 def write_glb(motions: Sequence["Motion"], path: Path) -> None:
-    """Write motions as the clips of one file, for two figures.
+    """Write motions as the clips of one file, for as many figures as the skeleton has persons.
 
-    Each person has a node ``person1`` or ``person2``, below it the joints, named as in the skeleton
+    Each person has a node, ``person1`` and so on, below it the joints, named as in the skeleton
     (``person1_pelvis``, ...), and a mesh ``person1_body`` that they carry. Metres, y up, the floor at y = 0. Each
     motion is an animation, named by its caption (a number behind it where several have the same): rotations of all
     joints and the place of the root, at the motion's rate.
 
-    The joints carry the mesh in the T-pose of the first motion, at the origin; before a clip plays, the two stand in it
+    The joints carry the mesh in the T-pose of the first motion, at the origin; before a clip plays, people stand in it
     where they begin. The bones of the other motions differ a little. So that each clip has exactly the joints of its
     motion, a file of several clips sets, in each, the places of all joints in their parents. A file of one motion moves
     no bone but the root.
@@ -130,7 +130,7 @@ class _File:
 
 
 def _add_figure(file: _File, person: int, body: PosedBody, skeleton: Skeleton) -> None:
-    """Add a person in the T-pose: nodes, mesh and skin; they stand where they begin, side by side."""
+    """Add a person in the T-pose: nodes, mesh and skin; it stands where that person begins."""
     name = _person(person)
     offset_J3 = body.offset_J3.double().numpy().copy()
     joints_J3 = offset_J3.copy()
@@ -183,7 +183,7 @@ def _primitive(file: _File, person: int, side: str, surface: Surface) -> _Object
 
 
 def _add_clip(file: _File, bodies: Sequence[PosedBody], *, fps: int, name: str, moves_bones: bool) -> None:
-    """Add an animation of both people."""
+    """Add an animation of all people."""
     samplers: list[_Object] = []
     channels: list[_Object] = []
     time_T = (np.arange(len(bodies[0].root_T3)) / fps).astype(np.float32)

@@ -3,7 +3,7 @@
 Within the few pixels of one form the rays are taken as parallel: then its surface, depth and normal have a closed form.
 The colour comes from a table of surface normals.
 
-Legend: P = 2 persons, K points of a body, H rows of pixels, W columns of pixels.
+Legend: P persons, K points of a body, H rows of pixels, W columns of pixels.
 """
 
 from collections.abc import Sequence
@@ -190,7 +190,7 @@ def paint_bodies(
     scale_P: NDArray,
     tables: Tables,
 ) -> None:
-    """Draw both persons of one frame; the painter's region begins at the pixel ``corner`` (x, y) of the picture."""
+    """Draw all persons of one frame; the painter's region begins at the pixel ``corner`` (x, y) of the picture."""
     pixel_PK2, depth_PK = camera.project(points_PK3)
     pixel_PK2 = (pixel_PK2 - np.array(corner)) * SAMPLES
     focal = camera.focal * SAMPLES

@@ -28,14 +28,20 @@ _PANEL_HEIGHT, _LAYER_GAP = 160, 3
 def write_routing_map(motion: "Motion", routing: RoutingMap, path: Path) -> None:
     """Draw a PNG: time across, experts down by layer, one panel per token of a moment and denoising stage.
 
-    A cell is as strong as the expert's mean gate over the stage's steps, and grey where it was never assigned. The key
-    frames above stand over the time they are taken from.
+    A cell is as strong as the expert's mean gate over the stage's steps, and grey where it was never assigned. Its
+    colour is that of the person, of one person the same for all tokens. The key frames above stand over the time they
+    are taken from.
     """
     frames = len(motion.joints)
     moments = [round((number + 0.5) * frames / _MOMENTS - 0.5) for number in range(_MOMENTS)]
     people = panels(motion, moments)
     wide, high, num_tokens = PANEL_WIDTH * _MOMENTS, people[0].height, len(routing.tokens)
-    shares = [_grid(routing, q, p, frames, wide) for q in range(len(routing.timesteps)) for p in range(num_tokens)]
+    colours = PERSON_COLOURS if motion.skeleton.num_persons > 1 else PERSON_COLOURS[:1] * num_tokens
+    shares = [
+        _grid(routing, (stage, token), frames, wide, np.array(colours[token]))
+        for stage in range(len(routing.timesteps))
+        for token in range(num_tokens)
+    ]
     width = 2 * _EDGE + _LABELS + wide
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     top = round(draw_caption(measure, motion.caption, size=30, left=_EDGE, top=18, width=width - 2 * _EDGE)) + 12
@@ -56,8 +62,7 @@ def write_routing_map(motion: "Motion", routing: RoutingMap, path: Path) -> None
             pen.text((left, y + 8), f"denoising steps at t = {first} to {last}", FAINT_INK, font(20), anchor="lm")
             y += 24
         picture.paste(Image.fromarray(grid_HW3), (left, y))
-        colour = PERSON_COLOURS[token % len(PERSON_COLOURS)]
-        pen.text((_EDGE, y + len(grid_HW3) / 2), routing.tokens[token], colour, font(20), anchor="lm")
+        pen.text((_EDGE, y + len(grid_HW3) / 2), routing.tokens[token], colours[token], font(20), anchor="lm")
         _name_layers(pen, y, len(grid_HW3), routing.gate_QMPLE.shape[1], left - 8)
         y += len(grid_HW3) + _GAP
     _, layers, _, _, experts = routing.gate_QMPLE.shape
@@ -67,16 +72,18 @@ def write_routing_map(motion: "Motion", routing: RoutingMap, path: Path) -> None
     picture.crop((0, 0, width, y + 72)).save(path, "PNG")
 
 
-def _grid(routing: RoutingMap, stage: int, token: int, frames: int, wide: int) -> NDArray[np.uint8]:
-    """One panel [H, W, 3]: rows of experts, layer by layer."""
+def _grid(
+    routing: RoutingMap, place: tuple[int, int], frames: int, wide: int, colour_3: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """One panel [H, W, 3], of a stage and a token: rows of experts, layer by layer."""
+    stage, token = place
     gate_MLE = routing.gate_QMPLE[stage, :, token].numpy()
     layers, _, experts = gate_MLE.shape
     row = max(2, 2 * _PANEL_HEIGHT // (max(2, len(routing.tokens)) * layers * experts))
-    colour = np.array(PERSON_COLOURS[token % len(PERSON_COLOURS)])
     frame_W = np.arange(wide) * frames // wide
     gate_MEW = gate_MLE[:, frame_W // routing.stride].transpose(0, 2, 1)
     strength = np.where(gate_MEW > 0, 0.2 + 0.8 * np.clip(gate_MEW, 0, 1), 0)[..., None]
-    colour_MEW3 = np.where(strength > 0, 255 + strength * (colour - 255.0), np.array(_IDLE))
+    colour_MEW3 = np.where(strength > 0, 255 + strength * (colour_3 - 255.0), np.array(_IDLE))
     rows = colour_MEW3.round().astype(np.uint8).repeat(row, axis=1)
     parts = [rows[0]]
     for layer in rows[1:]:

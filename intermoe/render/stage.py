@@ -1,6 +1,6 @@
-"""The stage: a ground with a grid that fades out, the shadows two people throw on it, and the people themselves.
+"""The stage: a ground with a grid that fades out, the shadows people throw on it, and the people themselves.
 
-Legend: T frames, P = 2 persons, J joints, K points of a body.
+Legend: T frames, P persons, J joints, K points of a body.
 """
 
 from functools import cached_property
@@ -105,7 +105,7 @@ class Stage:
         return np.where(self._on_ground(rays), depth, np.float32(np.inf))
 
     def _box(self, points_PK3: NDArray) -> tuple[int, int, int, int]:
-        """Pixels (left, top, right, bottom) that hold both bodies."""
+        """Pixels (left, top, right, bottom) that hold all bodies."""
         pixel, depth = self.camera.project(points_PK3.reshape(-1, 3))
         reach = 0.18 * self._scale_P.max() * self.camera.focal / depth.min()
         low, high = np.floor(pixel.min(0) - reach).astype(int), np.ceil(pixel.max(0) + reach).astype(int)

@@ -1,6 +1,6 @@
 """A motion on one picture: key frames side by side.
 
-Legend: T frames, N frames of them that are drawn, P = 2 persons, J joints.
+Legend: T frames, N frames of them that are drawn, P persons, J joints.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ _MARGINS = Margins(8, 8, 10, 14)
 
 
 def key_frames(joints_TPJ3: NDArray, count: int) -> list[int]:
-    """Numbers of ``count`` frames (2 or more) from the first to the last, denser where the two move more.
+    """Numbers of ``count`` frames (2 or more) from the first to the last, denser where people move more.
 
     Between neighbours lies an equal share of time and movement, each weighing one half: a quick push is not missed, and
     a stillness does not vanish. A motion of fewer frames gives all it has.
@@ -57,7 +57,7 @@ def key_frames(joints_TPJ3: NDArray, count: int) -> list[int]:
 def write_strip(motion: "Motion", path: Path, frames: int = 8) -> None:
     """Draw ``frames`` key frames (see ``key_frames``) side by side as a PNG, all at one scale.
 
-    Each panel follows the two people; the grid on the ground shows how they travel. The caption stands above, the time
+    Each panel follows the people; the grid on the ground shows how they travel. The caption stands above, the time
     in seconds under each panel.
     """
     chosen = key_frames(motion.joints, frames)
@@ -78,12 +78,12 @@ def write_strip(motion: "Motion", path: Path, frames: int = 8) -> None:
 
 
 def panels(motion: "Motion", chosen: list[int]) -> list[Image.Image]:
-    """The chosen frames, each seen by the same camera moved along with the middle between the two people."""
+    """The chosen frames, each seen by the same camera moved along with their middle."""
     return [stage.draw(frame) for stage, frame in zip(stages(motion, chosen), chosen, strict=True)]
 
 
 def stages(motion: "Motion", chosen: list[int]) -> Iterator[Stage]:
-    """A stage for each chosen frame, all seen by one camera that moves along with the middle between the two people."""
+    """A stage for each chosen frame, all seen by one camera that moves along with the people's middle."""
     joints_NPJ3 = motion.joints[chosen].astype(np.float64)
     middle_N3 = (joints_NPJ3.min((1, 2)) + joints_NPJ3.max((1, 2))) / 2 * [1, 0, 1]
     azimuth = best_azimuth(motion.joints, motion.skeleton)

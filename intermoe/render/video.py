@@ -26,10 +26,10 @@ _TRACK, _VEIL = (206, 212, 221), (240, 242, 246)
 
 
 def write_video(motion: "Motion", path: Path) -> None:
-    """Draw a motion as ``.mp4`` (960 x 540, its own frame rate) or ``.gif`` (640 x 360, at most 15 frames a second).
+    """Draw a motion as ``.mp4`` (960 x 540, its own frame rate) or ``.gif`` (640 x 360).
 
-    Both show the caption, who is who, the time and the frame number. The camera stands still and sees both people
-    during the whole motion.
+    Of 30 frames a second a GIF has every second one, of 20 all. Both show the caption, who is who where there are two,
+    the time and the frame number. The camera stands still and sees all people during the whole motion.
     """
     if path.suffix.lower() == ".gif":
         _write_gif(motion, path)

@@ -18,7 +18,9 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import intermoe
 import pipelines
+from intermoe.body.skeletons import skeleton_named
 from intermoe.errors import UserError
+from intermoe.model_config import ModelConfig
 from intermoe.places import Place, on_disk
 from pipelines.environment import environment_of
 from pipelines.tracking.address import check_reachable
@@ -49,6 +51,8 @@ REQUIREMENTS = (
     *("pydantic", "pyyaml", "safetensors", "torch", "transformers", "typing-extensions", "universal-pathlib"),
 )
 """The packages that the code which is stored with a model imports."""
+PROMPTS: Mapping[int, str] = {1: "A person bows.", 2: "Two people bow."}
+"""What to ask of a model, by the persons that it is of."""
 _SERVED = Path(__file__).with_name("served_model.py")
 
 
@@ -167,6 +171,7 @@ def default_store(uri: str) -> Iterator[None]:
 def _write(checkpoint: Place, folder: Path) -> None:
     """The folder of a model that MLflow serves: code, weights, signature; nothing is pickled."""
     packages = [str(Path(package.__path__[0])) for package in (intermoe, pipelines)]
+    num_persons = skeleton_named(ModelConfig.load(checkpoint).data.skeleton).num_persons
     with on_disk(checkpoint) as local:
         mlflow.pyfunc.save_model(
             path=str(folder),
@@ -175,7 +180,7 @@ def _write(checkpoint: Place, folder: Path) -> None:
             code_paths=packages,
             pip_requirements=[f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS],
             signature=_signature(),
-            input_example=pd.DataFrame(request_example(FORMATS[0])["dataframe_records"]),
+            input_example=pd.DataFrame(request_example(FORMATS[0], num_persons)["dataframe_records"]),
         )
 
 
@@ -190,9 +195,9 @@ def _signature() -> ModelSignature:
     return ModelSignature(inputs, params=ParamSchema([ParamSpec("format", DataType.string, FORMATS[0])]))
 
 
-def request_example(form: str) -> Mapping[str, Any]:
-    """A request that `mlflow models serve` answers in one of ``FORMATS``."""
+def request_example(form: str, num_persons: int = 2) -> Mapping[str, Any]:
+    """A request that `mlflow models serve` answers in one of ``FORMATS``, of a model of so many persons."""
     return {
-        "dataframe_records": [{"prompt": "Two people bow.", "seconds": 3.0, "seed": 0}],
+        "dataframe_records": [{"prompt": PROMPTS[num_persons], "seconds": 3.0, "seed": 0}],
         "params": {"format": form},
     }

@@ -61,8 +61,8 @@ class ServedModel(PythonModel):
             params: ``format``, one of ``FORMATS``.
 
         Returns:
-            Of each row its ``prompt`` and ``fps``; ``joints`` [T, 2, J, 3] in metres as nested lists, or ``bvh``, the
-            text of a file per person, that which ``intermoe generate`` writes.
+            Of each row its ``prompt`` and ``fps``; ``joints`` [T, P, J, 3] in metres as nested lists, or ``bvh``, the
+            text of a file per person, that which ``intermoe generate`` writes; P is 2, or 1 of a model of one person.
 
         Raises:
             MlflowException: a prompt, a length, a seed or a format that cannot be used; HTTP status 400.

@@ -1,6 +1,6 @@
 """Motions that show what a network has learned, made from held-out recordings.
 
-Legend: B motions, T frames, P = 2 persons, J joints, R = J - 1, F features of a person-frame.
+Legend: B motions, T frames, P persons, J joints, R = J - 1, F features of a person-frame.
 """
 
 from collections.abc import Iterable, Sequence

@@ -156,7 +156,7 @@ def test_amass_becomes_one_file_a_person_and_is_not_read_back(motion, tmp_path):
     other = dataclasses.replace(motion, skeleton=dataclasses.replace(SMPL22, name="other"))
     with pytest.raises(UserError) as error:
         other.save(tmp_path / "b.amass.npz")
-    assert str(error.value) == "AMASS has no form for the skeleton 'other' (allowed: smpl22, smplx55)"
+    assert str(error.value) == "AMASS has no form for the skeleton 'other' (allowed: smpl22, humanml22, smplx55)"
     assert sorted(tmp_path.iterdir()) == files
 
 

@@ -6,15 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from one_person import one_person_model, write_solo_shards
-from small_model import save_model
+import torch
+from one_person import motion_features, one_person_model, write_solo_shards
+from small_model import WordEncoder, save_model
 
+from intermoe.body.skeletons import HUMANML22, SMPL22
 from intermoe.data.shards import DatasetFolder
+from intermoe.datasets.duet.kinds import make_interaction
 from intermoe.errors import UserError
+from intermoe.generation import unsettled_motion
+from intermoe.model import InterMoE
 from intermoe.motion import Motion
 from pipelines import settings
 from pipelines.cli import main
+from pipelines.register import model_card
 from pipelines.site import Site
+from pipelines.tracking.registry import request_example
 from pipelines.train.request import TrainRequest
 
 SMALL = [
@@ -106,6 +113,57 @@ def _leaves(numbers: dict[str, Any]) -> list[tuple[str, Any]]:
         parts = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
         found += [leaf for part in parts if isinstance(part, dict) for leaf in _leaves(part)] or [(key, value)]
     return found
+
+
+@pytest.mark.parametrize("network", ["mdm", "mld", "salad"])
+def test_every_file_of_a_prompt_is_of_one_person(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("intermoe.model.load_encoder", lambda *_: WordEncoder())
+    save_model(tmp_path / "model", one_person_model(network, selection="dynamic"))
+    words = ["generate", "A person walks.", "He sits.", "--model", "model", "--device", "cpu", "--seconds", "1.5"]
+    forms = ["--routing-map", "--clips", "--page", "--amass"]
+    assert main([*words, *forms, "--out", "out"]) == 0
+    suffixes = (".npz", ".bvh", ".glb", ".mp4", ".png", ".amass.npz", ".routing.png")
+    names = [f"{stem}{suffix}" for stem in ("00_a-person-walks", "01_he-sits") for suffix in suffixes]
+    assert capsys.readouterr().out.split() == [f"out/{name}" for name in (*names, "clips.glb", "page.html")]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted((*names, "clips.glb", "page.html"))
+    motion = Motion.load(tmp_path / "out/01_he-sits.npz")
+    assert (motion.joints.shape, motion.fps, motion.skeleton.name) == ((30, 1, 22, 3), 20, "humanml22")
+
+
+def test_what_needs_two_persons_is_refused_in_one_line_and_nothing_is_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("intermoe.model.load_encoder", lambda *_: WordEncoder())
+    monkeypatch.setattr(InterMoE, "_generate", lambda *_, **__: pytest.fail("a motion is sampled"))
+    save_model(tmp_path / "model", one_person_model("mdm"))
+    duet = make_interaction(seed=0, index=2)
+    Motion(duet.position_TPJ3[:40], duet.rotation_TPR6[:40], 30, "Push.", SMPL22).save(tmp_path / "two.npz")
+    features_TPF = torch.from_numpy(motion_features(0))
+    unsettled_motion(features_TPF, "a walk.", HUMANML22).save(tmp_path / "one.npz")
+    two = "(allowed: a model of two persons)"
+    for words, message in (
+        (["--given", "two.npz"], f"given: a motion that is known {two}"),
+        (["--given", "one.npz"], f"given: a motion that is known {two}"),
+        (["--given", "one.npz", "--given-person", "second"], "one.npz: given: person 'second' (allowed: first)"),
+        (["--after", "one.npz"], f"after: a motion that is known {two}"),
+        (["Sit.", "--in-a-row"], "generate: 2 prompts in a row (allowed: a model of two persons)"),
+    ):
+        assert main(["generate", "Walk.", *words, "--model", "model", "--device", "cpu", "--out", "out"]) == 2
+        assert capsys.readouterr().err == f"error: {message}\n"
+        assert not list(tmp_path.glob("out/[0-9]*"))
+
+
+def test_the_card_of_a_model_says_of_how_many_it_is() -> None:
+    documents = {"config": {"network": "mdm", "data": {"skeleton": "humanml22"}}}
+    card = model_card("solo", "best", documents, data=None, measured={})
+    assert card.startswith("# solo\n\nTurns a sentence into the motion of one person: the generator mdm.")
+    assert 'intermoe generate "A person bows." --model models:/solo@best --out motions' in card
+    assert json.dumps(request_example("bvh", 1)) in card
+    assert request_example("bvh", 1)["dataframe_records"][0]["prompt"] == "A person bows."
 
 
 def test_networks_and_data_of_other_persons_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

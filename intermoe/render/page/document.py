@@ -46,7 +46,7 @@ _SHADERS = (
 def write_page(scenes: Sequence[Scene], path: Path, *, title: str) -> None:
     """Write a page of motions in 3D: one HTML file that needs no other and asks no host.
 
-    It shows both people from all sides, with their feet's contacts and, where they were recorded, the experts at work;
+    It shows people from all sides, with their feet's contacts and, where they were recorded, the experts at work;
     motions of a scene play together. It needs a browser with WebGL 2 and runs from disk and in a sandboxed frame, as
     MLflow shows files. A motion of 4 seconds takes 50 kB.
 

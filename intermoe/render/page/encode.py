@@ -1,11 +1,11 @@
-"""Motions as plain values for the page: numbers in base64, so that a second of two people takes 11 kB.
+"""Motions as plain values for the page: numbers in base64, so that a second of two people takes 11 kB, of one 4 kB.
 
 The root joint of each person goes as float32 metres, the other joints as int16 steps from it. A step is 1/32767 of the
 largest distance along an axis, 0.06 mm for an adult, so no joint is off by more than 0.04 mm, wherever they walk. All
 numbers are little-endian.
 
-Legend: T frames, P = 2 persons, J joints, K joints that touch the ground, L latent frames, E experts, M layers with
-experts, Q stages of denoising.
+Legend: T frames, P persons (of gates the tokens of a moment), J joints, K joints that touch the ground, L latent
+frames, E experts, M layers with experts, Q stages of denoising.
 """
 
 from base64 import b64encode

@@ -30,7 +30,7 @@ class Scene:
     """Motions that are shown beside each other, played together and seen by one camera.
 
     Attributes:
-        caption: what the two do; plain text, whatever it holds.
+        caption: what they do; plain text, whatever it holds.
         panels: one or more, from the left to the right.
     """
 

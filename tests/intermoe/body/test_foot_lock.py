@@ -6,7 +6,8 @@ import torch
 from intermoe.body import foot_lock, two_bones
 from intermoe.body.foot_lock import Leg, legs, lock_feet
 from intermoe.body.kinematics import fit_rotations, forward_kinematics, rest_offsets
-from intermoe.body.skeletons import SMPL22
+from intermoe.body.rotations import matrix_about_axis
+from intermoe.body.skeletons import HUMANML22, SMPL22
 from intermoe.datasets.duet import make_interaction
 from intermoe.evaluation.plausibility import foot_skating_cm_s
 
@@ -150,7 +151,7 @@ def test_the_shift_is_the_least_squares_that_a_descent_finds():
         return total
 
     optimizer.step(cost)
-    found = foot_lock._shifts(x_FTED, touch_FTE, None, 0)
+    found = foot_lock._shifts(x_FTED, touch_FTE, None, 0, 1.0)
     assert shift.abs().max() > 1e-4
     torch.testing.assert_close(found, shift.detach(), atol=2e-6, rtol=0)
 
@@ -164,3 +165,28 @@ def test_motions_of_several_lengths_are_locked_as_each_alone():
         alone = lock_feet(root[own], rotation[own], offset[own[0]], stands[own], SMPL22)
         for found, expected in zip(together, alone, strict=True):
             torch.testing.assert_close(found[own], expected, atol=1e-9, rtol=0)
+
+
+def test_feet_are_held_alike_at_any_rate():
+    """A body that glides by 12 cm a second, whose feet touch the ground in the second of three seconds."""
+    moved = {}
+    offset_13J3 = torch.tensor(SMPL22.rest_offsets, dtype=torch.float64)[None]
+    for skeleton in (SMPL22, HUMANML22):
+        fps = skeleton.fps
+        second_T = torch.arange(3 * fps, dtype=torch.float64) / fps
+        # Hips and knees bend, so that the legs reach.
+        angle_TJ = torch.zeros(3 * fps, 22, dtype=torch.float64)
+        angle_TJ[:, [1, 2]], angle_TJ[:, [4, 5]] = -0.5, 1.0
+        rotation_TJ33 = matrix_about_axis("X", angle_TJ)
+        root_T3 = 0.12 * second_T[:, None] * torch.tensor([0.0, 0, 1], dtype=torch.float64)
+        touch_TK = ((second_T >= 0.999) & (second_T <= 2.001)).double()[:, None].expand(-1, 4)
+        before, after = (
+            fk(*motion, offset_13J3)[0]
+            for motion in (
+                (root_T3, rotation_TJ33),
+                lock_feet(root_T3, rotation_TJ33, offset_13J3, touch_TK, skeleton),
+            )
+        )
+        moved[fps] = (after - before)[:: fps // 10, 7, 2]
+    assert moved[30].max() - moved[30].min() > 0.06
+    torch.testing.assert_close(moved[20], moved[30], atol=0.004, rtol=0)

@@ -1,11 +1,14 @@
 """Settled motion: bones of constant length, feet on the ground, no shaking, rotations near those that were given."""
 
+import math
+
+import pytest
 import torch
 from turns import angle_between
 
 from intermoe.body.rotations import matrix_from_6d
 from intermoe.body.settling import settled_body
-from intermoe.body.skeletons import SMPL22
+from intermoe.body.skeletons import HUMANML22, SMPL22, Skeleton
 from intermoe.datasets.duet import make_interaction
 
 J = SMPL22.num_joints
@@ -74,3 +77,41 @@ def test_motions_of_several_lengths_settle_in_one_array_as_each_does_alone() -> 
         alone = settled_body(position_BPTJ3[row, :, :length], rotation_BPTR6[row, :, :length], SMPL22).motion(SMPL22)
         for found, expected in zip(together, alone, strict=True):
             torch.testing.assert_close(found[row, :, :length], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("skeleton", [SMPL22, HUMANML22], ids=lambda skeleton: f"{skeleton.fps} per second")
+def test_a_movement_keeps_as_much_of_its_swing_at_any_rate(skeleton: Skeleton) -> None:
+    rest_J3 = torch.tensor(SMPL22.rest_offsets)
+    for joint, parent in enumerate(SMPL22.parents):
+        rest_J3[joint] += rest_J3[parent] if parent >= 0 else 0
+    still_TR6 = torch.tensor([1.0, 0, 0, 1, 0, 0]).expand(3 * skeleton.fps, J - 1, 6)
+    # Two swings a second, as of feet that walk.
+    swing_T = (2 * math.pi * 2 * torch.arange(3 * skeleton.fps) / skeleton.fps).cos()
+    position_TJ3 = rest_J3 + swing_T[:, None, None] * torch.tensor([1.0, 0, 0])
+    settled_TJ3, _ = settled_body(position_TJ3, still_TR6, skeleton).motion(skeleton)
+    middle = slice(skeleton.fps // 2, -skeleton.fps // 2)
+    kept = (settled_TJ3[middle, 0, 0] * swing_T[middle]).sum() / swing_T[middle].square().sum()
+    assert float(kept) == pytest.approx(0.90, abs=0.006)
+
+
+def test_what_rests_in_the_air_is_not_held_where_it_is() -> None:
+    """Contacts of one person say that a joint is slow; feet that rise slowly go on with the body."""
+    rest_J3 = torch.tensor(HUMANML22.rest_offsets)
+    for joint, parent in enumerate(HUMANML22.parents):
+        rest_J3[joint] += rest_J3[parent] if parent >= 0 else 0
+    still_TR6 = torch.tensor([1.0, 0, 0, 1, 0, 0]).expand(60, J - 1, 6)
+    glide_T13 = 0.004 * torch.arange(60)[:, None, None] * torch.tensor([1.0, 0, 0])
+    slow_TK = torch.ones(60, 4)
+    ankles = [7, 8]
+    shifts = {}
+    # Of 60 frames the first 20 stand on the ground.
+    for name, height in (("ground", 0.0), ("air", 0.3)):
+        high_T13 = height * (torch.arange(60) >= 20)[:, None, None] * torch.tensor([0.0, 1, 0])
+        position_TJ3 = rest_J3 + glide_T13 + high_T13
+        held, free = (
+            settled_body(position_TJ3, still_TR6, HUMANML22, contact_TK=contact_TK).motion(HUMANML22)[0]
+            for contact_TK in (slow_TK, 0 * slow_TK)
+        )
+        shifts[name] = (held - free)[25:, ankles, 0].diff(dim=0).abs().mean()
+    assert shifts["ground"] > 0.0015
+    assert shifts["air"] < 0.3 * shifts["ground"]

@@ -58,7 +58,7 @@ def test_paths_lie_where_people_have_been_and_end_in_an_arrow():
     root_TP3[:, 1, 2] = 1.0
     camera = framing_camera(root_TP3.reshape(-1, 1, 3), 0.0, 600, 300, Margins(40, 40, 40, 40))
     picture = Image.new("RGB", (600, 300), "white")
-    draw_paths(picture, camera, root_TP3)
+    draw_paths(picture, camera, root_TP3, 30)
     seen_HW3 = np.asarray(picture).astype(int)
     rows, columns = np.nonzero(seen_HW3[..., 0] - seen_HW3[..., 2] > 60)
     ends, _ = camera.project(np.array([[-1.0, -0.03, 0.0], [1.0, -0.03, 0.0]]))
@@ -74,9 +74,9 @@ def test_a_way_below_another_is_seen():
     root_TP3[..., 0] = np.linspace(-1, 1, 60)[:, None]
     camera = framing_camera(root_TP3.reshape(-1, 1, 3), 0.0, 600, 300, Margins(40, 40, 40, 40))
     both, second = (Image.new("RGB", (600, 300), "white") for _ in range(2))
-    draw_paths(both, camera, root_TP3)
+    draw_paths(both, camera, root_TP3, 30)
     root_TP3[:, 0] = root_TP3[:1, 0]
-    draw_paths(second, camera, root_TP3)
+    draw_paths(second, camera, root_TP3, 30)
     apart_HW = np.abs(np.asarray(both).astype(int) - np.asarray(second)).max(-1)
     assert apart_HW[:, 150:400].max() > 25
 
@@ -86,7 +86,7 @@ def test_a_way_is_drawn_from_where_it_comes_into_view():
     root_TP3[:, 0, 2] = np.linspace(40, 0, 60)
     camera = framing_camera(np.array([[[-1.0, 0, 0], [1.0, 0, 0]]]), 0.0, 600, 300, Margins(40, 40, 40, 40))
     picture = Image.new("RGB", (600, 300), "white")
-    draw_paths(picture, camera, root_TP3)
+    draw_paths(picture, camera, root_TP3, 30)
     rows, _ = np.nonzero(np.asarray(picture).astype(int).min(-1) < 200)
     assert rows.max() > 290, "to the lower edge"
 
@@ -96,7 +96,7 @@ def test_a_path_keeps_its_ends_and_loses_its_swaying(frames):
     root_T3 = np.zeros((frames, 3))
     root_T3[:, 0] = 0.02 * np.arange(frames)
     sway_T = 0.05 * np.sin(np.arange(frames) * 2 * np.pi / 15)
-    path_T2 = ground_path(root_T3 + sway_T[:, None] * [0, 0, 1])
+    path_T2 = ground_path(root_T3 + sway_T[:, None] * [0, 0, 1], 30)
     assert path_T2.shape == (frames, 2)
     np.testing.assert_allclose(path_T2[[0, -1], 0], root_T3[[0, -1], 0])
     np.testing.assert_allclose(path_T2[:, 0], root_T3[:, 0], atol=1e-12)
@@ -109,7 +109,7 @@ def test_people_behind_the_camera_have_no_path():
     root_TP3[:, :, 2] = np.linspace(0, 100, 10)[:, None]
     camera = framing_camera(np.zeros((1, 1, 3)), 0.0, 60, 30, Margins(2, 2, 2, 2))
     picture = Image.new("RGB", (60, 30), "white")
-    draw_paths(picture, camera, root_TP3)
+    draw_paths(picture, camera, root_TP3, 30)
     assert np.asarray(picture).min() == 255
 
 

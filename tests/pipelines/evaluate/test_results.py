@@ -282,3 +282,18 @@ def test_shorter_replications_are_the_first_ones():
 def test_names_add_nothing_to_the_description_of_a_run(results):
     hostile = Results(results.values, ABOUT | {"model": "a`b", "split": "<i>", "data": "d\n# x"})
     assert description(hostile).splitlines()[0] == "Evaluation of `` a`b `` on the &lt;i> split of `d # x`."
+
+
+def test_measures_of_two_persons_are_in_no_table_of_one(results):
+    """They are not known in any row: no column, no table, no number, and no line of theirs."""
+    of_two = ("hands_met", "hands_apart_cm", "interpenetration_cm", "identity_shuffled")
+    of_one = results.values.drop(columns=["identity", "identity_swapped"]).assign(**dict.fromkeys(of_two, NAN))
+    found = Results(of_one, ABOUT)
+    assert list(found.cells.columns) == ["r_precision_top1", "fid", "multimodality", "jerk_m_s3"]
+    assert list(found.tables) == [TEXT_AND_MOTION, PLAUSIBILITY]
+    assert list(found.tables[PLAUSIBILITY].columns) == ["jerk_m_s3"]
+    assert set(found.metrics("recorded")) == {"r_precision_top1", "fid", "jerk_m_s3"}
+    assert set(found.json_document()["rows"]["generated"]) == set(found.cells.columns)
+    shown = results_document(found).markdown() + json.dumps(found.columns())
+    for name in (*of_two, "identity"):
+        assert MEASURES[name].title not in shown

@@ -19,7 +19,7 @@ function axesOf(camera) {
 
 // Where the first camera of a motion looks and from how far: the nearest place that sees all joints in all frames.
 // The lowest ``free`` of the picture's height is left to what lies over it. With a track, all is relative to it: the camera
-// follows the two.
+// follows who is seen.
 function framing(panel, azimuth, aspect, free, track) {
   const axes = axesOf(newCamera(azimuth));
   const slopeY = Math.tan(FIELD_OF_VIEW / 2), slopeX = slopeY * aspect, slopeDown = slopeY * (1 - 2 * free);

@@ -145,7 +145,7 @@ function startRenderer() {
   }
   byId("notice").hidden = Boolean(renderer);
   byId("scene").hidden = !renderer;
-  byId("notice").textContent = reason + ", so the two people cannot be shown in 3D. Another browser may help, or "
+  byId("notice").textContent = reason + ", so motion cannot be shown in 3D. Another browser may help, or "
     + "hardware acceleration in the settings of this one. What is known over time stands below.";
 }
 

@@ -51,7 +51,7 @@ function pixelsOf(part, width, height) {
   return { x: left, y: bottom, width: across(part.x + part.width) - left, height: up(part.y) - bottom };
 }
 
-// The first views of all motions: of a camera that stands still, and of one that follows the two.
+// The first views of all motions: of a camera that stands still, and of one that follows who is seen.
 function framed(aspect, free) {
   const way = function (tracked) {
     const azimuth = page.scenes[shown.number].azimuth;

@@ -2,7 +2,7 @@
 
 const FOOT_ROW = 7;
 const GAP = 3;
-// Of the rows of one person's experts, where they are at least 2 high.
+// Of the rows of one person's experts, where they are at least 2 high; tokens that are more share what two have.
 const MOST_HIGH = 72;
 const PERSONS = ["first person", "second person"];
 
@@ -19,7 +19,7 @@ function stripRows(panel) {
     feet.forEach((foot, number) => rows.push({ kind: "foot", person: person, foot: number, high: FOOT_ROW }));
     if (!panel.routing || person >= panel.routing.tokens.length) continue;
     const experts = panel.routing.experts, layers = panel.routing.layers;
-    const high = Math.max(2, Math.min(6, Math.floor(MOST_HIGH / (experts * layers))));
+    const high = Math.max(2, Math.min(6, Math.floor(2 * MOST_HIGH / (Math.max(2, panel.routing.tokens.length) * experts * layers))));
     for (let layer = 0; layer < layers; layer++) {
       for (let expert = 0; expert < experts; expert++) {
         rows.push({ kind: "expert", person: person, layer: layer, expert: expert, high: high });
@@ -69,6 +69,11 @@ function strengthOf(panel, row, frame, stage) {
   return gate > 0 ? 0.2 + 0.8 * gate : 0;
 }
 
+// The colour of a row's person; all tokens of one person have that person's.
+function toneOf(panel, row, look) {
+  return look.tones.middle[panel.persons > 1 ? row.person : 0];
+}
+
 // A canvas pixel per frame and unit of height; the browser stretches it.
 function drawStrip(canvas, panel, rows, stage, look, paper) {
   canvas.width = panel.frames;
@@ -77,7 +82,7 @@ function drawStrip(canvas, panel, rows, stage, look, paper) {
   canvas.style.imageRendering = "pixelated";
   const pen = canvas.getContext("2d");
   rows.forEach(function (row) {
-    const tone = look.tones.middle[row.person % look.tones.middle.length];
+    const tone = toneOf(panel, row, look);
     for (let frame = 0; frame < panel.frames; frame++) {
       const strength = strengthOf(panel, row, frame, stage);
       const colour = strength ? paper.page.map((value, i) => Math.round(value + strength * (tone[i] - value))) : paper.idle;
@@ -108,15 +113,17 @@ function rowNames(panel, rows) {
     const feet = rows.filter(row => row.person === person && row.kind === "foot");
     if (feet.length) names.push(["feet", middleOf(feet)]);
     if (!panel.routing || person >= panel.routing.tokens.length) continue;
+    if (panel.routing.tokens.length > panel.persons) {
+      // No colour tells which is meant: its name takes the place of the layers'.
+      names.push([panel.routing.tokens[person], middleOf(rows.filter(row => row.person === person && row.kind === "expert"))]);
+      continue;
+    }
     const of = layer => rows.filter(row => row.person === person && row.layer === layer);
     const high = of(0).reduce((sum, row) => sum + row.high, 0);
     // Each layer has its name where there is room for it.
     const step = Math.max(1, Math.ceil(12 / high));
     for (let layer = 0; layer < panel.routing.layers; layer += step) {
-      const tokens = panel.routing.tokens;
-      // Of more tokens than persons, colours do not tell which is meant.
-      const name = tokens.length > 2 && layer === 0 ? tokens[person] : "layer " + layer;
-      names.push([name, middleOf(of(layer))]);
+      names.push(["layer " + layer, middleOf(of(layer))]);
     }
   }
   return names;

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from intermoe.body.skeletons import SMPL22
+from intermoe.body.skeletons import HUMANML22, SMPL22
 from intermoe.moe.routing_map import RoutingMap
+from intermoe.motion import Motion
 from intermoe.render.body import Body
 from intermoe.render.page import Panel, Scene, document
 from intermoe.render.page.encode import encoded_scene, encoded_skeleton
@@ -171,3 +172,70 @@ def test_the_strip_has_each_gate_in_its_row_and_its_frames(meeting):
     ]
     assert (answer["apart"], answer["feet"]) == (True, 4)
     assert answer["words"] == "0.30 s: first person, layer 1, expert 3: gate 1.00"
+
+
+def one_person(tokens: tuple[str, ...], stride: int, latents: int) -> dict[str, Any]:
+    """Data of 16 frames of one person, anywhere; the gate of token p in latent frame l is (10 p + l + 1) / 100."""
+    motion = Motion(
+        np.random.default_rng(0).standard_normal((16, 1, 22, 3)).astype(np.float32),
+        np.tile(np.array([1, 0, 0, 1, 0, 0], np.float32), (16, 1, 21, 1)),
+        20,
+        "a person stands.",
+        HUMANML22,
+    )
+    gates = 10 * torch.arange(len(tokens))[:, None] + torch.arange(latents) + 1
+    gates = (gates / 100)[None, None, :, :, None].expand(2, 3, -1, -1, 4)
+    scene = encoded_scene(Scene.of(motion, RoutingMap(gates, ((9, 5), (4, 0)), stride, tokens)))
+    return {"scene": scene, "skeletons": {"humanml22": encoded_skeleton(HUMANML22)}}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "stride", "latents", "names"),
+    [
+        (("person",), 1, 16, ["feet", "layer 0", "layer 1", "layer 2"]),
+        (("motion",), 60, 1, ["feet", "layer 0", "layer 1", "layer 2"]),
+        (HUMANML22.pools[-1].names, 4, 4, ["feet", *HUMANML22.pools[-1].names]),
+    ],
+    ids=["mdm", "mld", "salad"],
+)
+def test_the_strip_of_one_person_has_the_rows_of_each_token(tokens, stride, latents, names):
+    data = one_person(tokens, stride, latents)
+    answer = run(
+        """
+        const panel = readPanel(data.scene.panels[0], data.skeletons);
+        const rows = stripRows(panel), experts = rows.filter(row => row.kind === "expert");
+        answer = { names: rowNames(panel, rows).map(entry => entry[0]), persons: panel.persons, high: stripHeight(rows),
+          feet: rows.filter(row => row.kind === "foot").length,
+          gates: experts.map(row => data.latents.map(latent => gateOf(panel.routing, row, latent, -1))),
+          tones: toneOf(panel, experts[experts.length - 1], { tones: { middle: ["orange", "blue"] } }),
+          words: [describeCell(panel, rows[0], 3, -1), describeCell(panel, experts[experts.length - 1], 15, -1)] };
+        """,
+        data | {"latents": list(range(latents))},
+    )
+    assert (answer["names"], answer["persons"], answer["feet"]) == (names, 1, 2)
+    assert answer["tones"] == "orange"
+    expected = np.repeat([10 * token + np.arange(latents) + 1 for token in range(len(tokens))], 12, axis=0) / 100
+    np.testing.assert_allclose(answer["gates"], expected, atol=1 / 255)
+    assert answer["words"][0] in ("0.15 s: left foot in the air", "0.15 s: left foot on the ground")
+    gate = np.ceil(expected[-1, -1] * 255) / 255
+    assert answer["words"][1] == f"0.75 s: {tokens[-1]}, layer 2, expert 3: gate {gate:.2f}"
+    # The rows of seven tokens leave room for the motion.
+    assert answer["high"] < 270
+
+
+def test_the_camera_of_one_person_follows_it():
+    data = one_person(("person",), 1, 16)
+    answer = run(
+        """
+        const panel = readPanel(data.scene.panels[0], data.skeletons), joints = new Float32Array(66);
+        answer = [trackOf(panel), Array.from(panel.joints), pose(panel, 7 / 20, joints), joints, panel.contacts.length];
+        """,
+        data,
+    )
+    joints_TJ3 = np.reshape(answer[1], (16, 22, 3))
+    np.testing.assert_array_equal(np.reshape(answer[3], (22, 3)), joints_TJ3[7])
+    assert (answer[2], answer[4]) == (7, 16 * 4)
+    middle_T2 = (joints_TJ3.min(1) + joints_TJ3.max(1))[:, [0, 2]] / 2
+    reach = [min(5, n, 15 - n) for n in range(16)]
+    expected = [middle_T2[n - near : n + near + 1].mean(0) for n, near in enumerate(reach)]
+    np.testing.assert_allclose(np.reshape(answer[0], (16, 2)), expected, atol=1e-5)
