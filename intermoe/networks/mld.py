@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
-from intermoe.errors import UserError
 from intermoe.layers.conditioning import TimestepEmbedding
 from intermoe.layers.skip_transformer import FeedForward, PostNormLayer, SkipTransformer, learned_places
 from intermoe.moe.block import DenseBlock, MoeBlock, feed_forward_block
@@ -80,14 +79,14 @@ class MldDenoiser(DenoisingNetwork):
             condition: width W of the text condition.
 
         Raises:
-            UserError: another width than that of the latent, an even number of layers, or routing that looks at one
+            ValueError: another width than that of the latent, an even number of layers, or routing that looks at one
                 motion alone.
         """
         super().__init__()
         if config.width != latent:
-            raise UserError(f"denoiser.width = {config.width}", allowed=f"{latent}, the width of the latent")
+            raise ValueError(f"denoiser.width = {config.width} (allowed: {latent}, the width of the latent)")
         if config.layers % 2 == 0:
-            raise UserError(f"denoiser.layers = {config.layers}", allowed="an odd number")
+            raise ValueError(f"denoiser.layers = {config.layers} (allowed: an odd number)")
         check_routing(moe)
         self.timestep_in_router = moe.timestep_in_router
         self.embed_timestep = TimestepEmbedding(config.width, condition)
@@ -126,11 +125,11 @@ class MldDenoiser(DenoisingNetwork):
 
 
 def check_routing(moe: MoeConfig) -> None:
-    """Raise where a routing decision would be about the frames of one motion: it has one token."""
+    """Raise ``ValueError`` where a routing decision would be about the frames of one motion: it has one token."""
     if moe.selection == "uniform":
-        raise UserError(
-            "moe.selection = uniform deals out the frames of a motion, of which network = mld has one",
-            allowed="dynamic, token_choice, expert_choice, dense",
+        raise ValueError(
+            "moe.selection = uniform deals out the frames of a motion, of which network = mld has one"
+            " (allowed: dynamic, token_choice, expert_choice, dense)"
         )
     if moe.selection != "dense" and moe.pool == "sequence":
-        raise UserError("moe.pool = sequence holds one token with network = mld", allowed="worker, global")
+        raise ValueError("moe.pool = sequence holds one token with network = mld (allowed: worker, global)")

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from one_person import CONFIG, NETWORKS, motion_features, one_person_config, one_person_model, write_solo_shards
+from one_person import (
+    CONFIG,
+    NETWORKS,
+    PREDICTIONS,
+    motion_features,
+    one_person_config,
+    one_person_model,
+    write_solo_shards,
+)
 from small_model import save_model
 
 from intermoe.body.features import joints_from_features
@@ -41,11 +49,6 @@ UNIFORM = (
     "moe.selection = uniform deals out the frames of a motion, of which network = mld has one "
     "(allowed: dynamic, token_choice, expert_choice, dense)"
 )
-PREDICTIONS: dict[str, dict[str, Any]] = {
-    "mdm": {"sampler": "ancestral"},
-    "mld": {"schedule": "scaled_linear", "prediction": "noise"},
-    "salad": {"schedule": "scaled_linear", "prediction": "v"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -388,8 +391,8 @@ def test_what_does_not_fit_is_one_line(network: str, changes: dict[str, Any], me
         part, name = key.split(".")
         values[part] = values[part] | {name: value}
     with pytest.raises(UserError) as caught:
-        ModelConfig.parse(values)
-    assert str(caught.value) == message.replace("ONE", f"network = {network} of one")
+        ModelConfig.parse(values, where="a.yaml")
+    assert str(caught.value) == "a.yaml: " + message.replace("ONE", f"network = {network} of one")
 
 
 def test_the_networks_say_what_they_work_on() -> None:

@@ -24,6 +24,12 @@ from intermoe.model_config import ModelConfig
 
 _FORMS = ("captions", "mirrored", "swapped", "swapped_mirrored")
 NETWORKS = ("mdm", "mld", "salad")
+PREDICTIONS: dict[str, dict[str, Any]] = {
+    "mdm": {"sampler": "ancestral"},
+    "mld": {"schedule": "scaled_linear", "prediction": "noise"},
+    "salad": {"schedule": "scaled_linear", "prediction": "v"},
+}
+"""Of each network as it was published: how noise comes in, what is predicted, how motions are sampled."""
 CONFIG: dict[str, Any] = {
     "data": {"skeleton": "humanml22", "encoder": "minilm", "max_frames": 61},
     "vae": {"width": 8, "latent": 4, "blocks": 1, "dropout": 0.0},

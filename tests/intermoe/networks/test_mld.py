@@ -12,7 +12,6 @@ from plain_transformer import Weights, gelu_network, linear, skip_transformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from intermoe.errors import UserError
 from intermoe.layers.precision import products_in
 from intermoe.layers.stored_weights import check_fit
 from intermoe.moe.config import MoeConfig
@@ -260,7 +259,7 @@ def test_parameters_are_as_many_as_those_of_the_published_denoiser() -> None:
     ],
 )
 def test_what_is_impossible_is_refused(sizes: dict[str, int], moe: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(ValueError) as raised:
         MldDenoiser(DenoiserConfig.parse(sizes), MoeConfig.parse(moe), latent=16, condition=CONDITION)
     assert str(raised.value) == message
 

@@ -4,12 +4,11 @@ Without a GPU: the forms that run on one are chosen (``runs_ahead``), and what w
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
-from one_person import NETWORKS
 from small_training import made_up_batch, stream
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -19,10 +18,11 @@ from intermoe.diffusion.guidance import guided
 from intermoe.diffusion.schedule import DiffusionConfig
 from intermoe.model import InterMoE
 from intermoe.model_config import ModelConfig
-from intermoe.training.config import DenoiserTrainingConfig
+from intermoe.training.config import DenoiserTrainingConfig, VaeTrainingConfig
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.objective import HOST_FRAMES
 from intermoe.training.step import TrainingStep
+from intermoe.training.vae import VaeObjective
 
 # What is on the host, so that nothing waits for it.
 ON_HOST = (HOST_FRAMES,)
@@ -92,15 +92,18 @@ PLUS: dict[str, dict[str, object]] = {
 
 
 RIVALS: dict[str, dict[str, object]] = {name: {"network": name} for name in ("intergen", "timotion")}
-# Their motions are those of ``made_up_batch``, of which MLD's latent is as long as the longest.
-OF_ONE: dict[str, dict[str, Any]] = {
-    name: {
-        "network": name,
+# Of one person: as published, and with experts.
+ONE_PERSON: dict[str, dict[str, Any]] = {
+    f"{network}-{selection}": {
+        "network": network,
         "data": {"skeleton": "humanml22", "max_frames": 32},
-        "mld_vae": {"width": 32, "hidden": 16, "layers": 3, "dropout": 0.0},
+        "mld_vae": {"width": 32, "layers": 3, "hidden": 16, "dropout": 0.0},
         "denoiser": {"layers": 5},
+        "moe": {"selection": selection},
+        "diffusion": {"schedule": "scaled_linear", "prediction": prediction},
     }
-    for name in NETWORKS
+    for network, prediction in {"mdm": "x0", "mld": "noise", "salad": "v"}.items()
+    for selection in ("dense", "dynamic")
 }
 # Of a training step and of a guided step of sampling. The losses of the motion are launches too, and TIMotion's layers
 # have convolutions besides.
@@ -108,25 +111,29 @@ LAUNCHES = {
     "intermoe": (1500, 500),
     "intergen": (1750, 500),
     "timotion": (1900, 600),
-    "mdm": (750, 280),
-    "mld": (775, 250),
-    "salad": (1400, 480),
+    "mdm": (800, 300),
+    "mld": (850, 260),
+    "salad": (1550, 500),
 }
 
 
-@pytest.fixture(params=[{}, PLUS, *RIVALS.values(), *OF_ONE.values()], ids=["paper", "plus", *RIVALS, *OF_ONE])
+def config_with(changes: Mapping[str, Any]) -> ModelConfig:
+    """The config of the networks with changes of sections, and of the network."""
+    values: dict[str, Any] = {"network": "intermoe", **INTERHUMAN}
+    for key, change in changes.items():
+        values[key] = {**values.get(key, {}), **change} if isinstance(change, dict) else change
+    return ModelConfig.parse(values)
+
+
+@pytest.fixture(params=[{}, PLUS, *RIVALS.values(), *ONE_PERSON.values()], ids=["paper", "plus", *RIVALS, *ONE_PERSON])
 def objective(request: pytest.FixtureRequest) -> DenoiserObjective:
     torch.manual_seed(0)
-    network = request.param.get("network", "intermoe")
-    sections = {key: change for key, change in request.param.items() if key != "network"}
-    values = {key: {**INTERHUMAN.get(key, {}), **sections.get(key, {})} for key in INTERHUMAN.keys() | sections}
-    values["network"] = network
-    model = InterMoE(ModelConfig.parse(values))
+    model = InterMoE(config_with(request.param))
     for parameter in model.denoiser.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     training = DenoiserTrainingConfig(epochs=10, batch_size=4, warmup_epochs=0.5)
-    if network in RIVALS:
+    if model.config.network in RIVALS:
         training = training.model_copy(update={"clip_norm": 0.5})
     objective = DenoiserObjective(model, training, runs_ahead=True)
     if model.denoiser.error_root_ZZ is not None:
@@ -162,19 +169,38 @@ def test_a_training_step_waits_for_nothing_and_launches_little(objective: Denois
     assert outcome.is_finite
 
 
+@pytest.mark.parametrize("network", ["intermoe", "mld-dense", "salad-dense"])
+def test_a_training_step_of_a_vae_waits_for_nothing(network: str) -> None:
+    torch.manual_seed(0)
+    model = InterMoE(config_with(ONE_PERSON.get(network, {})))
+    config = VaeTrainingConfig(epochs=10, batch_size=4, warmup_epochs=0.5)
+    take_step = TrainingStep(VaeObjective(model, config), stream(), read_every=10)
+    for step in range(3):
+        whole = made_up_batch(step, network=model.config.network)
+        batch = {name: whole[name] for name in ("frames", "seed", "item")}
+        batch |= {name: whole[name][:, :, 0].contiguous() for name in ("features", "latent_noise")}
+        with Calls(batch) as calls, Ops() as ops:
+            outcome = take_step(step, batch)
+        # The first is read at once.
+        if step > 0:
+            assert (outcome.is_read, calls.waits, ops.waits) == (False, [], [])
+    assert outcome.is_finite
+
+
 @torch.no_grad()
 def test_a_guided_sampling_step_waits_for_nothing(objective: DenoiserObjective) -> None:
     model, denoiser = objective.model, objective.model.denoiser.eval()
-    length = 1 if model.config.network == "mld" else 12
-    mask = torch.arange(length) < torch.tensor([length, 7])[:, None]
-    condition = torch.randn(2, 6, 384) if denoiser.reads == "words" else torch.randn(2, 384)
+    mask = torch.arange(12) < torch.tensor([12, 7])[:, None]
+    if model.config.network == "mld":
+        mask = torch.ones(2, 1, dtype=torch.bool)
+    condition = torch.randn(2, *((6,) if denoiser.reads == "words" else ()), 384)
     denoise = guided(denoiser.of_batch(mask), condition, mask, DiffusionConfig(guidance=2.0))
-    noise = torch.randn(2, length, model.skeleton.num_persons, model.latent)
+    noise = torch.randn(*mask.shape, model.skeleton.num_persons, model.latent)
     with Calls({}) as calls, Ops() as ops:
         sampled = denoise(noise, 500)
     assert calls.waits == []
     assert ops.waits == []
-    assert ops.launches.total() < LAUNCHES[model.config.network][1], ops.launches.most_common()
+    assert ops.launches.total() < LAUNCHES[objective.model.config.network][1], ops.launches.most_common()
     denoiser.run_ahead(None)
     expected = guided(denoiser, condition, mask, DiffusionConfig(guidance=2.0))(noise, 500)
     # TIMotion's residual stream doubles in each layer, and what is rounded with it.
