@@ -39,6 +39,7 @@ _FOLDERS = {"new_joint_vecs": "npy", "texts": "txt"}
 # An hour at 20 frames per second: longer files than these are not even loaded.
 _MOST_LOADED = 3600 * HUMANML22.fps
 # Far from what a body reaches or a step is.
+_MOST_LINES = 100
 _LARGEST = 100.0
 
 
@@ -92,6 +93,9 @@ class HumanML3DReader:
         if source.split not in SPLITS:
             raise BadRecording(f"listed in {source.split}; one recording in two splits would leak between them")
         rows_TF, lines = self._rows(source.id), self._caption_lines(source.id)
+        if len(lines) > _MOST_LINES:
+            # Each line of a part becomes a recording: a few kilobytes of text would take hours.
+            raise BadRecording(f"texts/{source.id}.txt has {len(lines)} captions; up to {_MOST_LINES} are read")
         whole = [line for line in lines if line.is_whole]
         recordings = [self._recording(source, source.id, rows_TF, whole)] if whole else []
         left_out = []

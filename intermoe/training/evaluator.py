@@ -147,12 +147,18 @@ def evaluator_objective(
 
 
 def check_vectors(config: EvaluatorConfig, text_folder: Path | None) -> None:
-    """Raise ``UserError`` where an evaluator is to be given the vectors of words, and no folder holds them."""
-    if config.kind == "t2m" and config.t2m.vectors == "given" and text_folder is None:
+    """Raise ``UserError`` where an evaluator is to be given the vectors of words, and the folder does not hold them."""
+    if config.kind == "t2m" and config.t2m.vectors == "given":
+        _given_vectors(config, text_folder)
+
+
+def _given_vectors(config: EvaluatorConfig, text_folder: Path | None) -> tuple[Vocabulary, Tensor]:
+    if text_folder is None:
         raise UserError(
             "evaluator.t2m.vectors = 'given' without word vectors",
             allowed="--text-folder with T2M's our_vab_data.npy and what belongs to it, or learned",
         )
+    return read_word_vectors(text_folder, config.t2m.word_width)
 
 
 def _vocabulary(
@@ -160,9 +166,7 @@ def _vocabulary(
 ) -> tuple[Vocabulary, Tensor | None]:
     """The vocabulary of an evaluator that reads words, and the vectors of its words where they are given."""
     if config.t2m.vectors == "given":
-        check_vectors(config, text_folder)
-        assert text_folder is not None
-        return read_word_vectors(text_folder, config.t2m.word_width)
+        return _given_vectors(config, text_folder)
     rows = sorted(
         {
             row

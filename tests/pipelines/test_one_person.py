@@ -1,6 +1,7 @@
 """One person through every command: Solo in HumanML3D's layout, and the networks that generate one person."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipelines import settings
 from pipelines.cli import main
 from pipelines.register import model_card
 from pipelines.site import Site
+from pipelines.sweep.file import load as load_sweep
 from pipelines.tracking.registry import request_example
 from pipelines.train.request import TrainRequest
 
@@ -208,3 +210,17 @@ def test_an_evaluator_without_its_words_vectors_is_told_before_it_starts(tmp_pat
         "evaluator.t2m.vectors = 'given' without word vectors (allowed: --text-folder with T2M's our_vab_data.npy and"
         " what belongs to it, or learned)"
     )
+    request = replace(request, site=Site("sqlite:///nowhere.db", text_folder=tmp_path))
+    with pytest.raises(UserError, match=r"our_vab_data\.npy"):
+        request.checked()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_table_6_trains_each_network_as_its_preset_does(network: str) -> None:
+    plan = load_sweep(Path(__file__).parents[2] / "sweeps/table6.yaml", {"profile": "paper"})
+    (trial,) = (trial for trial in plan.trials if trial.name == f"{network}-seed0")
+    point, preset = (
+        settings.flatten(values.model_dump(mode="json")) for values in (trial.settings, settings.load(network))
+    )
+    assert {key for key in preset if point[key] != preset[key]} <= {"name", "evaluator.t2m.vectors", "workers.gpu"}

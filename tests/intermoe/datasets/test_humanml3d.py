@@ -164,6 +164,7 @@ def test_a_motion_that_jumps_is_read_with_a_note(folder):
         ("a.#a/X#-1#0", "texts/000021.txt, line 1: a caption from or to '-1'; seconds up to 3600 are meant"),
         ("a.#a/X#0#inf", "texts/000021.txt, line 1: a caption from or to 'inf'; seconds up to 3600 are meant"),
         ("a.#a/X#0#end", "texts/000021.txt, line 1: a caption from or to 'end'; seconds up to 3600 are meant"),
+        ("a.#a/X#0#5\n" * 101, "texts/000021.txt has 101 captions; up to 100 are read"),
         (" \n\n", "no captions: texts/000021.txt is empty"),
         (None, "no captions: texts/000021.txt is missing"),
     ],
