@@ -117,10 +117,10 @@ def _import(options: argparse.Namespace) -> None:
     if options.evaluator:
         if others := [name for name in given if name != "--stats"]:
             raise UserError(f"{others[0]} beside --evaluator", allowed="one checkpoint per command")
-        folders = {"stats": options.stats, "text_folder": options.text_folder}
+        folders = {"stats": options.stats, "word_vectors": options.word_vectors}
         import_evaluator(values, file=options.evaluator, out=options.out, **folders)
-    elif options.text_folder:
-        raise UserError("--text-folder without --evaluator", allowed="with the files of T2M's evaluator")
+    elif options.word_vectors:
+        raise UserError("--word-vectors without --evaluator", allowed="with the files of T2M's evaluator")
     elif len(given) < len(generator):
         missing = next(name for name in generator if name not in given)
         raise UserError(f"{missing} is not given", allowed="--denoiser, --vae and --stats, or --evaluator")
@@ -145,13 +145,13 @@ def _train(options: argparse.Namespace) -> None:
         values,
         dataset=options.data,
         out=out,
-        site=Site.here(options.text_folder),
+        site=Site.here(options.text_folder, options.word_vectors),
         vae=options.vae,
         resume=options.resume,
     ).checked()
     with ray_session(values.workers):
         check_nodes(
-            reads=(job.request.dataset, job.request.vae, options.text_folder),
+            reads=(job.request.dataset, job.request.vae, options.text_folder, options.word_vectors),
             writes=(out,),
             tracking_uri=job.request.site.tracking_uri,
         )
@@ -258,7 +258,7 @@ def _sweep(options: argparse.Namespace) -> None:
     plan = load_sweep(options.file, parse_overrides(options.overrides))
     if in_ray_job():
         data = plan.profile.data
-        check_sources(options.file, root=data.root, text_folder=data.text_folder)
+        check_sources(options.file, root=data.root, text_folder=data.text_folder, word_vectors=data.word_vectors)
     out = options.out or Path("runs") / f"{plan.config.name}-{plan.config.profile}"
     if options.resume and not plan.overrides and (noted := sweep_note(out).get("overrides")):
         plan = load_sweep(options.file, noted)
@@ -271,7 +271,7 @@ def _sweep(options: argparse.Namespace) -> None:
     workers = max((trial.settings.workers for trial in plan.trials), key=lambda w: w.count * w.cpus)
     with ray_session(workers, jobs=min(plan.profile.concurrent, len(plan.trials))):
         check_nodes(
-            reads=(plan.profile.data.root, request.site.text_folder),
+            reads=(plan.profile.data.root, request.site.text_folder, request.site.word_vectors),
             writes=(out,),
             tracking_uri=request.site.tracking_uri,
         )

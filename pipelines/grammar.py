@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--evaluator", type=Path, help="InterCLIP's Lightning checkpoint, or T2M's finest.tar (with --stats)"
     )
-    verb.add_argument("--text-folder", type=Path, help="T2M's evaluator: folder of our_vab_data.npy and its words")
+    verb.add_argument("--word-vectors", type=Path, help="T2M's evaluator: folder of our_vab_data.npy and its words")
     verb.add_argument("--out", type=as_place, required=True, help="output folder: the checkpoint")
 
     verb = verbs.add_parser("train", help="train a network on shards")
@@ -86,11 +86,8 @@ def parser() -> argparse.ArgumentParser:
     _add_config(verb)
     verb.add_argument("--data", type=as_place, required=True, help="folder of shards")
     verb.add_argument("--vae", type=as_place, help="denoiser: run of the VAE whose latents it learns")
-    verb.add_argument(
-        "--text-folder",
-        type=Path,
-        help="evaluator: folder of CLIP's weights (default: the hub's cache) or word vectors",
-    )
+    verb.add_argument("--text-folder", type=Path, help="evaluator: folder of CLIP's weights, if not in the hub's cache")
+    verb.add_argument("--word-vectors", type=Path, help="T2M's evaluator: folder of our_vab_data.npy and its words")
     verb.add_argument("--out", type=as_place, help="output folder: the run (default: runs/NAME/TARGET)")
     verb.add_argument("--resume", action="store_true", help="continue the run in --out")
 

@@ -32,7 +32,7 @@ def import_generator(settings: Settings, *, denoiser: Path, vae: Path, stats: Pa
 
 
 def import_evaluator(
-    settings: Settings, *, file: Path, out: Path, stats: Path | None = None, text_folder: Path | None = None
+    settings: Settings, *, file: Path, out: Path, stats: Path | None = None, word_vectors: Path | None = None
 ) -> None:
     """Write the evaluator's checkpoint from InterCLIP's file, or from those of T2M's evaluator.
 
@@ -41,19 +41,19 @@ def import_evaluator(
         file: Lightning checkpoint of InterCLIP, or T2M's ``finest.tar``.
         out: the folder that is made.
         stats: T2M's: folder of mean and standard deviation of the features.
-        text_folder: T2M's: folder of the word vectors.
+        word_vectors: T2M's: folder of the word vectors.
 
     Raises:
         UserError: ``out`` is taken, a file is missing, is not what the settings describe, or belongs to the other kind.
     """
     check_free(out, "another --out")
     if settings.evaluator.kind == "t2m":
-        if stats is None or text_folder is None:
-            missing = "--stats" if stats is None else "--text-folder"
-            raise UserError(f"{missing} is not given", allowed="--evaluator, --stats and --text-folder for T2M's")
-        parts = t2m_parts(settings.evaluator, settings.data, file=file, stats=stats, words=text_folder)
+        if stats is None or word_vectors is None:
+            missing = "--stats" if stats is None else "--word-vectors"
+            raise UserError(f"{missing} is not given", allowed="--evaluator, --stats and --word-vectors for T2M's")
+        parts = t2m_parts(settings.evaluator, settings.data, file=file, stats=stats, words=word_vectors)
     else:
-        for name, folder in (("--stats", stats), ("--text-folder", text_folder)):
+        for name, folder in (("--stats", stats), ("--word-vectors", word_vectors)):
             if folder is not None:
                 raise UserError(f"{name} beside --evaluator", allowed="--evaluator alone, or evaluator.kind=t2m")
         parts = evaluator_parts(settings.evaluator, settings.data, file=file)

@@ -103,7 +103,7 @@ def _check_files(options: argparse.Namespace, package: Package) -> None:
     if file is not None and not is_uri(file):
         package.check_file("FILE", file)
         data = load_sweep(file, overrides).profile.data
-        check_sources(file, root=data.root, text_folder=data.text_folder)
+        check_sources(file, root=data.root, text_folder=data.text_folder, word_vectors=data.word_vectors)
         if data.mapping.endswith((".yaml", ".yml")):
             package.check_file("data.mapping", data.mapping)
 

@@ -14,12 +14,15 @@ class Site:
     Attributes:
         tracking_uri: address of the MLflow store.
         text_folder: folder of CLIP's weights; the user's hub cache if None.
+        word_vectors: folder of the vectors that T2M's evaluator is given; None where it learns them.
     """
 
     tracking_uri: str
     text_folder: Path | None = None
+    word_vectors: Path | None = None
 
     @classmethod
-    def here(cls, text_folder: Path | None = None) -> Self:
-        """The site of this process: ``MLFLOW_TRACKING_URI`` or the default store, and the given folder."""
-        return cls(tracking_uri(), None if text_folder is None else text_folder.absolute())
+    def here(cls, text_folder: Path | None = None, word_vectors: Path | None = None) -> Self:
+        """The site of this process: ``MLFLOW_TRACKING_URI`` or the default store, and the given folders."""
+        folders = (None if folder is None else folder.absolute() for folder in (text_folder, word_vectors))
+        return cls(tracking_uri(), *folders)

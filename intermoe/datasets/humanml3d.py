@@ -11,6 +11,7 @@ is a recording of its own, as in the benchmark.
 Legend: T frames, P = 1 person, J = 22 joints, R = J - 1 joints with a local rotation, F features of a person-frame.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -38,9 +39,11 @@ FEWEST_FRAMES, MOST_FRAMES = 40, 199
 _FOLDERS = {"new_joint_vecs": "npy", "texts": "txt"}
 # An hour at 20 frames per second: longer files than these are not even loaded.
 _MOST_LOADED = 3600 * HUMANML22.fps
-# Far from what a body reaches or a step is.
 _MOST_LINES = 100
+# Far from what a body reaches or a step is.
 _LARGEST = 100.0
+# What parts of a recording are called; no recording may be.
+_PART = re.compile(r"-part\d+$")
 
 
 class HumanML3DReader:
@@ -92,6 +95,8 @@ class HumanML3DReader:
             raise BadRecording("listed in no split")
         if source.split not in SPLITS:
             raise BadRecording(f"listed in {source.split}; one recording in two splits would leak between them")
+        if _PART.search(source.id):
+            raise BadRecording("its id ends as those of parts of recordings do: '-part' and a number")
         rows_TF, lines = self._rows(source.id), self._caption_lines(source.id)
         if len(lines) > _MOST_LINES:
             # Each line of a part becomes a recording: a few kilobytes of text would take hours.

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from intermoe.datasets.bad_recording import BadRecording
 from intermoe.places import Place, check_regular, is_remote, read_bytes
 
+# NumPy reads no longer ones.
+_HEADER = 10_240
+
 
 def read_rows(file: Place, name: str, *, width: int, most_frames: int) -> NDArray[np.float32]:
     """The numbers [T, D] of a file, float32; nothing can be unpickled, and no memory is taken for what is not there.
@@ -27,6 +30,8 @@ def read_rows(file: Place, name: str, *, width: int, most_frames: int) -> NDArra
         BadRecording: it holds something else, or more.
     """
     try:
+        if not is_remote(file) and (size := file.stat().st_size) > (most := most_frames * width * 8 + _HEADER):
+            raise BadRecording(f"{name} has {size} bytes; up to {most} are read")
         rows_TD = _array(file)
     except (ValueError, OSError, OverflowError) as error:
         raise BadRecording(f"{name} cannot be read: {' '.join(str(error).split())}") from None

@@ -121,8 +121,8 @@ def evaluator_objective(
         dataset: what it is trained on.
         seed: of its weights.
         pool: pairs among which validation looks for the matching one.
-        text_folder: for one that reads tokens where CLIP's weights lie, if not in the hub's cache, and for given word
-            vectors where those lie.
+        text_folder: of CLIP's weights for one that reads tokens, if they are not in the hub's cache; of the vectors for
+            one that is given those of words.
 
     Raises:
         UserError: no weights of CLIP there, or no word vectors.
@@ -146,27 +146,27 @@ def evaluator_objective(
     return EvaluatorObjective(evaluator, training, pool=pool, captions=encoder.tokens(dataset.texts()))
 
 
-def check_vectors(config: EvaluatorConfig, text_folder: Path | None) -> None:
+def check_vectors(config: EvaluatorConfig, word_vectors: Path | None) -> None:
     """Raise ``UserError`` where an evaluator is to be given the vectors of words, and the folder does not hold them."""
     if config.kind == "t2m" and config.t2m.vectors == "given":
-        _given_vectors(config, text_folder)
+        _given_vectors(config, word_vectors)
 
 
-def _given_vectors(config: EvaluatorConfig, text_folder: Path | None) -> tuple[Vocabulary, Tensor]:
-    if text_folder is None:
+def _given_vectors(config: EvaluatorConfig, word_vectors: Path | None) -> tuple[Vocabulary, Tensor]:
+    if word_vectors is None:
         raise UserError(
             "evaluator.t2m.vectors = 'given' without word vectors",
-            allowed="--text-folder with T2M's our_vab_data.npy and what belongs to it, or learned",
+            allowed="--word-vectors, the folder of T2M's our_vab_data.npy and what belongs to it, or learned",
         )
-    return read_word_vectors(text_folder, config.t2m.word_width)
+    return read_word_vectors(word_vectors, config.t2m.word_width)
 
 
 def _vocabulary(
-    config: EvaluatorConfig, dataset: DatasetFolder, captions: Sequence[str], text_folder: Path | None
+    config: EvaluatorConfig, dataset: DatasetFolder, captions: Sequence[str], word_vectors: Path | None
 ) -> tuple[Vocabulary, Tensor | None]:
     """The vocabulary of an evaluator that reads words, and the vectors of its words where they are given."""
     if config.t2m.vectors == "given":
-        return _given_vectors(config, text_folder)
+        return _given_vectors(config, word_vectors)
     rows = sorted(
         {
             row

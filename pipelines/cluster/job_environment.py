@@ -37,7 +37,7 @@ _STORAGE = (
     "given",
 )
 # Options that hold a path of the nodes' file systems, never a URI.
-_PATHS = ("denoiser", "stats", "text_folder")
+_PATHS = ("denoiser", "stats", "text_folder", "word_vectors")
 _MAY_BE_A_RUN = ("model", "evaluator", "run")
 _POSITIONAL = ("sweep", "run", "folders")
 # Options whose default is a folder below the working directory.

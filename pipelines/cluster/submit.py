@@ -123,11 +123,11 @@ def check_sendable(options: argparse.Namespace, environment: Mapping[str, str] =
         UserError: what cannot work there, and what is allowed.
     """
     check_command(options)
-    text_folder = getattr(options, "text_folder", None)
-    if text_folder is not None and not is_uri(text_folder) and Path(text_folder).is_relative_to(Path.home()):
-        raise UserError(
-            "is in the home folder of this machine", where=f"--text-folder {text_folder}", allowed=SHARED_STORAGE
-        )
+    for name in ("text_folder", "word_vectors"):
+        folder = getattr(options, name, None)
+        if folder is not None and not is_uri(folder) and Path(folder).is_relative_to(Path.home()):
+            option = f"--{name.replace('_', '-')}"
+            raise UserError("is in the home folder of this machine", where=f"{option} {folder}", allowed=SHARED_STORAGE)
     if uri := environment.get("MLFLOW_TRACKING_URI"):
         check_tracking(uri)
     for name in _ENDPOINTS:

@@ -127,7 +127,7 @@ def make_shards(
         recordings, quarantine = _read(reader, sources, folder, progress or _silent)
         if not any(statistics_of is not None or recording["split"] == "train" for recording in recordings):
             raise _nothing_usable(len(recordings), quarantine)
-        texts, rows = _link_captions(recordings)
+        texts, rows = _link_captions(recordings, changes=reader.skeleton.features == "world")
         captions = _encode(_with_words(texts, recordings), encoder_card, text_folder, folder, progress or _silent)
         motions = _write(rows, reader.skeleton, folder, progress or _silent)
         discard(folder / "parts")
@@ -289,15 +289,18 @@ def _write_lines(file: Place, items: Sequence[Mapping[str, str]]) -> None:
     file.write_text("".join(f"{json.dumps(item)}\n" for item in items), "utf-8")
 
 
-def _link_captions(recordings: Sequence[ReadRecording]) -> tuple[list[str], list[MotionRow]]:
-    """All distinct captions in all their forms, sorted, and the recordings, which refer to them by number."""
+def _link_captions(recordings: Sequence[ReadRecording], *, changes: bool) -> tuple[list[str], list[MotionRow]]:
+    """All distinct captions in all their forms, sorted, and the recordings, which refer to them by number.
+
+    Where motions are never mirrored nor their persons exchanged in training, all forms are the caption itself.
+    """
     forms: dict[str, Callable[[str], str]] = {
         "mirrored": mirror_caption,
         "swapped": swap_caption,
         "swapped_mirrored": lambda text: swap_caption(mirror_caption(text)),
     }
     captions = {text for recording in recordings for text in recording["captions"]}
-    form_of = {name: {text: form(text) for text in captions} for name, form in forms.items()}
+    form_of = {name: {text: form(text) if changes else text for text in captions} for name, form in forms.items()}
     texts = sorted(captions.union(*(changed.values() for changed in form_of.values())))
     number = {text: row for row, text in enumerate(texts)}
     rows = []

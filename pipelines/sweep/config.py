@@ -17,18 +17,20 @@ class ProfileDataConfig(SourceConfig):
     Attributes:
         encoder: of the captions.
         text_folder: of CLIP's weights, if not in the hub's cache.
+        word_vectors: folder of the vectors that T2M's evaluator is given.
     """
 
     encoder: Literal["minilm", "clip"] = "minilm"
     text_folder: Path | None = None
+    word_vectors: Path | None = None
 
     def identity(self) -> dict[str, Any]:
-        """The plain values that determine the contents of the shards; the location of CLIP's weights does not."""
+        """The plain values that determine the contents of the shards; the locations of weights do not."""
         # Left out unless it is set, so that the keys of older sweeps stay.
         fields = type(self).model_fields
         later = ("follow_links", "body_model", "layout")
         unset = [name for name in later if getattr(self, name) == fields[name].default]
-        return self.model_dump(mode="json", exclude={"text_folder", *unset})
+        return self.model_dump(mode="json", exclude={"text_folder", "word_vectors", *unset})
 
 
 class AshaConfig(Config):

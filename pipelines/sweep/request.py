@@ -7,6 +7,7 @@ from intermoe.errors import UserError
 from intermoe.files import check_free, contents, read_note
 from intermoe.locks import check_unlocked
 from intermoe.places import Place, absolute, check_storage, is_folder
+from intermoe.training.evaluator import check_vectors
 from pipelines.cluster.job_environment import check_noted_store
 from pipelines.site import Site
 from pipelines.sweep.file import SweepPlan
@@ -57,8 +58,9 @@ class SweepRequest:
         check_recordings(self.plan, self.out)
         uri = as_noted(note["tracking_uri"], self.site.tracking_uri) if self.resume else self.site.tracking_uri
         check_noted_store(uri)
-        text_folder = self.plan.profile.data.text_folder
-        site = Site(uri, text_folder.absolute() if text_folder else self.site.text_folder)
+        data = self.plan.profile.data
+        site = replace(Site.here(data.text_folder, data.word_vectors), tracking_uri=uri)
+        check_vectors(self.plan.base.evaluator, site.word_vectors)
         return replace(self, out=absolute(self.out), site=site)
 
 

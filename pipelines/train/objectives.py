@@ -1,7 +1,6 @@
 """The objective of each target of ``intermoe train``, made from the settings of a run."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from intermoe.data.shards import DatasetFolder
 from intermoe.places import Place
@@ -10,6 +9,7 @@ from intermoe.training.evaluator import EvaluatorObjective, evaluator_objective
 from intermoe.training.objective import Objective
 from intermoe.training.vae import VaeObjective, vae_objective
 from pipelines.settings import Settings
+from pipelines.site import Site
 
 OBJECTIVES: Mapping[str, type[Objective]] = {
     "vae": VaeObjective,
@@ -18,9 +18,7 @@ OBJECTIVES: Mapping[str, type[Objective]] = {
 }
 
 
-def build(
-    target: str, settings: Settings, dataset: DatasetFolder, *, vae: Place | None, text_folder: Path | None
-) -> Objective:
+def build(target: str, settings: Settings, dataset: DatasetFolder, *, vae: Place | None, site: Site) -> Objective:
     """The objective with its networks as they are before the first step, the same on every worker.
 
     Args:
@@ -28,8 +26,7 @@ def build(
         settings: of the run.
         dataset: what is trained on.
         vae: the checkpoint whose VAE is used, for a denoiser that works on latents.
-        text_folder: for an evaluator that reads tokens where CLIP's weights lie, if not in the hub's cache, and for one
-            of given word vectors where those lie.
+        site: says where an evaluator finds CLIP's weights, or the vectors of words.
     """
     training = settings.train
     if target == "vae":
@@ -43,5 +40,5 @@ def build(
         dataset,
         seed=settings.seed,
         pool=settings.evaluation.pool,
-        text_folder=text_folder,
+        text_folder=site.word_vectors if settings.evaluator.reads == "words" else site.text_folder,
     )

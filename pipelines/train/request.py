@@ -61,7 +61,7 @@ class TrainRequest:
                 f"network = {self.settings.network} has no VAE", where="train vae", allowed="train denoiser"
             )
         if self.target == "evaluator":
-            check_vectors(self.settings.evaluator, self.site.text_folder)
+            check_vectors(self.settings.evaluator, self.site.word_vectors)
         check_storage(self.out)
         check_unlocked(self.out)
         folder = DatasetFolder.open(self.dataset)

@@ -82,8 +82,7 @@ class Worker:
         self.request, self.card, self.board, self.device, self.reports = request, job.card, board, device, reports
         self.key = str(request.out)
         dataset = DatasetFolder.open(request.dataset)
-        text_folder = request.site.text_folder
-        objective = build(request.target, request.settings, dataset, vae=request.vae, text_folder=text_folder)
+        objective = build(request.target, request.settings, dataset, vae=request.vae, site=request.site)
         self.objective = objective.to(self.device)
         self.config = self.objective.config
         self.stream = self.objective.stream(dataset, request.settings.seed)

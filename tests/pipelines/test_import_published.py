@@ -75,7 +75,7 @@ def test_an_evaluator_that_reads_tokens_can_be_trained(clip_shards, clip_folder,
     words = ["data.max_frames=60", "train.evaluator.batch_size=4", f"evaluator.vocabulary={vocabulary}", *JUDGE_WORDS]
     values = settings.load("interhuman", settings.parse_overrides(words))
     folder = DatasetFolder.open(clip_shards)
-    objective = build("evaluator", values, folder, vae=None, text_folder=clip_folder).eval()
+    objective = build("evaluator", values, folder, vae=None, site=Site("", clip_folder)).eval()
     batch = next(objective.stream(DatasetFolder.open(clip_shards)).held_out("train").held_out_batches(rank=0, world=1))
     loss = objective(batch)["contrast"]
     loss.backward()
@@ -114,17 +114,17 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys):
 def test_t2ms_evaluator_comes_from_its_files(tmp_path, capsys):
     write_t2m(tmp_path)
     write_word_files(tmp_path / "words", width=5)
-    whole = ("--evaluator", tmp_path / "finest.tar", "--stats", tmp_path, "--text-folder", tmp_path / "words")
+    whole = ("--evaluator", tmp_path / "finest.tar", "--stats", tmp_path, "--word-vectors", tmp_path / "words")
 
     def imported(*words: object) -> int:
         return main(list(map(str, ["import", "published", "--config", "mdm", "--out", tmp_path / "out", *words])))
 
     beside = "--stats beside --evaluator (allowed: --evaluator alone, or evaluator.kind=t2m)"
     for given, message in (
-        (whole[:2], "--stats is not given (allowed: --evaluator, --stats and --text-folder for T2M's)"),
-        (whole[:4], "--text-folder is not given (allowed: --evaluator, --stats and --text-folder for T2M's)"),
+        (whole[:2], "--stats is not given (allowed: --evaluator, --stats and --word-vectors for T2M's)"),
+        (whole[:4], "--word-vectors is not given (allowed: --evaluator, --stats and --word-vectors for T2M's)"),
         ((*whole, "--vae", tmp_path), "--vae beside --evaluator (allowed: one checkpoint per command)"),
-        (whole[4:], "--text-folder without --evaluator (allowed: with the files of T2M's evaluator)"),
+        (whole[4:], "--word-vectors without --evaluator (allowed: with the files of T2M's evaluator)"),
     ):
         assert imported(*given, *T2M_WORDS) == 2
         assert capsys.readouterr().err == f"error: {message}\n"

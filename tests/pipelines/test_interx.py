@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from interx_files import ProcessedFolder, standing_pose
+from word_files import write_word_files
 
 from intermoe.data.shards import DatasetFolder
 from pipelines.cli import main
@@ -15,9 +16,8 @@ SMALL = [
     *("denoiser.width=32", "denoiser.layers=2", "denoiser.heads=4"),
     *("denoiser.text_layers=1", "denoiser.text_hidden=32", "denoiser.text_heads=4"),
     *("data.encoder=minilm", "data.max_frames=60", "workers.count=1", "diffusion.sampler_steps=5"),
-    *("evaluator.text=states", "evaluator.motion_width=16", "evaluator.motion_layers=1", "evaluator.motion_heads=2"),
-    *("evaluator.motion_hidden=16", "evaluator.text_layers=1", "evaluator.text_heads=2"),
-    *("evaluator.text_hidden=16", "evaluator.embedding=8", "diffusion.hand_contact_loss=0.1"),
+    *("evaluator.t2m.word_width=8", "evaluator.t2m.movement_width=16", "evaluator.t2m.motion_hidden=16"),
+    *("evaluator.t2m.text_hidden=16", "evaluator.t2m.embedding=8", "diffusion.hand_contact_loss=0.1"),
 ]
 SHORT = ["epochs=1", "batch_size=4", "warmup_epochs=0"]
 EVALUATION = ["replications=2", "pool=2", "batch_size=2", "diversity_pairs=2"]
@@ -35,7 +35,8 @@ def test_every_command_works_on_interx(tmp_path: Path, monkeypatch: pytest.Monke
     assert main(["preprocess", "interx", "--root", "Inter-X", "--out", "data"]) == 0
     card = DatasetFolder.open(tmp_path / "data").card
     assert (card.skeleton, card.recordings, card.quarantined) == ("smplx55", {"train": 8, "val": 2, "test": 2}, 1)
-    for target, *more in (("vae",), ("denoiser", "--vae", "vae"), ("evaluator",)):
+    write_word_files(tmp_path / "glove", width=8, stem="hhi_vab")
+    for target, *more in (("vae",), ("denoiser", "--vae", "vae"), ("evaluator", "--word-vectors", "glove")):
         settings = [*SMALL, *(f"train.{target}.{value}" for value in SHORT)]
         words = ["train", target, "--config", "interx", "--data", "data", "--out", target, *more, *settings]
         assert main(words) == 0, target

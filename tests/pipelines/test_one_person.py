@@ -49,6 +49,10 @@ def test_every_command_works_on_one_person(tmp_path: Path, monkeypatch: pytest.M
     assert main(["preprocess", "solo", "--count", "24", "--root", "Solo", "--out", "data"]) == 0
     card = DatasetFolder.open(tmp_path / "data").card
     assert (card.skeleton, card.fps, len(card.mean), card.quarantined) == ("humanml22", 20, 263, 0)
+    # Nothing is mirrored in training, so captions have no other forms.
+    assert all(
+        header.mirrored == header.swapped == header.captions for header in DatasetFolder.open("data").headers("train")
+    )
     # With the mirror images that the data set holds.
     assert sum(card.recordings.values()) == 48
     # The files that were kept are read as HumanML3D's.
@@ -207,10 +211,10 @@ def test_an_evaluator_without_its_words_vectors_is_told_before_it_starts(tmp_pat
     with pytest.raises(UserError) as caught:
         request.checked()
     assert str(caught.value) == (
-        "evaluator.t2m.vectors = 'given' without word vectors (allowed: --text-folder with T2M's our_vab_data.npy and"
-        " what belongs to it, or learned)"
+        "evaluator.t2m.vectors = 'given' without word vectors (allowed: --word-vectors, the folder of T2M's"
+        " our_vab_data.npy and what belongs to it, or learned)"
     )
-    request = replace(request, site=Site("sqlite:///nowhere.db", text_folder=tmp_path))
+    request = replace(request, site=Site("sqlite:///nowhere.db", word_vectors=tmp_path))
     with pytest.raises(UserError, match=r"our_vab_data\.npy"):
         request.checked()
     assert not (tmp_path / "run").exists()

@@ -195,6 +195,8 @@ def test_what_is_in_no_list_or_several_is_set_aside(folder):
         "listed in train and test; one recording in two splits would leak between them"
     )
     assert reason(folder, "none", "") == "listed in no split"
+    folder.add("000021-part1", rows(60))
+    assert reason(folder, "000021-part1") == ("its id ends as those of parts of recordings do: '-part' and a number")
     assert reason(folder, "lost", "val") == "no motion: new_joint_vecs/lost.npy is missing"
     assert reason(folder, "../twice") == (
         "id '../twice' may hold only letters, digits, '.', '-' and '_', and begins with one of the first two"

@@ -110,8 +110,8 @@ def test_what_is_wrong_with_the_vectors_is_one_line(make, tmp_path):
     with pytest.raises(UserError) as caught:
         make(vectors="given")
     assert str(caught.value) == (
-        "evaluator.t2m.vectors = 'given' without word vectors (allowed: --text-folder with T2M's our_vab_data.npy and "
-        "what belongs to it, or learned)"
+        "evaluator.t2m.vectors = 'given' without word vectors (allowed: --word-vectors, the folder of "
+        "T2M's our_vab_data.npy and what belongs to it, or learned)"
     )
     write_word_files(tmp_path, width=6)
     with pytest.raises(UserError) as caught:

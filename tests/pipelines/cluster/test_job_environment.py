@@ -43,6 +43,7 @@ def refusal(check, *arguments):
         ("train vae --config duet --data shards --out /s/x", f"--data shards: {GOES} {STORAGE}"),
         (f"{TRAIN} --out /s/x --vae runs/vae", f"--vae runs/vae: {GOES} {STORAGE}"),
         (f"{TRAIN} --out /s/x --text-folder clip", f"--text-folder clip: {PATH}"),
+        (f"{TRAIN} --out /s/x --word-vectors glove", f"--word-vectors glove: {PATH}"),
         ("preprocess bvh --root raw --out s3://b/o", f"--root raw: {GOES} {STORAGE}"),
         ("preprocess duet --out s3://b/o --statistics-of old", f"--statistics-of old: {GOES} {STORAGE}"),
         ("generate p --model runs/d --out /s/o", f"--model runs/d: {GOES} {STORAGE}"),

@@ -145,10 +145,11 @@ def test_what_only_this_machine_sees_is_refused(monkeypatch, tmp_path):
             check_sendable(parse(words), environment)
         return str(caught.value)
 
-    folder = tmp_path / "clip"
-    assert refusal([*train, "--text-folder", str(folder)]) == (
-        f"--text-folder {folder}: is in the home folder of this machine {STORAGE}"
-    )
+    folder = tmp_path / "weights"
+    for option in ("--text-folder", "--word-vectors"):
+        assert refusal([*train, option, str(folder)]) == (
+            f"{option} {folder}: is in the home folder of this machine {STORAGE}"
+        )
     assert refusal(train, AWS_ENDPOINT_URL="http://localhost:9000") == (
         "AWS_ENDPOINT_URL http://localhost:9000: is an address of this machine alone"
         " (allowed: one that every node reaches)"

@@ -13,6 +13,7 @@ from intermoe.data.shards import DatasetFolder
 from intermoe.training.objective import Means
 from intermoe.training.step import TrainingStep
 from pipelines import settings
+from pipelines.site import Site
 from pipelines.train.objectives import build
 
 SETTINGS = """
@@ -40,7 +41,7 @@ def losses_without_ray(shards: Path) -> list[float]:
     """The loss of each step of the same training as a plain loop."""
     values = settings.load("duet", settings.parse_overrides(SETTINGS.split()))
     dataset = DatasetFolder.open(shards)
-    objective = build("vae", values, dataset, vae=None, text_folder=None)
+    objective = build("vae", values, dataset, vae=None, site=Site(""))
     stream = objective.stream(dataset, values.seed)
     take_step = TrainingStep(objective, stream)
     losses = []

@@ -7,18 +7,22 @@ import numpy as np
 import pytest
 import torch
 from toy_shards import caption_states
+from word_files import write_word_files
 
 from intermoe import checkpoint
 from intermoe.data.card import DatasetCard
 from intermoe.data.shards import DatasetFolder
 from intermoe.datasets.duet import make_interaction
 from intermoe.errors import UserError
+from intermoe.evaluation.t2m import MotionReader
 from intermoe.model_config import VAE_PARTS
 from intermoe.text.encoders import TextStates
+from intermoe.training.evaluator import EvaluatorObjective
 from intermoe.training.step import TrainingStep
 from pipelines import settings
 from pipelines.cli import main
 from pipelines.preprocess import preprocess, tasks
+from pipelines.site import Site
 from pipelines.train.objectives import build
 
 SMALL = """
@@ -27,6 +31,9 @@ denoiser.width=32 denoiser.layers=2 denoiser.heads=4
 denoiser.text_layers=1 denoiser.text_hidden=32 denoiser.text_heads=4
 train.vae.batch_size=4 train.vae.learning_rate=0.003 train.vae.warmup_epochs=0
 train.denoiser.batch_size=4 train.denoiser.learning_rate=0.003 train.denoiser.warmup_epochs=0
+train.evaluator.batch_size=4 train.evaluator.learning_rate=0.02 train.evaluator.warmup_epochs=0
+evaluator.t2m.word_width=8 evaluator.t2m.movement_width=16 evaluator.t2m.motion_hidden=16
+evaluator.t2m.text_hidden=16 evaluator.t2m.embedding=8 evaluator.t2m.margin=1
 """
 
 
@@ -85,13 +92,20 @@ def losses_on_one_batch(objective, shards):
 
 def test_the_networks_of_the_preset_interx_train_on_them(shards, tmp_path):
     values = settings.load("interx", settings.parse_overrides(SMALL.split()))
-    vae = build("vae", values, shards, vae=None, text_folder=None)
+    vae = build("vae", values, shards, vae=None, site=Site(""))
     losses = losses_on_one_batch(vae, shards)
     assert losses[-1] < 0.9 * losses[0]
     tensors = {part: module.state_dict() for part, module in vae.model.parts().items() if part in VAE_PARTS}
     checkpoint.save(tmp_path / "vae", tensors=tensors, documents={"config": values.model_dump(mode="json")})
-    denoiser = build("denoiser", values, shards, vae=tmp_path / "vae", text_folder=None)
+    denoiser = build("denoiser", values, shards, vae=tmp_path / "vae", site=Site(""))
     losses = losses_on_one_batch(denoiser, shards)
+    assert losses[-1] < 0.9 * losses[0]
+    write_word_files(tmp_path / "glove", width=8, stem="hhi_vab")
+    evaluator = build("evaluator", values, shards, vae=None, site=Site("", word_vectors=tmp_path / "glove"))
+    assert isinstance(evaluator, EvaluatorObjective)
+    assert isinstance(evaluator.model.motion, MotionReader)
+    assert evaluator.model.motion.movement.first.in_channels == 2 * (3 * 55 + 3 * 55 + 6 * 54)
+    losses = losses_on_one_batch(evaluator, shards)
     assert losses[-1] < 0.9 * losses[0]
 
 

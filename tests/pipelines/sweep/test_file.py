@@ -329,7 +329,8 @@ LAST = "    set: {moe.experts: 4, moe.c_exp: 2}"
             "    data: {format: duet, cuont: 48}",
             (
                 "unknown key 'profiles.tiny.data.cuont' (allowed: format, root, count, seed, layout, mapping, scale, "
-                "fps, body_model, follow_links, encoder, text_folder; did you mean 'profiles.tiny.data.count'?)"
+                "fps, body_model, follow_links, encoder, text_folder, word_vectors; did you mean "
+                "'profiles.tiny.data.count'?)"
             ),
         ),
         ("    data: {format: duet, count: 48}", "    data: {format: duet, count: 0}", "profiles.tiny.data.count = 0"),

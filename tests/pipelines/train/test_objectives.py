@@ -21,6 +21,7 @@ from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.geometric import geometric_sums
 from intermoe.training.objective import Diagnostics
 from intermoe.training.vae import VaeObjective
+from pipelines.site import Site
 from pipelines.train.objectives import build
 
 RIVALS = {
@@ -45,7 +46,7 @@ def make(shards, tiny):
         if target == "denoiser":  # with a VAE that nobody has trained
             model = InterMoE.initial(values, folder.normaliser(), seed=values.seed)
             return DenoiserObjective(model, values.train.denoiser)
-        return build(target, values, folder, vae=None, text_folder=None)
+        return build(target, values, folder, vae=None, site=Site(""))
 
     return make
 
