@@ -6,6 +6,9 @@ Legend: F features of a person-frame, J joints, R = J - 1 joints with a local ro
 from dataclasses import dataclass
 from typing import Self
 
+import torch
+from torch import Tensor
+
 from intermoe.body.skeletons import Skeleton
 
 
@@ -60,3 +63,12 @@ class FeatureLayout:
     def size(self) -> int:
         """Number of features F."""
         return int(self.contacts.stop)
+
+    def shared_by_kind(self, std_F: Tensor) -> Tensor:
+        """What features [F] of the kind "heading" are divided by: their mean deviation over all of a kind.
+
+        As HumanML3D's own ``Std.npy`` has it. Of the root, the turn, the two steps and the height are kinds.
+        """
+        root = (slice(0, 1), slice(1, 3), slice(3, 4))
+        kinds = (*root, self.positions, self.rotations, self.velocities, self.contacts)
+        return torch.cat([std_F[kind].mean().expand(len(std_F[kind])) for kind in kinds])

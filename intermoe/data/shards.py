@@ -33,6 +33,7 @@ from pydantic import Field, field_validator
 from upath import UPath
 
 from intermoe.body.conventions import SPLITS
+from intermoe.body.feature_layout import FeatureLayout
 from intermoe.body.features import Normaliser
 from intermoe.body.skeletons import SKELETONS, skeleton_named
 from intermoe.config import Config
@@ -158,8 +159,12 @@ class DatasetFolder:
             return table[name].to_pylist()
 
     def normaliser(self) -> Normaliser:
-        """The normaliser of the training split's features."""
-        return Normaliser.from_moments(torch.tensor(self.card.mean), torch.tensor(self.card.std))
+        """The normaliser of the training split's features; those of the kind "heading" share a deviation by kind."""
+        mean_F, std_F = torch.tensor(self.card.mean), torch.tensor(self.card.std)
+        skeleton = skeleton_named(self.card.skeleton)
+        if skeleton.features == "heading":
+            std_F = FeatureLayout.of(skeleton).shared_by_kind(std_F)
+        return Normaliser.from_moments(mean_F, std_F)
 
     def check_persons(self, persons: Persons) -> None:
         """Raise ``UserError`` where persons are to be "named" and the captions' names may mean either of the two."""

@@ -1,4 +1,6 @@
+import numpy as np
 import torch
+from one_person import write_solo_shards
 
 from intermoe.body.features import motion_features
 from intermoe.body.skeletons import SMPL22
@@ -52,3 +54,15 @@ def test_a_number_that_never_changes_has_no_deviation():
     _, std = moments_of(position, rotation).mean_and_std()
     assert std[132] < 1e-3
     assert std.isfinite().all()
+
+
+def test_features_of_one_person_are_divided_by_the_mean_deviation_of_their_kind(tmp_path):
+    # HumanML3D's order: turn, two steps, height, 21 positions, 21 rotations, 22 velocities, 4 contacts.
+    folder = write_solo_shards(tmp_path / "solo", {"train": 3})
+    std_F = np.array(folder.card.std)
+    ends = np.cumsum([1, 2, 1, 63, 126, 66, 4])
+    wanted_F = np.concatenate([np.full(len(kind), kind.mean()) for kind in np.split(std_F, ends[:-1])])
+    normaliser = folder.normaliser()
+    np.testing.assert_allclose(normaliser.std_F, wanted_F, rtol=1e-6)
+    np.testing.assert_allclose(normaliser.mean_F, folder.card.mean, rtol=1e-6)
+    assert len(set(wanted_F)) == 7
