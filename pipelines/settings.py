@@ -12,7 +12,6 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from intermoe.body.skeletons import skeleton_named
 from intermoe.config import Config
 from intermoe.diffusion.schedule import SAMPLING
 from intermoe.errors import UserError
@@ -90,12 +89,7 @@ class Settings(ModelConfig):
 
     @model_validator(mode="after")
     def _losses_of_two_persons(self) -> Self:
-        weights = self.train.denoiser.loss.weights(self.network)
-        if weights and skeleton_named(self.data.skeleton).num_persons == 1:
-            name, weight = next(iter(weights.items()))
-            raise ValueError(
-                f"train.denoiser.loss.{name} = {weight} with network = {self.network}, of one person (allowed: 0)"
-            )
+        self.train.denoiser.loss.weights(self.network)
         return self
 
 

@@ -97,6 +97,11 @@ def frames_per_latent(network: NetworkName, max_frames: int) -> int:
             return STRIDE
 
 
+def persons_of(network: NetworkName) -> int:
+    """Of how many persons a network makes motion: 1 or 2."""
+    return _NETWORKS[network].num_persons
+
+
 def check_persons(network: NetworkName, skeleton: Skeleton) -> None:
     """Raise ``ValueError`` where the network is for another number of persons than the skeleton's recordings show."""
     num_persons = _NETWORKS[network].num_persons

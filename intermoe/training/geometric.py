@@ -17,7 +17,7 @@ from torch import Tensor
 from intermoe.body.features import CONTACT_SQUARED_STEP, joints_from_features
 from intermoe.body.skeletons import Skeleton
 from intermoe.config import Config
-from intermoe.networks.by_name import NetworkName
+from intermoe.networks.by_name import NetworkName, persons_of
 
 # Joints of the two people that are nearer than this, metres: as predicted, and as they are.
 _NEAR, _TOUCHING = 1.0, 0.1
@@ -49,13 +49,22 @@ class GeometricLossConfig(Config):
     def weights(self, network: NetworkName) -> dict[str, float]:
         """The weight of each loss that counts in the training of a network.
 
+        Raises:
+            ValueError: the network is of one person, and a loss has a weight.
+
         Example:
             >>> GeometricLossConfig(velocity=0, bone_length=20).weights("intergen")
             {'foot_contact': 30.0, 'bone_length': 20.0, 'distance_map': 3.0, 'affinity': 3.0, 'orientation': 0.01}
         """
         own = LOSSES[network]
         chosen = {name: own.get(name, 0.0) if weight is None else weight for name, weight in self if name != "up_to"}
-        return {name: weight for name, weight in chosen.items() if weight}
+        counting = {name: weight for name, weight in chosen.items() if weight}
+        if counting and persons_of(network) == 1:
+            name, weight = next(iter(counting.items()))
+            raise ValueError(
+                f"train.denoiser.loss.{name} = {weight} with network = {network}, of one person (allowed: 0)"
+            )
+        return counting
 
 
 _INTERGENS = {

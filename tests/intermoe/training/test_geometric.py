@@ -7,10 +7,13 @@ import math
 
 import pytest
 import torch
+from one_person import one_person_model
 from torch import Tensor
 
 from intermoe.body.features import FeatureLayout
 from intermoe.body.skeletons import SMPL22
+from intermoe.training.config import DenoiserTrainingConfig
+from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.geometric import GeometricLossConfig, counted, geometric_sums
 
 FRAMES = (6, 4)
@@ -159,3 +162,15 @@ def test_weights_are_those_of_the_network_but_for_those_that_are_given() -> None
     }
     stored = GeometricLossConfig.parse(changed.model_dump(mode="json"))
     assert stored.weights("intergen") == changed.weights("intergen")
+
+
+@pytest.mark.parametrize("network", ["mdm", "mld", "salad"])
+def test_a_network_of_one_person_has_no_losses_of_two(network):
+    assert GeometricLossConfig().weights(network) == {}
+    model = one_person_model(network)
+    config = DenoiserTrainingConfig(epochs=1, batch_size=2, loss=GeometricLossConfig(bone_length=10))
+    with pytest.raises(ValueError) as caught:
+        DenoiserObjective(model, config)
+    assert str(caught.value) == (
+        f"train.denoiser.loss.bone_length = 10.0 with network = {network}, of one person (allowed: 0)"
+    )
