@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,8 @@ def whole_file(file: Place) -> Iterator[Path]:
     except OSError as error:
         raise _unwritable(file, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where the name is none that a file can have
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from intermoe.diffusion import samplers
 from intermoe.diffusion.guidance import guided, predicting_clean
 from intermoe.diffusion.known import Known, keeping
 from intermoe.diffusion.schedule import Diffusion
-from intermoe.errors import UserError, UserNote
+from intermoe.errors import UserError, UserNote, shortened
 from intermoe.generation import Conditions, GeneratedBatch, OnStep, Sampled, batches, check_request, eval_mode, nth_of
 from intermoe.given_person import GivenPerson
 from intermoe.layers.precision import products_in
@@ -253,7 +253,8 @@ class InterMoE(LatentCodec):
         texts = [swap_caption(prompt) if other else prompt for prompt, other in zip(prompts, exchanged, strict=True)]
         for prompt in prompts:
             if cut := self.encoder.left_out(prompt):
-                warnings.warn(UserNote(f"the prompt is too long, its end is not read: {cut!r}"), stacklevel=2)
+                note = UserNote(f"the prompt is too long, its end is not read: {shortened(cut)!r}")
+                warnings.warn(note, stacklevel=2)
         return Conditions(self.encoder.encode(texts), exchanged_B)
 
     def read_captions(

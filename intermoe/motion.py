@@ -51,8 +51,10 @@ class Motion:
         people, num_joints = (len(self.joints), self.skeleton.num_persons), self.skeleton.num_joints
         for name, shape in (("joints", (*people, num_joints, 3)), ("rotations", (*people, num_joints - 1, 6))):
             array = getattr(self, name)
-            if array.shape != shape or len(array) == 0:
-                raise UserError(f"{name} of the shape {array.shape}", where="motion", allowed=f"{shape}, some frames")
+            if array.shape != shape:
+                raise UserError(f"{name} of the shape {array.shape}", where="motion", allowed=f"{shape}")
+            if len(array) == 0:
+                raise UserError("has no frames", where="motion", allowed="one or more")
             if not np.isfinite(array).all():
                 bad = int(np.argwhere(~np.isfinite(array))[0, 0])
                 raise UserError(f"{name} hold a number that is not finite, first in frame {bad}", where="motion")

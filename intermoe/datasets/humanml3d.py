@@ -98,9 +98,6 @@ class HumanML3DReader:
         if _PART.search(source.id):
             raise BadRecording("its id ends as those of parts of recordings do: '-part' and a number")
         rows_TF, lines = self._rows(source.id), self._caption_lines(source.id)
-        if len(lines) > _MOST_LINES:
-            # Each line of a part becomes a recording: a few kilobytes of text would take hours.
-            raise BadRecording(f"texts/{source.id}.txt has {len(lines)} captions; up to {_MOST_LINES} are read")
         whole = [line for line in lines if line.is_whole]
         recordings = [self._recording(source, source.id, rows_TF, whole)] if whole else []
         left_out = []
@@ -161,13 +158,14 @@ class HumanML3DReader:
     def _caption_lines(self, id: str) -> list[CaptionLine]:
         name = f"texts/{id}.txt"
         self._check_file(name)
-        lines = captions_text(self.root / name, name).replace("\r\n", "\n").split("\n")
-        found = [
-            caption_line(line, f"{name}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()
-        ]
-        if not found:
+        lines = captions_text(self.root / name, name).split("\n")
+        numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+        if not numbered:
             raise BadRecording(f"no captions: {name} is empty")
-        return found
+        if len(numbered) > _MOST_LINES:
+            # Each line of a part becomes a recording: a few kilobytes of text would take hours.
+            raise BadRecording(f"{name} has {len(numbered)} captions; up to {_MOST_LINES} are read")
+        return [caption_line(line, f"{name}, line {number}") for number, line in numbered]
 
     def _ids_on_disk(self) -> set[str]:
         """Ids that a motion or a text is named by; hidden files, which some systems scatter, are none."""

@@ -244,7 +244,7 @@ class InterXReader:
         """The captions, and the words of each where the files have them."""
         name = f"{self._texts}/{id}.txt"
         self._check_file(name)
-        lines = captions_text(self._data / name, name).replace("\r\n", "\n").split("\n")
+        lines = captions_text(self._data / name, name).split("\n")
         if not any(line.strip() for line in lines):
             raise BadRecording(f"no captions: {name} is empty")
         if not self._is_processed:

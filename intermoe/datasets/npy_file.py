@@ -1,6 +1,6 @@
-"""Reading a .npy file that somebody else has written: rows of floating-point numbers and nothing else.
+"""Reading a .npy file that somebody else has written: floating-point numbers and nothing else.
 
-Legend: T frames, D numbers of a row.
+Legend: T frames, D numbers of a row, N the shape that the file says.
 """
 
 import io
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intermoe.datasets.bad_recording import BadRecording
+from intermoe.errors import UserError, reason_of
 from intermoe.places import Place, check_regular, is_remote, read_bytes
 
 # NumPy reads no longer ones.
@@ -45,6 +46,25 @@ def read_rows(file: Place, name: str, *, width: int, most_frames: int) -> NDArra
         raise BadRecording(f"{name} holds {rows_TD.dtype} instead of floating-point numbers")
     with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite, which the check refuses
         return np.asarray(rows_TD, np.float32)
+
+
+def read_numbers(file: Place) -> NDArray[np.float32]:
+    """The numbers [N] of a file that a command cannot do without, float32; nothing can be unpickled.
+
+    Raises:
+        UserError: it holds something else, or a number that is not finite as float32.
+    """
+    try:
+        array_N = np.asarray(_array(file))
+    except Exception as error:  # NumPy's readers raise whatever the header leads them to
+        raise UserError(f"cannot be read: {reason_of(error)}", where=file) from None
+    if array_N.dtype.kind != "f":
+        raise UserError(f"holds {array_N.dtype}", where=file, allowed="floating-point numbers")
+    with np.errstate(over="ignore"):
+        number_N = array_N.astype(np.float32)
+    if not np.isfinite(number_N).all():
+        raise UserError("holds a number that is not finite", where=file, allowed="what float32 can hold")
+    return number_N
 
 
 def _array(file: Place) -> NDArray[Any]:

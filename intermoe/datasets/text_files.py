@@ -55,9 +55,12 @@ def listed_lines(file: Place) -> list[str]:
 
 
 def captions_text(file: Place, name: str) -> str:
-    """The text of a recording's captions; ``BadRecording``, with the name, where it is missing or no text."""
+    """The text of a recording's captions; ``BadRecording``, with the name, where it is missing or no text.
+
+    Lines end with a line feed, whatever they end with in the file.
+    """
     try:
-        return read_text(file)
+        return read_text(file).replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise BadRecording(f"no captions: {name} is missing") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -117,7 +117,8 @@ def fid(found_ND: Embeddings, real_ND: Embeddings, scale: float = SCALES.fid) ->
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``, of the embeddings times ``scale``. The trace of the root is taken
     from the symmetric ``C1^(1/2) C2 C1^(1/2)``, which has the eigenvalues of ``C1 C2`` and none below zero: sets with
-    fewer motions than an embedding has numbers need nothing added to their covariance.
+    fewer motions than an embedding has numbers need nothing added to their covariance. What rounding takes below zero
+    is zero.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -130,7 +131,7 @@ def fid(found_ND: Embeddings, real_ND: Embeddings, scale: float = SCALES.fid) ->
     root_DD = (vectors_DD * np.sqrt(values_D.clip(min=0))) @ vectors_DD.T
     both_D = np.linalg.eigvalsh(root_DD @ other_DD @ root_DD)
     trace = np.trace(covariance_DD) + np.trace(other_DD) - 2 * np.sqrt(both_D.clip(min=0)).sum()
-    return float(np.square(mean_D - other_D).sum() + trace)
+    return max(0.0, float(np.square(mean_D - other_D).sum() + trace))
 
 
 def diversity(motion_ND: Embeddings, pairs: Pairs, scale: float = SCALES.diversity) -> float:

@@ -9,12 +9,13 @@ Legend: F features.
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from zipfile import is_zipfile
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from intermoe.body.skeletons import Skeleton
+from intermoe.datasets.npy_file import read_numbers
 from intermoe.errors import UserError, reason_of
 from intermoe.layers.conditioning import sinusoids
 
@@ -54,6 +55,9 @@ class PublishedFile:
                 where=self.file,
                 allowed=f"{shape}, as in the config",
             )
+        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+            kind = f"{value.dtype}, {'meta' if value.is_meta else value.layout}".replace("torch.", "")
+            raise UserError(f"key {self._full[key]!r} holds {kind}", where=self.file, allowed="dense real numbers")
         if not value.isfinite().all():
             raise UserError(f"key {self._full[key]!r} holds numbers that are not finite", where=self.file)
         return value.float()
@@ -106,7 +110,8 @@ def read_states(file: Path, names: Sequence[str], *, what: str) -> dict[str, Sta
     if not file.is_file():
         raise UserError("no such file", where=file)
     try:
-        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+        # Of torch's older format, which is no archive, nothing tells the classes beforehand: it has to do without any.
+        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(file)) if is_zipfile(file) else []
         shells: list[Callable[..., object] | tuple[Callable[..., object], str]] = [(_Shell, name) for name in unknown]
         with torch.serialization.safe_globals(shells):
             found = torch.load(file, map_location="cpu", weights_only=True)
@@ -135,21 +140,16 @@ def normaliser_state(stats: Path, skeleton: Skeleton) -> State:
         file = next((stats / stem for stem in (f"{name}.npy", f"global_{name}.npy") if (stats / stem).is_file()), None)
         if file is None:
             raise UserError(f"holds no {name}.npy", where=stats, allowed=f"{name}.npy or global_{name}.npy")
-        try:
-            values = np.load(file, allow_pickle=False)
-        except Exception as error:  # as above: whatever is in the header
-            raise UserError(f"cannot be read: {reason_of(error)}", where=file) from None
-        if (
-            values.shape != (skeleton.num_features,)
-            or not np.isfinite(values).all()
-            or (name == "std" and not values.all())
-        ):
+        values_F = read_numbers(file)
+        if values_F.shape != (skeleton.num_features,):
+            raise UserError(f"numbers of the shape {values_F.shape}", where=file, allowed=f"({skeleton.num_features},)")
+        if name == "std" and not (values_F > 0).all():
             raise UserError(
-                f"numbers of the shape {values.shape}",
+                f"the deviation of feature {(values_F <= 0).argmax()} is {values_F.min():g}",
                 where=file,
-                allowed=f"({skeleton.num_features},), finite, no std of 0",
+                allowed="above 0",
             )
-        found[ours] = torch.from_numpy(values.astype(np.float32))
+        found[ours] = torch.from_numpy(values_F)
     return found
 
 

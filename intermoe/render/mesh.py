@@ -16,6 +16,8 @@ from intermoe.render.body import Body
 # Vertices around a limb and around a round form; rings from the tip of either to its widest place.
 _AROUND_LIMB, _AROUND_FORM = 12, 16
 _RINGS_OF_TIP, _RINGS_OF_FORM = 4, 9
+# Shorter things, metres, have no direction.
+_SHORTEST = 1e-9
 # A vertex names four joints at most, as files list them.
 _MOST_CARRIERS = 4
 
@@ -79,9 +81,10 @@ def body_mesh(joints_J3: NDArray, skeleton: Skeleton) -> dict[str, Surface]:
 
 def _limb(start_3: NDArray, end_3: NDArray, radii: tuple[float, float]) -> tuple[NDArray, NDArray]:
     """Positions and normals [N, S, 3] of a sphere swept from one place to another while its radius changes."""
-    along_3 = end_3 - start_3
-    length = max(float(np.linalg.norm(along_3)), 1e-9)
-    along_3 = along_3 / length
+    length = float(np.linalg.norm(end_3 - start_3))
+    # Where they are one place, the direction is of no matter.
+    along_3 = (end_3 - start_3) / length if length > _SHORTEST else np.array([0.0, 1.0, 0.0])
+    length = max(length, _SHORTEST)
     # Any two directions across it, and it, as a right-handed frame.
     aside_3 = np.cross(along_3, np.eye(3)[np.abs(along_3).argmin()])
     aside_3 /= np.linalg.norm(aside_3)
@@ -100,8 +103,10 @@ def _limb(start_3: NDArray, end_3: NDArray, radii: tuple[float, float]) -> tuple
 def _ellipsoid(middle_3: NDArray, axes_33: NDArray) -> tuple[NDArray, NDArray]:
     """Positions and normals [N, S, 3] of an ellipsoid whose half axes are the rows of a matrix, right-handed."""
     unit_NS3 = _rings(np.linspace(-np.pi / 2, np.pi / 2, _RINGS_OF_FORM), _AROUND_FORM)
-    normal_NS3 = unit_NS3 @ (axes_33 / (axes_33**2).sum(axis=1, keepdims=True))
-    return middle_3 + unit_NS3 @ axes_33, normal_NS3 / np.linalg.norm(normal_NS3, axis=-1, keepdims=True)
+    normal_NS3 = unit_NS3 @ (axes_33 / np.maximum((axes_33**2).sum(axis=1, keepdims=True), _SHORTEST))
+    length_NS1 = np.linalg.norm(normal_NS3, axis=-1, keepdims=True)
+    normal_NS3 = np.where(length_NS1 > _SHORTEST, normal_NS3 / np.maximum(length_NS1, _SHORTEST), unit_NS3)
+    return middle_3 + unit_NS3 @ axes_33, normal_NS3
 
 
 def _rings(angle_N: NDArray, around: int) -> NDArray[np.float64]:

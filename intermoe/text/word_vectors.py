@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from intermoe.datasets.npy_file import read_numbers
 from intermoe.datasets.plain_pickle import NotPlain, read_plain_pickle
-from intermoe.errors import UserError, reason_of
+from intermoe.errors import UserError
 from intermoe.text.words import UNKNOWN, Vocabulary
 
 _DATA = "_data.npy"
@@ -36,9 +38,9 @@ def read_word_vectors(folder: Path, width: int) -> tuple[Vocabulary, Tensor]:
         found = f"{len(stems)} tables of word vectors" if stems else "no word vectors"
         raise UserError(f"holds {found}", where=folder, allowed=_FILES)
     data, words_file, rows_file = (folder / f"{stems[0]}{end}" for end in (_DATA, "_words.pkl", "_idx.pkl"))
-    table = _table(data, width)
+    table_VW = _table(data, width)
     words, rows = _plain(words_file), _plain(rows_file)
-    if not isinstance(words, list) or not all(isinstance(word, str) and "\n" not in word for word in words):
+    if not isinstance(words, list) or not all(map(_is_word, words)):
         raise UserError("holds no list of words", where=words_file)
     words = list(dict.fromkeys(words))
     if UNKNOWN not in words:
@@ -47,27 +49,30 @@ def read_word_vectors(folder: Path, width: int) -> tuple[Vocabulary, Tensor]:
         raise UserError("holds no rows of words", where=rows_file)
     for word in words:
         row = rows.get(word)
-        if not isinstance(row, int) or not 0 <= row < len(table):
+        if not isinstance(row, int) or not 0 <= row < len(table_VW):
             raise UserError(
                 f"the row of {word!r} is {row}",
                 where=rows_file,
-                allowed=f"0 to {len(table) - 1}, the rows of {data.name}",
+                allowed=f"0 to {len(table_VW) - 1}, the rows of {data.name}",
             )
-    return Vocabulary(tuple(words)), torch.from_numpy(table[[rows[word] for word in words]].astype(np.float32))
+    return Vocabulary(tuple(words)), torch.from_numpy(table_VW[[rows[word] for word in words]])
 
 
-def _table(file: Path, width: int) -> np.ndarray[Any, Any]:
-    try:
-        table = np.load(file, allow_pickle=False)
-    except Exception as error:  # numpy's readers raise whatever the header leads them to
-        raise UserError(f"cannot be read: {reason_of(error)}", where=file) from None
-    if table.ndim != 2 or table.shape[1] != width or table.dtype.kind != "f" or not np.isfinite(table).all():
+def _table(file: Path, width: int) -> NDArray[np.float32]:
+    table_VW = read_numbers(file)
+    if table_VW.ndim != 2 or table_VW.shape[1] != width or not len(table_VW):
         raise UserError(
-            f"numbers of the shape {table.shape}",
+            f"numbers of the shape {table_VW.shape}",
             where=file,
-            allowed=f"(words, {width}), finite floats, as evaluator.t2m.word_width says",
+            allowed=f"(words, {width}), as evaluator.t2m.word_width says",
         )
-    return table
+    return table_VW
+
+
+def _is_word(word: object) -> bool:
+    """Whether it is text that a file of a line per word can hold."""
+    # UTF-16's halves of a character are text in Python and cannot be written.
+    return isinstance(word, str) and "\n" not in word and word == word.encode(errors="ignore").decode()
 
 
 def _plain(file: Path) -> Any:

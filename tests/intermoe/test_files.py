@@ -83,6 +83,13 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.mp4", "first")]
 
 
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path):
+    file = tmp_path / f"{'x' * 300}.npz"
+    with pytest.raises(UserError) as caught, whole_file(file) as partial:
+        partial.write_text("x")
+    assert str(caught.value) == f"{file}: cannot be written: File name too long"
+
+
 def test_a_folder_is_whole_or_absent(tmp_path):
     out = tmp_path / "parent" / "out"
     with pytest.raises(KeyboardInterrupt), whole_folder(out, seal="card") as folder:

@@ -45,7 +45,10 @@ def test_frozen(motion):
     [
         (lambda m: {"joints": m.joints[:, :1]}, "joints of the shape (6, 1, 22, 3)"),
         (lambda m: {"rotations": m.rotations[:5]}, "rotations of the shape (5, 2, 21, 6)"),
-        (lambda m: {"joints": m.joints[:0], "rotations": m.rotations[:0]}, "joints of the shape (0, 2, 22, 3)"),
+        (
+            lambda m: {"joints": m.joints[:0], "rotations": m.rotations[:0]},
+            "motion: has no frames (allowed: one or more)",
+        ),
         (lambda m: {"joints": np.where(np.arange(6)[:, None, None, None] == 4, np.nan, m.joints)}, "first in frame 4"),
         (lambda m: {"fps": 0}, "fps 0"),
     ],

@@ -69,7 +69,19 @@ WHAT = "T2M's text_mot_match/model/finest.tar"
         (lambda folder: (folder / "finest.tar").unlink(), "/finest.tar: no such file"),
         (
             lambda folder: (folder / "finest.tar").write_bytes(b"none"),
-            f"/finest.tar: cannot be read: Expected input to be a checkpoint returned by torch.save (allowed: {WHAT})",
+            f"/finest.tar: is damaged, or holds instructions that are not executed (allowed: {WHAT})",
+        ),
+        (
+            changed(lambda s: s["movement_encoder"].update({"main.0.weight": torch.ones(8, 259, 4).to_sparse()})),
+            "/finest.tar: key 'movement_encoder.main.0.weight' holds float32, sparse_coo (allowed: dense real numbers)",
+        ),
+        (
+            changed(lambda s: s["movement_encoder"].update({"main.0.weight": torch.ones(8, 259, 4) * 1j})),
+            "/finest.tar: key 'movement_encoder.main.0.weight' holds complex64, strided (allowed: dense real numbers)",
+        ),
+        (
+            changed(lambda s: s["movement_encoder"].update({"main.0.weight": torch.ones(8, 259, 4, device="meta")})),
+            "/finest.tar: key 'movement_encoder.main.0.weight' holds float32, meta (allowed: dense real numbers)",
         ),
         (
             changed(lambda s: s.pop("text_encoder")),
@@ -90,7 +102,23 @@ WHAT = "T2M's text_mot_match/model/finest.tar"
         (lambda folder: (folder / "std.npy").unlink(), ": holds no std.npy (allowed: std.npy or global_std.npy)"),
         (
             lambda folder: np.save(folder / "mean.npy", np.zeros(251)),
-            "/mean.npy: numbers of the shape (251,) (allowed: (263,), finite, no std of 0)",
+            "/mean.npy: numbers of the shape (251,) (allowed: (263,))",
+        ),
+        (
+            lambda folder: np.save(folder / "mean.npy", np.full(263, 1e300)),
+            "/mean.npy: holds a number that is not finite (allowed: what float32 can hold)",
+        ),
+        (
+            lambda folder: np.save(folder / "mean.npy", np.full(263, "a")),
+            "/mean.npy: holds <U1 (allowed: floating-point numbers)",
+        ),
+        (
+            lambda folder: np.save(folder / "std.npy", np.where(np.arange(263) == 7, -1.0, 1.0)),
+            "/std.npy: the deviation of feature 7 is -1 (allowed: above 0)",
+        ),
+        (
+            lambda folder: np.save(folder / "std.npy", np.full(263, 1e-300)),
+            "/std.npy: the deviation of feature 0 is 0 (allowed: above 0)",
         ),
     ],
 )
@@ -101,6 +129,25 @@ def test_files_of_another_form_are_refused(tmp_path: Path, alter: Callable[[Path
     with pytest.raises(UserError) as caught:
         read(tmp_path)
     assert str(caught.value) == f"{tmp_path}{message}"
+
+
+def test_torchs_older_format_is_read_too(tmp_path: Path):
+    write_t2m(tmp_path)
+    write_word_files(tmp_path, width=5)
+    expected = read(tmp_path)
+    states = torch.load(tmp_path / "finest.tar", weights_only=True)
+    torch.save(states, tmp_path / "finest.tar", _use_new_zipfile_serialization=False)
+    found = read(tmp_path)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    torch.save({**states, "more": Command()}, tmp_path / "finest.tar", _use_new_zipfile_serialization=False)
+    with pytest.raises(UserError, match="is damaged, or holds instructions that are not executed"):
+        read(tmp_path)
+
+
+class Command:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("1 / 0",)
 
 
 def test_each_kind_has_its_own_files(tmp_path: Path):

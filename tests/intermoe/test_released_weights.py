@@ -188,7 +188,7 @@ def test_a_pickle_that_is_cut_within_its_archive_is_refused(tmp_path: Path, leng
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [(np.ones(5), r"shape \(5,\) \(allowed: \(262,\)"), (np.zeros(262), "no std of 0"), (None, "holds no std.npy")],
+    [(np.ones(5), r"shape \(5,\) \(allowed: \(262,\)"), (np.zeros(262), "feature 0 is 0"), (None, "holds no std.npy")],
 )
 def test_statistics_that_do_not_fit_are_refused(tmp_path, stats, values, message):
     (stats / "std.npy").unlink()

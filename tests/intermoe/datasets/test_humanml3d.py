@@ -174,6 +174,12 @@ def test_texts_that_are_none_are_told(folder, text, message):
     assert reason(folder) == message
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_in_any_way(folder, end):
+    folder.add("000021", rows(60), text=end.join(["a man walks.#a/X#0#0", "he goes.#he/X#0#0", ""]))
+    assert read(folder)[0].captions == ("a man walks.", "he goes.")
+
+
 def test_what_is_in_no_list_or_several_is_set_aside(folder):
     folder.add("both", rows(60), split="train")
     folder.add("both", rows(60), split="test")

@@ -83,6 +83,12 @@ def test_fid_equals_the_root_of_the_matrix_product(count):
     assert fid(one, two) == pytest.approx(fid(two, one), rel=1e-6)
 
 
+def test_fid_of_the_same_motions_is_not_below_zero():
+    for seed in range(8):
+        some = embeddings(40, seed=seed)
+        assert 0 <= fid(some, some[::-1], 1.0) < 1e-6
+
+
 def test_diversity_and_multimodality_by_hand():
     motion = np.array([[0.0, 0], [3, 4], [0, 8]])
     assert diversity(motion, (np.array([0, 1]), np.array([1, 1]))) == pytest.approx((5 * 6 / 2 + 0) / 2)

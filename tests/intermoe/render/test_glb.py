@@ -208,6 +208,19 @@ def test_odd_motions(tmp_path, push, change):
     assert (len(times), float(times[-1])) == (last + 1, pytest.approx(last / motion.fps))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("joint", [*range(1, 22), None])
+def test_bones_without_length_are_written(tmp_path, push, joint):
+    joints = push.joints.copy()
+    if joint is None:
+        joints[:] = 0
+    else:
+        joints[:, :, joint] = joints[:, :, SMPL22.parents[joint]]
+    motion = dataclasses.replace(push, joints=joints)
+    # A bone is as long in all frames, so what was moved does not fit everywhere.
+    assert error(written(tmp_path, motion), motion, [0], push.caption) < 0.05
+
+
 def test_what_cannot_be_written_is_told(tmp_path, push):
     with pytest.raises(UserError) as caught:
         write_glb([], tmp_path / "a.glb")

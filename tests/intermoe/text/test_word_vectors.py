@@ -1,5 +1,6 @@
 """Word vectors in the published files, and what is wrong with such files, in one line each."""
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ def saved(table: np.ndarray) -> Callable[[Path], object]:
 
 HOW = "one NAME_data.npy with NAME_words.pkl and NAME_idx.pkl, such as our_vab_data.npy"
 PLAIN = "allowed are dicts, lists, strings and whole numbers"
-SHAPE = "finite floats, as evaluator.t2m.word_width says"
+SHAPE = "as evaluator.t2m.word_width says"
 
 
 @pytest.mark.parametrize(
@@ -70,12 +71,21 @@ SHAPE = "finite floats, as evaluator.t2m.word_width says"
             f"/our_vab_data.npy: numbers of the shape (6, 4) (allowed: (words, 5), {SHAPE})",
         ),
         (
-            saved(np.full((6, 5), np.nan)),
-            f"/our_vab_data.npy: numbers of the shape (6, 5) (allowed: (words, 5), {SHAPE})",
+            saved(np.zeros((0, 5), np.float32)),
+            f"/our_vab_data.npy: numbers of the shape (0, 5) (allowed: (words, 5), {SHAPE})",
         ),
+        *(
+            (
+                saved(np.full((6, 5), number)),
+                "/our_vab_data.npy: holds a number that is not finite (allowed: what float32 can hold)",
+            )
+            for number in (np.nan, 1e300)
+        ),
+        (saved(np.zeros((6, 5), int)), "/our_vab_data.npy: holds int64 (allowed: floating-point numbers)"),
+        (pickled("our_vab_words.pkl", ["unk", "\ud800"]), "/our_vab_words.pkl: holds no list of words"),
         (
             lambda f: np.save(f / "our_vab_data.npy", np.array([Command()]), allow_pickle=True),
-            "/our_vab_data.npy: cannot be read: Object arrays cannot be loaded when allow_pickle=False",
+            "/our_vab_data.npy: cannot be read: Array can't be memory-mapped: Python objects in dtype.",
         ),
     ],
 )
@@ -85,3 +95,13 @@ def test_files_of_another_form_are_refused(tmp_path: Path, alter: Callable[[Path
     with pytest.raises(UserError) as caught:
         read_word_vectors(tmp_path, 5)
     assert str(caught.value) == f"{tmp_path}{message}"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    write_word_files(tmp_path, width=5)
+    file = tmp_path / "our_vab_data.npy"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(UserError) as caught:
+        read_word_vectors(tmp_path, 5)
+    assert str(caught.value) == f"{file}: cannot be read: not a regular file"
