@@ -1,9 +1,9 @@
-"""The science of two-person motion: PyTorch only, usable from a notebook.
+"""The science of motion from text, of two people or of one: PyTorch only, usable from a notebook.
 
 Example:
     >>> from intermoe import InterMoE, Motion
     >>> InterMoE.generate.__doc__.splitlines()[0]
-    'Motion of two people for each prompt.'
+    'Motion of all persons that the model is of, for each prompt.'
 """
 
 from importlib import import_module

@@ -42,7 +42,7 @@ from intermoe.text.encoders import TextEncoder, TextStates, encoder_width, load_
 
 
 class InterMoE(LatentCodec):
-    """The generator of two-person motion from text, or a rival of it (see ``ModelConfig.network``).
+    """The generator of motion of two persons from text, or a rival of it, of two or one (see ``ModelConfig.network``).
 
     Example:
         ``InterMoE.load("runs/duet/denoiser").generate("Two people bow.", seconds=4, seed=0).save("bow.mp4")``

@@ -22,7 +22,8 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     top = _Parser(
-        prog="intermoe", description="Turn text into two-person motion: preprocess, train, evaluate, generate, sweep."
+        prog="intermoe",
+        description="Turn text into motion of two people or of one: preprocess, train, evaluate, generate, sweep.",
     )
     top.add_argument("--version", action="version", version=f"intermoe {_version()}")
     verbs = top.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=_Parser)

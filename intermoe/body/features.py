@@ -7,7 +7,7 @@ first frame. Everything works on whole padded batches; padding never reaches a v
 That is the kind "world". Features of the kind "heading" come from a data set as they are (see heading_features.py);
 here they are only read.
 
-Legend: B batch, T frames, P = 2 persons, J joints, R = J - 1 joints with a local rotation, C numbers of a joint, K
+Legend: B batch, T frames, P persons, J joints, R = J - 1 joints with a local rotation, C numbers of a joint, K
 contacts, F features of a person-frame. Metres; y up.
 """
 
@@ -192,7 +192,7 @@ def _check_world(skeleton: Skeleton, what: str) -> None:
 
 
 class Normaliser(nn.Module):
-    """Brings every feature to mean 0 and standard deviation 1 over the training split, the same for both persons.
+    """Brings every feature to mean 0 and standard deviation 1 over the training split, the same for all persons.
 
     Mean and deviation are buffers: they travel with the weights of the network that was trained on them.
 

@@ -5,7 +5,7 @@ samples of all epochs form one endless stream, each epoch a permutation of its o
 ``k * B`` to ``(k + 1) * B``, so that every batch is full. Where batches are to be of nearly one length, the steps of a
 group exchange their samples.
 
-Legend: B samples, L latent frames, P = 2 persons, Z latent numbers of a person-frame.
+Legend: B samples, L latent frames, P persons, Z latent numbers of a person-frame.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Classifier-free guidance (Ho and Salimans 2022), everywhere or in an interval of noise levels.
 
-Legend: B batch, L latent frames, P = 2 persons, Z latent numbers of a person-frame, W condition width.
+Legend: B batch, L latent frames, P persons, Z latent numbers of a person-frame, W condition width.
 """
 
 from collections.abc import Callable

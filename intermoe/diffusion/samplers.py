@@ -4,7 +4,7 @@ All are written with predicted clean latents x0, whatever the denoiser itself pr
 alpha = sqrt(alpha_bar), sigma = sqrt(1 - alpha_bar) and lambda = log(alpha / sigma) of a step,
 x = alpha x0 + sigma noise. Only the ancestral one draws anything after the start.
 
-Legend: B batch, L latent frames, P = 2 persons, Z latent numbers of a person-frame, S steps of the diffusion.
+Legend: B batch, L latent frames, P persons, Z latent numbers of a person-frame, S steps of the diffusion.
 """
 
 import math

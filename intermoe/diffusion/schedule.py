@@ -1,6 +1,6 @@
 """The schedule of noise, what a denoiser predicts, and its loss.
 
-Legend: B batch, L latent frames, P = 2 persons, Z latent numbers of a person-frame, S steps.
+Legend: B batch, L latent frames, P persons, Z latent numbers of a person-frame, S steps.
 """
 
 import math
@@ -220,7 +220,7 @@ class Diffusion:
             root_ZZ: what errors are multiplied by before they are squared (see ``decoder_metric``); nothing if None.
 
         Returns:
-            The sum over the valid tokens of both persons of the mean squared error of their Z numbers, and the number
+            The sum over the valid tokens of all persons of the mean squared error of their Z numbers, and the number
             (int64) of these tokens.
         """
         off_BLPZ = prediction_BLPZ.float() - x0_BLPZ.float()

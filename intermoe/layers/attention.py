@@ -1,6 +1,6 @@
 """Multi-head attention over the latent frames of a person.
 
-Legend: P = 2 persons, B batch, L latent frames (queries), K = L + 1 keys, N = P * B sequences, D width,
+Legend: P persons, B batch, L latent frames (queries), K = L + 1 keys, N = P * B sequences, D width,
 E = 2 D numbers of key and value, H heads, C channels of a head.
 """
 

@@ -1,6 +1,6 @@
 """Conditioning on timestep and text: sinusoids, feature-wise modulation and adaptive layer norm.
 
-Legend: B batch, P = 2 persons, or 1 where both have the same condition, L latent frames, D width, M = 2 D numbers of a
+Legend: B batch, P persons, or 1 where all have the same condition, L latent frames, D width, M = 2 D numbers of a
 modulation, K layer norms.
 """
 
@@ -90,7 +90,7 @@ class AdaptiveLayerNorm(nn.Module):
 
         Args:
             x_PBLD: what is normalised.
-            emb_PBD: the conditioning ([B, D] where it is the same for both persons), or what :func:`modulations` has
+            emb_PBD: the conditioning ([B, D] where it is the same for all persons), or what :func:`modulations` has
                 made of it for this norm.
         """
         normalised_PBLD: Tensor = self.norm(x_PBLD)

@@ -8,24 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+
+from intermoe.layers.gelu_network import GeluNetwork
 
 
-class FeedForward(nn.Module):
-    """Linear, GELU, dropout, linear, with biases; matrices start Xavier-uniform."""
+class FeedForward(GeluNetwork):
+    """A network of GELUs whose matrices start Xavier-uniform."""
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.inward = nn.Linear(width, hidden)
-        self.dropout = nn.Dropout(dropout)
-        self.outward = nn.Linear(hidden, width)
+        super().__init__(width, hidden, dropout)
         for linear in (self.inward, self.outward):
             nn.init.xavier_uniform_(linear.weight)
-
-    def forward(self, x_BSD: Tensor) -> Tensor:
-        """The network's output, in the shape of its input."""
-        y_BSD: Tensor = self.outward(self.dropout(gelu(self.inward(x_BSD))))
-        return y_BSD
 
 
 class PostNormLayer(nn.Module):
@@ -35,22 +28,26 @@ class PostNormLayer(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: int, dropout: float, feed_forward: nn.Module, *, reads_memory: bool = False
+        self,
+        attention: nn.MultiheadAttention,
+        feed_forward: nn.Module,
+        dropout: float,
+        memory_attention: nn.MultiheadAttention | None = None,
     ) -> None:
         """Build the layer.
 
         Args:
-            width: of the tokens and of the memory.
-            heads: of each attention.
-            dropout: of attention weights, and of what is added.
+            attention: of the tokens to each other, the batch first.
             feed_forward: the network.
-            reads_memory: whether it attends to a memory.
+            dropout: of what is added.
+            memory_attention: of the tokens to a memory, if it reads one.
         """
         super().__init__()
-        self.self_attention = _attention(width, heads, dropout)
+        width = attention.embed_dim
+        self.self_attention = attention
         self.self_norm = nn.LayerNorm(width)
-        self.memory_attention = _attention(width, heads, dropout) if reads_memory else None
-        self.memory_norm = nn.LayerNorm(width) if reads_memory else None
+        self.memory_attention = memory_attention
+        self.memory_norm = None if memory_attention is None else nn.LayerNorm(width)
         self.feed_forward = feed_forward
         self.feed_forward_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
@@ -82,7 +79,8 @@ class PostNormLayer(nn.Module):
         return y_BSD
 
 
-def _attention(width: int, heads: int, dropout: float) -> nn.MultiheadAttention:
+def xavier_attention(width: int, heads: int, dropout: float) -> nn.MultiheadAttention:
+    """Attention all of whose matrices start Xavier-uniform; the dropout is that of its weights."""
     attention = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
     nn.init.xavier_uniform_(attention.out_proj.weight)
     return attention

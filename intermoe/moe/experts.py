@@ -1,6 +1,6 @@
 """The experts: SwiGLU networks that run on the tokens they selected, and what they are compared with.
 
-Legend: P = 2 persons, B batch, L latent frames, N positions, D width, H hidden, I inputs, O outputs, E experts,
+Legend: P persons, B batch, L latent frames, N positions, D width, H hidden, I inputs, O outputs, E experts,
 A assignments (pairs of a token and an expert), a those of one expert, R = E * N rows.
 """
 

@@ -4,7 +4,7 @@ A token is one latent frame of one person. The tokens of a batch lie in the flat
 the pool. How far a routing decision looks (one sequence, this worker's batch, or the batches of all workers) is up to
 the paradigm, which has its own ``Scope`` from the key ``moe.pool``.
 
-Legend: P = 2 persons, B batch, L latent frames, E experts, N = P * B sequences, S tokens of this worker, X tokens of
+Legend: P persons, B batch, L latent frames, E experts, N = P * B sequences, S tokens of this worker, X tokens of
 all workers, W workers, T tokens of the worker that has most, R = E * S pairs of an expert and a token.
 """
 
@@ -28,7 +28,7 @@ SPARE_POSITIONS = 128
 
 @dataclass(frozen=True)
 class TokenPool:
-    """The valid tokens of this worker's batch, both persons together.
+    """The valid tokens of this worker's batch, all persons together.
 
     Attributes:
         position_S: int64, where each token lies in the flattened [P, B, L].

@@ -1,6 +1,6 @@
 """The routers: how much each expert wants each token (paper, section 3.2).
 
-Legend: P = 2 persons, B batch, L latent frames, D width, E experts, K routers, F = K * E logits of all routers.
+Legend: P persons, B batch, L latent frames, D width, E experts, K routers, F = K * E logits of all routers.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The common part of all paradigms of expert selection: assignment, counts, and the update after a step.
 
-Legend: P = 2 persons, B batch, L latent frames, N = P * B * L positions, E experts, S tokens of this worker,
+Legend: P persons, B batch, L latent frames, N = P * B * L positions, E experts, S tokens of this worker,
 A assignments (pairs of a token and an expert, then the spare rows), R = E * S pairs that could be assigned, M layers
 with experts, C numbers that a layer counts.
 """

@@ -18,16 +18,17 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from intermoe.layers.conditioning import TimestepEmbedding, sinusoids
-from intermoe.moe.block import DenseBlock, feed_forward_block
+from intermoe.layers.gelu_network import GeluNetwork
+from intermoe.moe.block import feed_forward_block
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 from intermoe.networks.denoiser import DenoiserConfig
 from intermoe.networks.denoising import DenoisingNetwork
-from intermoe.networks.intergen import GeluNetwork
+from intermoe.networks.routed_layer import RoutedLayer
 
 
-class MdmLayer(nn.Module):
-    """Self-attention, feed-forward block; after each, a layer norm of what came in plus what came out."""
+class MdmLayer(RoutedLayer):
+    """Self-attention of condition token and frames, then one network for each of them, or experts for the frames."""
 
     def __init__(self, config: DenoiserConfig, moe: MoeConfig) -> None:
         """Build the layer.
@@ -36,31 +37,10 @@ class MdmLayer(nn.Module):
             config: sizes; its dropout is that of attention weights, within the network, and of what is added.
             moe: of its feed-forward block.
         """
-        super().__init__()
-        self.self_attention = nn.MultiheadAttention(config.width, config.heads, config.dropout, batch_first=True)
-        self.self_norm = nn.LayerNorm(config.width)
-        dense = partial(GeluNetwork, dropout=config.dropout, starts_at_zero=False)
-        self.feed_forward = feed_forward_block(moe, config.width, dense=dense, norm=nn.Identity)
-        self.feed_forward_norm = nn.LayerNorm(config.width)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x_BSD: Tensor, text_BD: Tensor, barred_BS: Tensor, pool: TokenPool) -> Tensor:
-        """The tokens [B, S, D] after the layer.
-
-        Args:
-            x_BSD: condition token and frames.
-            text_BD: what the text router reads.
-            barred_BS: bool, the tokens that none attends to.
-            pool: the frames.
-        """
-        mixed_BSD, _ = self.self_attention(x_BSD, x_BSD, x_BSD, barred_BS, need_weights=False)
-        x_BSD = self.self_norm(x_BSD + self.dropout(mixed_BSD))
-        if isinstance(self.feed_forward, DenseBlock):
-            fed_BSD = self.feed_forward(x_BSD[None], None, text_BD, pool)[0]
-        else:
-            fed_BSD = pad(self.feed_forward(x_BSD[None, :, 1:], None, text_BD, pool)[0], (0, 0, 1, 0))
-        y_BSD: Tensor = self.feed_forward_norm(x_BSD + self.dropout(fed_BSD))
-        return y_BSD
+        attention = nn.MultiheadAttention(config.width, config.heads, config.dropout, batch_first=True)
+        dense = partial(GeluNetwork, dropout=config.dropout)
+        block = feed_forward_block(moe, config.width, dense=dense, norm=nn.Identity)
+        super().__init__(attention, block, config.dropout, before=1)
 
 
 class MdmDenoiser(DenoisingNetwork):
@@ -117,6 +97,6 @@ class MdmDenoiser(DenoisingNetwork):
         # The condition token is always there: no token is without one that it attends to.
         barred_BS = pad(~mask_BL, (1, 0))
         for layer in self.layers:
-            x_BSD = layer(x_BSD, routed_BD, barred_BS, pool)
+            x_BSD = layer(x_BSD, routed_BD, pool, barred_BS)
         found_BLPZ: Tensor = self.out(x_BSD[:, 1:, None]).to(x_BLPZ.dtype)
         return found_BLPZ.where(mask_BL[:, :, None, None], 0), None

@@ -17,24 +17,22 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, relu
+from torch.nn.functional import relu
 
 from intermoe.layers.conditioning import TimestepEmbedding
-from intermoe.layers.skip_transformer import FeedForward, PostNormLayer, SkipTransformer, learned_places
-from intermoe.moe.block import DenseBlock, MoeBlock, feed_forward_block
+from intermoe.layers.skip_transformer import FeedForward, SkipTransformer, learned_places, xavier_attention
+from intermoe.moe.block import feed_forward_block
 from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
-from intermoe.moe.router import TextLogits
 from intermoe.networks.denoiser import DenoiserConfig
 from intermoe.networks.denoising import DenoisingNetwork, Reads
+from intermoe.networks.routed_layer import RoutedLayer
 
 _TOKENS = 3
 
 
-class MldLayer(PostNormLayer):
+class MldLayer(RoutedLayer):
     """Self-attention of the three tokens, then one network for each of them, or experts for the first."""
-
-    feed_forward: MoeBlock | DenseBlock
 
     def __init__(self, config: DenoiserConfig, moe: MoeConfig) -> None:
         """Build the layer.
@@ -45,21 +43,8 @@ class MldLayer(PostNormLayer):
         """
         dense = partial(FeedForward, dropout=config.dropout)
         block = feed_forward_block(moe, config.width, dense=dense, norm=nn.Identity)
-        super().__init__(config.width, config.heads, config.dropout, block)
-
-    def forward(self, x_BSD: Tensor, text_BD: Tensor | TextLogits, pool: TokenPool) -> Tensor:  # type: ignore[override]
-        """The tokens [B, S, D] after the layer.
-
-        Args:
-            x_BSD: latent, timestep and text.
-            text_BD: what the text router reads, or the logits made of it.
-            pool: the latent tokens.
-        """
-        x_BSD = self.attended(x_BSD)
-        if isinstance(self.feed_forward, DenseBlock):
-            return self.fed(x_BSD, self.feed_forward(x_BSD[None], None, text_BD, pool)[0])
-        latent_PBLD = self.feed_forward(x_BSD[None, :, :1], None, text_BD, pool)
-        return self.fed(x_BSD, pad(latent_PBLD[0], (0, 0, 0, _TOKENS - 1)))
+        attention = xavier_attention(config.width, config.heads, config.dropout)
+        super().__init__(attention, block, config.dropout, after=_TOKENS - 1)
 
 
 class MldDenoiser(DenoisingNetwork):

@@ -18,7 +18,13 @@ from intermoe.body.features import Normaliser
 from intermoe.body.heading_features import heading_joints
 from intermoe.body.skeletons import Skeleton
 from intermoe.config import Config
-from intermoe.layers.skip_transformer import FeedForward, PostNormLayer, SkipTransformer, learned_places
+from intermoe.layers.skip_transformer import (
+    FeedForward,
+    PostNormLayer,
+    SkipTransformer,
+    learned_places,
+    xavier_attention,
+)
 from intermoe.networks.vae import Posterior
 
 _TOKENS = 2
@@ -138,17 +144,15 @@ class MldVae(nn.Module):
 
 
 def _transformer(config: MldVaeConfig, *, reads_memory: bool) -> SkipTransformer:
-    layers = [
-        PostNormLayer(
-            config.width,
-            config.heads,
-            config.dropout,
-            FeedForward(config.width, config.hidden, config.dropout),
-            reads_memory=reads_memory,
-        )
-        for _ in range(config.layers)
-    ]
-    return SkipTransformer(layers, config.width)
+    return SkipTransformer([_layer(config, reads_memory=reads_memory) for _ in range(config.layers)], config.width)
+
+
+def _layer(config: MldVaeConfig, *, reads_memory: bool) -> PostNormLayer:
+    width, heads, dropout = config.width, config.heads, config.dropout
+    network = FeedForward(width, config.hidden, dropout)
+    attention = xavier_attention(width, heads, dropout)
+    memory_attention = xavier_attention(width, heads, dropout) if reads_memory else None
+    return PostNormLayer(attention, network, dropout, memory_attention)
 
 
 class MldVaeLossConfig(Config):

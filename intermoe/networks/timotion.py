@@ -28,7 +28,7 @@ from intermoe.moe.config import MoeConfig
 from intermoe.moe.pool import TokenPool
 from intermoe.moe.router import TextLogits
 from intermoe.networks.denoiser import DenoiserConfig, PairLayer
-from intermoe.networks.intergen import GeluNetwork
+from intermoe.networks.intergen import ZeroStartNetwork
 
 _KERNEL = 3
 
@@ -106,7 +106,7 @@ class TimotionLayer(PairLayer):
         self.attention = Attention(pair, config.heads, dropout)
         self.local = LocalPatterns(config.width, is_first=is_first) if local_patterns else None
         self.merge = nn.Linear(pair, config.width) if local_patterns else None
-        self.feed_forward = feed_forward_block(moe, pair, config.width, partial(GeluNetwork, dropout=dropout))
+        self.feed_forward = feed_forward_block(moe, pair, config.width, partial(ZeroStartNetwork, dropout=dropout))
 
     @property
     def norms(self) -> list[AdaptiveLayerNorm]:

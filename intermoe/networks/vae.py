@@ -6,7 +6,7 @@ Causal: a latent frame depends on its own four frames and those before, a decode
 those before. Whole sequences are computed in one pass, not chunk by chunk.
 
 Legend: B batch, T frames, L = T / 4 latent frames, F features of a frame, J joints, N latent joints, K contact joints,
-P = 2 persons, Z = N * C, D = 13 numbers of a joint (position 3, rotation 6, velocity 3, contact 1), C channels,
+P persons, Z = N * C, D = 13 numbers of a joint (position 3, rotation 6, velocity 3, contact 1), C channels,
 I channels in, O channels out, G joints of the coarser graph.
 """
 

@@ -1,6 +1,6 @@
 """The objective of the denoiser and its text head.
 
-Legend: B batch, T frames, L latent frames, P = 2 persons, Z latent numbers of a person-frame, W condition width,
+Legend: B batch, T frames, L latent frames, P persons, Z latent numbers of a person-frame, W condition width,
 H hands of a person.
 """
 
@@ -35,7 +35,10 @@ _MEASURED = 64
 
 
 class DenoiserObjective(Objective):
-    """Trains text head and denoiser to predict the clean latents of both persons (section 3.1 of the paper)."""
+    """Trains a denoiser, and its text head if it has one, to predict the clean latents of all persons, or noise, or v.
+
+    Section 3.1 of the paper has the first.
+    """
 
     model: InterMoE
     config: DenoiserTrainingConfig
@@ -109,7 +112,7 @@ class DenoiserObjective(Objective):
     def forward(self, batch: Batch) -> Sums:
         """Squared error of the predicted latents; where they have a weight, the other losses.
 
-        All are summed over the valid latent frames of both persons: the error of the latents' changes, the losses of
+        All are summed over the valid latent frames of all persons: the error of the latents' changes, the losses of
         the motion (see ``geometric_sums``) and those of contacts (see ``contact_loss_sum``).
         """
         model, root_ZZ = self.model, self.model.denoiser.error_root_ZZ

@@ -1,8 +1,8 @@
 """What a training of the denoiser wants to know of each motion, computed once where it comes again and again.
 
-Posteriors of the frozen VAE, and how near the hands of the two people come.
+Posteriors of the frozen VAE and, of two people, how near their hands come.
 
-Legend: B batch, L latent frames, P = 2 persons, Z = NC latent numbers of a person-frame, N latent joints, C numbers of
+Legend: B batch, L latent frames, P persons, Z = NC latent numbers of a person-frame, N latent joints, C numbers of
 a latent joint, T frames, F features, J joints, H hands of a person.
 """
 

@@ -1,6 +1,6 @@
 """What an evaluation does with a batch of captions, part by part: seconds, and how near each comes to the limit.
 
-Legend: B motions, L latent frames, P = 2 persons, Z latent numbers of a person-frame, T frames, F features, J joints,
+Legend: B motions, L latent frames, P persons, Z latent numbers of a person-frame, T frames, F features, J joints,
 R = J - 1 joints with a local rotation, W condition width.
 """
 

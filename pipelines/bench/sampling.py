@@ -1,6 +1,6 @@
 """Samplers against each other: the time of a motion, how near it is to the converged sample, and its quality.
 
-Legend: B motions, L latent frames, P = 2 persons, Z latent numbers of a person-frame, W condition width, T frames,
+Legend: B motions, L latent frames, P persons, Z latent numbers of a person-frame, W condition width, T frames,
 J joints.
 """
 

@@ -33,7 +33,7 @@ class Outcomes:
     Attributes:
         trials: indexed by ``trial``: ``point``, the names of its points; ``seed``; ``trainable`` and ``active``, its
             parameters; ``seconds_training`` and ``seconds_evaluating``; ``tokens_per_second``, the latent frames of
-            both persons that training takes.
+            all persons that training takes.
         rows: of the paper's tables, that trials stand for: ``trial``, ``table``, ``row``.
         settings: indexed by ``trial``, a column per dotted name.
         replications: indexed by ``trial``, ``row`` ("generated" and so on) and ``replication``, a column per measure.

@@ -22,6 +22,7 @@ from intermoe.training.step import gather
 from intermoe.training.vae import VaeObjective
 
 STEPS = 3
+MICRO_BATCHES = 2
 Target = tuple[str, str, str]
 """Network, which part of it is trained, and how its experts are selected."""
 TARGETS: tuple[Target, ...] = (
@@ -72,8 +73,8 @@ def train(target: Target, folder: str, *, accumulate: int = 1, stop: int | None 
     return Outcome(losses, validated, state)
 
 
-def train_as_two(folder: str, place: Path) -> list[dict[tuple[Target, int], Outcome]]:
-    """What each of two workers saw of the training of all targets, with one and with two micro-batches.
+def train_as_two(folder: str, place: Path) -> list[dict[Target, Outcome]]:
+    """What each of two workers saw of the training of all targets, in micro-batches.
 
     Args:
         folder: the data set.
@@ -81,14 +82,13 @@ def train_as_two(folder: str, place: Path) -> list[dict[tuple[Target, int], Outc
     """
     mp.spawn(_work, (folder, str(place)), nprocs=2)
     kept = [torch.load(place / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    return [{key: Outcome(**values) for key, values in of_rank.items()} for of_rank in kept]
+    return [{target: Outcome(**values) for target, values in of_rank.items()} for of_rank in kept]
 
 
 def _work(rank: int, folder: str, place: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2)
-    cases = [(target, accumulate) for target in TARGETS for accumulate in (1, 2)]
-    found = {case: vars(train(case[0], folder, accumulate=case[1])) for case in cases}
+    found = {target: vars(train(target, folder, accumulate=MICRO_BATCHES)) for target in TARGETS}
     torch.save(found, Path(place) / f"{rank}.pt")
     dist.destroy_process_group()
 

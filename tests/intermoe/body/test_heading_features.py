@@ -1,4 +1,5 @@
-"""HumanML3D's features against its definition, written out frame by frame. Legend: T frames, J = 22 joints, F = 263."""
+"""HumanML3D's features against its definition, written out frame by frame. Legend: T frames, J = 22 joints, F = 263,
+B batch, P = 1 person."""
 
 import math
 from itertools import pairwise
@@ -11,6 +12,7 @@ from intermoe.body.features import (
     contacts_from_features,
     exchange_persons,
     joints_from_features,
+    motion_features,
     rotations_from_features,
 )
 from intermoe.body.heading_features import heading_features, heading_joints, heading_rotations
@@ -232,6 +234,22 @@ def test_features_are_read_by_the_functions_of_all_skeletons():
     assert torch.equal(rotations_from_features(features_TF, HUMANML22), heading_rotations(features_TF, HUMANML22))
     features_TF[0, -4:] = torch.tensor([-0.5, 0.25, 1.0, 1.5])
     assert contacts_from_features(features_TF, HUMANML22)[0].tolist() == [0.0, 0.25, 1.0, 1.0]
+
+
+def test_features_of_a_batch_are_those_of_each_motion_at_its_own_length():
+    """Whatever is behind it, and without its rotations, which are made of the joints."""
+    lengths, joint_BTPJ3 = torch.tensor([60, 41]), torch.zeros(2, 60, 1, 22, 3, dtype=torch.float64)
+    motions = [joint_TJ3[:frames] for joint_TJ3, frames in zip(MOTIONS.values(), lengths, strict=False)]
+    for row, joint_TJ3 in enumerate(motions):
+        joint_BTPJ3[row, : len(joint_TJ3), 0] = joint_TJ3
+    features_BTPF, frames_B = motion_features(joint_BTPJ3, torch.zeros(2, 60, 1, 21, 6), lengths, HUMANML22)
+    assert frames_B.tolist() == [59, 40]
+    for row, joint_TJ3 in enumerate(motions):
+        found_TF = features_BTPF[row, :, 0]
+        torch.testing.assert_close(
+            found_TF[: len(joint_TJ3) - 1], heading_features(joint_TJ3, HUMANML22), atol=1e-9, rtol=0
+        )
+        assert not found_TF[len(joint_TJ3) - 1 :].any()
 
 
 def test_what_makes_features_of_two_persons_refuses_them():

@@ -6,7 +6,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from intermoe.layers.skip_transformer import FeedForward, PostNormLayer, SkipTransformer, learned_places
+from intermoe.layers.skip_transformer import (
+    FeedForward,
+    PostNormLayer,
+    SkipTransformer,
+    learned_places,
+    xavier_attention,
+)
+
+
+def layer_of(
+    width: int, hidden: int, heads: int, *, dropout: float = 0.0, inside: float = 0.0, reads_memory: bool = False
+) -> PostNormLayer:
+    """With so much dropout of attention and of what is added, and inside the network."""
+    attention, memory_attention = (xavier_attention(width, heads, dropout) for _ in range(2))
+    network = FeedForward(width, hidden, inside)
+    return PostNormLayer(attention, network, dropout, memory_attention if reads_memory else None)
 
 
 class Adding(nn.Module):
@@ -45,7 +60,7 @@ def test_an_even_number_of_layers_is_refused() -> None:
 def test_matrices_start_xavier_uniform_and_places_between_0_and_1() -> None:
     torch.manual_seed(0)
     width, hidden = 64, 96
-    layers = [PostNormLayer(width, 4, 0.1, FeedForward(width, hidden, 0.1), reads_memory=True) for _ in range(3)]
+    layers = [layer_of(width, hidden, heads=4, reads_memory=True) for _ in range(3)]
     transformer = SkipTransformer(layers, width)
     matrices = {key: weight for key, weight in transformer.named_parameters() if weight.dim() == 2}
     assert len(matrices) == 3 * 6 + 1
@@ -60,7 +75,7 @@ def test_matrices_start_xavier_uniform_and_places_between_0_and_1() -> None:
 
 
 def test_dropout_is_on_attention_inside_the_network_and_on_what_is_added() -> None:
-    layer = PostNormLayer(8, 2, 0.25, FeedForward(8, 16, 0.5), reads_memory=True)
+    layer = layer_of(8, 16, heads=2, dropout=0.25, inside=0.5, reads_memory=True)
     assert layer.self_attention.dropout == layer.memory_attention.dropout == layer.dropout.p == 0.25
     assert layer.feed_forward.dropout.p == 0.5
     x_BSD, memory_BKD = torch.randn(2, 3, 8), torch.randn(2, 1, 8)
@@ -72,7 +87,7 @@ def test_dropout_is_on_attention_inside_the_network_and_on_what_is_added() -> No
 
 def test_barred_tokens_are_attended_to_by_none() -> None:
     torch.manual_seed(0)
-    layer = PostNormLayer(8, 2, 0.0, FeedForward(8, 16, 0.0)).eval()
+    layer = layer_of(8, 16, heads=2).eval()
     x_BSD, barred_BS = torch.randn(2, 3, 8), torch.tensor([[False, False, True], [False, True, False]])
     other_BSD = x_BSD.where(~barred_BS[..., None], 9.0)
     same_BS1 = (layer(x_BSD, barred_BS) == layer(other_BSD, barred_BS)).all(dim=-1)

@@ -74,6 +74,14 @@ def test_the_motion_is_what_its_features_hold(walk: Motion) -> None:
     assert np.linalg.norm(walk.joints[-1, 0, 0] - walk.joints[0, 0, 0]) > 1
 
 
+def test_a_saved_motion_comes_back(walk: Motion, tmp_path: Path) -> None:
+    assert walk.save(tmp_path / "a.npz") == [tmp_path / "a.npz"]
+    again = Motion.load(tmp_path / "a.npz")
+    for name in ("joints", "rotations"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(walk, name))
+    assert (again.fps, again.caption, again.skeleton) == (20, walk.caption, HUMANML22)
+
+
 @pytest.mark.parametrize("number", range(6))
 def test_bvh_has_the_joints_of_the_motion_under_its_own_name(number: int, tmp_path: Path) -> None:
     motion = solo(number)
@@ -163,7 +171,7 @@ def test_a_gif_keeps_the_time(walk: Motion, tmp_path: Path) -> None:
 
 
 def test_a_strip_shows_one_figure_and_names_nobody(walk: Motion, tmp_path: Path) -> None:
-    walk.save(tmp_path / "a.png")
+    assert walk.save(tmp_path / "a.png") == [tmp_path / "a.png"]
     picture = pixels(tmp_path / "a.png")
     assert tones(picture)["orange"] > 30_000
     assert tones(picture)["blue"] == 0
