@@ -117,6 +117,6 @@ def test_what_is_wrong_with_the_vectors_is_one_line(make, tmp_path):
     with pytest.raises(UserError) as caught:
         make(tmp_path, vectors="given")
     assert str(caught.value) == (
-        f"{tmp_path}/our_vab_data.npy: numbers of the shape (6, 6) (allowed: (words, 5), finite floats, as "
+        f"{tmp_path}/our_vab_data.npy: numbers of the shape (6, 6) (allowed: (words, 5), as "
         "evaluator.t2m.word_width says)"
     )
