@@ -1,4 +1,4 @@
-"""Where the numbers of a person-frame stand, by kind; what they are is told in features.py and heading_features.py.
+"""Where the numbers of a person-frame stand, by kind; features.py and heading_features.py say what they are.
 
 Legend: F features of a person-frame, J joints, R = J - 1 joints with a local rotation.
 """

@@ -1,6 +1,6 @@
 """HumanML3D's 263 numbers of a person in a frame, there and back.
 
-Each frame is told in the frame of the root's heading: the way that the body faces, smoothed over two seconds. In the
+Each frame stands in the frame of the root's heading: the way that the body faces, smoothed over two seconds. In the
 order of ``FeatureLayout``:
 
     root         half of the turn to the next frame's heading about y, negative to the left, in radians; the root's step
@@ -43,7 +43,7 @@ _AXES = {
     "spine1": (0, 1, 0), "spine2": (0, 1, 0), "spine3": (0, 1, 0), "neck": (0, 1, 0), "head": (0, 0, 1),
     "collar": (1, 0, 0), "shoulder": (0, -1, 0), "elbow": (0, -1, 0), "wrist": (0, -1, 0),
 }  # fmt: skip
-# Limbs whose first rotation is told against the heading, wherever they hang.
+# Limbs whose first rotation counts from the heading, wherever they hang.
 _FIRST_OF_LIMB = ("hip", "spine1", "collar")
 
 
@@ -96,7 +96,7 @@ def heading_joints(features_TF: Tensor, skeleton: Skeleton) -> Tensor:
     layout = FeatureLayout.of(skeleton)
     half_turn_T, x_T, z_T, height_T = features_TF[..., layout.root].unbind(-1)
     yaw_T = -2 * _after_0(half_turn_T[..., :-1].cumsum(-1))
-    # A step is told in the heading of the frame that it leads to.
+    # A step stands in the heading of the frame that it leads to.
     step_T3 = _turned(torch.stack([x_T, torch.zeros_like(x_T), z_T], dim=-1)[..., :-1, :], yaw_T[..., 1:])
     x_T, z_T = (_after_0(step_T3[..., axis].cumsum(-1)) for axis in (0, 2))
     place_T3 = torch.stack([x_T, torch.zeros_like(x_T), z_T], dim=-1)

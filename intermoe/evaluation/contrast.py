@@ -45,7 +45,7 @@ def margin_sums(text_BE: Tensor, motion_BE: Tensor, margin: float) -> tuple[Tens
         margin: how far a text is to be from the motions of other texts.
 
     Returns:
-        Two sums over this worker's texts: of the squared distance to the own motion, and of the mean over all others of
+        Two sums over this worker's texts: of the squared distance to its motion, and of the mean over all others of
         the square of what is missing to the margin.
     """
     motion_NE = _Gathered.apply(motion_BE)

@@ -59,7 +59,8 @@ class SweepRequest:
         uri = as_noted(note["tracking_uri"], self.site.tracking_uri) if self.resume else self.site.tracking_uri
         check_noted_store(uri)
         data = self.plan.profile.data
-        site = replace(Site.here(data.text_folder, data.word_vectors), tracking_uri=uri)
+        given = {name: folder.absolute() for name in ("text_folder", "word_vectors") if (folder := getattr(data, name))}
+        site = replace(self.site, tracking_uri=uri, **given)
         check_vectors(self.plan.base.evaluator, site.word_vectors)
         return replace(self, out=absolute(self.out), site=site)
 

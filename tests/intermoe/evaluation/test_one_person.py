@@ -6,6 +6,7 @@ Legend: B samples, T frames, P = 1 person, J joints, F features.
 import numpy as np
 import pytest
 import torch
+from evaluation_jobs import with_jobs_done
 from one_person import NETWORKS, PREDICTIONS, motion_features, one_person_model, write_solo_shards
 from small_model import save_model
 from torch import Tensor
@@ -63,14 +64,8 @@ def job_runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         threads=1,
         model_seed=4,
     )
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("model", "evaluation.runner"):
-            patch.setattr(f"intermoe.{module}.load_encoder", lambda *_: pytest.fail("a text encoder is loaded"))
-        (root / "parts").mkdir()
-        made = JobRunner(spec, root / "parts")
-        for job in made.jobs:
-            made.run(job)
-    return made
+    (root / "parts").mkdir()
+    return with_jobs_done(spec, root / "parts")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluation_jobs import with_jobs_done
 from small_model import save_model, small_evaluator, small_model
 from toy_shards import write_shards
 
@@ -60,13 +61,7 @@ def spec(request, tmp_path_factory) -> EvaluationSpec:
 @pytest.fixture(scope="module")
 def job_runner(spec, tmp_path_factory) -> JobRunner:
     """Without any text encoder: none may be loaded."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("model", "evaluation.runner"):
-            patch.setattr(f"intermoe.{module}.load_encoder", lambda *_: pytest.fail("a text encoder is loaded"))
-        job_runner = JobRunner(spec, tmp_path_factory.mktemp("parts"))
-        for job in job_runner.jobs:
-            job_runner.run(job)
-    return job_runner
+    return with_jobs_done(spec, tmp_path_factory.mktemp("parts"))
 
 
 @pytest.fixture(scope="module")
