@@ -45,7 +45,6 @@ class InputReader:
         build: writes the input into a new folder.
         read: reads it; the names of what was set aside. Raises what the reader raises.
         damaged: glob of the files that are damaged.
-        whole: what becomes of the input before it is damaged.
         seal: makes the checksums fit the damaged files, as one who means harm would.
         of_files: whether it reads files; the words of a command line only come from one here.
     """
@@ -53,7 +52,6 @@ class InputReader:
     build: Callable[[Path], None]
     read: Callable[[Path], Sequence[str]]
     damaged: str = "**/*"
-    whole: str = "read"
     seal: Callable[[Path], None] | None = None
     of_files: bool = True
 
@@ -198,7 +196,7 @@ READERS = {
         copied(_ROOT / "sweeps/smoke.yaml", "a.yaml"), quietly(lambda folder: sweep_file.load(folder / "a.yaml"))
     ),
     "released zip": InputReader(partial(released, as_zip=True), read_weights),
-    "released legacy": InputReader(partial(released, as_zip=False), read_weights, whole="refused"),
+    "released legacy": InputReader(partial(released, as_zip=False), read_weights),
     "checkpoint": InputReader(
         model,
         quietly(lambda folder: InterMoE.load(folder / "model")),
