@@ -75,20 +75,35 @@ def matrix_from_axis_angle(axis_angle: Tensor) -> Tensor:
 
 
 def euler_zxy_from_matrix(matrix: Tensor) -> Tensor:
-    """Euler angles [..., 3] in degrees, order ZXY, from rotation matrices [..., 3, 3].
+    """Euler angles [..., 3] in degrees, order ZXY, from rotation matrices [..., 3, 3]; x is from -90 to 90.
 
-    At gimbal lock (x at +-90 degrees) the y angle is 0 and z takes the whole turn.
+    The nearer x is to +-90 degrees the less z and y are known by themselves (gimbal lock). Whatever z is there, y is
+    what is left for it, so that the three together are the rotation.
     """
-    sin_x = matrix[..., 2, 1].clamp(-1, 1)
-    x = sin_x.asin()
-    locked = sin_x.abs() > 1 - 1e-6
-    z = torch.where(
-        locked,
-        torch.atan2(matrix[..., 1, 0], matrix[..., 0, 0]),
-        torch.atan2(-matrix[..., 0, 1], matrix[..., 1, 1]),
-    )
-    y = torch.where(locked, torch.zeros_like(x), torch.atan2(-matrix[..., 2, 0], matrix[..., 2, 2]))
+    cos_x = torch.hypot(matrix[..., 0, 1], matrix[..., 1, 1])
+    x = torch.atan2(matrix[..., 2, 1], cos_x)
+    z = torch.atan2(-matrix[..., 0, 1], matrix[..., 1, 1])
+    # The first row of the rotation that is left without z.
+    first_3 = z.cos()[..., None] * matrix[..., 0, :] + z.sin()[..., None] * matrix[..., 1, :]
+    y = torch.atan2(first_3[..., 2], first_3[..., 0])
     return torch.stack([z, x, y], dim=-1).rad2deg()
+
+
+def continuous_zxy(degree_T3: Tensor) -> Tensor:
+    """The same rotations by angles that change as little as may be from frame to frame: none turns round at 180.
+
+    Two triples of angles are each rotation, (z, x, y) and (z + 180, 180 - x, y + 180), and whole turns change nothing.
+
+    Args:
+        degree_T3: Euler angles of the order ZXY [T, ..., 3], degrees.
+    """
+    other_T3 = torch.stack([degree_T3[..., 0] + 180, 180 - degree_T3[..., 1], degree_T3[..., 2] + 180], dim=-1)
+    frames = [degree_T3[0]]
+    for both in torch.stack([degree_T3, other_T3], dim=1)[1:].unbind(0):
+        near = both + 360 * ((frames[-1] - both) / 360).round()
+        change = (near - frames[-1]).square().sum(-1, keepdim=True)
+        frames.append(torch.where(change[0] <= change[1], near[0], near[1]))
+    return torch.stack(frames)
 
 
 def quaternion_from_matrix(matrix: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from intermoe.body.rotations import euler_zxy_from_matrix
+from intermoe.body.rotations import continuous_zxy, euler_zxy_from_matrix
 from intermoe.body.skeletons import Skeleton
 
 # A leaf has no child to show its direction; its End Site goes on as its own bone does, by so many metres.
@@ -26,7 +26,8 @@ def write_bvh(
 ) -> None:
     """Write one person's motion.
 
-    The root has six channels, the others their rotation in the order Z, X, Y (``R = Rz @ Rx @ Ry``, degrees).
+    The root has six channels, the others their rotation in the order Z, X, Y (``R = Rz @ Rx @ Ry``, degrees). Angles
+    go on beyond 180, so that a program may interpolate them.
 
     Args:
         path: file to write or replace.
@@ -40,7 +41,7 @@ def write_bvh(
         OSError: the file cannot be written.
     """
     frames = len(root_position_T3)
-    angle_TC = euler_zxy_from_matrix(rotation_TJ33.double()).flatten(1)
+    angle_TC = continuous_zxy(euler_zxy_from_matrix(rotation_TJ33.double())).flatten(1)
     # The order of the columns is that in which the tree is written, depth first, not that of the skeleton's numbers.
     order = list(_depth_first(skeleton, 0))
     columns = [3 * joint + axis for joint in order for axis in range(3)]

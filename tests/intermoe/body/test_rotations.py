@@ -8,6 +8,7 @@ from turns import angle_between, matrix_from_axis_angle
 
 from intermoe.body.rotations import (
     axis_angle_from_matrix,
+    continuous_zxy,
     euler_zxy_from_matrix,
     matrix_about_axis,
     matrix_from_6d,
@@ -61,13 +62,34 @@ def test_euler_zxy_as_scipy(turns):
     close(euler_zxy_from_matrix(matrices(turns)), turns.as_euler("ZXY", degrees=True), 1e-6)
 
 
-@pytest.mark.parametrize("x", [90.0, -90.0, 89.9999, -89.9999])
-def test_euler_zxy_at_gimbal_lock_gives_the_same_rotation(x):
+@pytest.mark.parametrize("x", [90.0, -90.0, 89.9999, -89.9999, 89.99, 89.9, -89.5])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
+def test_euler_zxy_at_and_near_gimbal_lock_give_the_same_rotation(x, dtype, error):
     degrees = torch.tensor([[25.0, x, 70.0], [-160.0, x, 10.0]], dtype=torch.float64)
-    matrix = matrix_from_euler(degrees, "ZXY")
-    found = euler_zxy_from_matrix(matrix)
-    assert found[:, 2].abs().max() == 0
-    close(matrix_from_euler(found, "ZXY"), matrix.numpy(), 1e-5)
+    matrix = matrix_from_euler(degrees, "ZXY").to(dtype)
+    found = euler_zxy_from_matrix(matrix.double())
+    close(matrix_from_euler(found, "ZXY"), matrix.double().numpy(), error)
+
+
+@pytest.mark.parametrize(("axis", "column"), [("Z", 0), ("X", 1), ("Y", 2)])
+def test_continuous_angles_count_the_turns_of_a_body_that_spins(axis, column):
+    expected = torch.zeros(240, 3, dtype=torch.float64)
+    expected[:, column] = torch.linspace(0, 3 * 360, 240, dtype=torch.float64)
+    wrapped = euler_zxy_from_matrix(matrix_from_euler(expected[:, column, None], axis))
+    assert wrapped.diff(dim=0).abs().max() > 175
+    close(continuous_zxy(wrapped), expected.numpy(), 1e-9)
+
+
+def test_continuous_angles_are_the_same_rotations_and_none_turns_round():
+    """A body that turns while it goes over backwards, three times and twice: past the lock, but not through it."""
+    share = torch.linspace(0, 1, 240, dtype=torch.float64)
+    matrix = matrix_from_euler(torch.stack([3 * 360 * share, 20 + 0 * share, 2 * 360 * share], dim=-1), "YZX")
+    wrapped = euler_zxy_from_matrix(matrix)
+    found = continuous_zxy(wrapped)
+    assert wrapped.diff(dim=0).abs().max() > 175
+    assert found.diff(dim=0).abs().max() < 40
+    close(matrix_from_euler(found, "ZXY"), matrix.numpy(), 1e-12)
+    close(found[0], wrapped[0].numpy())
 
 
 def test_sixd_holds_the_first_two_columns_row_by_row(turns):
