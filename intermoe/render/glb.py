@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from intermoe.body.kinematics import PosedBody
 from intermoe.body.rotations import quaternion_from_matrix
 from intermoe.body.skeletons import Skeleton
-from intermoe.errors import UserError
+from intermoe.errors import UserError, shortened
 from intermoe.render.mesh import Surface, body_mesh
 from intermoe.render.painter import PERSON_COLOURS, side_colour
 
@@ -223,7 +223,7 @@ def _names(motions: Sequence["Motion"]) -> list[str]:
     """A name for each motion, each another."""
     names: list[str] = []
     for motion in motions:
-        caption = " ".join(motion.caption.split()) or "motion"
+        caption = shortened(motion.caption) or "motion"
         name, number = caption, 1
         while name in names:
             number += 1
