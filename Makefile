@@ -4,6 +4,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes test, each on a core: one has all tests that run a Ray (tests/conftest.py), the other the rest.
+TOGETHER := --numprocesses 2 --dist loadgroup
 PYTHON := $(shell command -v python3.11 || command -v python3)
 
 help:  ## this list
@@ -25,11 +27,11 @@ demo: $(VENV)/.installed  ## everything once, small, on this machine
 
 test: $(VENV)/.installed  ## format, lint, types, import rules and the quick tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -m 'not slow and not faults'
+	$(BIN)/pytest $(TOGETHER) -m 'not slow and not faults'
 
 test-all: $(VENV)/.installed  ## what `test` does, and the slow tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -m 'not faults'
+	$(BIN)/pytest $(TOGETHER) -m 'not faults'
 
 test-faults: $(VENV)/.installed  ## for hours: kills, nodes, outages, damaged files, the demo's quality
 	$(BIN)/pytest -m faults

@@ -18,8 +18,18 @@ SUPPORT = Path(__file__).resolve().parent / "support"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share one Ray come last: idle, it takes a quarter of two cores from those that start their own."""
-    items.sort(key=lambda item: "ray_session" in getattr(item, "fixturenames", ()))
+    """Where several processes test, one of them has all tests that run a Ray: there is one at a time.
+
+    Those that share one come last: idle, it takes a quarter of two cores from those that start their own.
+    """
+    for item in items:
+        if shares_ray(item) or item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+    items.sort(key=shares_ray)
+
+
+def shares_ray(item: pytest.Item) -> bool:
+    return "ray_session" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(autouse=True)

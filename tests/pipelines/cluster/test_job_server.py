@@ -22,7 +22,7 @@ STORAGE = "(allowed: a URI such as s3://BUCKET/FOLDER, or an absolute path on st
 TRAIN = ["train", "vae", "--config", "duet", "--data", "/shared/shards", "--out", "runs/x"]
 Ran = subprocess.CompletedProcess[str]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 @dataclass(frozen=True)

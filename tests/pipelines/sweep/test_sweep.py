@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[3]
 SMOKE = ROOT / "sweeps" / "smoke.yaml"
 TOOL = Path(sys.executable).with_name("intermoe")
 
+pytestmark = pytest.mark.ray
+
 
 def begin(folder: Path, *words: object, command: list[str] | None = None) -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
