@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from intermoe.diffusion.guidance import Denoise
 from intermoe.diffusion.schedule import Diffusion
 
+# Latent frames after the last known one in which its error fades to 1 / e: of the VAE, about a second.
+_REMEMBERED = 8.0
+
 
 @dataclass(frozen=True, eq=False)
 class Known:
@@ -35,8 +38,10 @@ def keeping(denoise: Denoise, known: Known, diffusion: Diffusion, noise_BLPZ: Te
     correlation r, the mean of the open one comes to 0.3 to 0.7 of the r times the known one that it should be.)
 
     In time that would be a jump: people would not go on from where they stand. There we know more. By how much the
-    denoiser's own prediction of a person's last known frame is off, by so much are the frames after it, as it would be
-    for a random walk: they are moved by that.
+    denoiser's own prediction of a person's last known frame is off, by so much are the frames just after it: they are
+    moved by that, those further on ever less. For a process that remembers two seconds this comes near its conditional
+    mean. (If all frames were moved alike, they would end up farther off than the known one, ever more from one motion
+    that goes on from another to the next: after ten of them people lay on the ground.)
 
     Args:
         denoise: predicts the clean latents.
@@ -48,13 +53,15 @@ def keeping(denoise: Denoise, known: Known, diffusion: Diffusion, noise_BLPZ: Te
     latent_BLPZ = nn.functional.pad(known.latent_BLPZ, (0, 0, 0, 0, 0, beyond))
     mask_BLP1 = nn.functional.pad(known.mask_BLP, (0, 0, 0, beyond))[..., None]
     num_known_BP1 = mask_BLP1.sum(1)
-    last_B1PZ = (num_known_BP1 - 1).clamp(min=0)[:, None].expand(-1, -1, -1, latent_BLPZ.shape[-1])
+    last_B1P1 = (num_known_BP1 - 1).clamp(min=0)[:, None]
+    after_BLP1 = torch.arange(latent_BLPZ.shape[1], device=latent_BLPZ.device)[:, None, None] - last_B1P1
+    share_BLP1 = (-after_BLP1.clamp(min=0) / _REMEMBERED).exp().where(num_known_BP1[:, None] > 0, 0)
 
     def denoise_others(x_BLPZ: Tensor, t: int) -> Tensor:
         t_B = torch.full((len(x_BLPZ),), t, device=x_BLPZ.device)
         noised_BLPZ = diffusion.q_sample(latent_BLPZ, t_B, noise_BLPZ)
         x0_BLPZ = denoise(noised_BLPZ.where(mask_BLP1, x_BLPZ), t)
-        off_B1PZ = (latent_BLPZ - x0_BLPZ).gather(1, last_B1PZ).where(num_known_BP1[:, None] > 0, 0)
-        return latent_BLPZ.where(mask_BLP1, x0_BLPZ + off_B1PZ)
+        off_B1PZ = (latent_BLPZ - x0_BLPZ).take_along_dim(last_B1P1, dim=1)
+        return latent_BLPZ.where(mask_BLP1, x0_BLPZ + share_BLP1 * off_B1PZ)
 
     return denoise_others

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from intermoe.diffusion import samplers
-from intermoe.diffusion.known import Known, keeping
+from intermoe.diffusion.known import _REMEMBERED, Known, keeping
 from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
 
 # Legend: B batch, L latent frames, P = 2 persons, Z latent numbers, N = L P numbers of a sample, D = N.
@@ -44,20 +44,22 @@ def test_known_latents_come_out_exactly_and_the_other_person_follows(config):
 
 
 @pytest.mark.parametrize("config", SAMPLERS, ids=lambda config: config["sampler"])
-def test_what_follows_known_frames_goes_on_from_them(config):
-    """Of a random walk the conditional mean is the last known value, and the variance grows by one step each frame."""
-    frames, start, step = 5, 1.0, 0.05
+def test_what_follows_known_frames_goes_on_from_them_and_forgets_them(config):
+    """The conditional mean of a stationary process fades, here over 16 frames; so does what is sampled."""
+    frames, share = 24, math.exp(-1 / 16)
     time_L = torch.arange(frames, dtype=torch.float64)
-    walk_LL = start + step * torch.minimum(time_L[:, None], time_L)
-    covariance_ND = torch.kron(walk_LL, torch.eye(2, dtype=torch.float64))
-    known_BLPZ = torch.tensor([[0.9], [1.1]], dtype=torch.float64)[None, :, :, None].expand(4_000, 2, 2, 1)
+    process_LL = share ** (time_L[:, None] - time_L).abs()
+    covariance_ND = torch.kron(process_LL, torch.eye(2, dtype=torch.float64))
+    known_BLPZ = torch.tensor([[1.4], [1.5]], dtype=torch.float64)[None, :, :, None].expand(4_000, 2, 2, 1)
     found_BLPZ = sampled(
         config, covariance_ND, Known(known_BLPZ, torch.ones(4_000, 2, 2, dtype=torch.bool)), frames=frames
     )
     assert torch.equal(found_BLPZ[:, :2], known_BLPZ)
     mean_L, variance_L = found_BLPZ[:, 2:, 0, 0].mean(0), found_BLPZ[:, 2:, 0, 0].var(0)
-    torch.testing.assert_close(mean_L, torch.full((3,), 1.1, dtype=torch.float64), atol=0.12, rtol=0)
-    exact_L = step * torch.arange(1, 4, dtype=torch.float64)
+    after_L = torch.arange(1, frames - 1)
+    torch.testing.assert_close(mean_L, 1.5 * share ** after_L.double(), atol=0.16, rtol=0)
+    assert (mean_L < 1.5).all()
+    exact_L = 1 - share ** (2 * after_L.double())
     assert ((variance_L / exact_L > 0.5) & (variance_L / exact_L < 2)).all(), variance_L / exact_L
 
 
@@ -89,5 +91,5 @@ def test_the_denoiser_sees_known_latents_noised_as_the_others():
     expected_BLPZ = x_BLPZ.clone()
     expected_BLPZ[:, 0, 0] = math.sqrt(left) + math.sqrt(1 - left) * noise_BLPZ[:, 0, 0]
     torch.testing.assert_close(seen[0], expected_BLPZ)
-    # Person 0 was predicted to be off by one where it is known, so it is in the next frame; person 1 is open.
-    assert clean_BLPZ[0, :, :, 0].tolist() == [[1, 0], [1, 0]]
+    # Person 0 was predicted to be off by one where it is known, so it is in the next frame, by less; person 1 is open.
+    assert clean_BLPZ[0, :, :, 0].tolist() == [[1, 0], [pytest.approx(math.exp(-1 / _REMEMBERED)), 0]]
