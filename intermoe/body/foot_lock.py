@@ -17,7 +17,7 @@ from intermoe.body.two_bones import Limb, move_end
 # Frames per second at which the numbers below hold: where frames are fewer, their steps and bends are longer.
 _RATE = 30
 # What a step of a foot that touches the ground costs, and a bend of the correction, where the correction costs 1.
-_STEP, _BEND = 6000.0, 60.0
+_STEP, _BEND = 6000.0, 1000.0
 # Metres per frame: what moves faster was meant to move, and is held the less the faster it is (Geman-McClure).
 _SLOW = 0.02
 _ROUNDS = 3
@@ -28,7 +28,7 @@ _FEWEST = 3
 # Of what both feet have in common, the share that the whole body is moved by; the rest is left to the legs.
 _SHARED = 0.5
 # Metres: a foot that is moved as far costs twice as much as by the squares alone, and farther ever more.
-_FAR = 0.1
+_FAR = 0.05
 
 
 class Leg(NamedTuple):

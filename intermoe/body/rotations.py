@@ -4,6 +4,8 @@
 flattened row by row, ``(R00, R01, R10, R11, R20, R21)``. Euler angles are in degrees and intrinsic: the order ``ZXY``
 means ``R = Rz @ Rx @ Ry``, as BVH lists its channels. Quaternions are ``(x, y, z, w)``, as glTF lists them. Axes: x to
 the left of a person who faces +z, y up.
+
+Legend: T frames.
 """
 
 import torch
