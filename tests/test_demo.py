@@ -67,6 +67,7 @@ def check_what_is_shown_and_made(folder: Path, lines: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_small_demo_shows_and_makes_everything(tmp_path: Path) -> None:
     status, lines = run_in_terminal([sys.executable, "-c", SMALL], tmp_path)
     assert status == 0, "\n".join(lines)
@@ -75,7 +76,7 @@ def test_a_small_demo_shows_and_makes_everything(tmp_path: Path) -> None:
 
 @pytest.mark.faults
 def test_the_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
-    """As a newcomer runs it; some nine minutes."""
+    """As a newcomer runs it; some ten minutes."""
     began = time.monotonic()
     status, lines = run_in_terminal([Path(sys.executable).with_name("intermoe"), "demo"], tmp_path)
     minutes = (time.monotonic() - began) / 60
@@ -96,14 +97,14 @@ def test_the_demo_makes_plausible_motion_in_time(tmp_path: Path) -> None:
     assert jerk["generated"] < 0.25 * jerk["raw"]
     assert rows["recorded"]["identity"]["mean"] >= 0.98
     assert 0.4 < rows["recorded"]["identity_shuffled"]["mean"] < 0.6
-    # Who acts, what is acted and how: near to recorded motion (measured: 0.96, 0.92 times, 12.6, 2.2 and 1.9 times).
+    # Who acts, what is acted and how: near to recorded motion (measured: 0.95, 1.0 times, 12.0, 1.7 and 1.7 times).
     of_users = {name: measures["mean"] for name, measures in rows["generated"].items()}
     recorded = {name: measures["mean"] for name, measures in rows["recorded"].items()}
     assert of_users["identity"] > 0.9
-    assert of_users["r_precision_top1"] > 0.8 * recorded["r_precision_top1"]
-    assert of_users["fid"] < 18
+    assert of_users["r_precision_top1"] > 0.9 * recorded["r_precision_top1"]
+    assert of_users["fid"] < 15
     assert of_users["jerk_m_s3"] < 3 * recorded["jerk_m_s3"]
     assert of_users["hands_met"] > 0.8
-    assert of_users["foot_skating_cm_s"] < 2.5 * recorded["foot_skating_cm_s"]
-    # Nine on two idle cores; those of a test may be busy, or slower.
+    assert of_users["foot_skating_cm_s"] < 2 * recorded["foot_skating_cm_s"]
+    # Nine to twelve on two idle cores; those of a test may be busy, or slower.
     assert minutes < 25

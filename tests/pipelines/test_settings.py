@@ -119,7 +119,6 @@ def test_interhuman_plus_is_the_papers_network_with_what_helps():
         "train.denoiser.group_by_length": True,
         "train.vae.loss.bone": 1.0,
         "train.vae.loss.displacement": 0.5,
-        "train.vae.loss.end_effector": 2.0,
         "train.vae.loss.rotation_squared": 1.0,
     }
 

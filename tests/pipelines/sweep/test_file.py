@@ -430,7 +430,8 @@ def test_the_improvements_leave_out_each_setting_that_the_paper_does_not_have():
     values = {
         trial.points[0]: flatten(trial.settings.model_dump(mode="json")) for trial in plan.trials if not trial.seed
     }
-    whole, nothing = values.pop("all"), values.pop("none")
+    whole, nothing, costs = (values.pop(name) for name in ("all", "none", "end-effector-loss"))
+    assert {key: costs[key] for key in whole if costs[key] != whole[key]} == {"train.vae.loss.end_effector": 2.0}
     left_out = {key for key in whole if whole[key] != nothing[key]}
     assert sorted(key for point in values.values() for key in whole if point[key] != whole[key]) == sorted(left_out)
     paper = flatten(settings.load("interhuman").model_dump(mode="json"))
