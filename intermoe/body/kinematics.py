@@ -116,7 +116,13 @@ def rest_offsets(
 
 
 def fit_rotations(
-    position_J3: Tensor, rotation_R6: Tensor, skeleton: Skeleton, offset_J3: Tensor, *, per_radian: float = 0.0
+    position_J3: Tensor,
+    rotation_R6: Tensor,
+    skeleton: Skeleton,
+    offset_J3: Tensor,
+    *,
+    per_radian: float = 0.0,
+    root_33: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Rotations with which ``forward_kinematics`` returns given joints as nearly as bones of fixed length can.
 
@@ -138,6 +144,7 @@ def fit_rotations(
         offset_J3: T-pose [..., J, 3], the same in all frames: the recording's own, or ``rest_offsets``.
         per_radian: metres of error of a position that count as much as a radian of error of a rotation; if 0, positions
             are exact.
+        root_33: orientation of the root [..., 3, 3], where it is known.
 
     Returns:
         Position of the root [..., 3] and local rotations [..., J, 3, 3], joint 0 that of the root in the world.
@@ -150,8 +157,7 @@ def fit_rotations(
     local: list[Tensor] = []
     for joint, parent in enumerate(skeleton.parents):
         if parent < 0:
-            aim_C3 = target_J3[..., aims[joint], :] - place[joint][..., None, :]
-            turn_33 = nearest_rotation(aim_C3.mT @ posed[joint])
+            turn_33 = _root_turn(target_J3, aims, posed)[0] if root_33 is None else root_33.double()
             local.append(turn_33)
         else:
             place.append(place[parent] + (turn[parent] @ offset_J3[..., joint, :, None]).squeeze(-1))
@@ -162,6 +168,44 @@ def fit_rotations(
             local.append(turn[parent].mT @ turn_33)
         turn.append(turn_33)
     return position_J3[..., 0, :], torch.stack(local, dim=-3).to(rotation_R6.dtype)
+
+
+def root_orientation(
+    position_J3: Tensor, rotation_R6: Tensor, skeleton: Skeleton, offset_J3: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The orientation of the root that ``fit_rotations`` finds with weighed rotations, and how sure it is.
+
+    Where a network cannot decide which way somebody faces, it gives the mean of both: shoulders and hips shrink to a
+    line, and the orientation that is nearest turns round from one frame to the next.
+
+    Args:
+        position_J3: joints [..., J, 3], finite.
+        rotation_R6: local 6D of joints 1..J-1 [..., J - 1, 6], finite.
+        skeleton: the tree.
+        offset_J3: T-pose [..., J, 3].
+
+    Returns:
+        Rotations [..., 3, 3], and how far the joints hold them [...]: what it would cost to turn the body about the
+        axis where that costs least, as a share of what it costs where the joints are those of the posed body. That is
+        1 for recorded motion, and 0 where an orientation is as good as another.
+    """
+    target_J3, local_R33 = position_J3.double(), matrix_from_6d(rotation_R6.double())
+    aims, posed = _hanging(skeleton, offset_J3.double().expand(target_J3.shape), local_R33)
+    turn_33, product_33 = _root_turn(target_J3, aims, posed)
+    held, whole = (_least_hold(x_33) for x_33 in (turn_33.mT @ product_33, posed[0].mT @ posed[0]))
+    return turn_33, held / whole.clamp(min=1e-12)
+
+
+def _root_turn(target_J3: Tensor, aims: list[list[int]], posed: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The turn [..., 3, 3] of all that hangs on the root nearest to where it should be, and the products it is from."""
+    aim_C3 = target_J3[..., aims[0], :] - target_J3[..., :1, :]
+    product_33 = aim_C3.mT @ posed[0]
+    return nearest_rotation(product_33), product_33
+
+
+def _least_hold(x_33: Tensor) -> Tensor:
+    """The sum of the two smallest eigenvalues of matrices that are symmetric but for rounding [..., 3, 3]."""
+    return torch.linalg.eigvalsh((x_33 + x_33.mT) / 2)[..., :2].sum(-1)
 
 
 def _hanging(skeleton: Skeleton, offset_J3: Tensor, local_R33: Tensor | None) -> tuple[list[list[int]], list[Tensor]]:

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from intermoe.body.foot_lock import lock_feet
-from intermoe.body.kinematics import PosedBody, fit_rotations, forward_kinematics, rest_offsets, within_frames
+from intermoe.body.kinematics import (
+    PosedBody,
+    fit_rotations,
+    forward_kinematics,
+    rest_offsets,
+    root_orientation,
+    within_frames,
+)
+from intermoe.body.rotations import axis_angle_from_matrix, matrix_from_axis_angle
 from intermoe.body.skeletons import Skeleton
 
 # Frames before and after, and their weights in a smoothed frame, by frames per second: in time they reach equally far,
@@ -20,6 +28,10 @@ _SMOOTHING = {
 
 # Of what a network gives: a joint is off by a centimetre where a rotation is off by a little over two degrees.
 _PER_RADIAN = 0.25
+
+# How far joints have to hold a body's orientation (``root_orientation``): those of recorded motion do by 0.9 or more,
+# those of a body that turns round in a frame by 0.3 or less.
+_SURE = 0.4
 
 
 def settled_body(
@@ -36,10 +48,10 @@ def settled_body(
     A network's joints and local rotations agree only roughly, its bones breathe, and a small step remains where one
     latent frame ends and the next begins. Settling smooths over five frames at 30 frames a second, three at 20 (what
     moves once a second keeps 97% of its swing, what shakes with latent frames of four at 30 frames a second 17%) and
-    fits rotations of a body whose bones keep their length, left and right alike. Feet that touch the ground stop
-    sliding on it (:func:`lock_feet`). The ground is put where the feet mostly come lowest: at the 5th percentile, over
-    the frames, of the lowest joint. The result is what its BVH holds, so that every form of a generated motion shows
-    the same.
+    fits rotations of a body whose bones keep their length, left and right alike. Where it is open which way a body
+    faces, it turns evenly from how it stood to how it will stand. Feet that touch the ground stop sliding on it
+    (:func:`lock_feet`). The ground is put where the feet mostly come lowest: at the 5th percentile, over the frames, of
+    the lowest joint. The result is what its BVH holds, so that every form of a generated motion shows the same.
 
     Args:
         position_TJ3: joints [..., T, J, 3], finite, y up.
@@ -64,7 +76,17 @@ def settled_body(
         both_J = (length_J + length_J[..., list(skeleton.mirrored), :]) / 2
         offset_J3 = offset_J3 * (both_J / length_J.clamp(min=1e-9))
     offset_J3 = offset_J3[..., None, :, :]
-    root_T3, rotation_TJ33 = fit_rotations(position_TJ3, rotation_TR6, skeleton, offset_J3, per_radian=_PER_RADIAN)
+    turn_T33, sure_T = root_orientation(position_TJ3, rotation_TR6, skeleton, offset_J3)
+    if frames is not None:
+        sure_T = sure_T * within_frames(frames, sure_T.shape[-1])
+    root_T3, rotation_TJ33 = fit_rotations(
+        position_TJ3,
+        rotation_TR6,
+        skeleton,
+        offset_J3,
+        per_radian=_PER_RADIAN,
+        root_33=_between_sure_frames(turn_T33, sure_T > _SURE),
+    )
     if contact_TK is not None:
         if skeleton.features == "heading":
             contact_TK = contact_TK * _low(position_TJ3, skeleton, frames)
@@ -73,6 +95,24 @@ def settled_body(
     ground = ground_height(settled_TJ3, frames)
     root_T3 = torch.stack([root_T3[..., 0], root_T3[..., 1] - ground[..., None], root_T3[..., 2]], dim=-1)
     return PosedBody(offset_J3, root_T3, rotation_TJ33)
+
+
+def _between_sure_frames(turn_T33: Tensor, is_sure_T: Tensor) -> Tensor:
+    """Orientations [..., T, 3, 3] that turn evenly, about a fixed axis, from one frame that is sure to the next.
+
+    Before the first and behind the last of these they stay; where no frame is sure, all are left as they are.
+    """
+    place_T = torch.arange(turn_T33.shape[-3], device=turn_T33.device).expand(is_sure_T.shape)
+    last = place_T.shape[-1] - 1
+    before_T = place_T.where(is_sure_T, -1).cummax(dim=-1).values
+    after_T = last - (last - place_T).where(is_sure_T, -1).flip(-1).cummax(dim=-1).values.flip(-1)
+    first_T, next_T = before_T.where(before_T >= 0, after_T).clamp(max=last), after_T.where(after_T <= last, before_T)
+    from_T33, to_T33 = (turn_T33.take_along_dim(x_T[..., None, None], dim=-3) for x_T in (first_T, next_T.clamp(min=0)))
+    share_T = (place_T - first_T) / (next_T - first_T).clamp(min=1)
+    way_T3 = axis_angle_from_matrix(from_T33.mT @ to_T33)
+    between_T33 = from_T33 @ matrix_from_axis_angle(share_T.clamp(0, 1)[..., None] * way_T3)
+    stays_T = is_sure_T | ~is_sure_T.any(dim=-1, keepdim=True)
+    return turn_T33.where(stays_T[..., None, None], between_T33)
 
 
 def ground_height(position_TJ3: Tensor, frames: Tensor | None = None) -> Tensor:

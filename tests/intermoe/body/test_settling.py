@@ -6,7 +6,8 @@ import pytest
 import torch
 from turns import angle_between
 
-from intermoe.body.rotations import matrix_from_6d
+from intermoe.body.kinematics import forward_kinematics, root_orientation
+from intermoe.body.rotations import matrix_about_axis, matrix_from_6d, sixd_from_matrix
 from intermoe.body.settling import settled_body
 from intermoe.body.skeletons import HUMANML22, SMPL22, Skeleton
 from intermoe.datasets.duet import make_interaction
@@ -44,6 +45,59 @@ def test_settling_leaves_rotations_near_those_that_were_given() -> None:
     assert off_PTR.mean() < 2
     assert off_PTR[..., [SMPL22.index(name) - 1 for name in ("spine2", "spine3")]].mean() < 2.5
     assert (settled_PTJ3 - clean_PTJ3)[..., [0, 2]].norm(dim=-1).mean() < 0.007
+
+
+def turns_round(frames: int, degrees: float = 180.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Somebody who faces one way, then another, and in between the mean of both, as networks give it."""
+    position_J3, _ = forward_kinematics(
+        torch.zeros(3), torch.eye(3).expand(J, 3, 3), torch.tensor(SMPL22.rest_offsets), SMPL22.parents
+    )
+    turned_J3 = position_J3 @ matrix_about_axis("Y", torch.tensor(math.radians(degrees))).mT
+    share_T11 = ((torch.arange(frames) - frames / 3) / (frames / 3)).clamp(0, 1)[:, None, None]
+    still_TR6 = sixd_from_matrix(torch.eye(3)).expand(frames, J - 1, 6)
+    return (1 - share_T11) * position_J3 + share_T11 * turned_J3, still_TR6
+
+
+def heading(joints_TJ3: torch.Tensor) -> torch.Tensor:
+    """Degrees [T], as the line from hip to hip."""
+    hips_T3 = joints_TJ3[..., 1, :] - joints_TJ3[..., 2, :]
+    return torch.atan2(hips_T3[..., 2], hips_T3[..., 0]).rad2deg()
+
+
+def test_a_body_turns_evenly_where_the_network_leaves_open_which_way_it_faces() -> None:
+    position_TJ3, still_TR6 = turns_round(60, degrees=170)
+    settled_TJ3, _ = settled_body(position_TJ3, still_TR6, SMPL22).motion(SMPL22)
+    turn_T = heading(settled_TJ3).diff()
+    turn_T = turn_T - 360 * (turn_T / 360).round()
+    assert turn_T.sum().abs() == pytest.approx(170, abs=0.1)
+    # In the ten or so frames in which shoulders and hips are less than two fifths as wide as they are.
+    assert 12 < turn_T.abs().max() < 30
+    # Another motion behind it in the same array changes nothing, nor does what is behind its frames.
+    both_BTJ3 = torch.stack([position_TJ3, position_TJ3.flip(0)])
+    frames_B = torch.tensor([60, 30])
+    together = settled_body(both_BTJ3, still_TR6.repeat(2, 1, 1, 1), SMPL22, frames_B).motion(SMPL22)[0]
+    torch.testing.assert_close(together[0], settled_TJ3, atol=1e-5, rtol=0)
+    # That one ends before it faces a way again: it stays as it was last.
+    assert heading(together[1, 27:30]).diff().abs().max() < 0.1
+
+
+def test_an_orientation_that_positions_leave_open_all_the_time_is_as_good_as_another() -> None:
+    position_TJ3, still_TR6 = turns_round(60)
+    settled_TJ3, _ = settled_body(position_TJ3[29:31].repeat(10, 1, 1), still_TR6[:20], SMPL22).motion(SMPL22)
+    assert settled_TJ3.isfinite().all()
+
+
+def test_how_sure_an_orientation_is() -> None:
+    position_TJ3, still_TR6 = turns_round(61)
+    offset_J3 = torch.tensor(SMPL22.rest_offsets)
+    turn_T33, sure_T = root_orientation(position_TJ3, still_TR6, SMPL22, offset_J3)
+    torch.testing.assert_close(sure_T[[0, 60]], torch.ones(2, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(turn_T33[60], torch.diag(torch.tensor([-1.0, 1, -1])).double(), atol=1e-5, rtol=0)
+    # The mean of both with the share s of one: all that is level is 1 - 2 s times as long.
+    level = 1 - 2 * 0.25
+    quarter_TJ3 = 0.75 * position_TJ3[:1] + 0.25 * position_TJ3[60:]
+    _, sure_T = root_orientation(quarter_TJ3, still_TR6[:1], SMPL22, offset_J3)
+    assert sure_T.item() == pytest.approx(level, abs=1e-4)
 
 
 def test_settling_takes_the_shaking_of_latent_frames_away_and_leaves_walking() -> None:
