@@ -17,6 +17,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 SUPPORT = Path(__file__).resolve().parent / "support"
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes test, one of them has all tests that run a Ray: there is one at a time.
 

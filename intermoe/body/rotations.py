@@ -92,9 +92,10 @@ def euler_zxy_from_matrix(matrix: Tensor) -> Tensor:
 
 
 def continuous_zxy(degree_T3: Tensor) -> Tensor:
-    """The same rotations by angles that change as little as may be from frame to frame: none turns round at 180.
+    """The same rotations by angles that go on from frame to frame: none turns round at 180 degrees.
 
     Two triples of angles are each rotation, (z, x, y) and (z + 180, 180 - x, y + 180), and whole turns change nothing.
+    Of these, each frame has the nearest to the frame before; near the lock z and y may still change fast.
 
     Args:
         degree_T3: Euler angles of the order ZXY [T, ..., 3], degrees.

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from intermoe.diffusion.guidance import Denoise
 from intermoe.diffusion.schedule import Diffusion
 
-# Latent frames after the last known one in which its error fades to 1 / e: of the VAE, about a second.
-_REMEMBERED = 8.0
+# Latent frames after the last known one in which its error fades to 1 / e: 0.4 seconds.
+_REMEMBERED = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +39,9 @@ def keeping(denoise: Denoise, known: Known, diffusion: Diffusion, noise_BLPZ: Te
 
     In time that would be a jump: people would not go on from where they stand. There we know more. By how much the
     denoiser's own prediction of a person's last known frame is off, by so much are the frames just after it: they are
-    moved by that, those further on ever less. For a process that remembers two seconds this comes near its conditional
-    mean. (If all frames were moved alike, they would end up farther off than the known one, ever more from one motion
-    that goes on from another to the next: after ten of them people lay on the ground.)
+    moved by that, those further on ever less. For a process that remembers twice as long this comes near its
+    conditional mean. (If all frames were moved alike, they would end up farther off than the known one, ever more from
+    one motion that goes on from another to the next.)
 
     Args:
         denoise: predicts the clean latents.

@@ -29,6 +29,8 @@ _MAGIC, _JSON, _BIN = 0x46546C67, 0x4E4F534A, 0x004E4942
 _COMPONENTS = {np.dtype(np.uint8): 5121, np.dtype(np.uint16): 5123, np.dtype(np.float32): 5126}
 _KINDS = {1: "SCALAR", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 _VERTICES, _CORNERS = 34962, 34963
+# Letters of the name of a clip; a number may come behind it.
+_LONGEST_NAME = 290
 _Object = dict[str, Any]
 
 
@@ -223,7 +225,7 @@ def _names(motions: Sequence["Motion"]) -> list[str]:
     """A name for each motion, each another."""
     names: list[str] = []
     for motion in motions:
-        caption = shortened(motion.caption) or "motion"
+        caption = shortened(motion.caption, _LONGEST_NAME) or "motion"
         name, number = caption, 1
         while name in names:
             number += 1

@@ -65,8 +65,10 @@ def test_euler_zxy_as_scipy(turns):
 @pytest.mark.parametrize("x", [90.0, -90.0, 89.9999, -89.9999, 89.99, 89.9, -89.5])
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
 def test_euler_zxy_at_and_near_gimbal_lock_give_the_same_rotation(x, dtype, error):
+    """Of products of rotations, whose numbers are exact to the last digit only."""
     degrees = torch.tensor([[25.0, x, 70.0], [-160.0, x, 10.0]], dtype=torch.float64)
-    matrix = matrix_from_euler(degrees, "ZXY").to(dtype)
+    parent = matrix_from_euler(torch.tensor([40.0, 50.0, 60.0], dtype=torch.float64), "XYZ").to(dtype)
+    matrix = parent.mT @ (parent @ matrix_from_euler(degrees, "ZXY").to(dtype))
     found = euler_zxy_from_matrix(matrix.double())
     close(matrix_from_euler(found, "ZXY"), matrix.double().numpy(), error)
 

@@ -8,6 +8,7 @@ import torch
 from turns import angle_between, matrix_from_axis_angle
 
 from intermoe.body.kinematics import forward_kinematics
+from intermoe.body.rotations import matrix_about_axis
 from intermoe.body.skeletons import SMPL22
 from intermoe.datasets.bvh_file import global_pose, parse_bvh
 from intermoe.render.bvh import write_bvh
@@ -123,14 +124,31 @@ def test_parsing_it_back_returns_joints_and_rotations(tmp_path, motion):
     assert angle_between(turn_TN33[:, points].float(), expected_TJ33).max() < 0.1
 
 
-@pytest.mark.parametrize("tilt", [90.0, -90.0, 89.9999])
-def test_gimbal_lock_is_written_right(tmp_path, tilt):
+@pytest.mark.parametrize("tilt", [90.0, -90.0, 89.9999, 89.95])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_gimbal_lock_is_written_right(tmp_path, tilt, dtype):
+    """A rotation that is a product of others, as of bodies that lie: its numbers are exact to a last digit only."""
     turn = matrix_from_axis_angle(torch.tensor([math.radians(tilt), 0.0, 0.0], dtype=torch.float64))
-    turn = matrix_from_axis_angle(torch.tensor([0.0, 0.0, 0.7], dtype=torch.float64)) @ turn
-    rotation_TJ33 = turn.repeat(1, 22, 1, 1)
+    for way in ([0.0, 0.0, 0.7], [0.0, 1.1, 0.0]):
+        around = matrix_from_axis_angle(torch.tensor(way, dtype=torch.float64))
+        turn = around.mT @ (around @ matrix_from_axis_angle(torch.tensor([0.0, 0.0, 0.7], dtype=torch.float64)) @ turn)
+    rotation_TJ33 = turn.to(dtype).repeat(1, 22, 1, 1)
     write_bvh(
         tmp_path / "a.bvh", torch.zeros(1, 3), rotation_TJ33, torch.tensor(SMPL22.rest_offsets), skeleton=SMPL22, fps=30
     )
     bvh = parse_bvh(tmp_path / "a.bvh")
     found = bvh.local_pose()[1][0, [bvh.names.index(name) for name in SMPL22.joint_names]]
-    assert angle_between(found, rotation_TJ33[0]).max() < 0.1
+    # The file has six digits of a degree.
+    assert angle_between(found.double(), rotation_TJ33[0].double()).max() < 1e-3
+
+
+def test_a_body_that_spins_is_written_with_angles_that_go_on(tmp_path):
+    turn_T = torch.linspace(0, 3 * 360, 100)
+    rotation_TJ33 = torch.eye(3).repeat(100, 22, 1, 1)
+    rotation_TJ33[:, 0] = matrix_about_axis("Y", turn_T.deg2rad())
+    rest_J3 = torch.tensor(SMPL22.rest_offsets)
+    write_bvh(tmp_path / "a.bvh", torch.zeros(100, 3), rotation_TJ33, rest_J3, skeleton=SMPL22, fps=30)
+    lines = (tmp_path / "a.bvh").read_text().splitlines()[-100:]
+    found_TC = torch.tensor([[float(number) for number in line.split()] for line in lines])
+    torch.testing.assert_close(found_TC[:, 5], turn_T, atol=1e-3, rtol=0)
+    assert found_TC[:, [*range(5), *range(6, 69)]].abs().max() < 1e-3

@@ -168,15 +168,12 @@ def test_a_file_of_one_motion_moves_no_bone_but_the_root(tmp_path, push):
 
 
 def test_the_name_of_a_clip_is_one_line_and_not_long(tmp_path, push):
-    odd = dataclasses.replace(push, caption="They\nhug\0.")
-    long = dataclasses.replace(push, caption="They hug. " * 100)
-    names = [
-        clip["name"]
-        for clip in written(tmp_path, odd, long, dataclasses.replace(push, caption="")).document["animations"]
-    ]
+    captions = "They\nhug\0.", "They hug. " * 100, "They hug. " * 100, ""
+    file = written(tmp_path, *(dataclasses.replace(push, caption=caption) for caption in captions))
+    names = [clip["name"] for clip in file.document["animations"]]
     assert names[0] == "They hug\ufffd."
-    assert (names[1][:9], "..." in names[1], len(names[1])) == ("They hug.", True, 300)
-    assert names[2] == "motion"
+    assert (names[1][:9], "..." in names[1], len(names[1])) == ("They hug.", True, 290)
+    assert names[2:] == [f"{names[1]} (2)", "motion"]
 
 
 def test_each_clip_of_a_file_has_the_joints_of_its_motion(tmp_path, push):
