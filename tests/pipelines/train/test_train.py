@@ -165,7 +165,7 @@ def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end_and_is_used(
     first = start()
     wait_for_step(8)
     os.killpg(first.pid, signal.SIGINT)
-    printed = first.communicate(timeout=60)
+    printed = first.communicate(timeout=120)
     step = resumable_step(out)
     assert 8 <= step < 100
     assert first.returncode == 130
@@ -178,12 +178,12 @@ def test_ctrl_c_and_kill_leave_a_run_that_resumes_to_the_same_end_and_is_used(
     second = start("--resume")
     wait_for_step(step + 8)
     second.kill()
-    second.communicate(timeout=60)
+    second.communicate(timeout=120)
     time.sleep(3)  # until the processes that Ray started have seen it
     assert resumable_step(out) < 100
 
     third = start("--resume")
-    printed = third.communicate(timeout=200)
+    printed = third.communicate(timeout=400)
     assert third.returncode == 0, printed[1]
     assert printed[0].startswith(f"{out}/best holds the model; its MLflow run is {next(iter(status))}")
     expected = run_workers(
