@@ -5,7 +5,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # Two processes test, each on a core: one has all tests that run a Ray (tests/conftest.py), the other the rest.
-TOGETHER := --numprocesses 2 --dist loadgroup
+TOGETHER := --no-print-directory --jobs 2 tests-with-ray tests-without-ray
 PYTHON := $(shell command -v python3.11 || command -v python3)
 
 help:  ## this list
@@ -27,14 +27,20 @@ demo: $(VENV)/.installed  ## everything once, small, on this machine
 
 test: $(VENV)/.installed  ## format, lint, types, import rules and the quick tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/pytest $(TOGETHER) -m 'not slow and not faults'
+	$(MAKE) $(TOGETHER) CHOSEN='not slow and not faults'
 
 test-all: $(VENV)/.installed  ## what `test` does, and the slow tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/pytest $(TOGETHER) -m 'not faults'
+	$(MAKE) $(TOGETHER) CHOSEN='not faults'
 
 test-faults: $(VENV)/.installed  ## for hours: kills, nodes, outages, damaged files, the demo's quality
 	$(BIN)/pytest -m faults
+
+.PHONY: tests-with-ray tests-without-ray
+tests-with-ray:
+	$(BIN)/pytest -m '$(CHOSEN) and ray'
+tests-without-ray:
+	$(BIN)/pytest -m '$(CHOSEN) and not ray'
 
 .PHONY: lint
 lint: $(VENV)/.installed

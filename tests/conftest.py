@@ -17,15 +17,15 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 SUPPORT = Path(__file__).resolve().parent / "support"
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in a hook of its own
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes test, one of them has all tests that run a Ray: there is one at a time.
+    """All tests that run a Ray are marked ``ray``: `make test` has them in one process, and the others in another.
 
     Those that share one come last: idle, it takes a quarter of two cores from those that start their own.
     """
     for item in items:
-        if shares_ray(item) or item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+        if shares_ray(item):
+            item.add_marker("ray")
     items.sort(key=shares_ray)
 
 
