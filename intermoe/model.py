@@ -377,7 +377,7 @@ class InterMoE(LatentCodec):
         denoiser = predicting_clean(self.denoiser.of_batch(mask_BL), self.diffusion)
         denoise = guided(denoiser, condition_BW, mask_BL, config)
         if known is not None:
-            denoise = keeping(denoise, known, self.diffusion, noise_BLPZ)
+            denoise = keeping(denoise, known, self.diffusion, noise_BLPZ, self.stride)
         with products_in(config.precision, self.device):
             return samplers.sample(self.diffusion, denoise, noise_BLPZ, on_step, partial(step_noise, seeds, noise_BLPZ))
 

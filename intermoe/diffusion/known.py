@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from intermoe.diffusion.guidance import Denoise
 from intermoe.diffusion.schedule import Diffusion
 
-# Latent frames after the last known one in which its error fades to 1 / e: 0.4 seconds.
-_REMEMBERED = 3.0
+# Frames of motion after the last known one in which its error fades to 1 / e: 0.4 seconds.
+_REMEMBERED = 12.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Known:
     mask_BLP: Tensor
 
 
-def keeping(denoise: Denoise, known: Known, diffusion: Diffusion, noise_BLPZ: Tensor) -> Denoise:
+def keeping(denoise: Denoise, known: Known, diffusion: Diffusion, noise_BLPZ: Tensor, stride: int) -> Denoise:
     """A denoiser that sees the known latents, noised as far as the others, and gives them back as they are.
 
     This is the replacement method (Song et al. 2021, appendix I.2), with one draw of noise for all steps: a sampler
@@ -48,6 +48,7 @@ def keeping(denoise: Denoise, known: Known, diffusion: Diffusion, noise_BLPZ: Te
         known: what is known.
         diffusion: the schedule.
         noise_BLPZ: the noise that sampling starts from; it hides the known latents, too.
+        stride: frames of motion in a latent frame.
     """
     beyond = noise_BLPZ.shape[1] - known.latent_BLPZ.shape[1]
     latent_BLPZ = nn.functional.pad(known.latent_BLPZ, (0, 0, 0, 0, 0, beyond))
@@ -55,7 +56,7 @@ def keeping(denoise: Denoise, known: Known, diffusion: Diffusion, noise_BLPZ: Te
     num_known_BP1 = mask_BLP1.sum(1)
     last_B1P1 = (num_known_BP1 - 1).clamp(min=0)[:, None]
     after_BLP1 = torch.arange(latent_BLPZ.shape[1], device=latent_BLPZ.device)[:, None, None] - last_B1P1
-    share_BLP1 = (-after_BLP1.clamp(min=0) / _REMEMBERED).exp().where(num_known_BP1[:, None] > 0, 0)
+    share_BLP1 = (-stride * after_BLP1.clamp(min=0) / _REMEMBERED).exp().where(num_known_BP1[:, None] > 0, 0)
 
     def denoise_others(x_BLPZ: Tensor, t: int) -> Tensor:
         t_B = torch.full((len(x_BLPZ),), t, device=x_BLPZ.device)

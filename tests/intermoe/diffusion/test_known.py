@@ -8,6 +8,7 @@ from intermoe.diffusion.known import _REMEMBERED, Known, keeping
 from intermoe.diffusion.schedule import Diffusion, DiffusionConfig
 
 # Legend: B batch, L latent frames, P = 2 persons, Z latent numbers, N = L P numbers of a sample, D = N.
+STRIDE = 4
 SAMPLERS = [{"sampler": "ddim", "sampler_steps": 50}, {"sampler": "dpm++", "sampler_steps": 20}]
 
 
@@ -27,7 +28,7 @@ def sampled(config: dict, covariance_ND: torch.Tensor, known: Known, *, frames: 
     diffusion = Diffusion(DiffusionConfig.parse(config))
     noise_BLPZ = torch.randn(count, frames, 2, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     denoise = gaussian(diffusion, covariance_ND)
-    return samplers.sample(diffusion, keeping(denoise, known, diffusion, noise_BLPZ), noise_BLPZ)
+    return samplers.sample(diffusion, keeping(denoise, known, diffusion, noise_BLPZ, STRIDE), noise_BLPZ)
 
 
 @pytest.mark.parametrize("config", SAMPLERS, ids=lambda config: config["sampler"])
@@ -46,7 +47,7 @@ def test_known_latents_come_out_exactly_and_the_other_person_follows(config):
 @pytest.mark.parametrize("config", SAMPLERS, ids=lambda config: config["sampler"])
 def test_what_follows_known_frames_goes_on_from_them_and_forgets_them(config):
     """The conditional mean of a stationary process that remembers twice as long fades; so does what is sampled."""
-    frames, share = 24, math.exp(-1 / (2 * _REMEMBERED))
+    frames, share = 24, math.exp(-STRIDE / (2 * _REMEMBERED))
     time_L = torch.arange(frames, dtype=torch.float64)
     process_LL = share ** (time_L[:, None] - time_L).abs()
     covariance_ND = torch.kron(process_LL, torch.eye(2, dtype=torch.float64))
@@ -72,7 +73,8 @@ def test_where_nothing_is_known_nothing_changes():
         return torch.tanh(x_BLPZ + t / 1000)
 
     plain = samplers.sample(diffusion, denoise, noise_BLPZ)
-    assert torch.equal(samplers.sample(diffusion, keeping(denoise, nothing, diffusion, noise_BLPZ), noise_BLPZ), plain)
+    kept = keeping(denoise, nothing, diffusion, noise_BLPZ, STRIDE)
+    assert torch.equal(samplers.sample(diffusion, kept, noise_BLPZ), plain)
 
 
 def test_the_denoiser_sees_known_latents_noised_as_the_others():
@@ -86,10 +88,10 @@ def test_the_denoiser_sees_known_latents_noised_as_the_others():
         return torch.zeros_like(x_BLPZ)
 
     x_BLPZ = torch.full((1, 2, 2, 3), 5.0)
-    clean_BLPZ = keeping(denoise, known, diffusion, noise_BLPZ)(x_BLPZ, 500)
+    clean_BLPZ = keeping(denoise, known, diffusion, noise_BLPZ, STRIDE)(x_BLPZ, 500)
     left = diffusion.alpha_bar_S[500].item()
     expected_BLPZ = x_BLPZ.clone()
     expected_BLPZ[:, 0, 0] = math.sqrt(left) + math.sqrt(1 - left) * noise_BLPZ[:, 0, 0]
     torch.testing.assert_close(seen[0], expected_BLPZ)
     # Person 0 was predicted to be off by one where it is known, so it is in the next frame, by less; person 1 is open.
-    assert clean_BLPZ[0, :, :, 0].tolist() == [[1, 0], [pytest.approx(math.exp(-1 / _REMEMBERED)), 0]]
+    assert clean_BLPZ[0, :, :, 0].tolist() == [[1, 0], [pytest.approx(math.exp(-STRIDE / _REMEMBERED)), 0]]
