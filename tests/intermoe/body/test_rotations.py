@@ -85,7 +85,9 @@ def test_continuous_angles_count_the_turns_of_a_body_that_spins(axis, column):
 def test_continuous_angles_are_the_same_rotations_and_none_turns_round():
     """A body that turns while it goes over backwards, three times and twice: past the lock, but not through it."""
     share = torch.linspace(0, 1, 240, dtype=torch.float64)
-    matrix = matrix_from_euler(torch.stack([3 * 360 * share, 20 + 0 * share, 2 * 360 * share], dim=-1), "YZX")
+    matrix = matrix_from_euler(
+        torch.stack([3 * 360 * share, torch.full_like(share, 20), 2 * 360 * share], dim=-1), "YZX"
+    )
     wrapped = euler_zxy_from_matrix(matrix)
     found = continuous_zxy(wrapped)
     assert wrapped.diff(dim=0).abs().max() > 175

@@ -128,10 +128,9 @@ def test_parsing_it_back_returns_joints_and_rotations(tmp_path, motion):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_gimbal_lock_is_written_right(tmp_path, tilt, dtype):
     """A rotation that is a product of others, as of bodies that lie: its numbers are exact to a last digit only."""
-    turn = matrix_from_axis_angle(torch.tensor([math.radians(tilt), 0.0, 0.0], dtype=torch.float64))
-    for way in ([0.0, 0.0, 0.7], [0.0, 1.1, 0.0]):
-        around = matrix_from_axis_angle(torch.tensor(way, dtype=torch.float64))
-        turn = around.mT @ (around @ matrix_from_axis_angle(torch.tensor([0.0, 0.0, 0.7], dtype=torch.float64)) @ turn)
+    ways = [math.radians(tilt), 0.0, 0.0], [0.0, 0.0, 0.7], [0.0, 1.1, 0.0]
+    tilted, around, parent = (matrix_from_axis_angle(torch.tensor(way, dtype=torch.float64)) for way in ways)
+    turn = parent.mT @ (parent @ around @ tilted)
     rotation_TJ33 = turn.to(dtype).repeat(1, 22, 1, 1)
     write_bvh(
         tmp_path / "a.bvh", torch.zeros(1, 3), rotation_TJ33, torch.tensor(SMPL22.rest_offsets), skeleton=SMPL22, fps=30
