@@ -4,8 +4,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Two processes test, each on a core: one has all tests that run a Ray (tests/conftest.py), the other the rest.
-TOGETHER := --no-print-directory --jobs 2 tests-with-ray tests-without-ray
+# Two processes at a time, each on a core. One has all tests that run a Ray (tests/conftest.py).
+TOGETHER := --no-print-directory --jobs 2 tests-with-ray tests-of-the-science tests-of-the-pipelines
 PYTHON := $(shell command -v python3.11 || command -v python3)
 
 help:  ## this list
@@ -36,11 +36,13 @@ test-all: $(VENV)/.installed  ## what `test` does, and the slow tests
 test-faults: $(VENV)/.installed  ## for hours: kills, nodes, outages, damaged files, the demo's quality
 	$(BIN)/pytest -m faults
 
-.PHONY: tests-with-ray tests-without-ray
+.PHONY: tests-with-ray tests-of-the-science tests-of-the-pipelines
 tests-with-ray:
 	$(BIN)/pytest -m '$(CHOSEN) and ray'
-tests-without-ray:
-	$(BIN)/pytest -m '$(CHOSEN) and not ray'
+tests-of-the-science:
+	$(BIN)/pytest -m '$(CHOSEN) and not ray' tests/intermoe intermoe
+tests-of-the-pipelines:
+	$(BIN)/pytest -m '$(CHOSEN) and not ray' --ignore tests/intermoe --ignore intermoe
 
 .PHONY: lint
 lint: $(VENV)/.installed

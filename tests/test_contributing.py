@@ -92,6 +92,7 @@ def run(copy: Path, code: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.slow
 def test_a_paradigm_is_a_class_an_entry_and_a_word(copy: Path) -> None:
     paradigms = copy / "intermoe/moe/paradigms.py"
     change(paradigms, "\n\nPARADIGMS: ", f"\n\n{PARADIGM}\n\nPARADIGMS: ")
@@ -106,6 +107,7 @@ def test_a_paradigm_is_a_class_an_entry_and_a_word(copy: Path) -> None:
     assert run(copy, ROUTES) == "[1.0, 1.0, 1.0]\n"
 
 
+@pytest.mark.slow
 def test_a_measure_is_one_entry_in_one_file(copy: Path) -> None:
     measures = copy / "intermoe/evaluation/measures.py"
     head, entries = measures.read_text("utf-8").split("MEASURES: ", 1)

@@ -122,6 +122,7 @@ def test_a_network_is_found():
     assert networks("class Modules(Config): pass\nclass Module: pass") == []
 
 
+@pytest.mark.slow
 def test_the_science_is_imported_without_ray_mlflow_and_the_jobs():
     ran = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr

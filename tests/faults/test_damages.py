@@ -263,6 +263,7 @@ def test_damaged_shards(tmp_path, printed):
     check_shards(30, tmp_path, printed)
 
 
+@pytest.mark.slow
 def test_damaged_runs(tmp_path, monkeypatch, printed):
     check_runs(12, tmp_path, monkeypatch, printed)
 

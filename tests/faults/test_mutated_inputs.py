@@ -20,6 +20,7 @@ def check(count, folder):
     return result
 
 
+@pytest.mark.slow
 def test_a_damaged_input_is_read_refused_or_set_aside(tmp_path):
     check(300, tmp_path)
 

@@ -97,6 +97,7 @@ def test_a_prompt_alone_gives_what_it_gives_among_others(model, margins):
     assert min(margins) > 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moe",
     [

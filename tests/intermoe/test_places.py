@@ -262,6 +262,7 @@ def test_a_motion_is_saved_to_a_uri(remote):
         assert [path.name for path in folder.iterdir()] == ["stand.npz"]
 
 
+@pytest.mark.slow
 def test_a_client_that_is_killed_while_it_writes_leaves_nothing_that_is_taken_for_whole(remote):
     script = """
         import os, signal, sys, torch

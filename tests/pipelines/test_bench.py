@@ -102,6 +102,7 @@ def test_samplers_of_initial_weights_are_timed(capsys):
         assert (cost["latent_error"], cost["joint_error_cm"], cost["quality"]) == (None, None, {})
 
 
+@pytest.mark.slow
 def test_samplers_of_a_model_are_measured_against_the_converged_sample_and_by_its_evaluator(trained, capsys):
     words = ["bench", "sampling", "--model", str(trained / "model"), "--data", str(trained / "data")]
     words += ["--evaluator", str(trained / "evaluator"), "--samples", "3", "--repeats", "1"]
@@ -231,6 +232,7 @@ def _three_steps(values: settings.Settings, *, is_clocked: bool) -> torch.Tensor
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
+@pytest.mark.slow
 def test_the_parts_of_an_evaluation_are_measured(capsys):
     words = ["bench", "evaluate", "--samples", "3", "--repeats", "1", "--config", "duet", *TINY]
     assert main([*words, "diffusion.sampler_steps=2", "--json"]) == 0

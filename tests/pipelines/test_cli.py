@@ -545,6 +545,7 @@ def test_interruption_says_what_to_do_next_and_exits_with_130(monkeypatch, capsy
     assert capsys.readouterr().err == "interrupted: `--resume` goes on from step 7\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "status", "error"),
     [
@@ -566,6 +567,7 @@ def test_as_a_command_of_the_shell(words, status, error, tmp_path):
     assert "Traceback" not in ran.stdout + ran.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "words"),
     [

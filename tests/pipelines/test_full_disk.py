@@ -15,6 +15,7 @@ from pipelines.preprocess.preprocess import make_shards
 
 
 # In the layout of Inter-X, the second disk is full while the files of the splits are written.
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "kib"), [("interhuman", 3000), ("interx", 1000), ("interx", 4000)])
 def test_recordings(disk, layout, kib):
     disk.resize(kib)
@@ -39,6 +40,7 @@ def test_a_checkpoint(disk, kib, file):
     assert checkpoint.load(disk.root / "best").documents == documents
 
 
+@pytest.mark.slow
 def test_motions(disk, tmp_path, capsys):
     save_model(tmp_path / "model/best", small_model())
     command = ["generate", "They bow.", "--model", str(tmp_path / "model"), "--seconds", "1", "--out"]
@@ -59,6 +61,7 @@ def test_motions(disk, tmp_path, capsys):
             assert (disk.root / "motions" / name).read_bytes() == file.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kib", [100, 2000, 5000])
 def test_shards(ray_session, disk, tmp_path, kib):
     write_duet(tmp_path / "raw", count=12, seed=1)

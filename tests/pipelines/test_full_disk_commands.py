@@ -22,6 +22,8 @@ from pipelines.sweep.file import load as load_sweep
 from pipelines.sweep.prerequisites import Prerequisites
 from pipelines.tracking.database import make_database
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 NO_ROOM = "cannot be written: No space left on device"
 FULL, ROOMY = 4, 60_000

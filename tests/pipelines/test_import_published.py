@@ -55,6 +55,7 @@ def test_generate_works_with_it(imported, clip_folder):
     assert motion.joints.shape == (30, 2, 22, 3)
 
 
+@pytest.mark.slow
 def test_evaluate_works_with_it(imported, clip_shards, clip_folder, store, tmp_path):
     request = EvaluateRequest(
         imported / "model",

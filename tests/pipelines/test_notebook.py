@@ -14,6 +14,8 @@ import pytest
 from pipelines import settings
 from pipelines.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 README = Path(__file__).parents[2] / "README.md"
 BEFORE = 'import sys\nsys.modules |= dict.fromkeys(["ray", "mlflow", "pipelines"])\n'
 AFTER = "print(training.model_dump_json())\n"

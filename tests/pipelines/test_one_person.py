@@ -85,6 +85,7 @@ def test_every_command_works_on_one_person(tmp_path: Path, monkeypatch: pytest.M
         assert len(list((tmp_path / f"{network}-motions").glob("*.bvh"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["step", "sampling", "evaluate"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_is_timed_and_its_products_are_counted(
@@ -121,6 +122,7 @@ def _leaves(numbers: dict[str, Any]) -> list[tuple[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["mdm", "mld", "salad"])
 def test_every_file_of_a_prompt_is_of_one_person(
     network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

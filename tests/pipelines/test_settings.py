@@ -344,6 +344,7 @@ def test_overriding_leaves_what_it_is_given_as_it_is():
     assert (stored, overrides) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["pipelines.train.train", "pipelines.tracking.runs", "pipelines.cluster.session"])
 def test_the_environment_of_ray_and_mlflow_is_set_whichever_module_comes_first(module):
     names = ("RAY_USAGE_STATS_ENABLED", "TUNE_DISABLE_SIGINT_HANDLER", "MLFLOW_DISABLE_TELEMETRY", "KINETO_LOG_LEVEL")

@@ -21,6 +21,8 @@ from pipelines.preprocess.tasks import ReadJob, read_part
 from pipelines.site import Site
 from pipelines.train.routing_history import ROUTING, RoutingHistory
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def root(bucket):

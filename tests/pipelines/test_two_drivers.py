@@ -116,6 +116,7 @@ def assert_refused(words: list[str], folder: Path, holder: int, capsys: pytest.C
     assert state(folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_while_another_process_works_in_a_folder_a_command_is_refused_and_then_not(name, call, capsys, monkeypatch):
     words, folder = call(name)
@@ -138,6 +139,7 @@ def test_while_another_process_works_in_a_folder_a_command_is_refused_and_then_n
     assert not lock_of(folder).exists()
 
 
+@pytest.mark.slow
 def test_generate_is_refused_while_the_same_command_works_and_not_once_that_is_killed(call, capsys):
     words, folder = call("generate")
     with process("-m", "pipelines.cli", *words) as holder:

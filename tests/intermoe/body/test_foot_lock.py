@@ -136,6 +136,7 @@ def test_a_foot_that_is_moved_fast_is_let_go():
     assert skating(after) > 0.85 * skating(before)
 
 
+@pytest.mark.slow
 def test_the_shift_is_the_least_squares_that_a_descent_finds():
     generator = torch.Generator().manual_seed(0)
     x_FTED = 0.001 * torch.randn(1, 12, 2, 2, generator=generator, dtype=torch.float64).cumsum(1)

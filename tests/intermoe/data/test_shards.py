@@ -353,6 +353,7 @@ def test_a_published_folder_appears_whole_or_not_at_all(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
+@pytest.mark.slow
 def test_threads_may_read_at_once(tmp_path):
     """Two threads at one open Parquet file corrupt the memory of their process."""
     write_shards(tmp_path, {"train": 8})

@@ -306,6 +306,7 @@ def test_a_larger_data_set_begins_with_the_smaller_one(tmp_path: Path) -> None:
             assert path.suffix != ".npy" or same == path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "num_files"), [("interhuman", 3 * 70 + 5), ("interx", 70 + 6)])
 def test_parts_are_made_anywhere_and_in_any_order_with_the_same_bytes(
     tmp_path: Path, layout: LayoutName, num_files: int

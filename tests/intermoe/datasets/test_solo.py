@@ -268,6 +268,7 @@ def test_mean_and_deviation_are_those_of_all_recordings(tmp_path: Path) -> None:
     assert not (root / "parts").exists()
 
 
+@pytest.mark.slow
 def test_parts_are_made_anywhere_and_in_any_order_with_the_same_bytes(tmp_path: Path) -> None:
     def run(task: Any, parts: Any) -> Any:
         assert [(part["first"], part["end"]) for part in parts] == [(0, 32), (32, 34)]

@@ -10,6 +10,7 @@ from intermoe.evaluation.measures import MEASURES
 from intermoe.evaluation.replication import Replication
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MEETING)
 def test_recorded_hands_meet(kind):
     first = list(DUET_KINDS).index(kind)

@@ -98,6 +98,7 @@ def check(job_runner: JobRunner, part, form: str, row: int, features_TF: Tensor,
             assert part[f"{form}/{name}"][row] == pytest.approx(value, rel=0.02, abs=1e-3, nan_ok=True), name
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_recorded_is_the_slice_of_rows(job_runner, parts):
     for job in of(job_runner, "recorded", "reference"):
@@ -122,6 +123,7 @@ def test_reconstructed_is_what_the_vae_makes_of_each_recording_alone(job_runner,
             check_settled(job_runner, parts[job.name], row, settled.joints_BTPJ3[0, :, 0])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("purpose", ["generated", "untrained", "multimodality"])
 def test_generated_is_what_each_caption_gives_alone(job_runner, parts, purpose):

@@ -25,6 +25,7 @@ def latents(batch: int, frames: int, seed: int = 0) -> Tensor:
     return torch.randn(batch, frames, 2, 21, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 def test_it_squares_errors_as_the_decoded_motion_does(codec: LatentCodec) -> None:
     """Against central differences at the middle of other motions of the same distribution."""
     mask_BL = torch.ones(200, 12, dtype=torch.bool)

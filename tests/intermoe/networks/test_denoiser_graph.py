@@ -17,6 +17,7 @@ from intermoe.networks.denoiser import Denoiser, DenoiserConfig, DenoiserLayer
 LENGTHS = (12, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 def test_a_layer_in_bfloat16_compiles_whole(training: bool) -> None:
     torch.manual_seed(0)
@@ -45,6 +46,7 @@ def test_a_layer_in_bfloat16_compiles_whole(training: bool) -> None:
         assert torch.equal(compiled, eager)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 def test_the_denoiser_in_bfloat16_compiles_whole(training: bool) -> None:
     torch.manual_seed(0)

@@ -147,6 +147,7 @@ class Chunked:
         return torch.cat(frames, dim=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skeleton", [SMPL22, STICK, SMPLX55], ids=lambda skeleton: skeleton.name)
 @pytest.mark.parametrize("latent", [4, 6], ids=["narrower", "same_width"])
 def test_one_pass_equals_a_loop_over_chunks_in_values_and_gradients(skeleton: Skeleton, latent: int):

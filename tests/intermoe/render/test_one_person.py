@@ -147,6 +147,7 @@ def test_amass_turns_the_bones_of_smpl_as_the_motion_goes(walk: Motion, tmp_path
 # Pictures
 
 
+@pytest.mark.slow
 def test_a_video_has_one_figure_in_its_own_time(walk: Motion, tmp_path: Path) -> None:
     walk.save(tmp_path / "a.mp4")
     with av.open(str(tmp_path / "a.mp4")) as container:

@@ -9,6 +9,8 @@ from key_biases import without_key_bias
 from one_person import write_solo_shards
 from one_person_training import MICRO_BATCHES, TARGETS, Outcome, Target, train, train_as_two
 
+pytestmark = pytest.mark.slow
+
 each_target = pytest.mark.parametrize("target", TARGETS, ids="-".join)
 
 

@@ -23,6 +23,8 @@ from pipelines.settings import parse_overrides
 from pipelines.site import Site
 from pipelines.tracking.runs import Run
 
+pytestmark = pytest.mark.slow
+
 OVERRIDES = {"evaluation.multimodality.captions": 2}
 
 

@@ -79,6 +79,7 @@ def test_a_known_row_of_other_recordings_is_not_of_these(request_of):
     assert about["protocol_differences"] == []
 
 
+@pytest.mark.slow
 def test_an_evaluation_warns_in_mlflow_and_goes_on(request_of, store, tmp_path, monkeypatch):
     def compute(plan: EvaluationPlan, parts: Place, progress: object) -> float:
         runner = JobRunner(plan.spec, parts)

@@ -16,6 +16,8 @@ from pipelines.generate import GenerateRequest, generate
 from pipelines.site import Site
 from pipelines.train.request import TrainRequest
 
+pytestmark = pytest.mark.slow
+
 LOSSES = geometric.LOSSES["intergen"]
 RIVALS = {"intergen": ("moe.selection=dense",), "timotion": ()}
 WORDS = ("diffusion.error=latent",)

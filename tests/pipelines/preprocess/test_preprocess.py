@@ -163,6 +163,7 @@ def test_progress_goes_from_nothing_to_all_in_each_stage(told, made):
         assert {state[2] for state in told if state[0] == stage} == {total}
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes_however_the_work_is_divided(made, raw, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROWS_PER_FILE", 6)
     monkeypatch.setattr(module, "_SOURCES_PER_TASK", 2)
@@ -322,6 +323,7 @@ def test_an_interruption_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_duet_is_made_in_tasks_with_the_bytes_of_one_process(tmp_path):
     """With progress; where that is interrupted, nothing is left."""
     write_duet(tmp_path / "expected", count=40, seed=3)

@@ -4,6 +4,7 @@ import json
 import time
 from contextlib import suppress
 
+import pytest
 from mlflow import MlflowClient
 from trials import make_trial
 
@@ -46,6 +47,7 @@ def test_the_time_is_noted_while_it_passes(tmp_path, monkeypatch):
         assert seconds(tmp_path / "denoiser") >= 0.1
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_evaluated_otherwise_is_not_trained_again(run_workers, tiny, vae, shards, store, tmp_path):
     run_workers("evaluator", tiny("evaluator", 2), tmp_path / "evaluator")
     values = tiny("denoiser", 2, "evaluation.multimodality.captions=0")

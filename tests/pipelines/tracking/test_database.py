@@ -37,6 +37,7 @@ def test_who_asks_at_once_waits_for_the_first(tmp_path: Path, monkeypatch: pytes
     Run.start(f"sqlite:///{database}", "e", "r", params={}).finish()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_no_half_a_database(tmp_path: Path) -> None:
     database = tmp_path / "mlflow.db"
     process = subprocess.Popen([sys.executable, "-c", MAKE, str(database)])

@@ -16,6 +16,8 @@ from pipelines.tracking import delivery
 from pipelines.tracking.runs import Run
 from pipelines.tracking.writer import MEASURED
 
+pytestmark = pytest.mark.slow
+
 LOSSES = [(step, 100.0 - step) for step in range(0, 200, 10)]
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 from pipelines.tracking.run_log import RunLog, join
@@ -23,6 +24,7 @@ def test_a_worker_logs_what_the_process_that_opened_the_run_delivers(tmp_path: P
     assert (run.data.metrics, run.data.tags["place"]) == ({"loss": 0.5}, "here")
 
 
+@pytest.mark.slow
 def test_no_worker_imports_mlflow() -> None:
     """Which takes two seconds of each of them."""
     modules = "pipelines.train.worker, pipelines.train.feed, pipelines.evaluate.actor, pipelines.preprocess.tasks"

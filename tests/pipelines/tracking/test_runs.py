@@ -334,6 +334,7 @@ def test_what_a_store_refuses_keeps_nothing_else_from_it(uri, client, caplog):
     assert note.startswith("MLflow did not take 1 of what was logged, such as points: Invalid value")
 
 
+@pytest.mark.slow
 def test_mlflow_says_nothing_on_its_own(tmp_path):
     script = (
         "from pipelines.tracking.address import tracking_uri\n"

@@ -98,6 +98,7 @@ def test_no_password_is_in_a_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not any("secret" in text for text in (*texts, *(str(note.message) for note in notes)))
 
 
+@pytest.mark.slow
 def test_in_a_storage_what_waits_is_saved_with_each_checkpoint(
     bucket: str, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +131,7 @@ def test_in_a_storage_what_waits_is_saved_with_each_checkpoint(
     assert list(sync([folder])) == [f"{folder}: nothing is left to deliver"]
 
 
+@pytest.mark.slow
 def test_the_driver_delivers_what_a_worker_has_left_in_a_storage(
     bucket: str, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +265,7 @@ def test_sync_of_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert list(sync([tmp_path])) == [f"{tmp_path}: nothing is left to deliver"]
 
 
+@pytest.mark.slow
 def test_sync_delivers_the_other_runs_too_where_one_cannot_be(
     tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +321,7 @@ def test_arguments_that_a_kind_does_not_have_are_refused(tmp_path: Path, uri: st
     assert MlflowClient(uri).get_run(run.id).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_what_was_changed_in_a_spool_is_named_and_all_else_delivered(
     tmp_path: Path, uri: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ def share(rank: int, world: int, *, of: Callable[[Tensor, Tensor], Tensor]) -> t
     return loss.item(), text.grad, motion.grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", [contrastive_sum, margin_sum])
 def test_loss_and_gradients_are_those_of_one_process(call_together, of):
     ((loss, by_text, by_motion),) = call_together(partial(share, of=of), 1)

@@ -56,6 +56,7 @@ def share(batch, rank, world, length):
     return {name: column[:, : cut[name]] if name in cut else column for name, column in rows.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_the_workers_hold_the_global_batch_bit_for_bit_whatever_their_number(config, whole, world):
     streams = [list(feed.batches(config, 0, 3, rank=rank, world=world)) for rank in range(world)]

@@ -162,6 +162,7 @@ def test_workers_choose_count_and_learn_as_one_process(call_together, alone, par
     assert_same(call_together(partial(train, moe=PARADIGMS[paradigm], parts=parts), world), expected, paradigm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["intergen", "timotion", *OF_ONE])
 def test_workers_learn_as_one_process_with_other_networks_too(call_together, network):
     of = partial(train, moe=PARADIGMS["dynamic"], parts=1, network=network)

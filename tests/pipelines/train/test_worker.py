@@ -56,6 +56,7 @@ def reference(run_workers, tiny, vae, tmp_path_factory):
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "world", "accumulate"), SHARED)
 def test_workers_and_micro_batches_change_nothing(
     reference, run_workers, tiny, vae, tmp_path, target, world, accumulate
@@ -92,6 +93,7 @@ def test_workers_and_micro_batches_change_nothing(
             torch.testing.assert_close(other, tensor, **bounds, msg=f"{part} {name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moe",
     [
@@ -199,6 +201,7 @@ def flip_a_bit(folder):
     file.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run_workers, tiny, tmp_path):
     values = tiny("vae", 6, "train.vae.checkpoint_every=2")
     run_workers("vae", values, tmp_path / "whole")
@@ -271,6 +274,7 @@ def poisoned(shards, tmp_path):
     return copy, rows[3]["id"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "world"), [("vae", 2), ("denoiser", 1), ("denoiser", 2)])
 def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_sample(
     run_workers, tiny, vae, poisoned, tmp_path, target, world
@@ -334,6 +338,7 @@ def test_the_logged_learning_rate_is_that_of_the_step(reference, tiny, shards):
             assert rate == pytest.approx(learning_rate(config, step - 1, items / 8, STEPS))
 
 
+@pytest.mark.slow
 def test_the_text_head_may_learn_more_slowly(run_workers, tiny, vae, tmp_path):
     """AdamW's first step is as long as the learning rate, whatever the gradient: the lengths tell the rates."""
     moved = {}
@@ -408,6 +413,7 @@ def test_optimizer_state_of_another_network_is_refused(run_workers, tiny, tmp_pa
     assert DatasetFolder.open(shards).card.name == "tiny"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("experts", "c_exp"), [(4, 0.8), (8, 1.0), (16, 2.0)])
 def test_a_token_meets_as_many_experts_as_it_shall(run_workers, tiny, vae, tmp_path, experts, c_exp):
     words = (f"moe.experts={experts}", f"moe.c_exp={c_exp}", "moe.bias_init=calibrated", "moe.load_momentum=0.9")
