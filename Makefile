@@ -4,8 +4,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Two processes at a time, each on a core. One has all tests that run a Ray (tests/conftest.py).
-TOGETHER := --no-print-directory --jobs 2 tests-with-ray tests-of-the-science tests-of-the-pipelines
+# Two processes at a time, each on a core. One of them has all tests that run a Ray (tests/conftest.py).
+TOGETHER := --no-print-directory --jobs 2 lint tests-with-ray tests-of-the-science tests-of-the-pipelines
 PYTHON := $(shell command -v python3.11 || command -v python3)
 
 help:  ## this list
@@ -26,11 +26,9 @@ demo: $(VENV)/.installed  ## everything once, small, on this machine
 	$(BIN)/intermoe demo
 
 test: $(VENV)/.installed  ## format, lint, types, import rules and the quick tests
-	$(MAKE) --no-print-directory lint
 	$(MAKE) $(TOGETHER) CHOSEN='not slow and not faults'
 
 test-all: $(VENV)/.installed  ## what `test` does, and the slow tests
-	$(MAKE) --no-print-directory lint
 	$(MAKE) $(TOGETHER) CHOSEN='not faults'
 
 test-faults: $(VENV)/.installed  ## for hours: kills, nodes, outages, damaged files, the demo's quality

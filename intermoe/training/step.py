@@ -136,7 +136,7 @@ class TrainingStep:
     def _take(self, outcome: StepOutcome) -> None:
         """Lower the losses of one batch; its numbers are left on the device, or read at once."""
         step, batch = outcome.step, outcome.batch
-        torch.manual_seed(step_seed(self.stream.seed, step, self.rank))
+        seed_draws(step_seed(self.stream.seed, step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * learning_rate(self.config, step, self.stream.steps_per_epoch, self.num_steps)
         self.objective.train()
@@ -186,6 +186,17 @@ class TrainingStep:
         # As a gradient scaler tells the fused optimizer: where it is 1, nothing is changed.
         self.optimizer.found_inf = self._is_stopped.float()  # type: ignore[attr-defined]
         return True
+
+
+def seed_draws(seed: int) -> None:
+    """What ``torch.manual_seed`` does to the generators of the CPU and of GPUs that are in use.
+
+    Where no GPU has been used, that one writes down the stack at each call, for a GPU that may be later: up to a
+    fiftieth of a small step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: float, num_steps: int) -> float:

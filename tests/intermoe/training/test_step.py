@@ -12,7 +12,7 @@ from intermoe.moe.selection import selections
 from intermoe.training import step
 from intermoe.training.denoiser import DenoiserObjective
 from intermoe.training.samples import Batch
-from intermoe.training.step import TrainingStep
+from intermoe.training.step import TrainingStep, seed_draws
 
 STEPS = 4
 PARADIGMS: dict[str, dict[str, Any]] = {
@@ -127,3 +127,10 @@ def test_gradients_beyond_a_norm_are_scaled_down_to_it_all_together():
         assert clipped.keys() == free.keys()
         for name, gradient in free.items():
             torch.testing.assert_close(clipped[name], share * gradient, rtol=1e-4, atol=1e-9, msg=name)
+
+
+def test_draws_are_those_of_torch_with_that_seed():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    seed_draws(7)
+    assert torch.equal(torch.rand(3), expected)
