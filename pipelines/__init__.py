@@ -9,8 +9,13 @@ _DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # A Ctrl-C is ours to handle: Tune would end its trials and go on as if they had come to their end.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # A worker that ended is one line of ours (train/restarts.py), not a paragraph on standard output.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed while executing a task",
+    # What Ray would print on standard output: that a worker ended, of which we have a line (train/restarts.py); that an
+    # actor that has started again is asked again; that there are more processes than it expects, as in every sweep.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": (
+        r"^(A worker died or was killed while executing a task"
+        r"|Task \S+ failed\. There are infinite retries remaining"
+        r"|WARNING: \d+ PYTHON worker processes have been started)"
+    ),
     # Tune's newer tables cannot be turned off.
     "RAY_AIR_NEW_OUTPUT": "0",
     # No calls home, no running commentary.

@@ -84,9 +84,6 @@ def _start_own(workers: WorkersConfig, jobs: int, options: dict[str, Any]) -> No
     port = _free_port()
     # For the processes of this Ray and all that those start.
     variables = {
-        # Ray warns of eight times as many processes as it may start at once, by default one per core; a sweep has
-        # more.
-        "RAY_worker_maximum_startup_concurrency": str(own),
         # Ray ends a process that has been idle for a second. The feed's tasks come every half minute, and each
         # would import everything again, which takes as long as a dozen steps.
         "RAY_idle_worker_killing_time_threshold_ms": str(_IDLE_SECONDS * 1000),

@@ -90,6 +90,7 @@ def whole(smoke, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     printed = run(folder, smoke)
     assert "report.html has the tables and plots" in printed
+    assert "(raylet)" not in printed, "a line of Ray's, among ours"
     return folder
 
 
