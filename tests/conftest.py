@@ -19,7 +19,7 @@ SUPPORT = Path(__file__).resolve().parent / "support"
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests that run a Ray are marked ``ray``: `make test` has them in one process, and the others in another.
+    """All tests that run a Ray are marked ``ray``: `make test` has them in one process, apart from the others.
 
     Those that share one come last: idle, it takes a quarter of two cores from those that start their own.
     """

@@ -191,8 +191,8 @@ class TrainingStep:
 def seed_draws(seed: int) -> None:
     """What ``torch.manual_seed`` does to the generators of the CPU and of GPUs that are in use.
 
-    Where no GPU has been used, that one writes down the stack at each call, for a GPU that may be later: up to a
-    fiftieth of a small step.
+    Where no GPU has been used yet, that function writes down the stack at each call, for one that may come to be: it
+    takes up to a fiftieth of a small step.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():

@@ -69,7 +69,7 @@ def kill_one_worker(after: Path, killed: list[int]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("killed", [False, True])
 def test_two_workers_and_one_of_them_killed_give_what_plain_processes_give(
     run_workers, read_history, tiny, train_to, store, tmp_path, capfd, killed
 ):

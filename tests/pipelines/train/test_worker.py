@@ -415,7 +415,7 @@ def test_optimizer_state_of_another_network_is_refused(run_workers, tiny, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("experts", "c_exp"), [(4, 0.8), (8, 1.0), (16, 2.0)])
-def test_a_token_meets_as_many_experts_as_it_shall(run_workers, tiny, vae, tmp_path, experts, c_exp):
+def test_a_token_meets_as_many_experts_as_c_exp_says(run_workers, tiny, vae, tmp_path, experts, c_exp):
     words = (f"moe.experts={experts}", f"moe.c_exp={c_exp}", "moe.bias_init=calibrated", "moe.load_momentum=0.9")
     values = tiny("denoiser", 240, *words, "moe.sigma=0.01", "train.denoiser.log_every=40")
     history = run_workers("denoiser", values, tmp_path / "run", vae=vae / "best")
